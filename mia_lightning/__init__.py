@@ -1,0 +1,1 @@
+"""Membership inference attacks on image classifiers, with honest error rates."""

@@ -1,0 +1,55 @@
+"""The contract of every attack: fit on rows of known membership, score any rows."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.tables import SignalTable
+
+
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """Rows that an attack may watch while it learns, never to choose anything by, and where to tell what it sees."""
+
+    table: SignalTable
+    member: NDArray[np.int8]
+    """(N,) 1 or 0."""
+
+    report: Callable[[int, Mapping[str, float]], None]
+    """Called with (epoch, {name: value}) once per epoch."""
+
+
+@dataclass
+class Attack:
+    """One way to turn signals into a membership score.
+
+    A subclass is a dataclass: its fields are its hyper-parameters, their docstrings the help text, and what `fit`
+    learns ends in an underscore.
+    """
+
+    learns: ClassVar[bool] = True
+    """False where `fit` reads neither the fitting rows nor their membership."""
+
+    def reads(self) -> tuple[str, ...]:
+        """Return the names or shell patterns of the columns this attack reads: signals, or earlier attacks."""
+        raise NotImplementedError
+
+    def fit(
+        self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, watch: Watch | None = None
+    ) -> Self:
+        """Learn from rows whose membership is known and return self.
+
+        Args:
+            table: N rows.
+            member: (N,) 1 = member, 0 = non-member.
+            seed: Drives every random choice.
+            watch: Rows to watch per epoch, if the attack has epochs.
+        """
+        raise NotImplementedError
+
+    def score(self, table: SignalTable) -> NDArray[np.float64]:
+        """Return (N,) finite scores on an additive scale (log-odds, log-ratio, rank), higher = more likely a member."""
+        raise NotImplementedError

@@ -1,0 +1,19 @@
+"""The one exception that stands for a user's mistake."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class MIAError(Exception):
+    """A mistake the user can mend: one sentence that names what was found, what was expected and the fix.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+def suggest(given: str, legal: Iterable[str]) -> str:
+    """Return the end of an error sentence: the closest legal name, if one is close, and all legal names."""
+    names = sorted(legal)
+    close = get_close_matches(given, names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}legal names: {', '.join(names)}"
