@@ -1,0 +1,41 @@
+# make demo: set everything up and run the main job on embedded data. make test: set everything up and check everything.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+export UV_COMPILE_BYTECODE = 1
+
+.PHONY: demo test lint lock help clean
+
+help:
+	@echo "make demo   set up .venv and attack a small target on embedded images"
+	@echo "make test   set up .venv, then lint, format check, types and tests"
+	@echo "make lock   pin the dependencies of pyproject.toml again"
+	@echo "make clean  remove .venv and the demo's runs"
+
+# The stamp is newer than what it was made from, so a second call installs nothing.
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.txt
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement .venv/uv.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python train.py --config configs/demo.yaml
+
+test: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+lock:
+	uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	  --quiet pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf .venv runs/demo
