@@ -1,0 +1,8 @@
+"""stub"""
+from dataclasses import dataclass
+@dataclass
+class Calibrator:
+    """c"""
+@dataclass
+class Platt(Calibrator):
+    """c"""

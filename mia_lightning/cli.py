@@ -1,0 +1,44 @@
+"""The two commands. They parse, run and print; whatever they can do, the Python API can."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from mia_lightning.errors import MIAError
+
+
+def train(argv: Sequence[str] | None = None) -> int:
+    """Run `train.py`: attack the target, leave a run folder, print the table. Return the exit code."""
+    return _guarded(_train, argv)
+
+
+def tune(argv: Sequence[str] | None = None) -> int:
+    """Run `tune.py`. Return the exit code."""
+    return _guarded(_tune, argv)
+
+
+def _guarded(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        command([argument for argument in arguments if argument != "--debug"])
+    except MIAError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _train(arguments: Sequence[str]) -> None:
+    from mia_lightning.parsing import parse_arguments
+
+    config = parse_arguments(arguments, prog="train.py")
+
+    from mia_lightning.pipeline import run  # after parsing: --help and a typing error must not wait for torch
+
+    run(config)

@@ -1,0 +1,6 @@
+"""stub"""
+from dataclasses import dataclass
+@dataclass
+class Hardware:
+    accelerator: str = "auto"
+    """x"""

@@ -1,0 +1,203 @@
+"""The only module that knows jsonargparse: dataclasses to options, command lines to configurations, errors to sentences."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from argparse import ArgumentError
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any
+
+import yaml
+from docstring_parser import parse_from_object
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
+
+from mia_lightning.attacks import Attack
+from mia_lightning.calibration import Calibrator
+from mia_lightning.config import RunConfig, class_path, instantiate, overlay, read_yaml, to_mapping
+from mia_lightning.errors import MIAError, suggest
+
+EXAMPLES = """\
+examples:
+  the assignment:   train.py --config configs/assignment.yaml --data.public pub.pt --data.private priv_out.pt \\
+                      --target.checkpoint 01_MIA.pt --output runs/assignment
+  an overlay:       train.py --config configs/assignment.yaml --config mine.yaml
+  one option:       train.py --config configs/seed.yaml --attacks.mlp.learning_rate 0.01 ...
+  the whole truth:  train.py --config configs/seed.yaml --print_config > mine.yaml
+"""
+
+
+class _HelpFormatter(DefaultHelpFormatter):
+    """Keeps the line breaks of the epilogue."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "".join(indent + line for line in text.splitlines(keepends=True))
+
+
+def run_parser(*, prog: str = "train.py", epilog: str = "") -> ArgumentParser:
+    """Return the parser of a `RunConfig`."""
+    set_parsing_settings(subclasses_enabled=[Attack, Calibrator], docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        prog=prog,
+        description="Say which records an image classifier was trained on, with an honest error rate.",
+        epilog=epilog,
+        exit_on_error=False,
+        formatter_class=_HelpFormatter,
+    )
+    parser.add_argument("--config", action="config", help="YAML file of options; later files lie over earlier ones.")
+    parser.add_class_arguments(RunConfig)
+    return parser
+
+
+def parse_arguments(argv: Sequence[str], *, prog: str) -> RunConfig:
+    """Turn a command line into a configuration. `--help` and `--print_config` print and exit with code 0.
+
+    Raises:
+        MIAError: an unknown option or key (with the closest legal name), or a value of the wrong type or out of range.
+    """
+    files, rest = _split_config_files(argv)
+    merged: dict[str, Any] = {}
+    for file in files:
+        merged = overlay(merged, read_yaml(file))
+    wants_help = "-h" in rest or "--help" in rest
+    parser = run_parser(prog=prog, epilog=f"{EXAMPLES}\n{component_help()}" if wants_help else "")
+    with translate():
+        base = yaml.safe_dump(complete(merged), sort_keys=False)
+        return instantiate(parser, parser.parse_args(["--config", base, *rest]))
+
+
+def parse_mapping(values: dict[str, Any]) -> RunConfig:
+    """Turn nested plain values into a configuration, checked as the command line checks them.
+
+    Raises:
+        MIAError: see `parse_arguments`.
+    """
+    parser = run_parser()
+    with translate():
+        return instantiate(parser, parser.parse_object(complete(values)))
+
+
+def complete(values: dict[str, Any]) -> dict[str, Any]:
+    """Lay values over the defaults; configured attacks take the place of the default one, null entries go."""
+    defaults = to_mapping(RunConfig())
+    if values.get("attacks"):
+        del defaults["attacks"]
+    for name, default in defaults.items():
+        if isinstance(default, dict) and not isinstance(values.get(name, {}), dict):
+            raise MIAError(f"configuration: {name} must be a mapping of options, got {values[name]!r}")
+    merged = overlay(defaults, values)
+    if isinstance(merged["attacks"], dict):
+        merged["attacks"] = {name: attack for name, attack in merged["attacks"].items() if attack is not None}
+    return merged
+
+
+def _split_config_files(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the files named by --config, and all other arguments."""
+    files, rest, arguments = [], [], iter(argv)
+    for argument in arguments:
+        if argument == "--config":
+            files.append(next(arguments, ""))
+        elif argument.startswith("--config="):
+            files.append(argument.partition("=")[2])
+        else:
+            rest.append(argument)
+    return files, rest
+
+
+@contextmanager
+def translate() -> Iterator[None]:
+    """Turn jsonargparse's errors, and a component's own ValueError, into one MIAError sentence."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise MIAError(f"configuration: {_sentence(str(error))}") from error
+    except (ValueError, TypeError) as error:
+        raise MIAError(f"configuration: {error}") from error
+
+
+def _sentence(message: str) -> str:
+    keys = re.findall(r'Parser key "([^"]+)"', message)
+    where = ".".join(keys) + ": " if keys else ""
+    last = message.strip().splitlines()[-1].strip()
+    if found := re.search(r"unrecognized arguments: --([\w.]+)", last):
+        return f"unknown option --{found[1]}; {suggest(found[1], option_names())}"
+    if found := re.search(r"Group '([\w.]+)' does not accept option '(\w+)'", last):
+        return f"unknown key {found[1]}.{found[2]}; {suggest(found[2], _names(_resolve(found[1])))}"
+    if found := re.search(r"Option '([\w.]+)' is not accepted", last):
+        kind = _class_named(message) or RunConfig
+        return f"{where}{kind.__name__} has no option {found[1]!r}; {suggest(found[1], _names(kind))}"
+    if found := re.search(r"Expected a dot import path string: (\S+)", last):
+        legal = [class_path(kind) for base in (Attack, Calibrator) for kind in components(base)]
+        return f"{where}no class is named {found[1]!r}; {suggest(found[1], legal)}"
+    if "valid subclass" in message:
+        return f"{where}expected a class_path with init_args, see --help"
+    if found := re.search(r"Expected an? <class '(\w+)'>\. Got value: (.*)", last):
+        return f"{where}expected {found[1]}, got {found[2]!r}"
+    if found := re.search(r"Expected a typing.Literal(\[.*\])\. Got value: (.*)", last):
+        return f"{where}expected one of {found[1]}, got {found[2]!r}"
+    return where + " ".join(line.strip() for line in message.splitlines() if "Parser key" not in line)
+
+
+def _class_named(message: str) -> type | None:
+    found = re.findall(r"given class_path '([\w.]+)'", message)
+    kinds = {f"{kind.__module__}.{kind.__qualname__}": kind for base in (Attack, Calibrator) for kind in components(base)}
+    return kinds.get(found[-1]) if found else None
+
+
+def _resolve(group: str) -> type:
+    kind: Any = RunConfig()
+    for name in group.split("."):
+        kind = getattr(kind, name)
+    return type(kind)
+
+
+def _names(kind: type) -> list[str]:
+    return [f.name for f in fields(kind) if f.init]
+
+
+def option_names() -> list[str]:
+    """Return every dotted option of a run, attack options aside."""
+    names = ["config", "print_config", "help"]
+    config = RunConfig()
+    for f in fields(RunConfig):
+        value = getattr(config, f.name)
+        nested = is_dataclass(value) and not isinstance(value, type)
+        names += [f"{f.name}.{inner}" for inner in _names(type(value))] if nested else [f.name]
+    return names
+
+
+def components(base: type) -> list[type]:
+    """Return the concrete classes of a plug-in base, by name."""
+    found, queue = set(), [base]
+    while queue:
+        for kind in queue.pop().__subclasses__():
+            queue.append(kind)
+            if not kind.__name__.startswith("_") and not kind.__subclasses__():
+                found.add(kind)
+    return sorted(found, key=lambda kind: kind.__name__)
+
+
+def component_help() -> str:
+    """Return the options of every attack and calibrator, for the end of `--help`."""
+    parts = []
+    for base, option in ((Attack, "--attacks.NAME"), (Calibrator, "--evaluation.calibration")):
+        parts.append(f"classes for {option} (class_path), and their options (init_args):")
+        parts += [_describe(kind) for kind in components(base)]
+    return "\n".join(parts)
+
+
+def _describe(kind: type) -> str:
+    parsed = {name: text for c in reversed(kind.__mro__) if is_dataclass(c) for name, text in _field_docs(c).items()}
+    lines = [f"  {class_path(kind)}: {parse_from_object(kind).short_description}"]
+    for f in fields(kind):
+        if f.init:
+            default = f.default if f.default is not MISSING else f.default_factory() if callable(f.default_factory) else None
+            text = f"{f.name} ({f.type}, default {default!r}): {parsed.get(f.name, '')}"
+            lines.append(textwrap.fill(text, 116, initial_indent="      ", subsequent_indent="        "))
+    return "\n".join(lines)
+
+
+def _field_docs(kind: type) -> dict[str, str]:
+    return {p.arg_name: " ".join((p.description or "").split()) for p in parse_from_object(kind).params}
