@@ -39,6 +39,13 @@ def _train(arguments: Sequence[str]) -> None:
 
     config = parse_arguments(arguments, prog="train.py")
 
-    from mia_lightning.pipeline import run  # after parsing: --help and a typing error must not wait for torch
+    from mia_lightning.run import run  # after parsing: --help and a typing error must not wait for torch
 
     run(config)
+
+
+def _tune(arguments: Sequence[str]) -> None:
+    if {"-h", "--help"} & set(arguments):
+        print("usage: tune.py\n\nThe search over attack hyper-parameters is not part of this version; train.py is.")
+        return
+    raise MIAError("the search over attack hyper-parameters is not part of this version; use train.py")

@@ -52,7 +52,8 @@ class TargetConfig:
     """The classifier under attack."""
 
     checkpoint: str | None = None
-    """Its weights: a state dict (.pt, .pth, .safetensors), a Lightning .ckpt, or a torch.export program (.pt2)."""
+    """Its weights: a state dict (.pt, .pth, .safetensors), a Lightning .ckpt, or a torch.export program (.pt2). Leave out
+    where the architecture is a function that returns the network trained."""
 
     architecture: str = "auto"
     """A torchvision model's name, package.module:Class, or auto (a ResNet recognised from the weights)."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from time import perf_counter
 
 import numpy as np
@@ -79,7 +78,7 @@ def cross_fit(
 ) -> dict[str, CrossFit]:
     """Fit every attack in every fold and score each row by models that did not see its membership.
 
-    An attack may read the scores of attacks named before it. In the rows to be scored these are the scores of the same
+    An attack may read the scores of attacks before it, by their full names (a pattern picks signals only). In the rows to be scored these are the scores of the same
     fold; in the rows a learned attack is fitted on, they come from an inner cross-fit over the remaining folds, so that
     no column was made with the membership of its own row.
 
@@ -100,18 +99,19 @@ def cross_fit(
         new_rows = np.flatnonzero((fold == held_out) | (fold == NO_FOLD))
         fit_table, new_table = table.rows(fit_rows), table.rows(new_rows)
         held = fold[new_rows] == held_out
+        fit_columns: dict[str, NDArray[np.float64]] = {}
+        new_columns: dict[str, NDArray[np.float64]] = {}
         for name, attack in attacks.items():
             if progress:
                 progress(name, held_out)
             started = perf_counter()
-            watch = _watch(new_table.rows(held), member[new_rows][held], name, held_out, report)
-            fitted = deepcopy(attack).fit(fit_table, member[fit_rows], seed=seed + held_out, watch=watch)
-            new_scores = _finite(fitted.score(new_table), name)
-            scores[name][new_rows] += np.where(held, new_scores, new_scores / len(folds))
-            new_table = new_table.with_columns({name: new_scores})
-            if _feeds_a_learner(name, attacks):
-                inner = _inner_scores(attack, fit_table, member[fit_rows], fold[fit_rows], seed)
-                fit_table = fit_table.with_columns({name: inner})
+            fit_view, new_view = (_view(t, c, attack) for t, c in ((fit_table, fit_columns), (new_table, new_columns)))
+            watch = _watch(new_view.rows(held), member[new_rows][held], name, held_out, report)
+            fitted = deepcopy(attack).fit(fit_view, member[fit_rows], seed=seed + held_out, watch=watch)
+            new_columns[name] = _finite(fitted.score(new_view), name)
+            scores[name][new_rows] += np.where(held, new_columns[name], new_columns[name] / len(folds))
+            if any(later.learns and name in later.reads() for later in attacks.values()):
+                fit_columns[name] = _inner_scores(attack, fit_view, member[fit_rows], fold[fit_rows], seed)
             seconds[name] += perf_counter() - started
     return {name: CrossFit(scores=scores[name], seconds=seconds[name]) for name in attacks}
 
@@ -133,13 +133,9 @@ def _finite(scores: NDArray[np.float64], name: str) -> NDArray[np.float64]:
     return scores
 
 
-def _feeds_a_learner(name: str, attacks: Mapping[str, Attack]) -> bool:
-    later = list(attacks)[list(attacks).index(name) + 1 :]
-    return any(attacks[reader].learns and _reads(attacks[reader], name) for reader in later)
-
-
-def _reads(attack: Attack, name: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in attack.reads())
+def _view(table: SignalTable, scores: Mapping[str, NDArray[np.float64]], attack: Attack) -> SignalTable:
+    """Return the table as an attack may see it: all signals, and the earlier attacks that it names in full."""
+    return table.with_columns({name: column for name, column in scores.items() if name in attack.reads()})
 
 
 def _inner_scores(

@@ -6,7 +6,8 @@ from pkgutil import iter_modules
 from mia_lightning.attacks.base import Attack, Watch
 from mia_lightning.attacks.threshold import Threshold
 
-for _module in iter_modules(__path__):  # defining the subclasses is all that makes them known to the configuration
-    import_module(f"{__name__}.{_module.name}")
+for _module in iter_modules(__path__):  # defining a subclass is all that makes it known to the configuration
+    if not _module.name.startswith("_"):
+        import_module(f"{__name__}.{_module.name}")
 
 __all__ = ["Attack", "Threshold", "Watch"]

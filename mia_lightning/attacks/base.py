@@ -34,7 +34,7 @@ class Attack:
     """False where `fit` reads neither the fitting rows nor their membership."""
 
     def reads(self) -> tuple[str, ...]:
-        """Return the names or shell patterns of the columns this attack reads: signals, or earlier attacks."""
+        """Return the columns this attack reads: signals by name or shell pattern, earlier attacks by their full names."""
         raise NotImplementedError
 
     def fit(

@@ -15,7 +15,7 @@ class LearnedAttack(Attack):
     """A classifier of members and non-members over columns of signals."""
 
     columns: list[str] = field(default_factory=lambda: ["*"])
-    """Signals and earlier attacks to read, by name or shell pattern."""
+    """Signals to read, by name or shell pattern, and earlier attacks by their full names."""
 
     within_class: list[str] = field(default_factory=list)
     """Columns to read a second time, standardised within the record's class."""

@@ -13,7 +13,7 @@ from mia_lightning.attacks.learned import Inputs, LearnedAttack
 from mia_lightning.tables import SignalTable
 
 if TYPE_CHECKING:
-    from mia_lightning.attacks.mlp_module import Perceptrons
+    from mia_lightning.attacks._perceptrons import Perceptrons
 
 
 @dataclass
@@ -64,7 +64,7 @@ class MLP(LearnedAttack):
 
     def fit(self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, watch: Watch | None = None) -> Self:
         """Train the networks; the watched rows' TPR at 5% and 1% FPR is reported after each epoch."""
-        from mia_lightning.attacks.mlp_module import train_perceptrons
+        from mia_lightning.attacks._perceptrons import train_perceptrons
 
         self.inputs_ = self.inputs(table)
         watched = None if watch is None else (self.inputs_(watch.table), watch.member, watch.report)

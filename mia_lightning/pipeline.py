@@ -1,0 +1,312 @@
+"""The run, from records to figures: reads like the README."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.config import RunConfig
+from mia_lightning.crossfit import NO_FOLD, Progress, Reporter, assign_folds, cross_fit
+from mia_lightning.errors import MIAError
+from mia_lightning.metrics import Evaluation, evaluate
+from mia_lightning.records import UNKNOWN, Records, check_disjoint
+from mia_lightning.tables import Outputs, SignalTable
+
+if TYPE_CHECKING:
+    from mia_lightning.targets.base import Target
+
+@dataclass(frozen=True, eq=False)
+class Half:
+    """What is kept of one half of the records once their images are no longer needed."""
+
+    ids: NDArray[np.int64] | NDArray[np.str_]
+    """(N,) in the order of the source."""
+
+    membership: NDArray[np.int8]
+    """(N,) 1, 0 or -1 = unknown."""
+
+    fold: NDArray[np.int8]
+    """(N,) fold that held the record out; -1 = scored by the mean over all folds' models."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttackResult:
+    """Scores of one attack, and how good they are."""
+
+    public_scores: NDArray[np.float64]
+    """(N,) out-of-fold; higher = more likely a member."""
+
+    public_probabilities: NDArray[np.float64]
+    """(N,) calibrated on the other folds' rows."""
+
+    private_scores: NDArray[np.float64]
+    """(M,) mean over the folds' models; M = 0 without private records."""
+
+    private_probabilities: NDArray[np.float64]
+    """(M,) calibrated on all out-of-fold scores."""
+
+    public: Evaluation
+    """Out-of-fold figures of the scores, on the public records of known membership."""
+
+    public_calibrated: Evaluation
+    """The same for a ranking by calibrated probability: what ties of the calibration cost."""
+
+    private: Evaluation | None
+    """Figures on the private records, where their membership is known."""
+
+    seconds: float
+    """Time spent in fitting and scoring over all folds."""
+
+
+@dataclass(frozen=True, eq=False)
+class AuditResult:
+    """Everything a run found."""
+
+    config: RunConfig
+    public: Half
+    private: Half | None
+    attacks: Mapping[str, AttackResult]
+    notes: list[str]
+    """What the user has to know: rows left out, labels predicted, statistics computed."""
+
+    target: Mapping[str, object]
+    """Architecture, digest, accuracy on known members and non-members."""
+
+    seconds: Mapping[str, float]
+    """Wall time by stage."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Everything that was read and checked before the work begins."""
+
+    public: Records
+    private: Records | None
+    target: Target
+    seconds: float
+
+
+def audit(config: RunConfig) -> AuditResult:
+    """Attack the target and evaluate honestly; writes nothing but the store of outputs.
+
+    Raises:
+        MIAError: any mistake in the configuration or the files it names.
+    """
+    return attack_target(config, prepare(config))
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Read and check the records and the target.
+
+    Raises:
+        MIAError: any mistake in the configuration or the files it names.
+    """
+    started = perf_counter()
+    check_names(config)
+    public, private = load_records(config)
+    assign_folds(public.labels, public.membership, folds=config.evaluation.folds, seed=config.seed)  # enough of each?
+    return Prepared(public, private, load_and_check_target(config, public), perf_counter() - started)
+
+
+def attack_target(
+    config: RunConfig, prepared: Prepared, *, progress: Progress | None = None, report: Reporter | None = None
+) -> AuditResult:
+    """Extract, compute signals, fit and score the attacks out-of-fold, evaluate.
+
+    Args:
+        config: The run.
+        prepared: From `prepare`; not to be used again, since its images are let go.
+        progress: Told of each fit before it starts.
+        report: Told of each epoch of an attack that has epochs.
+    """
+    clock = _Clock(load=prepared.seconds)
+    public, private, target = prepared.public, prepared.private, prepared.target
+    notes = record_notes(public, private)
+    outputs, private_outputs = _extract(config, public, private, target)
+    clock.lap("extract")
+
+    member = public.membership
+    fold = assign_folds(outputs.labels, member, folds=config.evaluation.folds, seed=config.seed)
+    halves = Half(public.ids, member, fold), _private_half(private)
+    table = signal_table(config, outputs, private_outputs)
+    clock.lap("signals")
+
+    beyond = len(table) - len(member)
+    fitted = cross_fit(
+        config.attacks,
+        table,
+        np.append(member, np.full(beyond, UNKNOWN, np.int8)),  # private membership stays out of reach
+        np.append(fold, np.full(beyond, NO_FOLD, np.int8)),
+        seed=config.seed,
+        progress=progress,
+        report=report,
+    )
+    clock.lap("attack")
+    results = {name: _result(config, result.scores, result.seconds, *halves) for name, result in fitted.items()}
+    clock.lap("evaluate")
+    return AuditResult(
+        config=config,
+        public=halves[0],
+        private=halves[1],
+        attacks=results,
+        notes=notes,
+        target=_target_facts(target, outputs, member),
+        seconds=clock.seconds,
+    )
+
+
+def check_names(config: RunConfig) -> None:
+    """Raise MIAError when a file that a run needs is not named, or an attack bears the name of a signal."""
+    from mia_lightning.signals import expand_names
+
+    for value, option in ((config.data.public, "--data.public"), (config.target.checkpoint, "--target.checkpoint")):
+        if value is None:
+            raise MIAError(f"{option} is not given; name the file")
+    names = expand_names(config.signals.names)
+    if clash := set(names) & set(config.attacks):
+        raise MIAError(f"attack {min(clash)!r} bears the name of a signal; give it another name")
+
+
+def load_records(config: RunConfig) -> tuple[Records, Records | None]:
+    """Read both halves and check them against each other."""
+    from mia_lightning.readers import read_records
+
+    assert config.data.public is not None
+    public = read_records(config.data.public, reader=config.data.reader)
+    known = np.unique(public.membership[public.membership != UNKNOWN])
+    if len(known) < 2:
+        found = {0: "only non-members", 1: "only members"}[int(known[0])] if len(known) else "no known membership"
+        raise MIAError(f"{public.source}: holds {found}; the public records must hold members and non-members")
+    if config.data.private is None:
+        return public, None
+    private = read_records(config.data.private, reader=config.data.reader)
+    check_disjoint(public, private)
+    if public.images.shape[1:] != private.images.shape[1:]:
+        raise MIAError(
+            f"{public.source} holds images of shape {public.images.shape[1:]} but {private.source} of "
+            f"{private.images.shape[1:]}; both halves must fit one target"
+        )
+    return public, private
+
+
+def load_and_check_target(config: RunConfig, public: Records) -> Target:
+    """Load the target and check that it takes the records' images."""
+    from mia_lightning.targets import check_fits, load_target
+
+    assert config.target.checkpoint is not None
+    target = load_target(
+        config.target.checkpoint,
+        architecture=config.target.architecture,
+        feature_layer=config.target.feature_layer,
+    )
+    check_fits(target, public.images.shape[1:])
+    return target
+
+
+def _extract(
+    config: RunConfig, public: Records, private: Records | None, target: Target
+) -> tuple[Outputs, Outputs | None]:
+    from mia_lightning.extraction import extract
+
+    store = config.extraction.store or Path(config.output).parent / ".store"
+    return extract(
+        public=public,
+        private=private,
+        target=target,
+        mean=config.data.mean,
+        std=config.data.std,
+        queries=config.extraction.queries,
+        gradients=config.extraction.gradients,
+        hardware=config.hardware,
+        store=Path(store),
+    )
+
+
+def record_notes(public: Records, private: Records | None) -> list[str]:
+    """Return what has to be said of the records: rows left out, labels missing."""
+    notes = []
+    if unknown := int((public.membership == UNKNOWN).sum()):
+        notes.append(f"{public.source}: {unknown:,} of {len(public):,} records have no known membership; left out of fitting")
+    for records in (public, private):
+        if records is not None and (missing := int((records.labels == UNKNOWN).sum())):
+            notes.append(f"{records.source}: {missing:,} records have no label; the target's predicted class is used")
+    return notes
+
+
+def signal_table(config: RunConfig, public: Outputs, private: Outputs | None) -> SignalTable:
+    """Compute the signals of both halves in one table, public rows first."""
+    from mia_lightning.signals import build_table
+
+    names, queries = config.signals.names, config.signals.queries
+    tables = [build_table(half, names=names, queries=queries) for half in (public, private) if half is not None]
+    columns = {name: np.concatenate([table.columns[name] for table in tables]) for name in tables[0].columns}
+    return SignalTable(columns, np.concatenate([table.labels for table in tables]), public.num_classes)
+
+
+def _private_half(private: Records | None) -> Half | None:
+    if private is None:
+        return None
+    return Half(private.ids, private.membership, np.full(len(private), NO_FOLD, np.int8))
+
+
+def _result(
+    config: RunConfig, scores: NDArray[np.float64], seconds: float, public: Half, private: Half | None
+) -> AttackResult:
+    from mia_lightning.calibration import cross_fit_probability
+
+    member, known = public.membership, public.fold != NO_FOLD
+    public_scores, private_scores = scores[: len(member)], scores[len(member) :]
+    calibrator = config.evaluation.calibration
+    probabilities = cross_fit_probability(public_scores, member, public.fold, calibrator)
+    final = deepcopy(calibrator).fit(public_scores[known], member[known])
+    fprs = config.evaluation.fprs
+    return AttackResult(
+        public_scores=public_scores,
+        public_probabilities=probabilities,
+        private_scores=private_scores,
+        private_probabilities=final.probability(private_scores),
+        public=evaluate(public_scores[known], member[known], fprs=fprs),
+        public_calibrated=evaluate(probabilities[known], member[known], fprs=fprs),
+        private=_private_evaluation(private_scores, private, fprs),
+        seconds=seconds,
+    )
+
+
+def _private_evaluation(
+    scores: NDArray[np.float64], private: Half | None, fprs: tuple[float, ...]
+) -> Evaluation | None:
+    """Evaluate where the private membership is known: the only place that reads it."""
+    if private is None or len(np.unique(private.membership[private.membership != UNKNOWN])) < 2:
+        return None
+    known = private.membership != UNKNOWN
+    return evaluate(scores[known], private.membership[known], fprs=fprs)
+
+
+def _target_facts(target: Target, outputs: Outputs, member: NDArray[np.int8]) -> dict[str, object]:
+    correct = outputs.logits[:, 0].argmax(axis=1) == outputs.labels
+    return {
+        "architecture": target.architecture,
+        "classes": target.num_classes,
+        "digest": target.digest,
+        "accuracy_on_members": float(correct[member == 1].mean()),
+        "accuracy_on_non_members": float(correct[member == 0].mean()),
+    }
+
+
+class _Clock:
+    """Wall time by stage."""
+
+    def __init__(self, **earlier: float) -> None:
+        self.seconds: dict[str, float] = dict(earlier)
+        self.last = perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = perf_counter()
+        self.seconds[stage], self.last = now - self.last, now

@@ -1,0 +1,97 @@
+"""One run with everything around it: folder, TensorBoard, progress, the table on the terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import NoReturn, Self
+
+from rich.console import Console
+from tqdm import tqdm
+
+from mia_lightning.config import RunConfig
+from mia_lightning.crossfit import NO_FOLD
+from mia_lightning.errors import MIAError
+from mia_lightning.pipeline import AuditResult, Prepared, attack_target, prepare
+from mia_lightning.plots import plot_roc
+from mia_lightning.run_folder import RunFolder
+from mia_lightning.tensorboard import TensorBoard
+from mia_lightning.terminal import print_result
+
+
+def run(config: RunConfig) -> AuditResult:
+    """Audit the target, leave a run folder and print the figures.
+
+    Raises:
+        MIAError: any mistake in the configuration, the files it names, or the output folder. A folder that this run
+            created is removed again.
+    """
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("mia_lightning").setLevel(logging.INFO)
+    if not _is_first_process():  # started by Lightning to help with extraction, and ended by it
+        return attack_target(config, prepare(config))
+    folder = RunFolder(config)
+    prepared = prepare(config)
+    folder.claim()
+    try:
+        result = _attack(config, prepared, folder)
+    except MIAError:
+        folder.abandon()
+        raise
+    written = folder.write_result(result)
+    _write_roc(folder, result)
+    console = Console()
+    print_result(result, console)
+    _say_next(config, [*written, "roc.svg"], console)
+    return result
+
+
+def _attack(config: RunConfig, prepared: Prepared, folder: RunFolder) -> AuditResult:
+    board = TensorBoard(folder.path / "tensorboard")
+    with _FitProgress(len(config.attacks) * config.evaluation.folds) as progress:
+        result = attack_target(config, prepared, progress=progress, report=board.report)
+    board.finish(result)
+    return result
+
+
+class _FitProgress:
+    """One bar over all fits of all attacks, which appears at the first fit."""
+
+    def __init__(self, fits: int) -> None:
+        self.fits = fits
+        self.bar: tqdm[NoReturn] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __call__(self, name: str, fold: int) -> None:
+        if self.bar is None:
+            self.bar = tqdm(total=self.fits, unit="fit", disable=None)
+        else:
+            self.bar.update()
+        self.bar.set_description(f"attack {name}, fold {fold + 1}")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.bar is not None:
+            if kind is None:
+                self.bar.update()
+            self.bar.close()
+
+
+def _write_roc(folder: RunFolder, result: AuditResult) -> None:
+    known = result.public.fold != NO_FOLD
+    scores = {name: attack.public_scores[known] for name, attack in result.attacks.items()}
+    figure = plot_roc(scores, result.public.membership[known], title="Public records, out-of-fold")
+    with folder.replacing("roc.svg") as file:
+        figure.savefig(file, format="svg")
+
+
+def _say_next(config: RunConfig, written: list[str], console: Console) -> None:
+    say = lambda text: console.print(text, soft_wrap=True, highlight=False, markup=False)  # noqa: E731
+    say(f"wrote {', '.join(written)} in {config.output}")
+    say(f"look:  tensorboard --logdir {config.output}/tensorboard")
+    say(f"rerun: train.py --config {config.output}/config.yaml --output {config.output}-again")
+
+
+def _is_first_process() -> bool:
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))

@@ -1,0 +1,156 @@
+"""The folder that a run leaves: every file appears under its name only when it is complete."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import yaml
+
+from mia_lightning.config import RunConfig, to_mapping
+from mia_lightning.errors import MIAError
+from mia_lightning.pipeline import AuditResult, Half
+
+LIBRARIES = ("torch", "lightning", "numpy", "scikit-learn", "lightgbm", "torchvision")
+
+
+class RunFolder:
+    """Claims a folder for one configuration and writes the run's files into it.
+
+    Args:
+        config: The run; its output folder must be new, empty, or left by an earlier try of this very configuration.
+
+    Raises:
+        MIAError: the folder holds another run or other files, or cannot be read.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.path = Path(config.output)
+        self.text = yaml.safe_dump(to_mapping(config), sort_keys=False)
+        try:
+            found = sorted(entry.name for entry in self.path.iterdir()) if self.path.exists() else []
+            earlier = (self.path / "config.yaml").read_text(encoding="utf-8") if "config.yaml" in found else None
+        except OSError as error:
+            raise MIAError(f"cannot use the output folder {config.output}: {error.strerror}; name another") from error
+        if found and earlier is None:
+            raise MIAError(f"{config.output} holds other files ({found[0]}, …); name an empty or new --output")
+        if earlier is not None and earlier != self.text:
+            raise MIAError(f"{config.output} holds another run (its config.yaml differs); name another --output")
+        self.is_new = not found
+
+    def claim(self) -> None:
+        """Create the folder and write the configuration that reruns it.
+
+        Raises:
+            MIAError: the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MIAError(f"cannot create the output folder {self.path}: {error.strerror}; name another") from error
+        with self.replacing("config.yaml") as file:
+            file.write(self.text)
+
+    def abandon(self) -> None:
+        """Remove the folder again if it was claimed by this run, which failed."""
+        if self.is_new:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[IO[str]]:
+        """Open a text file that takes its name when the block ends without an error."""
+        final, partial = self.path / name, self.path / f".{name}.partial"
+        try:
+            with partial.open("w", encoding="utf-8", newline="") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(final)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+                raise
+            raise MIAError(f"cannot write {name} into {self.path.name}: {error.strerror}; free space or permit it") from error
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+    def write_result(self, result: AuditResult) -> list[str]:
+        """Write submission, scores and metrics; return the names of the files."""
+        written = []
+        if result.private is not None:
+            self._write("submission.csv", lambda file: _write_submission(file, result))
+            written.append("submission.csv")
+        self._write("scores.csv", lambda file: _write_scores(file, result))
+        self._write("metrics.json", lambda file: json.dump(metrics(result), file, indent=2, allow_nan=False))
+        return [*written, "scores.csv", "metrics.json"]
+
+    def _write(self, name: str, write: Callable[[IO[str]], None]) -> None:
+        with self.replacing(name) as file:
+            write(file)
+
+
+def _write_submission(file: IO[str], result: AuditResult) -> None:
+    """One row per private record, in the private order."""
+    assert result.private is not None
+    submitted = result.attacks[result.config.submitted]
+    by_score = result.config.submission.value == "score"
+    values = submitted.private_scores if by_score else submitted.private_probabilities
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(result.config.submission.columns)
+    writer.writerows(zip(result.private.ids.tolist(), values.tolist(), strict=True))
+
+
+def _write_scores(file: IO[str], result: AuditResult) -> None:
+    """One row per record, public first: the submitted attack's score and probability, then every attack's score."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("id", "split", "membership", "fold", "score", "probability", *result.attacks))
+    writer.writerows(_score_rows(result, "public", result.public))
+    if result.private is not None:
+        writer.writerows(_score_rows(result, "private", result.private))
+
+
+def _score_rows(result: AuditResult, split: Literal["public", "private"], half: Half) -> Iterator[tuple[Any, ...]]:
+    submitted = result.attacks[result.config.submitted]
+    scores = {name: getattr(attack, f"{split}_scores").tolist() for name, attack in result.attacks.items()}
+    probability = getattr(submitted, f"{split}_probabilities").tolist()
+    known = ["" if value < 0 else value for value in half.membership.tolist()]
+    fold = ["" if value < 0 else value for value in half.fold.tolist()]
+    columns = (known, fold, scores[result.config.submitted], probability, *scores.values())
+    for record, *values in zip(half.ids.tolist(), *columns, strict=True):
+        yield (record, split, *values)  # csv writes a float by its shortest exact form
+
+
+def metrics(result: AuditResult) -> dict[str, Any]:
+    """Return what metrics.json holds: plain values only, no path of this machine."""
+    return {
+        "submitted": result.config.submitted,
+        "records": {
+            "public": len(result.public.ids),
+            "public_members": int((result.public.membership == 1).sum()),
+            "public_non_members": int((result.public.membership == 0).sum()),
+            "private": 0 if result.private is None else len(result.private.ids),
+        },
+        "target": dict(result.target),
+        "attacks": {
+            name: {
+                "public": attack.public.to_dict(),
+                "public_by_probability": attack.public_calibrated.to_dict(),
+                "private": None if attack.private is None else attack.private.to_dict(),
+                "seconds": attack.seconds,
+            }
+            for name, attack in result.attacks.items()
+        },
+        "notes": result.notes,
+        "seconds": dict(result.seconds),
+        "seed": result.config.seed,
+        "versions": {name: version(name) for name in ("mia-lightning", *LIBRARIES)},
+    }

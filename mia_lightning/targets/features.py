@@ -1,0 +1,104 @@
+"""Logits and penultimate features in one pass, whatever the network."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mia_lightning.errors import MIAError
+from mia_lightning.targets.programs import Program
+
+
+class FeatureTap(nn.Module):
+    """A network that also tells its penultimate features: forward (B, C, H, W) to logits (B, classes), features (B, D).
+
+    Features are the input of `feature_layer` as vectors: flattened, or for a convolutional head averaged over
+    positions, which a 1x1 map leaves as it is. With None: timm's `forward_features`, the input of the last linear
+    operation of a traced program, or else D = 0. Hooks live for one call only, so the network stays as it was; works
+    under autograd, inference mode, autocast, torch.compile and after a trace that keeps the submodule's name.
+
+    Raises:
+        MIAError: there is no such submodule, or the network's forward does not call it.
+    """
+
+    def __init__(self, network: nn.Module, feature_layer: str | None) -> None:
+        super().__init__()
+        self.feature_layer = feature_layer
+        self.network = network
+        if feature_layer is not None and feature_layer not in dict(network.named_modules()):
+            raise MIAError(f"--target.feature_layer {feature_layer!r} is no submodule of the target")
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (B, classes) and features (B, D), in whatever float type the network ran in."""
+        if self.feature_layer is not None:
+            return self._by_hook(images, self.feature_layer)
+        if isinstance(self.network, Program):
+            return self.network.with_features(images)
+        if hasattr(self.network, "forward_features"):
+            return _by_convention(self.network, images)
+        logits = self.network(images)
+        return logits, logits.new_empty(len(logits), 0)
+
+    def _by_hook(self, images: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        seen: list[Tensor] = []
+
+        def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            seen.append(_vectors(args[0] if args else next(iter(kwargs.values())), isinstance(module, nn.Conv2d)))
+
+        layer = self.network.get_submodule(name)
+        handle = layer.register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            logits = self.network(images)
+        finally:
+            handle.remove()
+        if not seen:
+            raise MIAError(f"--target.feature_layer {self.feature_layer!r} is not called by the target's forward")
+        return logits, seen[-1]
+
+
+def _vectors(features: Tensor, pool: bool) -> Tensor:
+    return features.mean(dim=(2, 3)) if pool and features.ndim == 4 else features.flatten(1)
+
+
+def _by_convention(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Follow timm: trunk once, then the head with and without its classifier."""
+    module: Any = network
+    trunk = module.forward_features(images)
+    if hasattr(module, "forward_head"):
+        return module.forward_head(trunk), module.forward_head(trunk, pre_logits=True).flatten(1)
+    return module(images), _vectors(trunk, pool=True)  # without a head to call, only a second pass gives the logits
+
+
+def find_feature_layer(network: nn.Module, sample: Tensor) -> str | None:
+    """Return the name of the classifier: the last `nn.Linear` or 1x1 convolution called, if its outputs are the logits.
+
+    A convolution may be followed by an activation and pooling (SqueezeNet); then the number of its outputs decides.
+
+    Args:
+        network: In eval mode; run once on the sample.
+        sample: (B, C, H, W) float32, not constant.
+    """
+    return probe(network, sample)[1]
+
+
+def probe(network: nn.Module, sample: Tensor) -> tuple[object, str | None]:
+    """Run the network once on the sample and return what it answers, and `find_feature_layer`'s name."""
+    calls: list[tuple[str, Tensor]] = []
+    handles = [
+        module.register_forward_hook(lambda _module, _args, output, name=name: calls.append((name, output)))
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and set(module.kernel_size) == {1})
+    ]
+    try:
+        with torch.inference_mode():
+            logits = network(sample)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return logits, _classifier(calls, logits) if isinstance(logits, Tensor) and calls else None
+
+
+def _classifier(calls: list[tuple[str, Tensor]], logits: Tensor) -> str | None:
+    same = [name for name, output in calls if torch.equal(output.flatten(1), logits.flatten(1))]
+    name, output = calls[-1]
+    return same[-1] if same else name if output.shape[1] == logits.shape[1] and output.ndim in (2, 4) else None

@@ -1,0 +1,159 @@
+"""A `torch.export` archive made harmless before torch reads it.
+
+`torch.export.load` (read in torch 2.15) trusts its file completely: it unpickles sample inputs, tensor subclasses and
+custom objects with `weights_only=False`, opens compiled libraries, hands expression strings to `sympy.sympify`, which
+evaluates them, and writes names and guard strings into Python source that it executes. So the file itself is never
+given to it. A fresh archive is built in memory from raw tensor bytes and a vetted graph: ATen operations and integer
+arithmetic only, no text outside a narrow alphabet that can form neither a call nor a string literal. Pickles,
+metadata, guards, sample inputs and libraries are left out.
+"""
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from mia_lightning.errors import MIAError
+
+_NAME = re.compile(r"[A-Za-z0-9_.]*")
+_TEXT = re.compile(r"[A-Za-z0-9_., >-]*")  # a string argument, as "bhid,bhjd->bhij": neither quotes nor slashes
+_SYMBOL = re.compile(r"Symbol\('[suz][0-9]+'(?:, [a-z]+=(?:True|False))*\)")
+_WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
+_EXPRESSION = re.compile(r"[A-Za-z0-9+*/%(), <>=-]*")
+_FUNCTIONS = {"Integer", "Add", "Mul", "Pow", "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CleanDiv", "CeilDiv"}
+_FUNCTIONS |= {
+    "ModularIndexing",
+    "Identity",
+    "Eq",
+    "Ne",
+    "GreaterThan",
+    "LessThan",
+    "StrictGreaterThan",
+    "StrictLessThan",
+}
+_ATEN = re.compile(r"torch\.ops\.aten\.\w+\.\w+")
+_ARITHMETIC = {f"_operator.{name}" for name in ("add", "sub", "mul", "floordiv", "mod", "neg", "getitem")}
+_REFUSED_KEYS = {"as_graph", "as_operator", "as_custom_obj", "custom_obj", "token", "filename"}
+_RECORD = {"weights": re.compile(r"weight_[0-9]+"), "constants": re.compile(r"tensor_[0-9]+")}
+_LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
+
+
+def vetted_archive(path: Path) -> io.BytesIO:
+    """Return a fresh archive that holds the raw tensors and the vetted graph of an exported program.
+
+    Raises:
+        MIAError: the file is broken, or needs a pickle, code, or anything else that is not plain tensor arithmetic.
+    """
+    from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
+
+    try:
+        reader: Any = PT2ArchiveReader(str(path))
+        program = _parse(reader.read_bytes("models/model.json"))
+        tables = {kind: _parse(reader.read_bytes(f"data/{kind}/model_{kind}_config.json")) for kind in _RECORD}
+        buffer = io.BytesIO()
+        with PT2ArchiveWriter(buffer) as writer:
+            for kind, table in tables.items():
+                _copy_tensors(reader, writer, kind, table, path.name)
+            writer.write_string("models/model.json", json.dumps(_vet_program(program, path.name)))
+            writer.write_bytes("data/sample_inputs/model.pt", b"")
+    except MIAError:
+        raise
+    except Exception as error:  # a missing record, a key or a type that no program has
+        again = "broken or outdated torch.export program; export it again with torch.export.save"
+        raise MIAError(f"{path.name}: {again} ({type(error).__name__})") from error
+    buffer.seek(0)
+    return buffer
+
+
+def _parse(text: bytes) -> Any:
+    """Parse JSON; a program exported on an accelerator is read for the CPU."""
+
+    def on_cpu(entry: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "cpu", "index": None} if entry.keys() == {"type", "index"} else entry
+
+    return json.loads(text, object_hook=on_cpu)
+
+
+def _copy_tensors(reader: Any, writer: Any, kind: str, table: dict[str, Any], source: str) -> None:
+    """Copy raw tensor bytes; an entry that is a pickle is refused."""
+    _vet(table, source)
+    entries = table["config"].values()
+    for entry in entries:
+        if entry["use_pickle"] or not _RECORD[kind].fullmatch(entry["path_name"]):
+            raise MIAError(
+                f"{source}: asks to unpickle {kind}/{entry['path_name']}, refused; export plain tensors only"
+            )
+    for name in sorted({entry["path_name"] for entry in entries}):
+        writer.write_bytes(f"data/{kind}/{name}", reader.read_bytes(f"data/{kind}/{name}"))
+    writer.write_string(f"data/{kind}/model_{kind}_config.json", json.dumps(table))
+
+
+def _vet_program(program: dict[str, Any], source: str) -> dict[str, Any]:
+    """Return what is needed of a program from one tensor of images to one tensor of logits."""
+    module = program["graph_module"]
+    signature = module["signature"]
+    inputs = [spec for spec in signature["input_specs"] if "user_input" in spec]
+    if len(inputs) != 1 or [next(iter(spec)) for spec in signature["output_specs"]] != ["user_output"]:
+        raise MIAError(
+            f"{source}: expected a program from one tensor of images to one tensor of logits, without side effects; "
+            "call model.eval() before torch.export.export"
+        )
+    graph = module["graph"] | {"nodes": [node | {"metadata": {}} for node in module["graph"]["nodes"]]}
+    for node in graph["nodes"]:
+        _vet_node(node, source)
+    kept = {"graph": graph, "signature": signature, "metadata": {}, "treespec_namedtuple_fields": {}}
+    clean = {key: program[key] for key in ("opset_version", "range_constraints", "schema_version")}
+    clean |= {"graph_module": kept, "verifiers": ["TRAINING"], "torch_version": "", "guards_code": []}
+    _vet(clean, source)
+    kept["module_call_graph"] = [{"fqn": "", "signature": _call()}]  # ours, hence not vetted
+    return clean
+
+
+def _call() -> dict[str, Any]:
+    """Return the call signature `f(images) -> logits` as torch writes it."""
+    arguments = {"type": "builtins.tuple", "context": "null", "children_spec": [_LEAF]}
+    keywords = {"type": "builtins.dict", "context": "[]", "children_spec": []}
+    both = {"type": "builtins.tuple", "context": "null", "children_spec": [arguments, keywords]}
+    return {"inputs": [], "outputs": [], "in_spec": json.dumps([1, both]), "out_spec": json.dumps([1, _LEAF])}
+
+
+def _vet_node(node: dict[str, Any], source: str) -> None:
+    """Refuse an operation that is neither ATen nor integer arithmetic, reads files, or trains."""
+    target = str(node["target"])
+    if not _ATEN.fullmatch(target) and target not in _ARITHMETIC:
+        raise MIAError(f"{source}: asks to run {target}, refused; only ATen operations are")
+    for argument in node["inputs"]:
+        if argument["name"] == "filename":
+            raise MIAError(f"{source}: {target} opens a file, refused")
+        if argument["name"] in ("training", "train", "use_input_stats") and argument["arg"].get("as_bool") is True:
+            trains = "batch_norm" in target or "dropout" in target
+            if trains:
+                raise MIAError(f"{source}: was exported in training mode; call model.eval() before torch.export.export")
+
+
+def _vet(value: object, source: str, key: str = "") -> None:
+    """Refuse any text, at any depth, that could be more than a name."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name in _REFUSED_KEYS:
+                raise MIAError(f"{source}: holds {name!r}, refused; only tensors and ATen operations are")
+            _vet(name, source)
+            _vet(inner, source, name)
+    elif isinstance(value, list):
+        for inner in value:
+            _vet(inner, source, key)
+    elif isinstance(value, str):
+        harmless = (
+            _is_arithmetic(value) if key == "expr_str" else (_TEXT if key == "as_string" else _NAME).fullmatch(value)
+        )
+        if not harmless:
+            raise MIAError(
+                f"{source}: holds the text {value[:60]!r} where a name is expected, refused: it could be code"
+            )
+
+
+def _is_arithmetic(text: str) -> bool:
+    """Tell whether an expression, as sympy writes it, holds only size symbols, integers and known functions."""
+    rest = _SYMBOL.sub("0", text)
+    return _EXPRESSION.fullmatch(rest) is not None and all(word in _FUNCTIONS for word in _WORD.findall(rest))

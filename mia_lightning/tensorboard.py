@@ -1,0 +1,67 @@
+"""What TensorBoard shows of a run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mia_lightning.config import to_mapping
+from mia_lightning.crossfit import NO_FOLD
+from mia_lightning.plots import plot_histogram, plot_roc
+
+if TYPE_CHECKING:
+    from mia_lightning.pipeline import AuditResult
+
+
+class TensorBoard:
+    """Writes a run's events: epochs while it runs, figures and final values at its end."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        shutil.rmtree(folder, ignore_errors=True)  # events of an earlier try would be drawn over these
+        self.writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+
+    def report(self, attack: str, fold: int, epoch: int, values: Mapping[str, float]) -> None:
+        """Add one epoch of an attack in one fold."""
+        for name, value in values.items():
+            self.writer.add_scalar(f"{attack}/{name}/fold {fold}", value, epoch)  # type: ignore[no-untyped-call]
+
+    def finish(self, result: AuditResult) -> None:
+        """Add ROC, histograms, final figures and hyper-parameters, and close the file."""
+        add_figure: Any = self.writer.add_figure
+        known = result.public.fold != NO_FOLD
+        member = result.public.membership[known]
+        scores = {name: attack.public_scores[known] for name, attack in result.attacks.items()}
+        add_figure("ROC, out-of-fold", plot_roc(scores, member, title="Public records, out-of-fold"))
+        for name, values in scores.items():
+            add_figure(f"scores/{name}", plot_histogram(values, member, title=f"{name}, out-of-fold"))
+        final = final_values(result)
+        for name, value in final.items():
+            self.writer.add_scalar(name, value, 0)  # type: ignore[no-untyped-call]
+        options = flatten(to_mapping(result.config))
+        self.writer.add_hparams(options, final, run_name="hparams")  # type: ignore[no-untyped-call]
+        self.writer.close()  # type: ignore[no-untyped-call]
+
+
+def final_values(result: AuditResult) -> dict[str, float]:
+    """Return the figures of every attack under one flat name each."""
+    values: dict[str, float] = {}
+    for name, attack in result.attacks.items():
+        values[f"final/{name}/auc"] = attack.public.auc
+        values |= {f"final/{name}/tpr@{point.fpr:g}": point.tpr for point in attack.public.points}
+    return values
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
+    """Return nested options under dotted names; whatever HParams cannot hold becomes text."""
+    flat: dict[str, bool | int | float | str] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = value if isinstance(value, bool | int | float | str) else str(value)
+    return flat

@@ -1,0 +1,76 @@
+"""One small audit in the assignment's own file formats, shared by the tests that need a whole run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from files import write_pickled
+from torch import nn
+from torchvision.models import resnet18
+
+COUNT, CLASSES = 240, 4
+
+
+@dataclass
+class Task:
+    """Arrays behind the files of a small assignment, and the files."""
+
+    folder: Path
+    images: np.ndarray
+    labels: np.ndarray
+    membership: np.ndarray
+
+    @property
+    def arguments(self) -> list[str]:
+        """The options that name the files, with attacks quick enough for a test."""
+        return [
+            *("--config", str(self.folder / "quick.yaml")),
+            *("--data.public", str(self.folder / "pub.pt")),
+            *("--data.private", str(self.folder / "priv_out.pt")),
+            *("--target.checkpoint", str(self.folder / "01_MIA.pt")),
+        ]
+
+
+QUICK = """
+data: {mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}
+attacks:
+  loss: {class_path: Threshold, init_args: {column: loss, higher_is_member: false}}
+  mlp: {class_path: MLP, init_args: {columns: [phi, entropy, features], epochs: 2, hidden: [8]}}
+  fusion: {class_path: Fusion, init_args: {members: [loss, mlp]}}
+hardware: {accelerator: cpu}
+"""
+
+
+def train_briefly(images: torch.Tensor, labels: torch.Tensor) -> nn.Module:
+    torch.manual_seed(0)
+    network = resnet18(num_classes=CLASSES)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9)
+    for _ in range(12):
+        for batch in torch.randperm(len(labels)).split(60):
+            loss = nn.functional.cross_entropy(network(images[batch]), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def task(tmp_path_factory) -> Task:
+    """A ResNet18 over-fitted on half of 480 noise images with random labels; 240 public, 240 private."""
+    folder = tmp_path_factory.mktemp("task")
+    rng = np.random.default_rng(0)
+    images = (rng.integers(0, 256, (2 * COUNT, 3, 32, 32)) / 255).astype(np.float32)
+    labels = rng.integers(0, CLASSES, 2 * COUNT)
+    membership = rng.permutation(np.repeat([0, 1], COUNT)).astype(np.int8)
+    inputs = (torch.from_numpy(images) - 0.5) / 0.25
+    network = train_briefly(inputs[membership == 1], torch.from_numpy(labels)[membership == 1])
+    torch.save(network.state_dict(), folder / "01_MIA.pt")
+    ids = rng.permutation(10_000)[: 2 * COUNT]
+    halves = (("pub.pt", slice(0, COUNT), membership[:COUNT].tolist()), ("priv_out.pt", slice(COUNT, None), None))
+    for name, rows, known in halves:
+        tensors = list(torch.from_numpy(images[rows]))
+        write_pickled(folder / name, ids[rows].tolist(), tensors, labels[rows].tolist(), known or [None] * COUNT)
+    (folder / "quick.yaml").write_text(QUICK)
+    return Task(folder, images, labels, membership)

@@ -1,0 +1,157 @@
+"""The main job end to end, from the assignment's files to the run folder."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mia_lightning import audit, load_config
+from mia_lightning.cli import train
+from mia_lightning.run_folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def run(task, tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs") / "x"
+    assert train([*task.arguments, "--output", str(output)]) == 0
+    return output
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_submission_has_the_private_order(run, task):
+    rows = read_csv(run / "submission.csv")
+    with (run / "submission.csv").open() as file:
+        assert file.readline() == "ids,score\n"
+    import torch
+    from files import Stub
+
+    with torch.serialization.safe_globals([(Stub, "__main__.MembershipDataset")]):
+        private = torch.load(task.folder / "priv_out.pt", weights_only=True)
+    assert [int(row["ids"]) for row in rows] == private.ids
+    assert np.isfinite([float(row["score"]) for row in rows]).all()
+
+
+def test_scores_and_figures_agree(run, task):
+    rows = [row for row in read_csv(run / "scores.csv") if row["split"] == "public"]
+    member = np.array([int(row["membership"]) for row in rows])
+    assert (member == task.membership[: len(member)]).all()
+    figures = json.loads((run / "metrics.json").read_text())
+    for name in ("loss", "mlp", "fusion"):
+        scores = np.array([float(row[name]) for row in rows])
+        assert figures["attacks"][name]["public"]["auc"] == pytest.approx(roc_auc_score(member, scores), abs=1e-12)
+    assert [row["score"] for row in rows] == [row["fusion"] for row in rows]
+    assert {int(row["fold"]) for row in rows} == set(range(5))
+    assert all(0 <= float(row["probability"]) <= 1 for row in rows)
+
+
+def test_private_membership_is_unknown_and_so_not_judged(run):
+    figures = json.loads((run / "metrics.json").read_text())
+    assert all(attack["private"] is None for attack in figures["attacks"].values())
+    assert all(row["membership"] == "" for row in read_csv(run / "scores.csv") if row["split"] == "private")
+
+
+def test_an_over_fitted_target_is_found_out(run):
+    figures = json.loads((run / "metrics.json").read_text())
+    assert figures["target"]["accuracy_on_members"] > figures["target"]["accuracy_on_non_members"] + 0.3
+    assert figures["attacks"]["loss"]["public"]["auc"] > 0.7
+
+
+def test_tensorboard_shows_epochs_figures_and_hyper_parameters(run):
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    tags = events.Tags()
+    assert {f"mlp/{value}/fold {fold}" for value in ("loss", "tpr@0.05", "tpr@0.01") for fold in range(5)} <= set(
+        tags["scalars"]
+    )
+    assert len(events.Scalars("mlp/loss/fold 0")) == 2
+    figures = json.loads((run / "metrics.json").read_text())
+    assert events.Scalars("final/mlp/auc")[0].value == pytest.approx(figures["attacks"]["mlp"]["public"]["auc"])
+    assert {"ROC, out-of-fold", "scores/loss", "scores/fusion"} <= set(tags["images"])
+    assert any("hparams" in path.name for path in (run / "tensorboard").rglob("*"))
+
+
+def test_saved_configuration_reruns_to_the_same_bytes(run, tmp_path):
+    output = tmp_path / "again"
+    assert train(["--config", str(run / "config.yaml"), "--output", str(output)]) == 0
+    assert (output / "submission.csv").read_bytes() == (run / "submission.csv").read_bytes()
+
+
+def test_second_run_reuses_the_outputs(run, task, capfd, caplog, tmp_path):
+    caplog.set_level("INFO", logger="mia_lightning")
+    store = run.parent / ".store"
+    assert train([*task.arguments, "--output", str(tmp_path / "y"), "--extraction.store", str(store)]) == 0
+    assert caplog.text.count("reused") == 2
+
+
+def test_same_command_on_the_same_folder_completes_it(run, task):
+    before = (run / "submission.csv").read_bytes()
+    (run / "submission.csv").unlink()  # as if the earlier try had been killed before it was written
+    assert train([*task.arguments, "--output", str(run)]) == 0
+    assert (run / "submission.csv").read_bytes() == before
+
+
+def test_no_partial_files_are_left(run):
+    assert {path.name for path in run.iterdir()} == {
+        "config.yaml",
+        "metrics.json",
+        "roc.svg",
+        "scores.csv",
+        "submission.csv",
+        "tensorboard",
+    }
+
+
+def test_private_membership_reaches_the_evaluation_only(task, tmp_path):
+    """With and without known private membership, the scores are the same; with it, the private table appears."""
+    from mia_lightning.readers import read_records
+
+    private = read_records(str(task.folder / "priv_out.pt"))
+    truth = task.membership[len(private) :]
+    for name, membership in (("with", truth), ("flipped", 1 - truth)):
+        arrays = {"images": private.images, "ids": private.ids, "labels": private.labels, "membership": membership}
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+    results = []
+    for name in (task.folder / "priv_out.pt", tmp_path / "with.npz", tmp_path / "flipped.npz"):
+        config = load_config(
+            task.folder / "quick.yaml",
+            output=str(tmp_path / "x"),
+            data={"public": str(task.folder / "pub.pt"), "private": str(name)},
+            target={"checkpoint": str(task.folder / "01_MIA.pt")},
+        )
+        results.append(audit(config).attacks["fusion"])
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0].private_scores, other.private_scores)
+        np.testing.assert_array_equal(results[0].public_scores, other.public_scores)
+    assert results[0].private is None
+    assert results[1].private.auc == pytest.approx(roc_auc_score(truth, results[1].private_scores))
+    assert results[2].private.auc == pytest.approx(1 - results[1].private.auc)
+
+
+def test_audit_without_private_records(task, tmp_path):
+    arguments = [a for a in task.arguments if "priv" not in a and a != "--data.private"]
+    assert train([*arguments, "--output", str(tmp_path / "z")]) == 0
+    assert not (tmp_path / "z" / "submission.csv").exists()
+    assert (tmp_path / "z" / "scores.csv").exists()
+
+
+def test_submission_columns_and_value_are_configurable(task, tmp_path):
+    options = ["--submission.columns", "[id,p]", "--submission.value", "probability", "--submission.attack", "mlp"]
+    assert train([*task.arguments, *options, "--output", str(tmp_path / "p")]) == 0
+    rows = read_csv(tmp_path / "p" / "submission.csv")
+    assert set(rows[0]) == {"id", "p"}
+    assert all(0 <= float(row["p"]) <= 1 for row in rows)
+
+
+def test_a_killed_write_leaves_no_file_under_its_name(tmp_path):
+    folder = RunFolder(load_config(output=str(tmp_path / "k")))
+    folder.claim()
+    with pytest.raises(RuntimeError), folder.replacing("submission.csv") as file:
+        file.write("ids,score\n1,")
+        raise RuntimeError("killed")
+    assert [path.name for path in folder.path.iterdir()] == ["config.yaml"]

@@ -1,0 +1,218 @@
+"""Readers as a whole: choosing one, forcing one, and the errors every source shares; the small readers."""
+
+import subprocess
+import sys
+import types
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from files import csv_text, make_images, png, write_pickled, write_store
+
+from mia_lightning.errors import MIAError
+from mia_lightning.readers import read_records, reader_names
+from mia_lightning.records import Records
+
+REPLICA = Path(__file__).parents[2] / "shared" / "replica"
+
+
+def test_readers_are_the_modules_of_the_package():
+    folder = Path(sys.modules["mia_lightning.readers"].__file__).parent
+    assert reader_names() == sorted(file.stem for file in folder.glob("*.py") if not file.stem.startswith("_"))
+
+
+def test_importing_readers_and_matching_imports_nothing_heavy(tmp_path):
+    (tmp_path / "x.csv").write_text("id\n1\n")
+    code = (
+        "import importlib, sys\n"
+        "import mia_lightning.readers as r\n"
+        "for n in r.reader_names(): importlib.import_module('mia_lightning.readers.' + n).matches(sys.argv[1])\n"
+        "print([m for m in ('torch', 'torchvision', 'sklearn', 'PIL') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "x.csv")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def _forms(folder: Path) -> dict[str, Path]:
+    """The same three records in every form, under names that say nothing of the form."""
+    pixels = (make_images(3, (3, 8, 8)) * 255).round().astype(np.uint8)
+    write_pickled(folder / "a", [5, 1, 9], pixels, [2, 0, 1], [1, 0, None])
+    np.savez(folder / "b.npz", ids=[5, 1, 9], images=pixels, labels=[2, 0, 1], membership=[1, 0, -1])
+    (folder / "b.npz").rename(folder / "b")
+    from safetensors.numpy import save_file
+
+    columns = {"ids": np.array([5, 1, 9]), "labels": np.array([2, 0, 1]), "membership": np.array([1, 0, -1])}
+    save_file({"images": pixels, **columns}, folder / "c")
+    table = csv_text({"id": [5, 1, 9], "label": [2, 0, 1], "membership": [1, 0, ""]}).encode()
+    contents = {"t.csv": table, **{f"{key:03d}.png": png(image) for key, image in zip((5, 1, 9), pixels, strict=True)}}
+    for suffix in (".zip", ".tar", ".tar.gz", ".tar.xz"):
+        write_store(folder / f"d{suffix}", contents).rename(folder / f"d{suffix.replace('.', '_')}")
+    write_store(folder / "e", contents)
+    return {"pixels": pixels} | {file.name: file for file in sorted(folder.iterdir())}
+
+
+def test_every_form_is_recognised_by_content_and_gives_the_same_records(tmp_path):
+    forms = _forms(tmp_path)
+    pixels = forms.pop("pixels")
+    assert len(forms) == 8
+    for name, path in forms.items():
+        records = read_records(str(path))
+        assert records.ids.tolist() == [5, 1, 9], name
+        assert records.labels.tolist() == [2, 0, 1], name
+        assert records.membership.tolist() == [1, 0, -1], name
+        assert records.images.dtype == np.uint8, name
+        np.testing.assert_array_equal(records.images, pixels, err_msg=name)
+        assert records.source == name
+        assert (records.ids.dtype, records.labels.dtype, records.membership.dtype) == (np.int64, np.int64, np.int8), (
+            name
+        )
+
+
+def test_missing_file_gives_the_path_as_typed_and_the_closest_name(tmp_path):
+    (tmp_path / "public.pt").write_bytes(b"x")
+    typed = str(tmp_path / "pubic.pt")
+    for reader in ("auto", "pickled", "arrays", "images"):
+        with pytest.raises(MIAError) as error:
+            read_records(typed, reader=reader)
+        assert typed in str(error.value)
+        assert "did you mean" in str(error.value)
+        assert "public.pt" in str(error.value)
+
+
+@pytest.mark.parametrize("reader", ["pickled", "arrays"])
+def test_folder_where_a_file_is_expected(tmp_path, reader):
+    with pytest.raises(MIAError, match=f"{tmp_path.name}: is a folder; expected a file"):
+        read_records(str(tmp_path), reader=reader)
+
+
+@pytest.mark.parametrize(("content", "says"), [(b"", "is empty"), (b"\x07\x08 nothing known" * 9, "of no known form")])
+def test_unrecognised_file(tmp_path, content, says):
+    (tmp_path / "x.bin").write_bytes(content)
+    with pytest.raises(MIAError, match=rf"^x\.bin: .*{says}"):
+        read_records(str(tmp_path / "x.bin"))
+
+
+def test_unknown_reader_names_the_closest():
+    with pytest.raises(MIAError, match="did you mean 'pickled'"):
+        read_records("x", reader="pickle")
+    with pytest.raises(MIAError, match="cannot be imported"):
+        read_records("x", reader="no_such_package.reader")
+
+
+def test_a_reader_of_the_users_own(monkeypatch):
+    module = types.ModuleType("theirs.mine")
+    given = np.zeros((2, 1, 4, 4), np.uint8)
+    module.read = lambda source: Records(
+        np.arange(2), given, np.zeros(2, np.int64), np.array([0, 1], np.int8), source.upper()
+    )
+    monkeypatch.setitem(sys.modules, "theirs", types.ModuleType("theirs"))
+    monkeypatch.setitem(sys.modules, "theirs.mine", module)
+    assert read_records("abc", reader="theirs.mine").source == "ABC"
+    module.read = lambda source: 7
+    with pytest.raises(MIAError, match="returned int"):
+        read_records("abc", reader="theirs.mine")
+    del module.read
+    with pytest.raises(MIAError, match="has no function read"):
+        read_records("abc", reader="theirs.mine")
+
+
+def test_digits_halves_are_disjoint_half_members_and_exact():
+    from sklearn.datasets import load_digits
+
+    public, private = read_records("digits:public"), read_records("digits:private")
+    truth = load_digits()
+    assert sorted([*public.ids, *private.ids]) == list(range(1797))
+    for half in (public, private):
+        assert half.images.shape[1:] == (1, 8, 8)
+        assert half.images.max() == 255
+        np.testing.assert_allclose(half.images[:, 0], truth.images[half.ids] / 16 * 255, atol=0.51)
+        np.testing.assert_array_equal(half.labels, truth.target[half.ids])
+        assert abs(half.membership.mean() - 0.5) < 0.001
+        assert 0.3 < half.membership[: len(half) // 2].mean() < 0.7  # members do not stand in one block
+    np.testing.assert_array_equal(read_records("digits:public").membership, public.membership)
+    with pytest.raises(MIAError, match="did you mean 'public'"):
+        read_records("digits:publik")
+
+
+def _write_mnist(root: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Write idx files of random digits where torchvision looks for MNIST's."""
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    rng, written = np.random.default_rng(3), {}
+    for part, count in (("train", 7), ("t10k", 4)):
+        pixels, labels = rng.integers(0, 256, (count, 28, 28), np.uint8), rng.integers(0, 10, count, np.uint8)
+        head = b"".join(int(number).to_bytes(4, "big") for number in (2051, count, 28, 28))
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
+        head = b"".join(int(number).to_bytes(4, "big") for number in (2049, count))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(head + labels.tobytes())
+        written[part] = (pixels, labels)
+    return written
+
+
+def test_torchvision_train_split_is_members_test_split_is_not(tmp_path):
+    pytest.importorskip("torchvision", exc_type=ImportError)
+    written = _write_mnist(tmp_path)
+    records = read_records(f"torchvision:MNIST?root={tmp_path}")
+    assert records.ids.tolist() == list(range(11))
+    assert records.membership.tolist() == [1] * 7 + [0] * 4
+    np.testing.assert_array_equal(records.images[:, 0], np.concatenate([written["train"][0], written["t10k"][0]]))
+    np.testing.assert_array_equal(records.labels, np.concatenate([written["train"][1], written["t10k"][1]]))
+    assert records.source == "MNIST"
+
+
+def test_torchvision_mistakes(tmp_path, monkeypatch):
+    torchvision = pytest.importorskip("torchvision", exc_type=ImportError)
+    with pytest.raises(MIAError, match="did you mean 'CIFAR10'"):
+        read_records("torchvision:CIFAR-10")
+    with pytest.raises(MIAError, match="did you mean 'root'"):
+        read_records("torchvision:CIFAR10?rot=x")
+
+    def no_network(*args, **kwargs):
+        raise URLError("no network in this test")
+
+    monkeypatch.setattr(torchvision.datasets.utils, "_urlretrieve", no_network)
+    with pytest.raises(MIAError, match=r"^CIFAR10: cannot be downloaded or read .*put torchvision's files under"):
+        read_records(f"torchvision:CIFAR10?root={tmp_path}")
+
+
+@pytest.mark.skipif(not (REPLICA / "public.csv").is_file(), reason="the replica is not on this machine")
+def test_the_replica_as_its_csv_and_archive_say():
+    records = read_records(str(REPLICA / "private.csv"))
+    assert (len(records), records.images.shape[1:], records.images.dtype) == (20_000, (3, 32, 32), np.uint8)
+    assert set(records.membership) == {-1}
+    rows = [line.split(",") for line in (REPLICA / "private.csv").read_text().splitlines()[1:]]
+    assert records.ids.tolist() == [int(row[0]) for row in rows]
+    assert records.labels.tolist() == [int(row[1]) for row in rows]
+    import io
+    import tarfile
+
+    from PIL import Image
+
+    wanted = {f"{key:05d}.jpg": row for row, key in enumerate(records.ids[:3000])}
+    compared = 0
+    with tarfile.open(REPLICA / "images.tar.xz", "r|xz") as archive:
+        for entry in archive:
+            if entry.name in wanted:
+                truth = np.asarray(Image.open(io.BytesIO(archive.extractfile(entry).read())))
+                np.testing.assert_array_equal(records.images[wanted[entry.name]], truth.transpose(2, 0, 1))
+                compared += 1
+                if compared == 50:
+                    break
+    assert compared == 50
+
+
+@pytest.mark.skipif(not (REPLICA / "01_MIA.pt").is_file(), reason="the replica is not on this machine")
+def test_the_replicas_checkpoint_is_named_a_model():
+    with pytest.raises(MIAError, match=r"^01_MIA\.pt: looks like a model checkpoint"):
+        read_records(str(REPLICA / "01_MIA.pt"))
+
+
+def test_torch_is_not_told_to_trust_the_file_afterwards(tmp_path):
+    write_pickled(tmp_path / "a.pt", [1], make_images(1), [0], [1])
+    before = torch.serialization.get_safe_globals()
+    read_records(str(tmp_path / "a.pt"))
+    assert torch.serialization.get_safe_globals() == before
