@@ -84,7 +84,7 @@ def test_object_arrays_are_refused_and_not_unpickled(tmp_path, column):
         ({"images": np.zeros((2, 3, 4, 4), bool)}, "images are bool"),
         ({"images": np.zeros((2, 5, 4, 4), np.uint8)}, "expected 1 or 3 channels"),
         ({"images": np.zeros(8, np.uint8)}, r"images have shape \(8,\)"),
-        ({"images": np.linspace(0, 1e300, 96).reshape(2, 3, 4, 4)}, "record 0 has NaN or infinite"),
+        ({"images": np.repeat([0, 1e300], 48).reshape(2, 3, 4, 4)}, "record 2 has NaN or infinite"),
         ({"ids": np.array([3, 3])}, "occur more than once, first 3"),
         ({"ids": np.array([1.5, 2])}, "ids are of type float"),
         ({"ids": np.array([1, 2, 3])}, "3 ids but 2"),

@@ -1,6 +1,7 @@
 """Image files in a folder, tar or zip, decoded in one pass with nothing written to disk."""
 
 import contextlib
+import functools
 import gzip
 import io
 import lzma
@@ -36,6 +37,8 @@ DAMAGE = (
     NotImplementedError,  # zip: an unknown compression
     RuntimeError,  # zip: a password
     ValueError,
+    LookupError,
+    OverflowError,
     struct.error,
 )
 
@@ -60,11 +63,17 @@ def members(store: Path) -> Iterator[Member]:
         yield from opened(sorted(store.rglob("*")), store)
         return
     unfolded, limit = 0, 1000 * store.stat().st_size + 2**30
-    for name, size, read in _zip(store) if zipfile.is_zipfile(store) else _tar(store):
-        unfolded += size
-        if unfolded > limit:
-            raise MIAError(f"{store.name}: unfolds to over {limit >> 30} GiB, like a decompression bomb; repack it")
-        yield inside(name, store.name), size, read
+    with damage_reported(store.name):
+        for name, size, read in _zip(store) if zipfile.is_zipfile(store) else _tar(store):
+            unfolded += size
+            if unfolded > limit:
+                raise MIAError(f"{store.name}: unfolds to over {limit >> 30} GiB, like a decompression bomb; repack it")
+            yield inside(name, store.name), size, functools.partial(_content, read, store.name)
+
+
+def _content(read: Callable[[], bytes], name: str) -> bytes:
+    with damage_reported(name):
+        return read()
 
 
 def opened(files: Iterable[Path], folder: Path) -> Iterator[Member]:

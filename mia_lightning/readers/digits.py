@@ -7,6 +7,7 @@ from mia_lightning.records import Records
 
 PREFIX = "digits:"
 HALVES = ("public", "private")
+MISLABELLED = 0.1
 
 
 def matches(source: str) -> bool:
@@ -18,7 +19,8 @@ def read(source: str) -> Records:
     """Return one half of the 1,797 real 8x8 digits; a seeded half of it are members, by convention.
 
     The demo's target is trained on the members of both halves. The split never changes: ids are positions in
-    scikit-learn's own order.
+    scikit-learn's own order. The label of a seeded tenth of the records is drawn anew, whether member or not: digits
+    are so regular that a network could tell them all without knowing one by heart.
 
     Returns:
         Records with images (N, 1, 8, 8) uint8 in 0..255 (scikit-learn's 0..16, scaled), labels 0..9, membership 0/1.
@@ -32,7 +34,9 @@ def read(source: str) -> Records:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    shuffled = np.random.default_rng(0).permutation(len(digits.target))
+    rng = np.random.default_rng(0)
+    shuffled = rng.permutation(len(digits.target))
+    labels = np.where(rng.random(len(shuffled)) < MISLABELLED, rng.integers(0, 10, len(shuffled)), digits.target)
     ids = np.array_split(shuffled, 2)[HALVES.index(half)].astype(np.int64)
     membership = np.zeros(len(ids), dtype=np.int8)
     membership[: len(ids) // 2] = 1  # the first of a permuted half are a random half of it
@@ -41,7 +45,7 @@ def read(source: str) -> Records:
     return Records(
         ids=ids[order],
         images=images[:, None],
-        labels=digits.target[ids[order]].astype(np.int64),
+        labels=labels[ids[order]].astype(np.int64),
         membership=membership[order],
         source=source,
     )

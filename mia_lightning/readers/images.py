@@ -41,8 +41,7 @@ def read(source: str) -> Records:
     _files.check_file(source)
     start = _files.head(source, 512)
     if start[257:262] == b"ustar" or start.startswith((*COMPRESSED, _files.ZIP_MAGIC)):
-        with _pictures.damage_reported(path.name):
-            return _from_archive(path)
+        return _from_archive(path)
     return _from_table(path, path.name, own=None)
 
 
@@ -71,8 +70,7 @@ def _from_table(path: Path, name: str, own: Path | None) -> Records:
         return _records(table, _pictures.opened(listed, folder), row_of, name)
     for archive in ARCHIVES:
         if (folder / archive).is_file():
-            with _pictures.damage_reported(archive):
-                return _records(table, _pictures.members(folder / archive), row_of, name)
+            return _records(table, _pictures.members(folder / archive), row_of, name)
     if (folder / "images").is_dir():
         return _records(table, _pictures.members(folder / "images"), row_of, name)
     found = _pictures.members(own) if own else _pictures.opened(sorted(folder.iterdir()), folder)

@@ -117,7 +117,7 @@ def _build_custom(architecture: str, num_classes: int | None) -> nn.Module:
     try:
         accepted = inspect.signature(factory).parameters
         named = "num_classes" in accepted
-        network = factory(num_classes=num_classes) if named else factory()
+        network = factory(num_classes=num_classes) if named and num_classes is not None else factory()
     except Exception as error:
         raise MIAError(f"--target.architecture {architecture}: calling it failed: {_in_words(error)}") from error
     if not isinstance(network, nn.Module):

@@ -1,0 +1,57 @@
+"""What the target's answers to several views of a record say together, (N,); query 0 is the stored image.
+
+The idea of Choquette-Choo et al. 2021 ("Label-Only Membership Inference Attacks"): a record that was trained on is
+answered steadily over the views that training drew.
+"""
+
+import numpy as np
+
+from mia_lightning.signals import functional as F
+from mia_lightning.signals._views import query_logits
+from mia_lightning.signals.base import signal
+from mia_lightning.signals.functional import Array
+from mia_lightning.tables import Outputs
+
+
+@signal(direction=1, per_query=False)
+def phi_original(outputs: Outputs) -> Array:
+    """Phi of the stored image alone."""
+    return _phi(outputs)[:, 0]
+
+
+@signal(direction=1, per_query=False)
+def phi_mean(outputs: Outputs) -> Array:
+    """Mean of phi over the queries."""
+    return np.asarray(_phi(outputs).mean(axis=1))
+
+
+@signal(direction=0, per_query=False)
+def phi_std(outputs: Outputs) -> Array:
+    """Standard deviation of phi over the queries (divided by Q), in [0, inf); 0 with one query."""
+    return np.asarray(_phi(outputs).std(axis=1))
+
+
+@signal(direction=1, per_query=False)
+def phi_min(outputs: Outputs) -> Array:
+    """Smallest phi over the queries."""
+    return np.asarray(_phi(outputs).min(axis=1))
+
+
+@signal(direction=1, per_query=False)
+def phi_max(outputs: Outputs) -> Array:
+    """Largest phi over the queries."""
+    return np.asarray(_phi(outputs).max(axis=1))
+
+
+@signal(direction=1, per_query=False)
+def label_agreement(outputs: Outputs) -> Array:
+    """Share of the queries whose predicted class is that of the stored image, in [1/Q, 1]; 1 with one query.
+
+    Agreement with the prediction, not with the label: steadiness apart from correctness, which is a signal of its own.
+    """
+    predicted = outputs.logits.argmax(axis=-1)
+    return np.asarray((predicted == predicted[:, :1]).mean(axis=1))
+
+
+def _phi(outputs: Outputs) -> Array:
+    return F.phi(*query_logits(outputs))

@@ -1,0 +1,53 @@
+"""The contract of a signal: a plain function of the target's outputs, one value or vector per record."""
+
+from collections.abc import Callable
+from typing import Literal, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.tables import Outputs
+
+Direction = Literal[1, -1, 0]
+Need = Literal["features", "gradient_norms"]
+
+
+class Signal(Protocol):
+    """A function that `signal` has marked."""
+
+    __name__: str
+
+    direction: Direction
+    """1 = higher means more likely a member, -1 = lower does, 0 = neither (vectors, contexts of other signals)."""
+
+    per_query: bool
+    """Whether the values are per query, (N, Q) or (N, Q, width), and still to be reduced over the queries."""
+
+    needs: Need | None
+    """The field of `Outputs` that may be empty and without which the signal has no value."""
+
+    def __call__(self, outputs: Outputs, /) -> NDArray[np.floating]:
+        """Return (N,) or (N, width), or with a query axis after the first if `per_query`; finite."""
+        ...
+
+
+def signal(
+    *, direction: Direction, per_query: bool, needs: Need | None = None
+) -> Callable[[Callable[[Outputs], NDArray[np.floating]]], Signal]:
+    """Mark a function as a signal; nothing else is changed and nothing is remembered.
+
+    The value of a record must depend on that record alone: tables are computed block by block, and a signal that
+    looked at other records would carry them into folds where they do not belong.
+
+    Args:
+        direction: 1 = higher means more likely a member, -1 = lower does, 0 = neither.
+        per_query: Whether the function returns one value per record and query, for the table to reduce.
+        needs: The field of `Outputs` that must not be empty.
+    """
+
+    def mark(function: Callable[[Outputs], NDArray[np.floating]]) -> Signal:
+        marked = cast(Signal, function)
+        marked.direction, marked.per_query, marked.needs = direction, per_query, needs
+        return marked
+
+    return mark

@@ -1,0 +1,128 @@
+"""The formulas, as pure functions of logits (..., C) and labels that broadcast to (...); float64 in, float64 out.
+
+Each is finite for any finite logits and keeps its relative precision where softmax-then-log has run out of digits:
+everything about the true class follows from phi = log p_y - log(1 - p_y), which is a difference of logits.
+"""
+
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+def softplus(x: Array) -> Array:
+    """Return log(1 + exp(x)); softplus(-phi) = -log p_y."""
+    return np.logaddexp(0.0, x)
+
+
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + exp(-x)), precise in relative terms for very negative x; sigmoid(-phi) = 1 - p_y."""
+    return np.exp(-softplus(-x))
+
+
+def log_sum_exp(logits: Array) -> Array:
+    """Return log sum_j exp(z_j), (...)."""
+    top = logits.max(axis=-1, keepdims=True)
+    return cast(Array, top[..., 0] + np.log(np.exp(logits - top).sum(axis=-1)))
+
+
+def true_logit(logits: Array, labels: Labels) -> Array:
+    """Return z_y, (...)."""
+    return cast(Array, np.take_along_axis(logits, labels[..., None], axis=-1)[..., 0])
+
+
+def is_class(logits: Array, classes: Labels) -> NDArray[np.bool_]:
+    """Return (..., C), true at the given class."""
+    return np.arange(logits.shape[-1]) == classes[..., None]
+
+
+def others(logits: Array, labels: Labels) -> Array:
+    """Return the logits with -inf at the true class, (..., C)."""
+    return np.where(is_class(logits, labels), -np.inf, logits)
+
+
+def phi(logits: Array, labels: Labels) -> Array:
+    """Return z_y - logsumexp_{j != y} z_j = log p_y - log(1 - p_y), (...).
+
+    The logit-scaled confidence of Carlini et al. 2022 ("Membership Inference Attacks From First Principles", section
+    IV.C), there log(p / (1 - p)) of a softmax output, here without the softmax that rounds it to infinity.
+    """
+    return true_logit(logits, labels) - log_sum_exp(others(logits, labels))
+
+
+def loss(logits: Array, labels: Labels) -> Array:
+    """Return the cross-entropy -log p_y = softplus(-phi), (...) in [0, inf)."""
+    return softplus(-phi(logits, labels))
+
+
+def hinge(logits: Array, labels: Labels) -> Array:
+    """Return z_y - max_{j != y} z_j, (...); phi <= hinge <= phi + log(C - 1)."""
+    return cast(Array, true_logit(logits, labels) - others(logits, labels).max(axis=-1))
+
+
+def log_probabilities(logits: Array) -> Array:
+    """Return log p_j, (..., C).
+
+    log p of the top class is -log1p(sum of the others' odds against it): lse - z would round it to 0 from odds of
+    1e-16 on.
+    """
+    top = logits.argmax(axis=-1)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    odds = np.where(is_class(logits, top), 0.0, np.exp(shifted)).sum(axis=-1, keepdims=True)
+    return cast(Array, shifted - np.log1p(odds))
+
+
+def entropy(logits: Array) -> Array:
+    """Return -sum_j p_j log p_j, (...) in [0, log C]."""
+    log_p = log_probabilities(logits)
+    return cast(Array, -(np.exp(log_p) * log_p).sum(axis=-1))
+
+
+def modified_entropy(logits: Array, labels: Labels) -> Array:
+    """Return -(1 - p_y) log p_y - sum_{j != y} p_j log(1 - p_j), (...) in [0, inf); low = confident and right.
+
+    Song & Mittal 2021 ("Systematic Evaluation of Privacy Risks of Machine Learning Models", eq. for Mentr). Only the
+    top class can have p_j > 1/2, where log(1 - p_j) needs care; there it is -softplus(phi of that class).
+    """
+    top = logits.argmax(axis=-1)
+    at_top = is_class(logits, top)
+    p = np.exp(log_probabilities(logits))
+    minus_log_rest = np.where(at_top, softplus(phi(logits, top))[..., None], -np.log1p(-np.where(at_top, 0.0, p)))
+    wrong = np.where(is_class(logits, labels), 0.0, p * minus_log_rest).sum(axis=-1)
+    own = phi(logits, labels)
+    return cast(Array, sigmoid(-own) * softplus(-own) + wrong)
+
+
+def top2_margin(logits: Array) -> Array:
+    """Return p_(1) - p_(2), the gap of the two largest probabilities, (...) in [0, 1]."""
+    second, first = np.moveaxis(np.partition(logits, -2, axis=-1)[..., -2:], -1, 0)
+    return np.exp(log_probabilities(logits).max(axis=-1)) * -np.expm1(second - first)
+
+
+def true_rank(logits: Array, labels: Labels) -> Array:
+    """Return how many classes have a larger logit than the true one, (...) in 0..C-1; 0 = none."""
+    return (logits > true_logit(logits, labels)[..., None]).sum(axis=-1).astype(np.float64)
+
+
+def bias_gradient_norm(logits: Array, labels: Labels) -> Array:
+    """Return ||p - e_y||_2, (...) in [0, sqrt 2]: exactly the norm of the loss's gradient in the last layer's bias.
+
+    With q the softmax over the other classes, p_j = (1 - p_y) q_j, so the norm is (1 - p_y) sqrt(1 + sum_j q_j^2).
+    """
+    rest = others(logits, labels)
+    q = np.exp(rest - log_sum_exp(rest)[..., None])
+    return cast(Array, sigmoid(-phi(logits, labels)) * np.sqrt(1.0 + (q**2).sum(axis=-1)))
+
+
+def canonical_logits(logits: Array, labels: Labels) -> Array:
+    """Return the logits minus their mean, the true class first and the others in descending order, (..., C).
+
+    Invariant to a shift of all logits and to the order of the other classes, so that classes can share an attack
+    model. Centred by the mean, not by logsumexp, which follows the largest logit and would flatten it to 0.
+    """
+    centred = logits - logits.mean(axis=-1, keepdims=True)
+    descending = -np.sort(-others(centred, labels), axis=-1)[..., :-1]  # the true class, at -inf, is the last
+    return np.concatenate([true_logit(centred, labels)[..., None], descending], axis=-1)

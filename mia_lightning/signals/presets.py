@@ -1,0 +1,50 @@
+"""Named lists of signals."""
+
+SEED = (
+    "probabilities",
+    "loss",
+    "entropy",
+    "seed_adjusted_entropy",
+    "top2_margin",
+    "true_probability",
+    "correct",
+    "max_logit",
+    "true_logit",
+    "seed_gradient_proxy",
+)
+"""The features of the method this project began with.
+
+Its likelihood ratio of two normal densities of `true_probability` learns from membership and so is an attack
+(GaussianRatio). It took logarithms of softmax + 1e-10, which ties the most confident records; here nothing saturates
+before the value itself does.
+"""
+
+STANDARD = (
+    "loss",
+    "phi",
+    "hinge",
+    "entropy",
+    "modified_entropy",
+    "top2_margin",
+    "true_probability",
+    "correct",
+    "max_logit",
+    "true_logit",
+    "true_rank",
+    "logit_norm",
+    "energy",
+    "bias_gradient_norm",
+    "weight_gradient_norm",
+    "feature_norm",
+    "phi_original",
+    "phi_std",
+    "phi_min",
+    "phi_max",
+    "label_agreement",
+    "input_gradient_norm",
+    "phi_gradient_norm",
+    "logits",
+    "canonical_logits",
+    "features",
+)
+"""Every signal that says something the others do not, as far as the target's outputs give it."""

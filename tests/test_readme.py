@@ -1,0 +1,109 @@
+"""The README is true: its commands and code blocks run."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) for line in block.splitlines()]
+
+
+def block_with(text):
+    (block,) = [block for block in BLOCKS if text in block]
+    return block
+
+
+def module_from(block, name, folder, monkeypatch):
+    (folder / f"{name}.py").write_text(block)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def test_every_block_is_covered():
+    marks = ["load_config", "NearestMean", "feature_sparsity", "my_target", "def matches"]
+    assert len(BLOCKS) == len(marks)
+    assert all(block_with(mark) for mark in marks)
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for command in COMMANDS:
+        if command.startswith("make "):
+            assert f"\n{command.split()[1]}: " in makefile
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python train.py")])
+def test_commands_run(command, task, tmp_path, monkeypatch):
+    """The documented command with its file names, on a small task and a quick overlay."""
+    from mia_lightning.cli import train
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for name in ("pub.pt", "priv_out.pt", "01_MIA.pt"):
+        (tmp_path / name).symlink_to(task.folder / name)
+    quick = ["--hardware.accelerator", "cpu", "--extraction.queries", "2"]
+    assert train([*shlex.split(command)[2:], *quick]) == 0
+    assert (tmp_path / "runs/assignment/submission.csv").exists()
+
+
+def test_python_block(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    exec(compile(block_with("load_config"), "README", "exec"), {})
+    auc = float(re.search(r"AUC ([\d.]+)", capsys.readouterr().out)[1])
+    assert 0.5 < auc < 1
+
+
+def test_attack_block(tmp_path, monkeypatch):
+    from mia_lightning.attacks import Attack
+    from mia_lightning.config import load_config
+    from mia_lightning.tables import SignalTable
+
+    module_from(block_with("NearestMean"), "readme_attack", tmp_path, monkeypatch)
+    attacks = {"mine": {"class_path": "readme_attack.NearestMean", "init_args": {"column": "phi"}}}
+    attack = load_config(attacks=attacks).attacks["mine"]
+    assert isinstance(attack, Attack)
+    table = SignalTable({"phi": np.array([0.0, 1.0, 4.0, 5.0])}, np.zeros(4, np.int64), 1)
+    scores = attack.fit(table, np.array([0, 0, 1, 1], np.int8)).score(table)
+    assert (np.diff(scores) > 0).sum() >= 1
+    assert scores[0] < scores[3]
+
+
+def test_signal_block(tmp_path, monkeypatch):
+    from mia_lightning.signals import build_table
+    from mia_lightning.tables import Outputs
+
+    module_from(block_with("feature_sparsity"), "readme_signal", tmp_path, monkeypatch)
+    features = np.array([[0, 0, 1, 1], [0, 0, 0, 1]], np.float32)
+    outputs = Outputs(np.zeros((2, 1, 3), np.float32), features, np.empty((2, 0), np.float32), np.zeros(2, np.int64))
+    table = build_table(outputs, names=["readme_signal:feature_sparsity"])
+    (column,) = table.columns.values()
+    np.testing.assert_allclose(column, [0.5, 0.75])
+
+
+def test_target_block(tmp_path, monkeypatch):
+    from mia_lightning.targets import check_fits, load_target
+
+    module_from(block_with("my_target"), "readme_target", tmp_path, monkeypatch)
+    target = load_target(None, architecture="readme_target:my_target")
+    check_fits(target, (3, 32, 32))
+    assert target.num_classes == 10
+
+
+def test_format_block(tmp_path, monkeypatch):
+    from mia_lightning.readers import read_records
+
+    module_from(block_with("def matches"), "readme_formats", tmp_path, monkeypatch)
+    package = tmp_path / "own"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "numpy_file.py").write_text(block_with("def matches"))
+    images = np.zeros((3, 1, 4, 4), np.uint8)
+    np.save(tmp_path / "x.npy", images)
+    assert (read_records(str(tmp_path / "x.npy"), reader="own.numpy_file").images == images).all()
