@@ -44,9 +44,9 @@ def _network() -> nn.Module:
 def _train(network: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> nn.Module:
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
     for _ in range(EPOCHS):
-        for batch in torch.randperm(len(labels)).split(BATCH):
+        for batch in torch.split(torch.randperm(len(labels)), BATCH):
             loss = nn.functional.cross_entropy(network(inputs[batch]), labels[batch])
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
     return network

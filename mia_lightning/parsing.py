@@ -170,7 +170,8 @@ def option_names() -> list[str]:
 
 def components(base: type) -> list[type]:
     """Return the concrete classes of a plug-in base, by name."""
-    found, queue = set(), [base]
+    found: set[type] = set()
+    queue = [base]
     while queue:
         for kind in queue.pop().__subclasses__():
             queue.append(kind)
@@ -182,14 +183,17 @@ def components(base: type) -> list[type]:
 def component_help() -> str:
     """Return the options of every attack and calibrator, for the end of `--help`."""
     parts = []
-    for base, option in ((Attack, "--attacks.NAME"), (Calibrator, "--evaluation.calibration")):
+    bases: tuple[tuple[type, str], ...] = ((Attack, "--attacks.NAME"), (Calibrator, "--evaluation.calibration"))
+    for base, option in bases:
         parts.append(f"classes for {option} (class_path), and their options (init_args):")
-        parts += [_describe(kind) for kind in components(base)]
+        parts += [_describe(component) for component in components(base)]
     return "\n".join(parts)
 
 
-def _describe(kind: type) -> str:
-    parsed = {name: text for c in reversed(kind.__mro__) if is_dataclass(c) for name, text in _field_docs(c).items()}
+def _describe(kind: Any) -> str:
+    parsed: dict[str, str] = {}
+    for parent in reversed(kind.__mro__):
+        parsed |= _field_docs(parent) if is_dataclass(parent) else {}
     lines = [f"  {class_path(kind)}: {parse_from_object(kind).short_description}"]
     for f in fields(kind):
         if f.init:
@@ -199,5 +203,5 @@ def _describe(kind: type) -> str:
     return "\n".join(lines)
 
 
-def _field_docs(kind: type) -> dict[str, str]:
+def _field_docs(kind: Any) -> dict[str, str]:
     return {p.arg_name: " ".join((p.description or "").split()) for p in parse_from_object(kind).params}

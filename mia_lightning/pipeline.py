@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mia_lightning.config import RunConfig
 from mia_lightning.crossfit import NO_FOLD, Progress, Reporter, assign_folds, cross_fit
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, suggest
 from mia_lightning.metrics import Evaluation, evaluate
 from mia_lightning.records import UNKNOWN, Records, check_disjoint
 from mia_lightning.tables import Outputs, SignalTable
@@ -50,7 +50,7 @@ class AttackResult:
     """(M,) mean over the folds' models; M = 0 without private records."""
 
     private_probabilities: NDArray[np.float64]
-    """(M,) calibrated on all out-of-fold scores."""
+    """(M,) calibrated on all out-of-fold scores of the public records."""
 
     public: Evaluation
     """Out-of-fold figures of the scores, on the public records of known membership."""
@@ -142,8 +142,8 @@ def attack_target(
     fitted = cross_fit(
         config.attacks,
         table,
-        np.append(member, np.full(beyond, UNKNOWN, np.int8)),  # private membership stays out of reach
-        np.append(fold, np.full(beyond, NO_FOLD, np.int8)),
+        _extended(member, beyond, UNKNOWN),  # private membership stays out of reach
+        _extended(fold, beyond, NO_FOLD),
         seed=config.seed,
         progress=progress,
         report=report,
@@ -163,15 +163,26 @@ def attack_target(
 
 
 def check_names(config: RunConfig) -> None:
-    """Raise MIAError when a file that a run needs is not named, or an attack bears the name of a signal."""
+    """Check every name of the configuration that does not need a file to be read.
+
+    Raises:
+        MIAError: the public records are not named, an attack bears the name of a signal, or an attack reads what is
+            neither a signal of the run nor an earlier attack.
+    """
     from mia_lightning.signals import expand_names
 
-    for value, option in ((config.data.public, "--data.public"), (config.target.checkpoint, "--target.checkpoint")):
-        if value is None:
-            raise MIAError(f"{option} is not given; name the file")
-    names = expand_names(config.signals.names)
-    if clash := set(names) & set(config.attacks):
+    if config.data.public is None:
+        raise MIAError("--data.public is not given; name the records whose membership is known")
+    signals = expand_names(config.signals.names)
+    if clash := set(signals) & set(config.attacks):
         raise MIAError(f"attack {min(clash)!r} bears the name of a signal; give it another name")
+    earlier: list[str] = []
+    for name, attack in config.attacks.items():
+        for pattern in attack.reads():
+            if pattern not in earlier and not any(fnmatchcase(known, pattern) for known in signals):
+                hint = suggest(pattern, [*signals, *earlier])
+                raise MIAError(f"attack {name!r} reads {pattern!r}, neither a signal of this run nor an earlier attack; {hint}")
+        earlier.append(name)
 
 
 def load_records(config: RunConfig) -> tuple[Records, Records | None]:
@@ -200,7 +211,6 @@ def load_and_check_target(config: RunConfig, public: Records) -> Target:
     """Load the target and check that it takes the records' images."""
     from mia_lightning.targets import check_fits, load_target
 
-    assert config.target.checkpoint is not None
     target = load_target(
         config.target.checkpoint,
         architecture=config.target.architecture,
@@ -261,22 +271,26 @@ def _result(
 ) -> AttackResult:
     from mia_lightning.calibration import cross_fit_probability
 
-    member, known = public.membership, public.fold != NO_FOLD
-    public_scores, private_scores = scores[: len(member)], scores[len(member) :]
-    calibrator = config.evaluation.calibration
-    probabilities = cross_fit_probability(public_scores, member, public.fold, calibrator)
-    final = deepcopy(calibrator).fit(public_scores[known], member[known])
+    member, known, count = public.membership, public.fold != NO_FOLD, len(public.ids)
+    beyond = len(scores) - count
+    probabilities = cross_fit_probability(
+        scores, _extended(member, beyond, UNKNOWN), _extended(public.fold, beyond, NO_FOLD), config.evaluation.calibration
+    )
     fprs = config.evaluation.fprs
     return AttackResult(
-        public_scores=public_scores,
-        public_probabilities=probabilities,
-        private_scores=private_scores,
-        private_probabilities=final.probability(private_scores),
-        public=evaluate(public_scores[known], member[known], fprs=fprs),
-        public_calibrated=evaluate(probabilities[known], member[known], fprs=fprs),
-        private=_private_evaluation(private_scores, private, fprs),
+        public_scores=scores[:count],
+        public_probabilities=probabilities[:count],
+        private_scores=scores[count:],
+        private_probabilities=probabilities[count:],
+        public=evaluate(scores[:count][known], member[known], fprs=fprs),
+        public_calibrated=evaluate(probabilities[:count][known], member[known], fprs=fprs),
+        private=_private_evaluation(scores[count:], private, fprs),
         seconds=seconds,
     )
+
+
+def _extended(values: NDArray[np.int8], count: int, value: int) -> NDArray[np.int8]:
+    return np.append(values, np.full(count, value, np.int8))
 
 
 def _private_evaluation(

@@ -87,10 +87,12 @@ def _write_roc(folder: RunFolder, result: AuditResult) -> None:
 
 
 def _say_next(config: RunConfig, written: list[str], console: Console) -> None:
-    say = lambda text: console.print(text, soft_wrap=True, highlight=False, markup=False)  # noqa: E731
-    say(f"wrote {', '.join(written)} in {config.output}")
-    say(f"look:  tensorboard --logdir {config.output}/tensorboard")
-    say(f"rerun: train.py --config {config.output}/config.yaml --output {config.output}-again")
+    for line in (
+        f"wrote {', '.join(written)} in {config.output}",
+        f"look:  tensorboard --logdir {config.output}/tensorboard",
+        f"rerun: train.py --config {config.output}/config.yaml --output {config.output}-again",
+    ):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _is_first_process() -> bool:

@@ -22,12 +22,12 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         shutil.rmtree(folder, ignore_errors=True)  # events of an earlier try would be drawn over these
-        self.writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(folder))
 
     def report(self, attack: str, fold: int, epoch: int, values: Mapping[str, float]) -> None:
         """Add one epoch of an attack in one fold."""
         for name, value in values.items():
-            self.writer.add_scalar(f"{attack}/{name}/fold {fold}", value, epoch)  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(f"{attack}/{name}/fold {fold}", value, epoch)
 
     def finish(self, result: AuditResult) -> None:
         """Add ROC, histograms, final figures and hyper-parameters, and close the file."""
@@ -40,10 +40,10 @@ class TensorBoard:
             add_figure(f"scores/{name}", plot_histogram(values, member, title=f"{name}, out-of-fold"))
         final = final_values(result)
         for name, value in final.items():
-            self.writer.add_scalar(name, value, 0)  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(name, value, 0)
         options = flatten(to_mapping(result.config))
-        self.writer.add_hparams(options, final, run_name="hparams")  # type: ignore[no-untyped-call]
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.add_hparams(options, final, run_name="hparams")
+        self.writer.close()
 
 
 def final_values(result: AuditResult) -> dict[str, float]:

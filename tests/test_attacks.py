@@ -43,7 +43,8 @@ def make(n: int = 1200, shift: float = 1.5, seed: int = 0) -> tuple[SignalTable,
 
 
 def test_every_attack_is_under_contract():
-    assert {type(attack) for attack in ATTACKS} == set(components(Attack))
+    ours = {kind for kind in components(Attack) if kind.__module__.startswith("mia_lightning.")}
+    assert {type(attack) for attack in ATTACKS} == ours
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: type(attack).__name__)
@@ -118,7 +119,8 @@ def test_class_pvalue_of_a_non_member_is_uniform():
     rng = np.random.default_rng(0)
     calibration, fresh = (SignalTable({"phi": rng.normal(size=4000)}, rng.integers(0, 2, 4000), 2) for _ in range(2))
     attack = ClassPValue(shrinkage=0).fit(calibration, np.zeros(4000, dtype=np.int8))
-    assert stats.kstest(np.exp(-attack.score(fresh)), "uniform").pvalue > 1e-3
+    # two empirical distributions of about 2,000 each: their distance exceeds 0.062 once in a thousand times
+    assert stats.kstest(np.exp(-attack.score(fresh)), "uniform").statistic < 0.062
 
 
 def test_fusion_is_the_mean_normal_score():

@@ -54,7 +54,8 @@ class Perceptrons(L.LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return log-odds (K, B) of inputs (K, B, F)."""
-        return self.layers(x).squeeze(2)
+        log_odds: Tensor = self.layers(x)
+        return log_odds.squeeze(2)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the summed loss of a batch: inputs (K, B, F) and membership (K, B)."""
@@ -81,7 +82,7 @@ class Perceptrons(L.LightningModule):
         """Return the networks' mean log-odds, (N,), of (N, F) inputs."""
         self.eval()
         parts = []
-        for block in torch.from_numpy(inputs).split(8192):
+        for block in torch.split(torch.from_numpy(inputs), 8192):
             shared = block.to(self.device).expand(self.settings.networks, *block.shape)
             parts.append(self(shared).double().mean(dim=0).cpu())
         return torch.cat(parts).numpy()

@@ -29,8 +29,8 @@ class ClassPValue(Attack):
     shrinkage: float = 50.0
     """Non-members at which a class's own p-value and the overall one weigh the same."""
 
-    classes_: dict[int, NDArray[np.float64]] = field(default_factory=dict, init=False, repr=False)
-    pool_: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), init=False, repr=False)
+    classes_: dict[int, NDArray[np.float64]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    pool_: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.shrinkage < 0:

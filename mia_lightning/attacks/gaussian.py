@@ -28,7 +28,7 @@ class GaussianRatio(Attack):
     shrinkage: float = 20.0
     """Records at which a class's own mean and variance and the overall ones weigh the same."""
 
-    moments_: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), init=False, repr=False)
+    moments_: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), init=False, repr=False, compare=False)
     """(2, classes, 2): non-members and members; per class; mean and variance."""
 
     def __post_init__(self) -> None:

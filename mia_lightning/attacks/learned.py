@@ -53,13 +53,14 @@ class Inputs:
     def __call__(self, table: SignalTable) -> NDArray[np.float32]:
         """Return (N, F) float32, every column at mean 0 and variance 1 over the fitting rows."""
         scaled = (self._raw(table) - self.mean) / self.scale
-        return np.clip(scaled, -self.LIMIT, self.LIMIT).astype(np.float32)
+        return np.asarray(np.clip(scaled, -self.LIMIT, self.LIMIT), dtype=np.float32)
 
     def _raw(self, table: SignalTable) -> NDArray[np.float32]:
-        parts = [table.matrix(self.attack.columns)] if self.attack.columns else []
+        parts: list[NDArray[np.float32]] = [table.matrix(self.attack.columns)] if self.attack.columns else []
         if self.attack.within_class:
             parts.append(self.class_scale(table.matrix(self.attack.within_class), table.labels))
-        parts += [(table.matrix((name,)) - mean) @ axes for name, (mean, axes) in self.bases.items()]
+        for name, (mean, axes) in self.bases.items():
+            parts.append(np.asarray((table.matrix((name,)) - mean) @ axes, dtype=np.float32))
         if self.attack.class_one_hot:
             parts.append(np.eye(table.num_classes, dtype=np.float32)[table.labels])
         return np.concatenate(parts, axis=1)
@@ -92,7 +93,8 @@ class ClassScale:
 
     def __call__(self, values: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return (N, F) values, standardised within their class."""
-        return (values - self.mean[labels]) / self.deviation[labels]
+        scaled: NDArray[np.float32] = (values - self.mean[labels]) / self.deviation[labels]
+        return scaled
 
 
 def _principal_axes(values: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

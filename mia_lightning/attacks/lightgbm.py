@@ -42,8 +42,8 @@ class LightGBM(LearnedAttack):
     threads: int = 0
     """Threads; 0 = all cores."""
 
-    inputs_: Inputs | None = field(default=None, init=False, repr=False)
-    booster_: Any = field(default=None, init=False, repr=False)
+    inputs_: Inputs | None = field(default=None, init=False, repr=False, compare=False)
+    booster_: Any = field(default=None, init=False, repr=False, compare=False)
 
     def fit(self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, watch: Watch | None = None) -> Self:
         """Boost."""

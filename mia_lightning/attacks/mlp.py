@@ -50,8 +50,8 @@ class MLP(LearnedAttack):
     accelerator: str = "cpu"
     """Where it trains; a head this small gains little from a GPU."""
 
-    inputs_: Inputs | None = field(default=None, init=False, repr=False)
-    networks_: Perceptrons | None = field(default=None, init=False, repr=False)
+    inputs_: Inputs | None = field(default=None, init=False, repr=False, compare=False)
+    networks_: Perceptrons | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:

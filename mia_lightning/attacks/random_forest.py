@@ -33,8 +33,8 @@ class RandomForest(LearnedAttack):
     threads: int = -1
     """Threads; -1 = all cores."""
 
-    inputs_: Inputs | None = field(default=None, init=False, repr=False)
-    forest_: Any = field(default=None, init=False, repr=False)
+    inputs_: Inputs | None = field(default=None, init=False, repr=False, compare=False)
+    forest_: Any = field(default=None, init=False, repr=False, compare=False)
 
     def fit(self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, watch: Watch | None = None) -> Self:
         """Grow the trees."""
@@ -51,6 +51,7 @@ class RandomForest(LearnedAttack):
             random_state=seed,
         )
         self.forest_.fit(self.inputs_(table), member)
+        self.forest_.set_params(n_jobs=1)  # threads add up the trees in any order, which would change the last digit
         return self
 
     def score(self, table: SignalTable) -> NDArray[np.float64]:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from importlib import import_module
+from inspect import isfunction
 from pkgutil import iter_modules
 from types import ModuleType
 from typing import cast
 
-from mia_lightning import signals
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.signals.base import Signal
 from mia_lightning.signals.presets import SEED, STANDARD
@@ -65,10 +65,11 @@ def _presets() -> dict[str, list[str]]:
 
 
 def _signals() -> dict[str, Signal]:
+    package = import_module("mia_lightning.signals")
     found: dict[str, Signal] = {}
-    for info in iter_modules(signals.__path__):
+    for info in iter_modules(package.__path__):
         if not info.name.startswith("_"):
-            for name, function in _marked(import_module(f"{signals.__name__}.{info.name}")):
+            for name, function in _marked(import_module(f"{package.__name__}.{info.name}")):
                 if name in found:
                     raise MIAError(f"two signals are named {name!r}, one in signals/{info.name}.py; rename one")
                 found[name] = function
@@ -77,9 +78,11 @@ def _signals() -> dict[str, Signal]:
 
 def _marked(module: ModuleType) -> Iterator[tuple[str, Signal]]:
     for name, value in vars(module).items():
-        if hasattr(value, "per_query") and getattr(value, "__module__", None) == module.__name__ and callable(value):
-            if not isinstance(value, type):
-                yield name, cast(Signal, value)
+        at_home = (
+            getattr(value, "__module__", None) == module.__name__
+        )  # one that another file imports is not found twice
+        if at_home and isfunction(value) and hasattr(value, "per_query"):
+            yield name, cast(Signal, value)
 
 
 def _own_signal(name: str) -> Signal:

@@ -77,8 +77,7 @@ def _blocks(outputs: Outputs) -> Iterator[Outputs]:
 
 
 def _column(name: str, signal: Signal, blocks: list[Outputs], queries: Queries) -> NDArray[np.floating]:
-    column = np.concatenate([_stored(name, _reduced(name, signal, block, queries)) for block in blocks])
-    return column
+    return np.concatenate([_stored(name, _reduced(name, signal, block, queries)) for block in blocks])
 
 
 def _reduced(name: str, signal: Signal, outputs: Outputs, queries: Queries) -> NDArray[np.floating]:
@@ -87,7 +86,9 @@ def _reduced(name: str, signal: Signal, outputs: Outputs, queries: Queries) -> N
     values = np.asarray(signal(outputs))
     expected = outputs.logits.shape[:2] if signal.per_query else outputs.logits.shape[:1]
     if values.shape[: len(expected)] != expected or values.ndim > len(expected) + 1:
-        raise MIAError(f"signal {name!r} returned shape {values.shape}; expected {expected}, or one more axis of values")
+        raise MIAError(
+            f"signal {name!r} returned shape {values.shape}; expected {expected}, or one more axis of values"
+        )
     if not signal.per_query:
         return values
     if queries == "each":

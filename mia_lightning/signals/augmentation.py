@@ -14,6 +14,12 @@ from mia_lightning.tables import Outputs
 
 
 @signal(direction=1, per_query=False)
+def phi_queries(outputs: Outputs) -> Array:
+    """Phi of each query side by side, (N, Q)."""
+    return _phi(outputs)
+
+
+@signal(direction=1, per_query=False)
 def phi_original(outputs: Outputs) -> Array:
     """Phi of the stored image alone."""
     return _phi(outputs)[:, 0]
@@ -44,6 +50,21 @@ def phi_max(outputs: Outputs) -> Array:
 
 
 @signal(direction=1, per_query=False)
+def phi_contrast(outputs: Outputs) -> Array:
+    """Mean phi of the image and its mirror minus that of the shifted views; 0 where no query is shifted.
+
+    Training that mirrors but does not shift fits the very pixels and not their neighbours, and leaves this trace.
+    """
+    return _contrast(_phi(outputs))
+
+
+@signal(direction=0, per_query=False)
+def canonical_contrast(outputs: Outputs) -> Array:
+    """The same contrast of the canonical logits, (N, C)."""
+    return _contrast(F.canonical_logits(*query_logits(outputs)))
+
+
+@signal(direction=1, per_query=False)
 def label_agreement(outputs: Outputs) -> Array:
     """Share of the queries whose predicted class is that of the stored image, in [1/Q, 1]; 1 with one query.
 
@@ -51,6 +72,19 @@ def label_agreement(outputs: Outputs) -> Array:
     """
     predicted = outputs.logits.argmax(axis=-1)
     return np.asarray((predicted == predicted[:, :1]).mean(axis=1))
+
+
+def _contrast(values: Array) -> Array:
+    """Return the mean of (N, Q, …) values over the unshifted queries minus that over the others.
+
+    The unshifted ones are the first of either half: the query sets put the mirrored views last.
+    """
+    queries = values.shape[1]
+    if queries <= 2:
+        return np.zeros_like(values[:, 0])
+    unshifted = np.zeros(queries, dtype=bool)
+    unshifted[[0, queries // 2]] = True
+    return np.asarray(values[:, unshifted].mean(axis=1) - values[:, ~unshifted].mean(axis=1))
 
 
 def _phi(outputs: Outputs) -> Array:

@@ -42,15 +42,14 @@ def hinge(outputs: Outputs) -> Array:
 @signal(direction=1, per_query=True)
 def true_logit(outputs: Outputs) -> Array:
     """Raw logit of the true class, (N, Q) unbounded."""
-    logits, labels = query_logits(outputs)
-    return F.true_logit(logits, np.broadcast_to(labels, logits.shape[:-1]))
+    return F.true_logit(*query_logits(outputs))
 
 
 @signal(direction=1, per_query=True)
 def correct(outputs: Outputs) -> Array:
     """1 where the predicted class is the true one, else 0, (N, Q) (the gap attack of Yeom et al. 2018)."""
     logits, labels = query_logits(outputs)
-    return (logits.argmax(axis=-1) == labels).astype(np.float64)
+    return np.asarray(logits.argmax(axis=-1) == labels, dtype=np.float64)
 
 
 @signal(direction=-1, per_query=True)

@@ -4,8 +4,6 @@ Each is finite for any finite logits and keeps its relative precision where soft
 everything about the true class follows from phi = log p_y - log(1 - p_y), which is a difference of logits.
 """
 
-from typing import cast
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,29 +12,29 @@ Labels = NDArray[np.int64]
 
 
 def softplus(x: Array) -> Array:
-    """Return log(1 + exp(x)); softplus(-phi) = -log p_y."""
+    """Softplus, log(1 + exp(x)); softplus(-phi) = -log p_y."""
     return np.logaddexp(0.0, x)
 
 
 def sigmoid(x: Array) -> Array:
-    """Return 1 / (1 + exp(-x)), precise in relative terms for very negative x; sigmoid(-phi) = 1 - p_y."""
+    """Logistic function, to full relative precision for very negative x too; sigmoid(-phi) = 1 - p_y."""
     return np.exp(-softplus(-x))
 
 
 def log_sum_exp(logits: Array) -> Array:
     """Return log sum_j exp(z_j), (...)."""
     top = logits.max(axis=-1, keepdims=True)
-    return cast(Array, top[..., 0] + np.log(np.exp(logits - top).sum(axis=-1)))
+    return np.asarray(top[..., 0] + np.log(np.exp(logits - top).sum(axis=-1)))
 
 
 def true_logit(logits: Array, labels: Labels) -> Array:
     """Return z_y, (...)."""
-    return cast(Array, np.take_along_axis(logits, labels[..., None], axis=-1)[..., 0])
+    return np.asarray(np.take_along_axis(logits, labels[..., None], axis=-1)[..., 0])
 
 
 def is_class(logits: Array, classes: Labels) -> NDArray[np.bool_]:
     """Return (..., C), true at the given class."""
-    return np.arange(logits.shape[-1]) == classes[..., None]
+    return np.asarray(np.arange(logits.shape[-1]) == classes[..., None])
 
 
 def others(logits: Array, labels: Labels) -> Array:
@@ -60,7 +58,7 @@ def loss(logits: Array, labels: Labels) -> Array:
 
 def hinge(logits: Array, labels: Labels) -> Array:
     """Return z_y - max_{j != y} z_j, (...); phi <= hinge <= phi + log(C - 1)."""
-    return cast(Array, true_logit(logits, labels) - others(logits, labels).max(axis=-1))
+    return np.asarray(true_logit(logits, labels) - others(logits, labels).max(axis=-1))
 
 
 def log_probabilities(logits: Array) -> Array:
@@ -72,13 +70,13 @@ def log_probabilities(logits: Array) -> Array:
     top = logits.argmax(axis=-1)
     shifted = logits - logits.max(axis=-1, keepdims=True)
     odds = np.where(is_class(logits, top), 0.0, np.exp(shifted)).sum(axis=-1, keepdims=True)
-    return cast(Array, shifted - np.log1p(odds))
+    return np.asarray(shifted - np.log1p(odds))
 
 
 def entropy(logits: Array) -> Array:
     """Return -sum_j p_j log p_j, (...) in [0, log C]."""
     log_p = log_probabilities(logits)
-    return cast(Array, -(np.exp(log_p) * log_p).sum(axis=-1))
+    return np.asarray(-(np.exp(log_p) * log_p).sum(axis=-1))
 
 
 def modified_entropy(logits: Array, labels: Labels) -> Array:
@@ -93,18 +91,18 @@ def modified_entropy(logits: Array, labels: Labels) -> Array:
     minus_log_rest = np.where(at_top, softplus(phi(logits, top))[..., None], -np.log1p(-np.where(at_top, 0.0, p)))
     wrong = np.where(is_class(logits, labels), 0.0, p * minus_log_rest).sum(axis=-1)
     own = phi(logits, labels)
-    return cast(Array, sigmoid(-own) * softplus(-own) + wrong)
+    return np.asarray(sigmoid(-own) * softplus(-own) + wrong)
 
 
 def top2_margin(logits: Array) -> Array:
     """Return p_(1) - p_(2), the gap of the two largest probabilities, (...) in [0, 1]."""
     second, first = np.moveaxis(np.partition(logits, -2, axis=-1)[..., -2:], -1, 0)
-    return np.exp(log_probabilities(logits).max(axis=-1)) * -np.expm1(second - first)
+    return np.asarray(np.exp(log_probabilities(logits).max(axis=-1)) * -np.expm1(second - first))
 
 
 def true_rank(logits: Array, labels: Labels) -> Array:
     """Return how many classes have a larger logit than the true one, (...) in 0..C-1; 0 = none."""
-    return (logits > true_logit(logits, labels)[..., None]).sum(axis=-1).astype(np.float64)
+    return np.asarray((logits > true_logit(logits, labels)[..., None]).sum(axis=-1), dtype=np.float64)
 
 
 def bias_gradient_norm(logits: Array, labels: Labels) -> Array:
@@ -114,7 +112,7 @@ def bias_gradient_norm(logits: Array, labels: Labels) -> Array:
     """
     rest = others(logits, labels)
     q = np.exp(rest - log_sum_exp(rest)[..., None])
-    return cast(Array, sigmoid(-phi(logits, labels)) * np.sqrt(1.0 + (q**2).sum(axis=-1)))
+    return np.asarray(sigmoid(-phi(logits, labels)) * np.sqrt(1.0 + (q**2).sum(axis=-1)))
 
 
 def canonical_logits(logits: Array, labels: Labels) -> Array:

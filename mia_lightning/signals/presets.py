@@ -40,6 +40,8 @@ STANDARD = (
     "phi_std",
     "phi_min",
     "phi_max",
+    "phi_contrast",
+    "canonical_contrast",
     "label_agreement",
     "input_gradient_norm",
     "phi_gradient_norm",

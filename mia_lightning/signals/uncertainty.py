@@ -24,7 +24,7 @@ def top2_margin(outputs: Outputs) -> Array:
 @signal(direction=1, per_query=True)
 def max_logit(outputs: Outputs) -> Array:
     """Largest raw logit, (N, Q) unbounded."""
-    return outputs.logits.max(axis=-1).astype(np.float64)
+    return np.asarray(outputs.logits.max(axis=-1), dtype=np.float64)
 
 
 @signal(direction=1, per_query=True)
@@ -35,5 +35,5 @@ def logit_norm(outputs: Outputs) -> Array:
 
 @signal(direction=-1, per_query=True)
 def energy(outputs: Outputs) -> Array:
-    """Free energy -logsumexp_j z_j, (N, Q) unbounded (Liu et al. 2020, "Energy-based Out-of-distribution Detection")."""
+    """Free energy -logsumexp_j z_j, (N, Q) unbounded (Liu et al. 2020, "Energy-based OOD Detection")."""
     return -F.log_sum_exp(query_logits(outputs)[0])

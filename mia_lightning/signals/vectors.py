@@ -25,8 +25,7 @@ def logits(outputs: Outputs) -> NDArray[np.float32]:
 @signal(direction=0, per_query=True)
 def canonical_logits(outputs: Outputs) -> Array:
     """Logits minus their mean, true class first, the others descending, (N, Q, C) unbounded."""
-    values, labels = query_logits(outputs)
-    return F.canonical_logits(values, np.broadcast_to(labels, values.shape[:-1]))
+    return F.canonical_logits(*query_logits(outputs))
 
 
 @signal(direction=0, per_query=False, needs="features")
