@@ -7,6 +7,7 @@ round, it is constant.
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Self
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,7 +192,11 @@ def _logistic(inputs: Array, member: NDArray[np.int8]) -> tuple[Array, float]:
     weights = np.concatenate([target, 1 - target])  # a soft target is one record on either side
     sides = np.repeat([1, 0], len(member))
     model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8, max_iter=200)
-    model.fit(np.concatenate([inputs, inputs]), sides, sample_weight=weights)
+    with (
+        catch_warnings()
+    ):  # constant scores make the Hessian singular; the solver then goes on with L-BFGS, and says so
+        filterwarnings("ignore", message="The inner solver of NewtonCholesky")
+        model.fit(np.concatenate([inputs, inputs]), sides, sample_weight=weights)
     return model.coef_[0], float(model.intercept_[0])
 
 

@@ -135,7 +135,7 @@ class RunConfig:
     hardware: Hardware = field(default_factory=Hardware)
     signals: SignalsConfig = field(default_factory=SignalsConfig)
 
-    attacks: dict[str, Attack] = field(default_factory=lambda: {"phi": Threshold()})
+    attacks: dict[str, Attack] = field(default_factory=lambda: {"phi_threshold": Threshold()})
     """Name to attack, in the order in which later ones may read the scores of earlier ones."""
 
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -191,13 +191,13 @@ def tpr_interval(members: Array, others: Array, fpr: float) -> tuple[float, floa
     """Return a 95% interval of the TPR at the threshold that exactly fpr of the *population* of non-members exceed.
 
     The stratified bootstrap of TPR at FPR has a closed law: the resampled threshold is an order statistic of Beta rank,
-    and the members above it are binomial. It is degenerate at 0 members above, and covers 37-90% where few
+    and the members above it are binomial. It is degenerate at 0 members above, and covers too seldom where few
     non-members lie above the threshold. This is its dual, which needs no resampling either: the population's threshold
     has K ~ Binomial(n, fpr) of the n non-members above it (exact), hence between c(K) and c(K+1) members, taken as
-    equally likely; the rate given that count has Jeffreys' Beta(c + 1/2, n - c + 1/2). As wide as the
-    bootstrap at n = 10,000. Coverage in 600 draws of each of four pairs of normal distributions: 0.945-0.983 for
-    fpr * n >= 10 (bootstrap 0.92-0.98), 0.98-1.00 for fpr * n <= 1 (bootstrap 0.33-0.95). It covers more where
-    fewer than ten members or non-members are above, because counts are whole, and never clearly less.
+    equally likely; the rate given that count has Jeffreys' Beta(c + 1/2, P - c + 1/2). The ends are widened to the
+    estimate where they miss it. As wide as the bootstrap at n = 10,000. Coverage in 600 draws of each of four pairs of
+    normal distributions: 0.945-0.983 for fpr * n >= 10 (bootstrap 0.92-0.98), 0.98-1.00 for fpr * n <= 1 (bootstrap
+    0.37-0.96). Where fewer than about ten members or non-members are above it covers more, because counts are whole.
 
     Args:
         members: (P,) ascending.

@@ -36,9 +36,9 @@ class Task:
 QUICK = """
 data: {mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}
 attacks:
-  loss: {class_path: Threshold, init_args: {column: loss, higher_is_member: false}}
+  loss_threshold: {class_path: Threshold, init_args: {column: loss, higher_is_member: false}}
   mlp: {class_path: MLP, init_args: {columns: [phi, entropy, features], epochs: 2, hidden: [8]}}
-  fusion: {class_path: Fusion, init_args: {members: [loss, mlp]}}
+  fusion: {class_path: Fusion, init_args: {members: [loss_threshold, mlp]}}
 hardware: {accelerator: cpu}
 """
 

@@ -43,7 +43,7 @@ def test_scores_and_figures_agree(run, task):
     member = np.array([int(row["membership"]) for row in rows])
     assert (member == task.membership[: len(member)]).all()
     figures = json.loads((run / "metrics.json").read_text())
-    for name in ("loss", "mlp", "fusion"):
+    for name in ("loss_threshold", "mlp", "fusion"):
         scores = np.array([float(row[name]) for row in rows])
         assert figures["attacks"][name]["public"]["auc"] == pytest.approx(roc_auc_score(member, scores), abs=1e-12)
     assert [row["score"] for row in rows] == [row["fusion"] for row in rows]
@@ -60,7 +60,7 @@ def test_private_membership_is_unknown_and_so_not_judged(run):
 def test_an_over_fitted_target_is_found_out(run):
     figures = json.loads((run / "metrics.json").read_text())
     assert figures["target"]["accuracy_on_members"] > figures["target"]["accuracy_on_non_members"] + 0.3
-    assert figures["attacks"]["loss"]["public"]["auc"] > 0.7
+    assert figures["attacks"]["loss_threshold"]["public"]["auc"] > 0.7
 
 
 def test_tensorboard_shows_epochs_figures_and_hyper_parameters(run):
@@ -72,7 +72,7 @@ def test_tensorboard_shows_epochs_figures_and_hyper_parameters(run):
     assert len(events.Scalars("mlp/loss/fold 0")) == 2
     figures = json.loads((run / "metrics.json").read_text())
     assert events.Scalars("final/mlp/auc")[0].value == pytest.approx(figures["attacks"]["mlp"]["public"]["auc"])
-    assert {"ROC, out-of-fold", "scores/loss", "scores/fusion"} <= set(tags["images"])
+    assert {"ROC, out-of-fold", "scores/loss_threshold", "scores/fusion"} <= set(tags["images"])
     assert any("hparams" in path.name for path in (run / "tensorboard").rglob("*"))
 
 

@@ -12,12 +12,12 @@ Labels = NDArray[np.int64]
 
 
 def softplus(x: Array) -> Array:
-    """Softplus, log(1 + exp(x)); softplus(-phi) = -log p_y."""
+    """Return the logarithm of 1 + exp(x). At -phi it is -log p_y."""
     return np.logaddexp(0.0, x)
 
 
 def sigmoid(x: Array) -> Array:
-    """Logistic function, to full relative precision for very negative x too; sigmoid(-phi) = 1 - p_y."""
+    """Return the logistic function, to full relative precision for very negative x too. At -phi it is 1 - p_y."""
     return np.exp(-softplus(-x))
 
 

@@ -1,0 +1,135 @@
+"""The Lightning data module: whole batches of images by position, normalised on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import lightning as L
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mia_lightning.errors import MIAError
+from mia_lightning.records import Records
+
+Batch = dict[str, Tensor]
+
+
+class _Rows(Dataset[Batch]):
+    """Images and labels of chosen records, fetched a batch at a time by one indexing operation."""
+
+    def __init__(self, records: Records, rows: NDArray[np.int64]) -> None:
+        self.records, self.rows = records, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, item: int) -> Batch:
+        return self.__getitems__([item])
+
+    def __getitems__(self, items: list[int]) -> Batch:
+        rows = self.rows[items]
+        return {
+            "index": torch.from_numpy(rows),
+            "images": torch.from_numpy(self.records.images[rows]),
+            "labels": torch.from_numpy(self.records.labels[rows]),
+        }
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+class MembershipDataModule(L.LightningDataModule):
+    """Public and private records as sequential loaders of whole batches.
+
+    Args:
+        public: Records whose statistics normalise where none are given.
+        private: Records to be scored, if any.
+        mean: Per channel, of images in [0, 1]; None = that of the public images.
+        std: Likewise.
+        batch_size: Records per batch.
+        remaining: Rows that each loader serves; None = all of both.
+
+    Raises:
+        MIAError: mean or std do not have one value per channel.
+    """
+
+    def __init__(
+        self,
+        public: Records,
+        private: Records | None = None,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        batch_size: int = 256,
+        remaining: Sequence[NDArray[np.int64]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.halves = [half for half in (public, private) if half is not None]
+        self.remaining = remaining or [np.arange(len(half)) for half in self.halves]
+        self.batch_size = batch_size
+        self.mean, self.std = normalisation(public, mean, std)
+
+    def public_dataloader(self) -> DataLoader[Batch]:
+        """Return the loader of the public records."""
+        return self._loader(0)
+
+    def private_dataloader(self) -> DataLoader[Batch]:
+        """Return the loader of the private records."""
+        return self._loader(1)
+
+    def predict_dataloader(self) -> list[DataLoader[Batch]]:
+        """Return one loader per half."""
+        return [self._loader(half) for half in range(len(self.halves))]
+
+    def _loader(self, half: int) -> DataLoader[Batch]:
+        # Fetching is one indexing operation, which a worker process would only slow down.
+        rows = _Rows(self.halves[half], self.remaining[half])
+        return DataLoader(rows, batch_size=self.batch_size, collate_fn=_as_it_is)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Normalise on the device: uint8 is taken as 0..255, float32 as it is."""
+        images = batch["images"]
+        scaled = images.float() / 255 if images.dtype == torch.uint8 else images
+        mean, std = (torch.tensor(v, device=scaled.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        batch["images"] = ((scaled - mean) / std).contiguous(memory_format=torch.channels_last)
+        return batch
+
+
+def normalisation(
+    public: Records, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the given mean and standard deviation per channel, or those of the public images in [0, 1].
+
+    Raises:
+        MIAError: not one value per channel.
+    """
+    channels = public.images.shape[1]
+    if mean is None or std is None:
+        return channel_statistics(public.images)
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise MIAError(
+                f"--data.{name} has {len(values)} values but the images of {public.source} have {channels} channels; "
+                "give one per channel"
+            )
+    return tuple(mean), tuple(std)
+
+
+def channel_statistics(
+    images: NDArray[np.uint8] | NDArray[np.float32],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel of (N, C, H, W) images, in float64 and in blocks."""
+    scale = 255.0 if images.dtype == np.uint8 else 1.0
+    total = squares = np.zeros(images.shape[1])
+    for start in range(0, len(images), 2048):
+        block = images[start : start + 2048].astype(np.float64) / scale
+        total = total + block.sum(axis=(0, 2, 3))
+        squares = squares + (block**2).sum(axis=(0, 2, 3))
+    count = len(images) * images.shape[2] * images.shape[3]
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist())

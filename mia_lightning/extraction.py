@@ -1,0 +1,382 @@
+"""Extraction: what the target says of every record, by Lightning's predict loop, once per content."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import BasePredictionWriter, Callback
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mia_lightning.datamodule import Batch, MembershipDataModule, normalisation
+from mia_lightning.errors import MIAError
+from mia_lightning.hardware import Hardware
+from mia_lightning.inference import prepare_for_inference
+from mia_lightning.queries import views
+from mia_lightning.records import UNKNOWN, Records
+from mia_lightning.store import Arrays, Entry, array_digest, key_of, merge
+from mia_lightning.tables import Outputs
+from mia_lightning.targets.base import Target
+from mia_lightning.targets.features import FeatureTap
+
+log = logging.getLogger(__name__)
+
+SHARD_BYTES = 32 << 20
+"""Outputs that a process gathers before it writes them down."""
+
+CODE = ("extraction", "inference", "queries", "datamodule", "targets.features")
+"""Modules whose source determines the numbers, and so the key."""
+
+
+class InferenceModule(L.LightningModule):
+    """The target behind `predict_step`.
+
+    Args:
+        network: Returns (logits, features) of normalised images.
+        queries: See `mia_lightning.queries`.
+        gradients: Whether to take the gradient of phi by the stored image.
+    """
+
+    def __init__(self, network: nn.Module, *, queries: int, gradients: bool) -> None:
+        super().__init__()
+        self.network, self.queries, self.gradients = network, queries, gradients
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Return index (B,), logits (B, Q, C), features (B, D), gradient_norms (B, 0 or 3) and labels (B,).
+
+        Everything is float32 whatever the precision of the network. Features and gradients are those of query 0. A
+        missing label is replaced by the class predicted for query 0.
+        """
+        logits, features = [], None
+        for view in views(batch["images"], self.queries):
+            answer, tapped = self.network(view)
+            logits.append(answer.float())
+            features = tapped if features is None else features
+        assert features is not None
+        labels = torch.where(batch["labels"] == UNKNOWN, logits[0].argmax(dim=1), batch["labels"])
+        none = logits[0].new_empty(len(labels), 0)
+        return {
+            "index": batch["index"],
+            "logits": torch.stack(logits, dim=1),
+            "features": features.float(),
+            "gradient_norms": self._gradient_norms(batch["images"], labels) if self.gradients else none,
+            "labels": labels,
+        }
+
+    def _gradient_norms(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return L2, L1 and largest absolute entry of d phi / d image, (B, 3), always computed in float32.
+
+        phi = z_y - logsumexp of the others. The loss is softplus(-phi), so its gradient is sigmoid(-phi) times this one
+        and needs no pass of its own.
+        """
+        with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
+            inputs = images.detach().float().requires_grad_()
+            logits, _ = self.network(inputs)
+            own = nn.functional.one_hot(labels, logits.shape[1]).bool()
+            phi = logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1)
+            (gradient,) = torch.autograd.grad(phi.sum(), inputs)
+        flat = gradient.flatten(1)
+        return torch.stack([flat.norm(dim=1), flat.abs().sum(dim=1), flat.abs().amax(dim=1)], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Half:
+    """One half of the records and its place in the store."""
+
+    name: str
+    records: Records
+    entry: Entry
+    ingredients: dict[str, Any]
+
+
+def extract(
+    *,
+    public: Records,
+    private: Records | None,
+    target: Target,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    queries: int,
+    gradients: bool,
+    hardware: Hardware,
+    store: Path,
+) -> tuple[Outputs, Outputs | None]:
+    """Return the target's outputs on both halves, from the store where they are known, else by predicting.
+
+    On several devices, every process but the first ends here (SystemExit with code 0).
+
+    Args:
+        public: Records of known membership.
+        private: Records to be scored, if any.
+        target: From `load_target`.
+        mean: Per channel; None = that of the public images.
+        std: Likewise.
+        queries: 1, 2, 18 or 50.
+        gradients: Whether to take input gradients.
+        hardware: Devices, precision, batch size.
+        store: Folder of the store.
+
+    Raises:
+        MIAError: a label outside the target's classes, NaN or infinite logits, fewer records than processes, or a store
+            that cannot be written.
+    """
+    normal = normalisation(public, mean, std)
+    if mean is None:
+        shown = [", ".join(f"{value:.4f}" for value in values) for values in normal]
+        log.info("normalising with the public images' own mean (%s) and std (%s)", *shown)
+    named = [(name, half) for name, half in (("public", public), ("private", private)) if half is not None]
+    halves = []
+    for name, records in named:
+        check_labels(records, target)
+        ingredients = _ingredients(records, target, normal, queries, gradients, hardware)
+        halves.append(_Half(name, records, Entry(store, key_of(ingredients)), ingredients))
+    arrays = [_stored(half) for half in halves]
+    missing = [half for half, known in zip(halves, arrays, strict=True) if known is None]
+    if missing:
+        _predict(missing, target, normal, queries, gradients, hardware)
+        arrays = [known or _merged(half) for half, known in zip(halves, arrays, strict=True)]
+    elif not is_first_process():
+        raise SystemExit(0)
+    outputs = [Outputs(**known) for known in arrays if known is not None]
+    return outputs[0], outputs[1] if private is not None else None
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that goes on after extraction."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+
+
+def check_labels(records: Records, target: Target) -> None:
+    """Raise MIAError where a label is none of the target's classes."""
+    if (largest := int(records.labels.max())) >= target.num_classes:
+        row = int(np.argmax(records.labels))
+        raise MIAError(
+            f"{records.source}: record {records.ids[row]} has label {largest}, but the target has "
+            f"{target.num_classes} classes (0 to {target.num_classes - 1}); is this the target's data?"
+        )
+
+
+def _ingredients(
+    records: Records,
+    target: Target,
+    normal: tuple[tuple[float, ...], tuple[float, ...]],
+    queries: int,
+    gradients: bool,
+    hardware: Hardware,
+) -> dict[str, Any]:
+    return {
+        "target": target.digest,
+        "feature_layer": target.feature_layer,
+        "images": array_digest(records.images),
+        "labels": array_digest(records.labels),
+        "mean": normal[0],
+        "std": normal[1],
+        "queries": queries,
+        "gradients": gradients,
+        "precision": hardware.precision,
+        "rewritten": hardware.fast,
+        "code": code_digest(),
+        "torch": torch.__version__,
+    }
+
+
+@cache
+def code_digest() -> str:
+    """Return the sha256 (hex) of the source of the modules that determine the numbers."""
+    digest = sha256()
+    for name in CODE:
+        path = import_module(f"mia_lightning.{name}").__file__
+        assert path is not None
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
+
+
+def _stored(half: _Half) -> Arrays | None:
+    arrays = half.entry.load()
+    if arrays is not None:
+        log.info("%s: reused the stored outputs %s", half.name, half.entry.key[:12])
+    elif half.entry.exists:
+        log.warning("%s: the stored outputs %s are damaged and made again", half.name, half.entry.key[:12])
+    return arrays
+
+
+def _predict(
+    halves: list[_Half],
+    target: Target,
+    normal: tuple[tuple[float, ...], tuple[float, ...]],
+    queries: int,
+    gradients: bool,
+    hardware: Hardware,
+) -> None:
+    remaining = [_remaining(half) for half in halves]
+    total = sum(map(len, remaining))
+    if total == 0:
+        return
+    records = [half.records for half in halves]
+    trainer = _trainer(halves, queries, gradients, hardware, total)
+    if 0 < min(len(rows) for rows in remaining if len(rows)) < trainer.world_size:
+        raise MIAError(f"{total} records are fewer than the {trainer.world_size} processes; lower --hardware.devices")
+    kept = [number for number, rows in enumerate(remaining) if len(rows)]
+    data = MembershipDataModule(
+        records[kept[0]],
+        records[kept[1]] if len(kept) > 1 else None,
+        mean=normal[0],
+        std=normal[1],
+        batch_size=hardware.batch_size or (256 if _on_cpu(trainer) else 4096),
+        remaining=[remaining[number] for number in kept],
+    )
+    module = InferenceModule(_network(target, records[0], hardware), queries=queries, gradients=gradients)
+    started = perf_counter()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        trainer.predict(module, data, return_predictions=False)
+    _end_other_processes(trainer)
+    seconds = perf_counter() - started
+    log.info("extracted %s records x %d queries in %.1f s (%s images/s)", f"{total:,}", queries, seconds, f"{total * queries / seconds:,.0f}")
+
+
+def _remaining(half: _Half) -> np.ndarray[Any, np.dtype[np.int64]]:
+    done = [shard["index"] for shard in half.entry.load_shards()]
+    rows = np.setdiff1d(np.arange(len(half.records)), np.concatenate(done)) if done else np.arange(len(half.records))
+    if done:
+        log.info("%s: %s of %s records were done by an earlier try", half.name, f"{len(half.records) - len(rows):,}", f"{len(half.records):,}")
+    return rows
+
+
+def _network(target: Target, records: Records, hardware: Hardware) -> nn.Module:
+    if not hardware.fast:
+        return FeatureTap(target.network, target.feature_layer)
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.randn(8, *records.images.shape[1:], generator=generator)
+    if target.feature_layer is None:  # a module that tells its features by a method of its own would lose it
+        return FeatureTap(target.network, None)
+    return FeatureTap(prepare_for_inference(target.network, sample), target.feature_layer)
+
+
+def _trainer(halves: list[_Half], queries: int, gradients: bool, hardware: Hardware, total: int) -> L.Trainer:
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    return L.Trainer(
+        accelerator=hardware.accelerator,
+        devices=hardware.devices,
+        num_nodes=hardware.num_nodes,
+        strategy=hardware.strategy,
+        precision=hardware.precision,
+        inference_mode=not gradients,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[_ShardWriter(halves), _Progress(total, queries)],
+    )
+
+
+def _on_cpu(trainer: L.Trainer) -> bool:
+    return trainer.strategy.root_device.type == "cpu"
+
+
+def _end_other_processes(trainer: L.Trainer) -> None:
+    """Let only the first process go on: the others were started to help with this and would repeat the rest."""
+    if trainer.world_size == 1:
+        return
+    trainer.strategy.barrier()
+    first = trainer.is_global_zero
+    torch.distributed.destroy_process_group()
+    if not first:
+        raise SystemExit(0)
+
+
+class _ShardWriter(BasePredictionWriter):
+    """Writes each process's outputs as shards that carry their rows, so that any later try can go on from them."""
+
+    def __init__(self, halves: list[_Half]) -> None:
+        super().__init__(write_interval="batch")
+        self.halves = halves
+        self.gathered: dict[int, list[Arrays]] = {}
+        self.bytes = 0
+
+    def write_on_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Gather a batch; write when enough has come together."""
+        arrays = {name: tensor.cpu().numpy() for name, tensor in prediction.items()}
+        half = self._half(trainer, dataloader_idx)
+        _check_finite(arrays, self.halves[half].records)
+        self.gathered.setdefault(half, []).append(arrays)
+        self.bytes += sum(array.nbytes for array in arrays.values())
+        if self.bytes >= SHARD_BYTES:
+            self._write()
+
+    def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write what is left."""
+        self._write()
+
+    def _half(self, trainer: L.Trainer, dataloader_idx: int) -> int:
+        """Return which half a loader serves; one without remaining rows has no loader."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        served = data.halves[dataloader_idx]
+        return next(number for number, half in enumerate(self.halves) if half.records is served)
+
+    def _write(self) -> None:
+        for half, parts in self.gathered.items():
+            arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            rows = arrays["index"]
+            self.halves[half].entry.save_shard(f"{rows.min():09d}-{rows.max():09d}-{len(rows)}", arrays)
+        self.gathered, self.bytes = {}, 0
+
+
+def _check_finite(arrays: Arrays, records: Records) -> None:
+    finite = np.isfinite(arrays["logits"]).all(axis=(1, 2))
+    if not finite.all():
+        row = int(arrays["index"][int(np.argmin(finite))])
+        raise MIAError(
+            f"{records.source}: the target answers record {records.ids[row]} with NaN or infinite logits; "
+            "check its weights and the normalisation"
+        )
+
+
+class _Progress(Callback):
+    """One bar over all records, in images per second."""
+
+    def __init__(self, records: int, queries: int) -> None:
+        self.total, self.queries = records * queries, queries
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Show the bar on the first process; it counts for all of them."""
+        hidden = None if trainer.is_global_zero else True
+        self.bar = tqdm(total=self.total, desc="extract", unit="image", unit_scale=True, disable=hidden)
+
+    def on_predict_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Advance."""
+        self.bar.update(len(batch["index"]) * self.queries * trainer.world_size)
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Close the bar."""
+        self.bar.close()
+
+
+def _merged(half: _Half) -> Arrays:
+    arrays = merge(half.entry.load_shards(), len(half.records), half.records.source)
+    half.entry.save(arrays, half.ingredients)
+    return arrays

@@ -1,0 +1,30 @@
+"""Deterministic query sets: the views of a record that every model is asked about, always in the same order."""
+
+from collections.abc import Iterator
+from itertools import product
+
+from torch import Tensor
+from torch.nn import functional as F
+
+REACH = {1: 0, 2: 0, 18: 1, 50: 2}
+"""Query set to the largest shift in pixels."""
+
+
+def shifts(queries: int) -> list[tuple[int, int]]:
+    """Return the (down, right) shifts of a query set in their order, (0, 0) first."""
+    reach = REACH[queries]
+    return sorted(product(range(-reach, reach + 1), repeat=2), key=lambda shift: (shift != (0, 0), shift))
+
+
+def views(images: Tensor, queries: int) -> Iterator[Tensor]:
+    """Yield each view of a batch, (B, C, H, W): every shift of the images, then every shift mirrored.
+
+    1 is the stored image, 2 adds its mirror image, 18 shifts both by up to 1 pixel after reflection at the border, 50 by
+    up to 2. The views are slices of one padded batch.
+    """
+    reach, (height, width) = REACH[queries], images.shape[-2:]
+    padded = F.pad(images, (reach,) * 4, mode="reflect") if reach else images
+    for mirrored in (False, True) if queries > 1 else (False,):
+        for down, right in shifts(queries):
+            view = padded[..., reach + down : reach + down + height, reach + right : reach + right + width]
+            yield view.flip(-1) if mirrored else view

@@ -1,0 +1,322 @@
+"""Figures against slow definitions, scikit-learn, and simulation; and the same figure inside training loops."""
+
+import json
+import subprocess
+import sys
+from datetime import timedelta
+from fractions import Fraction
+from time import perf_counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import ndtr, ndtri
+from sklearn import metrics as sk
+from torch import distributed
+
+from mia_lightning.errors import MIAError
+from mia_lightning.metrics import (
+    auc,
+    auc_interval,
+    evaluate,
+    fpr_interval,
+    roc_curve,
+    tpr_at_fpr,
+    tpr_interval,
+)
+from mia_lightning.monitor import TPRAtFPR
+
+
+def slow_tpr(scores, member, allowed: Fraction) -> Fraction:
+    """Try every threshold, and none; keep the best that the rate allows."""
+    members = [s for s, m in zip(scores, member, strict=True) if m]
+    others = [s for s, m in zip(scores, member, strict=True) if not m]
+    best = Fraction(0)
+    for threshold in scores:
+        if Fraction(sum(s >= threshold for s in others), len(others)) <= allowed:
+            best = max(best, Fraction(sum(s >= threshold for s in members), len(members)))
+    return best
+
+
+@st.composite
+def ranked(draw):
+    """Scores with many ties, and membership with both sides."""
+    scores = draw(st.lists(st.integers(0, 12), min_size=2, max_size=60))
+    member = draw(st.lists(st.integers(0, 1), min_size=len(scores), max_size=len(scores)))
+    member[0], member[1] = 0, 1
+    return np.array(scores, dtype=float), np.array(member)
+
+
+@given(ranked(), st.fractions(0, 1, max_denominator=60).filter(lambda f: f < 1))
+@settings(max_examples=300, deadline=None)
+def test_tpr_is_the_best_that_the_rate_allows(data, rate):
+    scores, member = data
+    assert tpr_at_fpr(scores, member, float(rate)) == float(slow_tpr(scores, member, rate))
+
+
+@pytest.mark.parametrize("n", [3, 7, 20, 49, 100, 1000])
+def test_every_whole_number_of_false_positives_is_allowed_in_full(n):
+    """k/n as a float times n may fall short of k; the k-th false positive is allowed all the same."""
+    others, members = np.arange(n), np.arange(n) - 0.5
+    scores, member = np.append(others, members), np.repeat([0, 1], n)
+    for k in range(n):
+        expected = sum(m > n - 1 - k for m in members) / n
+        assert tpr_at_fpr(scores, member, k / n) == expected, k
+        assert tpr_at_fpr(scores, member, np.nextafter(k / n, 1)) == expected
+        if k:
+            assert tpr_at_fpr(scores, member, k / n * (1 - 1e-9)) == sum(m > n - k for m in members) / n
+
+
+@given(ranked())
+@settings(max_examples=200, deadline=None)
+def test_roc_has_the_points_of_scikit_learn_and_loses_on_ties(data):
+    scores, member = data
+    fpr, tpr = roc_curve(scores, member)
+    assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
+    steps = np.stack([np.diff(fpr), np.diff(tpr)])
+    assert (steps >= 0).all()
+    assert ((steps > 0).sum(axis=0) == 1).all(), "every step is to the right or up, and is one"
+    for x, y in zip(*sk.roc_curve(member, scores, drop_intermediate=False)[:2], strict=True):
+        on_edge = ((fpr[:-1] <= x) & (x <= fpr[1:]) & (tpr[:-1] <= y) & (y <= tpr[1:])).any()
+        assert on_edge, (x, y)
+    for rate in (0, 0.1, 0.25, 0.5):
+        assert tpr[fpr <= rate].max() == tpr_at_fpr(scores, member, rate)
+
+
+@given(ranked())
+@settings(max_examples=100, deadline=None)
+def test_auc_is_that_of_scikit_learn(data):
+    scores, member = data
+    assert auc(scores, member) == pytest.approx(sk.roc_auc_score(member, scores), abs=1e-12)
+
+
+def test_figures_depend_on_the_order_of_the_scores_only():
+    rng = np.random.default_rng(0)
+    member = rng.integers(0, 2, 3000)
+    scores = rng.normal(size=3000) + member
+    once = evaluate(scores, member)
+    again = evaluate(np.exp(3 * scores)[::-1], member[::-1])
+    for name in ("auc", "auc_low", "auc_high", "distinct", "largest_tie"):
+        assert getattr(once, name) == pytest.approx(getattr(again, name))
+    assert [(p.tpr, p.low, p.high) for p in once.points] == [(p.tpr, p.low, p.high) for p in again.points]
+
+
+def test_evaluation_says_n_resolution_and_ties():
+    scores = np.r_[np.full(4, 9.0), np.arange(96) / 100, np.arange(300) / 400]
+    member = np.r_[np.ones(100, int), np.zeros(300, int)]
+    found = evaluate(scores, member, fprs=(0.001, 0.01, 0.05))
+    assert (found.n_members, found.n_non_members) == (100, 300)
+    assert found.distinct == len(set(scores.tolist()))
+    assert found.largest_tie == 4
+    assert [point.resolvable for point in found.points] == [False, True, True]
+    assert [point.false_positives for point in found.points] == [0, 3, 15]
+    assert found.points[0].tpr == tpr_at_fpr(scores, member, 0)
+    values = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert values["points"][2]["tpr"] == found.points[2].tpr
+    assert values["n_members"] == 100
+
+
+def test_tie_that_crosses_the_highest_5_percent_is_counted_whole():
+    scores = np.r_[np.arange(10.0), np.full(90, -1.0)]
+    member = np.arange(100) % 2
+    assert evaluate(scores, member).largest_tie == 1
+    assert evaluate(-scores, member).largest_tie == 90
+
+
+@pytest.mark.parametrize(
+    ("scores", "member", "said"),
+    [
+        ([1, 2, np.nan], [0, 1, 1], "1 of 3 scores are NaN"),
+        ([1, 2, np.inf], [0, 1, 1], "infinite"),
+        ([1, 2, 3], [1, 1, 1], "3 members and 0 non-members"),
+        ([1, 2, 3], [0, 0, 0], "0 members and 3 non-members"),
+        ([1, 2, 3], [0, 1], "shape"),
+        ([1, 2, 3], [0, 1, -1], "unknown membership"),
+        ([], [], "0 members"),
+    ],
+)
+def test_bad_input_is_refused(scores, member, said):
+    for function in (evaluate, roc_curve, auc, lambda s, m: tpr_at_fpr(s, m, 0.1)):
+        with pytest.raises(MIAError, match=said):
+            function(np.array(scores, dtype=float), np.array(member, dtype=int))
+
+
+def test_bad_rate_is_refused():
+    for rate in (-0.1, 1, 1.5, np.nan):
+        with pytest.raises(MIAError, match="false-positive rate"):
+            tpr_at_fpr(np.array([0.0, 1]), np.array([0, 1]), rate)
+
+
+# ---- intervals
+
+
+def draw(rng, n, shift, scale):
+    return np.sort(rng.normal(shift, scale, n)), np.sort(rng.normal(size=n))
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(1, 1), (0.3, 1), (0, 1), (0, 2)])
+@pytest.mark.parametrize(("n", "fpr", "most"), [(4000, 0.05, 0.985), (4000, 0.01, 0.985), (1000, 0.01, 0.995)])
+def test_tpr_interval_covers(shift, scale, n, fpr, most):
+    """The TPR at exactly this FPR in the population lies inside in 95% of samples; 400 samples tell +-3%."""
+    rng = np.random.default_rng(1)
+    truth = ndtr((shift - ndtri(1 - fpr)) / scale)
+    intervals = np.array([tpr_interval(*draw(rng, n, shift, scale), fpr) for _ in range(400)])
+    covered = ((intervals[:, 0] <= truth) & (truth <= intervals[:, 1])).mean()
+    assert 0.92 <= covered <= most
+
+
+def test_tpr_interval_is_as_wide_as_the_bootstrap():
+    rng = np.random.default_rng(2)
+    members, others = draw(rng, 10_000, 0.7, 1)
+    member = np.repeat([1, 0], 10_000)
+    for fpr in (0.01, 0.05):
+        resampled = [
+            tpr_at_fpr(np.append(rng.choice(members, 10_000), rng.choice(others, 10_000)), member, fpr)
+            for _ in range(400)
+        ]
+        low, high = np.quantile(resampled, (0.025, 0.975))
+        got = tpr_interval(members, others, fpr)
+        assert got[1] - got[0] == pytest.approx(high - low, rel=0.15)
+        assert got == pytest.approx((low, high), abs=0.2 * (high - low))
+
+
+def test_tpr_interval_never_collapses_nor_loses_the_estimate():
+    rng = np.random.default_rng(3)
+    for members, others in (
+        (np.sort(rng.normal(-9, 1, 500)), np.sort(rng.normal(size=500))),  # no member above
+        (np.sort(rng.normal(99, 1, 500)), np.sort(rng.normal(size=500))),  # all above
+        (np.zeros(50), np.zeros(50)),  # all tied
+        (np.array([1.0]), np.array([0.0])),
+        (np.array([0.0]), np.array([1.0])),
+    ):
+        scores, member = np.append(members, others), np.repeat([1, 0], [len(members), len(others)])
+        for fpr in (0, 0.001, 0.01, 0.05, 0.5):
+            low, high = tpr_interval(members, others, fpr)
+            assert 0 <= low <= tpr_at_fpr(scores, member, fpr) <= high <= 1
+            assert high - low > 1 / (2 * len(members) + 2)
+
+
+def test_threshold_s_own_fpr_follows_its_interval():
+    rng = np.random.default_rng(4)
+    n, k = 500, 5
+    low, high = fpr_interval(k, n)
+    realised = [1 - ndtr(np.sort(rng.normal(size=n))[n - 1 - k]) for _ in range(3000)]
+    assert np.mean(np.array(realised) < low) == pytest.approx(0.025, abs=0.012)
+    assert np.mean(np.array(realised) > high) == pytest.approx(0.025, abs=0.012)
+
+
+def test_delong_is_the_bootstrap_of_the_auc():
+    rng = np.random.default_rng(5)
+    member = np.repeat([0, 1], (600, 300))
+    scores = np.round(rng.normal(size=900) + 0.8 * member, 1)  # with ties
+    found = evaluate(scores, member)
+    resampled = []
+    for _ in range(1500):
+        rows = np.append(rng.integers(0, 600, 600), rng.integers(600, 900, 300))
+        resampled.append(auc(scores[rows], member[rows]))
+    assert found.auc_standard_error == pytest.approx(np.std(resampled), rel=0.08)
+    assert (found.auc_low, found.auc_high) == pytest.approx(np.quantile(resampled, (0.025, 0.975)), abs=0.004)
+
+
+def test_auc_interval_covers_and_stays_inside():
+    rng = np.random.default_rng(6)
+    member = np.repeat([0, 1], 100)
+    for shift in (0, 1, 2.5):
+        truth = ndtr(shift / np.sqrt(2))
+        found = [evaluate(rng.normal(size=200) + shift * member, member, fprs=()) for _ in range(400)]
+        assert all(0 <= f.auc_low < f.auc < f.auc_high <= 1 or f.auc == 1 for f in found)
+        assert 0.92 <= np.mean([f.auc_low <= truth <= f.auc_high for f in found]) <= 0.985
+
+
+def test_perfect_separation_is_not_certain():
+    low, high = auc_interval(1.0, 0.0, 100)
+    assert high == 1
+    assert low == pytest.approx(0.025 ** (1 / 100))
+    assert auc_interval(0.0, 0.0, 100) == pytest.approx((0, 1 - low))
+    tied = evaluate(np.zeros(20), np.repeat([0, 1], 10))
+    assert tied.auc == 0.5
+    assert tied.auc_low <= 0.5 <= tied.auc_high
+    single = evaluate(np.array([0.0, 2, 1]), np.array([0, 0, 1]))
+    assert 0 <= single.auc_low < single.auc < single.auc_high <= 1
+
+
+def test_a_million_records_take_seconds_at_most():
+    rng = np.random.default_rng(7)
+    member = rng.integers(0, 2, 1_000_000)
+    scores = rng.normal(size=1_000_000) + 0.3 * member
+    started = perf_counter()
+    evaluate(scores, member)
+    assert perf_counter() - started < 2
+
+
+# ---- the metric of training loops
+
+
+def lira_scale(n):
+    """Log-likelihood ratios: the top reaches hundreds, where a float32 sigmoid is 1 for all."""
+    rng = np.random.default_rng(8)
+    member = rng.integers(0, 2, n)
+    scores = rng.normal(size=n) * 40 + 60 * member * (rng.random(n) < 0.3)
+    return torch.from_numpy(scores), torch.from_numpy(member)
+
+
+@pytest.mark.parametrize("fpr", [0.001, 0.01, 0.05])
+@pytest.mark.parametrize("batch", [64, 4000])
+def test_torchmetric_is_the_metric(fpr, batch):
+    scores, member = lira_scale(4000)
+    metric = TPRAtFPR(fpr)
+    for part in zip(scores.split(batch), member.split(batch), strict=True):
+        metric.update(*part)
+    expected = tpr_at_fpr(scores.numpy(), member.numpy(), fpr)
+    assert float(metric.compute()) == pytest.approx(expected, abs=1e-7)
+    assert expected > 0.01
+    squashed = torch.sigmoid(scores.float()).numpy()
+    assert tpr_at_fpr(squashed, member.numpy(), fpr) == 0, "these scores would not have shown a squashing metric"
+
+
+def test_torchmetric_starts_anew_after_reset():
+    metric = TPRAtFPR(0.05)
+    metric.update(torch.tensor([0.0, 1]), torch.tensor([1, 0]))
+    assert metric.compute() == 0
+    metric.reset()
+    metric.update(torch.tensor([0.0, 1]), torch.tensor([0, 1]))
+    assert metric.compute() == 1
+    metric.reset()
+    metric.update(torch.tensor([0.0, 1]), torch.tensor([1, 1]))
+    with pytest.raises(MIAError, match="non-members"):
+        metric.compute()
+
+
+OTHER_PROCESS = """
+import sys, numpy, torch
+from torch import distributed
+from mia_lightning.monitor import TPRAtFPR
+store, share = sys.argv[1:]
+distributed.init_process_group("gloo", init_method=f"file://{store}", rank=1, world_size=2)
+arrays = numpy.load(share)
+metric = TPRAtFPR(0.01)
+metric.update(torch.from_numpy(arrays["scores"]), torch.from_numpy(arrays["member"]))
+print(float(metric.compute()))
+distributed.destroy_process_group()
+"""
+
+
+def test_torchmetric_gathers_over_processes(tmp_path):
+    scores, member = lira_scale(3000)
+    store, share = str(tmp_path / "store"), str(tmp_path / "share.npz")
+    np.savez(share, scores=scores[1000:].numpy(), member=member[1000:].numpy())
+    other = subprocess.Popen([sys.executable, "-c", OTHER_PROCESS, store, share], stdout=subprocess.PIPE, text=True)
+    limit = timedelta(seconds=120)
+    try:
+        distributed.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=2, timeout=limit)
+        metric = TPRAtFPR(0.01)
+        metric.update(scores[:1000], member[:1000])
+        here, there = float(metric.compute()), float(other.communicate(timeout=60)[0])
+    finally:
+        other.kill()
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+    expected = tpr_at_fpr(scores.numpy(), member.numpy(), 0.01)
+    assert (here, there) == pytest.approx((expected, expected), abs=1e-7)
