@@ -52,8 +52,8 @@ class TargetConfig:
     """The classifier under attack."""
 
     checkpoint: str | None = None
-    """Its weights: a state dict (.pt, .pth, .safetensors), a Lightning .ckpt, or a torch.export program (.pt2). Leave out
-    where the architecture is a function that returns the network trained."""
+    """Its weights: a state dict (.pt, .pth, .safetensors), a Lightning .ckpt, or a torch.export program (.pt2). Leave
+    out where the architecture is a function that returns the network trained."""
 
     architecture: str = "auto"
     """A torchvision model's name, package.module:Class, or auto (a ResNet recognised from the weights)."""
@@ -67,7 +67,7 @@ class ExtractionConfig:
     """What is asked of the target."""
 
     queries: Literal[1, 2, 18, 50] = 2
-    """Deterministic views per record: 1 the image, 2 and its mirror, 18 both shifted by up to 1 pixel, 50 by up to 2."""
+    """Deterministic views per record: 1 the image, 2 also its mirror, 18 both shifted by up to 1 pixel, 50 by up to 2."""
 
     gradients: bool = False
     """Also take input gradients (white-box), which about triples the work on the stored image."""

@@ -21,9 +21,7 @@ Reporter = Callable[[str, int, int, Mapping[str, float]], None]
 """Told (attack, fold, epoch, values) by attacks that have epochs."""
 
 
-def assign_folds(
-    labels: NDArray[np.int64], member: NDArray[np.int8], *, folds: int, seed: int
-) -> NDArray[np.int8]:
+def assign_folds(labels: NDArray[np.int64], member: NDArray[np.int8], *, folds: int, seed: int) -> NDArray[np.int8]:
     """Deal the rows of known membership into folds, stratified by membership and class.
 
     Rows are shuffled within their stratum and dealt round and round without starting over at a new stratum, so fold
@@ -78,9 +76,9 @@ def cross_fit(
 ) -> dict[str, CrossFit]:
     """Fit every attack in every fold and score each row by models that did not see its membership.
 
-    An attack may read the scores of attacks before it, by their full names (a pattern picks signals only). In the rows to be scored these are the scores of the same
-    fold; in the rows a learned attack is fitted on, they come from an inner cross-fit over the remaining folds, so that
-    no column was made with the membership of its own row.
+    An attack may read the scores of attacks before it, by their full names (a pattern picks signals only). In the rows
+    to be scored these are the scores of the same fold; in the rows a learned attack is fitted on, they come from an
+    inner cross-fit over the remaining folds, so that no column was made with the membership of its own row.
 
     Args:
         attacks: Name to attack, in the order in which later ones may read earlier ones.

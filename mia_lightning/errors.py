@@ -14,6 +14,6 @@ class MIAError(Exception):
 def suggest(given: str, legal: Iterable[str]) -> str:
     """Return the end of an error sentence: the closest legal name, if one is close, and all legal names."""
     names = sorted(legal)
-    close = get_close_matches(given, names, n=1)
+    close = get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}legal names: {', '.join(names)}"

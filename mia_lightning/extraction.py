@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +25,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.hardware import Hardware
 from mia_lightning.inference import prepare_for_inference
 from mia_lightning.queries import views
+from mia_lightning.quiet import quiet_lightning
 from mia_lightning.records import UNKNOWN, Records
 from mia_lightning.store import Arrays, Entry, array_digest, key_of, merge
 from mia_lightning.tables import Outputs
@@ -225,34 +225,44 @@ def _predict(
     total = sum(map(len, remaining))
     if total == 0:
         return
-    records = [half.records for half in halves]
-    trainer = _trainer(halves, queries, gradients, hardware, total)
+    with quiet_lightning():
+        trainer = _trainer(halves, queries, gradients, hardware, total)
     if 0 < min(len(rows) for rows in remaining if len(rows)) < trainer.world_size:
         raise MIAError(f"{total} records are fewer than the {trainer.world_size} processes; lower --hardware.devices")
     kept = [number for number, rows in enumerate(remaining) if len(rows)]
     data = MembershipDataModule(
-        records[kept[0]],
-        records[kept[1]] if len(kept) > 1 else None,
+        halves[kept[0]].records,
+        halves[kept[1]].records if len(kept) > 1 else None,
         mean=normal[0],
         std=normal[1],
         batch_size=hardware.batch_size or (256 if _on_cpu(trainer) else 4096),
         remaining=[remaining[number] for number in kept],
     )
-    module = InferenceModule(_network(target, records[0], hardware), queries=queries, gradients=gradients)
+    module = InferenceModule(_network(target, halves[0].records, hardware), queries=queries, gradients=gradients)
     started = perf_counter()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    with quiet_lightning():
         trainer.predict(module, data, return_predictions=False)
     _end_other_processes(trainer)
     seconds = perf_counter() - started
-    log.info("extracted %s records x %d queries in %.1f s (%s images/s)", f"{total:,}", queries, seconds, f"{total * queries / seconds:,.0f}")
+    log.info(
+        "extracted %s records x %d queries in %.1f s (%s images/s)",
+        f"{total:,}",
+        queries,
+        seconds,
+        f"{total * queries / seconds:,.0f}",
+    )
 
 
 def _remaining(half: _Half) -> np.ndarray[Any, np.dtype[np.int64]]:
     done = [shard["index"] for shard in half.entry.load_shards()]
     rows = np.setdiff1d(np.arange(len(half.records)), np.concatenate(done)) if done else np.arange(len(half.records))
     if done:
-        log.info("%s: %s of %s records were done by an earlier try", half.name, f"{len(half.records) - len(rows):,}", f"{len(half.records):,}")
+        log.info(
+            "%s: %s of %s records were done by an earlier try",
+            half.name,
+            f"{len(half.records) - len(rows):,}",
+            f"{len(half.records):,}",
+        )
     return rows
 
 
@@ -267,7 +277,6 @@ def _network(target: Target, records: Records, hardware: Hardware) -> nn.Module:
 
 
 def _trainer(halves: list[_Half], queries: int, gradients: bool, hardware: Hardware, total: int) -> L.Trainer:
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     return L.Trainer(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
@@ -366,7 +375,13 @@ class _Progress(Callback):
         self.bar = tqdm(total=self.total, desc="extract", unit="image", unit_scale=True, disable=hidden)
 
     def on_predict_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Advance."""
         self.bar.update(len(batch["index"]) * self.queries * trainer.world_size)

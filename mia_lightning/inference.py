@@ -50,7 +50,11 @@ def _fold(network: nn.Module) -> fx.GraphModule:
         if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) != 1:
             continue
         convolution, normalisation = modules.get(str(source.target)), modules.get(str(node.target))
-        if type(convolution) is nn.Conv2d and type(normalisation) is nn.BatchNorm2d and normalisation.track_running_stats:
+        if (
+            type(convolution) is nn.Conv2d
+            and type(normalisation) is nn.BatchNorm2d
+            and normalisation.track_running_stats
+        ):
             traced.set_submodule(str(source.target), fuse_conv_bn_eval(convolution, normalisation))
             modules = dict(traced.named_modules())
             node.replace_all_uses_with(source)
@@ -64,7 +68,9 @@ def _collapse(network: fx.GraphModule, sample: Tensor) -> fx.GraphModule:
     sizes: dict[str, tuple[int, ...]] = {}
     convolutions = [(name, module) for name, module in network.named_modules() if type(module) is nn.Conv2d]
     hooks = [
-        module.register_forward_pre_hook(lambda _, inputs, name=name: sizes.__setitem__(name, tuple(inputs[0].shape[2:])))
+        module.register_forward_pre_hook(
+            lambda _, inputs, name=name: sizes.__setitem__(name, tuple(inputs[0].shape[2:]))
+        )
         for name, module in convolutions
     ]
     network(sample[:2])

@@ -1,4 +1,4 @@
-"""The only module that knows jsonargparse: dataclasses to options, command lines to configurations, errors to sentences."""
+"""The only module that knows jsonargparse: options from dataclasses, configurations from command lines, plain errors."""
 
 from __future__ import annotations
 
@@ -142,7 +142,9 @@ def _sentence(message: str) -> str:
 
 def _class_named(message: str) -> type | None:
     found = re.findall(r"given class_path '([\w.]+)'", message)
-    kinds = {f"{kind.__module__}.{kind.__qualname__}": kind for base in (Attack, Calibrator) for kind in components(base)}
+    kinds = {
+        f"{kind.__module__}.{kind.__qualname__}": kind for base in (Attack, Calibrator) for kind in components(base)
+    }
     return kinds.get(found[-1]) if found else None
 
 
@@ -173,10 +175,9 @@ def components(base: type) -> list[type]:
     found: set[type] = set()
     queue = [base]
     while queue:
-        for kind in queue.pop().__subclasses__():
-            queue.append(kind)
-            if not kind.__name__.startswith("_") and not kind.__subclasses__():
-                found.add(kind)
+        subclasses: list[type] = queue.pop().__subclasses__()
+        queue += subclasses
+        found |= {kind for kind in subclasses if not kind.__subclasses__()}
     return sorted(found, key=lambda kind: kind.__name__)
 
 
@@ -197,7 +198,9 @@ def _describe(kind: Any) -> str:
     lines = [f"  {class_path(kind)}: {parse_from_object(kind).short_description}"]
     for f in fields(kind):
         if f.init:
-            default = f.default if f.default is not MISSING else f.default_factory() if callable(f.default_factory) else None
+            default = (
+                f.default if f.default is not MISSING else f.default_factory() if callable(f.default_factory) else None
+            )
             text = f"{f.name} ({f.type}, default {default!r}): {parsed.get(f.name, '')}"
             lines.append(textwrap.fill(text, 116, initial_indent="      ", subsequent_indent="        "))
     return "\n".join(lines)

@@ -22,6 +22,7 @@ from mia_lightning.tables import Outputs, SignalTable
 if TYPE_CHECKING:
     from mia_lightning.targets.base import Target
 
+
 @dataclass(frozen=True, eq=False)
 class Half:
     """What is kept of one half of the records once their images are no longer needed."""
@@ -181,7 +182,9 @@ def check_names(config: RunConfig) -> None:
         for pattern in attack.reads():
             if pattern not in earlier and not any(fnmatchcase(known, pattern) for known in signals):
                 hint = suggest(pattern, [*signals, *earlier])
-                raise MIAError(f"attack {name!r} reads {pattern!r}, neither a signal of this run nor an earlier attack; {hint}")
+                raise MIAError(
+                    f"attack {name!r} reads {pattern!r}, neither a signal of this run nor an earlier attack; {hint}"
+                )
         earlier.append(name)
 
 
@@ -243,7 +246,9 @@ def record_notes(public: Records, private: Records | None) -> list[str]:
     """Return what has to be said of the records: rows left out, labels missing."""
     notes = []
     if unknown := int((public.membership == UNKNOWN).sum()):
-        notes.append(f"{public.source}: {unknown:,} of {len(public):,} records have no known membership; left out of fitting")
+        notes.append(
+            f"{public.source}: {unknown:,} of {len(public):,} records have no known membership; left out of fitting"
+        )
     for records in (public, private):
         if records is not None and (missing := int((records.labels == UNKNOWN).sum())):
             notes.append(f"{records.source}: {missing:,} records have no label; the target's predicted class is used")
@@ -274,7 +279,10 @@ def _result(
     member, known, count = public.membership, public.fold != NO_FOLD, len(public.ids)
     beyond = len(scores) - count
     probabilities = cross_fit_probability(
-        scores, _extended(member, beyond, UNKNOWN), _extended(public.fold, beyond, NO_FOLD), config.evaluation.calibration
+        scores,
+        _extended(member, beyond, UNKNOWN),
+        _extended(public.fold, beyond, NO_FOLD),
+        config.evaluation.calibration,
     )
     fprs = config.evaluation.fprs
     return AttackResult(

@@ -49,7 +49,9 @@ def plot_histogram(scores: NDArray[np.float64], member: NDArray[np.int8], *, tit
     edges = np.linspace(low, high if high > low else low + 1, 61)
     for value, name, colour in ((0, "non-members", "#0072b2"), (1, "members", "#d55e00")):
         inside = np.clip(scores[member == value], edges[0], edges[-1])
-        axes.hist(inside, bins=edges.tolist(), density=True, alpha=0.55, color=colour, label=f"{name} (n={len(inside):,})")
+        axes.hist(
+            inside, bins=edges.tolist(), density=True, alpha=0.55, color=colour, label=f"{name} (n={len(inside):,})"
+        )
     axes.set(xlabel="score", ylabel="density", title=title)
     axes.legend(fontsize="small")
     return figure

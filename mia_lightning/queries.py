@@ -13,14 +13,15 @@ REACH = {1: 0, 2: 0, 18: 1, 50: 2}
 def shifts(queries: int) -> list[tuple[int, int]]:
     """Return the (down, right) shifts of a query set in their order, (0, 0) first."""
     reach = REACH[queries]
-    return sorted(product(range(-reach, reach + 1), repeat=2), key=lambda shift: (shift != (0, 0), shift))
+    steps = range(-reach, reach + 1)
+    return sorted(product(steps, steps), key=lambda shift: (shift != (0, 0), shift))
 
 
 def views(images: Tensor, queries: int) -> Iterator[Tensor]:
     """Yield each view of a batch, (B, C, H, W): every shift of the images, then every shift mirrored.
 
-    1 is the stored image, 2 adds its mirror image, 18 shifts both by up to 1 pixel after reflection at the border, 50 by
-    up to 2. The views are slices of one padded batch.
+    1 is the stored image, 2 adds its mirror image, 18 shifts both by up to 1 pixel after reflection at the border, 50
+    by up to 2. The views are slices of one padded batch.
     """
     reach, (height, width) = REACH[queries], images.shape[-2:]
     padded = F.pad(images, (reach,) * 4, mode="reflect") if reach else images

@@ -42,13 +42,17 @@ class Records:
         if count == 0:
             raise MIAError(f"{self.source}: holds no records; expected at least one")
         if self.images.ndim != 4:
-            raise MIAError(f"{self.source}: images have shape {self.images.shape}; expected (N, channels, height, width)")
+            raise MIAError(
+                f"{self.source}: images have shape {self.images.shape}; expected (N, channels, height, width)"
+            )
         if self.images.dtype not in (np.uint8, np.float32):
             raise MIAError(f"{self.source}: images are {self.images.dtype}; expected uint8 or float32")
         _check_ids(self.ids, self.source)
         _check_pixels(self)
         if self.labels.min() < UNKNOWN:
-            raise MIAError(f"{self.source}: label {self.labels.min()} is negative; classes count from 0, -1 means missing")
+            raise MIAError(
+                f"{self.source}: label {self.labels.min()} is negative; classes count from 0, -1 means missing"
+            )
         if not np.isin(self.membership, (0, 1, UNKNOWN)).all():
             bad = self.membership[~np.isin(self.membership, (0, 1, UNKNOWN))][0]
             raise MIAError(f"{self.source}: membership holds {bad}; expected 1 (member), 0 (non-member) or unknown")

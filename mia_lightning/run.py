@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from typing import NoReturn, Self
 
 from rich.console import Console
@@ -40,7 +41,7 @@ def run(config: RunConfig) -> AuditResult:
         raise
     written = folder.write_result(result)
     _write_roc(folder, result)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 100)  # a file or pipe has no width of its own
     print_result(result, console)
     _say_next(config, [*written, "roc.svg"], console)
     return result

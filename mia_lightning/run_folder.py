@@ -78,7 +78,9 @@ class RunFolder:
             partial.unlink(missing_ok=True)
             if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
                 raise
-            raise MIAError(f"cannot write {name} into {self.path.name}: {error.strerror}; free space or permit it") from error
+            raise MIAError(
+                f"cannot write {name} into {self.path.name}: {error.strerror}; free space or permit it"
+            ) from error
         except BaseException:
             partial.unlink(missing_ok=True)
             raise

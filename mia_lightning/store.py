@@ -126,8 +126,8 @@ def merge(shards: list[Arrays], count: int, source: str) -> Arrays:
     times = np.bincount(index, minlength=count)
     if len(times) != count or (times != 1).any():
         raise RuntimeError(
-            f"{source}: {int((times[:count] == 0).sum())} records are missing and {int((times > 1).sum())} occur more than "
-            "once among the shards; every record must occur exactly once"
+            f"{source}: {int((times[:count] == 0).sum())} records are missing and {int((times > 1).sum())} occur more "
+            "than once among the shards; every record must occur exactly once"
         )
     names = [name for name in shards[0] if name != "index"]
     merged = {name: np.empty((count, *shards[0][name].shape[1:]), shards[0][name].dtype) for name in names}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -18,7 +19,8 @@ def print_result(result: AuditResult, console: Console) -> None:
     for note in result.notes:
         console.print(f"note: {note}", soft_wrap=True, highlight=False)
     inside, outside = (float(str(result.target[f"accuracy_on_{side}"])) for side in ("members", "non_members"))
-    console.print(f"target: {result.target['architecture']}, accuracy {inside:.1%} on members, {outside:.1%} on non-members")
+    accuracy = f"accuracy {inside:.1%} on members, {outside:.1%} on non-members"
+    console.print(f"target: {result.target['architecture']}, {accuracy}", soft_wrap=True, highlight=False)
     rows = []
     for name, attack in result.attacks.items():
         rows.append((name, attack.public))
@@ -34,15 +36,15 @@ def evaluation_table(title: str, rows: Iterable[tuple[str, Evaluation]]) -> Tabl
     """Return a table of figures with their 95% intervals and n."""
     rows = list(rows)
     first = rows[0][1]
-    counts = f"{first.n_members:,} members, {first.n_non_members:,} non-members; 95% intervals"
-    table = Table(title=f"{title} ({counts})", title_justify="left")
+    counts = f"{first.n_members:,} members, {first.n_non_members:,} non-members, 95% intervals below"
+    table = Table(title=f"{title}: {counts}", title_justify="left", title_style="", box=SIMPLE, pad_edge=False)
     table.add_column("attack")
     table.add_column("AUC", justify="right")
     for point in first.points:
-        table.add_column(f"TPR@{point.fpr:.3g} FPR", justify="right")
-    table.add_column("distinct scores", justify="right")
+        table.add_column(f"TPR@{100 * point.fpr:g}%", justify="right")
+    table.add_column("distinct", justify="right")
     for name, evaluation in rows:
-        cells = [f"{point.tpr:.4f} [{point.low:.4f}, {point.high:.4f}]" for point in evaluation.points]
-        auc = f"{evaluation.auc:.4f} [{evaluation.auc_low:.4f}, {evaluation.auc_high:.4f}]"
+        cells = [f"{point.tpr:.4f}\n{point.low:.3f}-{point.high:.3f}" for point in evaluation.points]
+        auc = f"{evaluation.auc:.4f}\n{evaluation.auc_low:.3f}-{evaluation.auc_high:.3f}"
         table.add_row(name, auc, *cells, f"{evaluation.distinct:,}")
     return table

@@ -145,9 +145,7 @@ def test_inputs_are_standardised_on_the_fitting_rows_only():
     np.testing.assert_allclose(matrix.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(matrix.std(axis=0), 1, atol=1e-3)
     shifted = table.with_columns({"phi": table.columns["phi"] + 1})
-    np.testing.assert_allclose(
-        inputs(shifted)[:, 0] - matrix[:, 0], 1 / table.columns["phi"].std(), rtol=1e-3
-    )
+    np.testing.assert_allclose(inputs(shifted)[:, 0] - matrix[:, 0], 1 / table.columns["phi"].std(), rtol=1e-3)
 
 
 def test_inputs_survive_a_constant_column():
@@ -186,7 +184,9 @@ def test_stacked_networks_learn_as_if_alone():
     stacked.training_step((inputs, member), 0).backward()
     for k in range(3):
         first, second = (layer for layer in stacked.layers if hasattr(layer, "weight"))
-        weights = [p[k].detach().clone().requires_grad_() for p in (first.weight, first.bias, second.weight, second.bias)]
+        weights = [
+            p[k].detach().clone().requires_grad_() for p in (first.weight, first.bias, second.weight, second.bias)
+        ]
         hidden = torch.relu(inputs[k] @ weights[0] + weights[1])
         logits = (hidden @ weights[2] + weights[3]).squeeze(1)
         torch.nn.functional.binary_cross_entropy_with_logits(logits, member[k]).backward()
@@ -215,7 +215,7 @@ def test_bad_options_are_named(build, sentence):
 
 
 def test_unknown_and_wide_columns_are_named():
-    table, member = make(n=20)
+    table, _ = make(n=20)
     with pytest.raises(MIAError, match="did you mean 'phi'"):
         Threshold("phii").score(table)
     with pytest.raises(MIAError, match="4 values per record"):

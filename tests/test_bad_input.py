@@ -148,7 +148,7 @@ def option_of_wrong_type(task, folder):
 
 
 def unknown_signal(task, folder):
-    return "--signals.names", "[phee]"
+    return "--signals.names", "[phii]"
 
 
 def unknown_column(task, folder):

@@ -105,7 +105,9 @@ def test_scores_equal_a_plain_loop():
     got = cross_fit({"ratio": GaussianRatio(per_class=True)}, table, member, fold, seed=0)["ratio"].scores
     expected = np.zeros(200)
     for k in range(3):
-        fitted = GaussianRatio(per_class=True).fit(table.rows((fold >= 0) & (fold != k)), member[(fold >= 0) & (fold != k)])
+        fitted = GaussianRatio(per_class=True).fit(
+            table.rows((fold >= 0) & (fold != k)), member[(fold >= 0) & (fold != k)]
+        )
         expected[fold == k] = fitted.score(table.rows(fold == k))
         expected[fold == -1] += fitted.score(table.rows(fold == -1)) / 3
     np.testing.assert_allclose(got, expected, rtol=1e-12)

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "mia_lightning"
 ORDER = [  # a module imports from its own line or the lines above it
     {"errors"},
-    {"records", "tables", "hardware"},
+    {"records", "tables", "hardware", "quiet"},
     {"readers", "targets", "signals", "metrics", "calibration", "store", "queries", "inference", "monitor"},
     {"attacks", "datamodule"},
     {"crossfit", "extraction", "plots"},
@@ -35,7 +35,11 @@ def imports(path):
         for inner in ast.walk(node)
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and id(node) not in guarded and (node.module or "").startswith("mia_lightning."):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and id(node) not in guarded
+            and (node.module or "").startswith("mia_lightning.")
+        ):
             yield node.module.split(".")[1]
 
 

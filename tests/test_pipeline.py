@@ -151,7 +151,12 @@ def test_submission_columns_and_value_are_configurable(task, tmp_path):
 def test_a_killed_write_leaves_no_file_under_its_name(tmp_path):
     folder = RunFolder(load_config(output=str(tmp_path / "k")))
     folder.claim()
-    with pytest.raises(RuntimeError), folder.replacing("submission.csv") as file:
-        file.write("ids,score\n1,")
-        raise RuntimeError("killed")
+
+    def write_and_fail():
+        with folder.replacing("submission.csv") as file:
+            file.write("ids,score\n1,")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        write_and_fail()
     assert [path.name for path in folder.path.iterdir()] == ["config.yaml"]

@@ -130,7 +130,9 @@ def test_digits_halves_are_disjoint_half_members_and_exact():
         assert half.images.shape[1:] == (1, 8, 8)
         assert half.images.max() == 255
         np.testing.assert_allclose(half.images[:, 0], truth.images[half.ids] / 16 * 255, atol=0.51)
-        assert 0.05 < (half.labels != truth.target[half.ids]).mean() < 0.13  # a tenth is drawn anew, one in ten of it right
+        assert (
+            0.05 < (half.labels != truth.target[half.ids]).mean() < 0.13
+        )  # a tenth is drawn anew, one in ten of it right
         assert abs(half.membership.mean() - 0.5) < 0.001
         assert 0.3 < half.membership[: len(half) // 2].mean() < 0.7  # members do not stand in one block
     np.testing.assert_array_equal(read_records("digits:public").membership, public.membership)

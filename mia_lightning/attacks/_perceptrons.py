@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 from mia_lightning.monitor import TPRAtFPR
+from mia_lightning.quiet import quiet_lightning
 
 if TYPE_CHECKING:
     from mia_lightning.attacks.mlp import MLP
@@ -48,7 +48,7 @@ class Perceptrons(L.LightningModule):
         self.settings, self.steps = settings, steps
         widths = [inputs, *settings.hidden]
         layers: list[nn.Module] = []
-        for wide, narrow in zip(widths[:-1], widths[1:], strict=True):
+        for wide, narrow in pairwise(widths):
             layers += [StackedLinear(settings.networks, wide, narrow), nn.ReLU(), nn.Dropout(settings.dropout)]
         self.layers = nn.Sequential(*layers, StackedLinear(settings.networks, widths[-1], 1))
 
@@ -129,10 +129,8 @@ def train_perceptrons(
     settings: MLP, inputs: NDArray[np.float32], member: NDArray[np.int8], *, seed: int, watched: Watched | None
 ) -> Perceptrons:
     """Train on (N, F) standardised inputs and (N,) membership, and return the networks in eval mode on the CPU."""
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(seed)
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*__len__.*IterableDataset.*")
         generator = torch.Generator().manual_seed(seed)
         data = _Shuffled(torch.from_numpy(inputs), torch.from_numpy(member).float(), settings, generator)
         networks = Perceptrons(settings, inputs.shape[1], steps=len(data) * settings.epochs)
@@ -143,7 +141,6 @@ def train_perceptrons(
 
 def _lean_trainer(settings: MLP, callbacks: list[L.Callback]) -> L.Trainer:
     """Return a Trainer without what costs more than a step of a network this small: bar, logger, checkpoints."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     return L.Trainer(
         accelerator=settings.accelerator,
         devices=1,

@@ -34,12 +34,10 @@ class Attack:
     """False where `fit` reads neither the fitting rows nor their membership."""
 
     def reads(self) -> tuple[str, ...]:
-        """Return the columns this attack reads: signals by name or shell pattern, earlier attacks by their full names."""
+        """Return the columns it reads: signals by name or shell pattern, earlier attacks by their full names."""
         raise NotImplementedError
 
-    def fit(
-        self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, watch: Watch | None = None
-    ) -> Self:
+    def fit(self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, watch: Watch | None = None) -> Self:
         """Learn from rows whose membership is known and return self.
 
         Args:

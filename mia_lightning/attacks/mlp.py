@@ -73,5 +73,6 @@ class MLP(LearnedAttack):
 
     def score(self, table: SignalTable) -> NDArray[np.float64]:
         """Return the mean log-odds of membership, (N,)."""
-        assert self.inputs_ is not None and self.networks_ is not None, "fit comes before score"
+        assert self.inputs_ is not None, "fit comes before score"
+        assert self.networks_ is not None
         return self.networks_.log_odds(self.inputs_(table))

@@ -6,7 +6,11 @@ __all__ = ["Target", "architecture_names", "check_fits", "load_target"]
 
 
 def load_target(
-    checkpoint: str | None, *, architecture: str = "auto", num_classes: int | None = None, feature_layer: str | None = None
+    checkpoint: str | None,
+    *,
+    architecture: str = "auto",
+    num_classes: int | None = None,
+    feature_layer: str | None = None,
 ) -> Target:
     """Return the classifier that a checkpoint file holds: eval mode, float32, on the CPU, without gradients.
 

@@ -1,0 +1,23 @@
+"""Lightning without the notices that say nothing to our users."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silence hardware banners and the warnings that do not apply to loaders of whole resident batches."""
+    banners = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = banners.level
+    banners.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined.*")
+            # Lightning 2.6.6 beside torch 2.15; nothing a user could do
+            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
+            yield
+    finally:
+        banners.setLevel(level)
