@@ -67,7 +67,8 @@ class ExtractionConfig:
     """What is asked of the target."""
 
     queries: Literal[1, 2, 18, 50] = 2
-    """Deterministic views per record: 1 the image, 2 also its mirror, 18 both shifted by up to 1 pixel, 50 by up to 2."""
+    """Deterministic views per record: 1 the image, 2 and its mirror, 18 both shifted by up to 1 pixel, 50 by up to
+    2."""
 
     gradients: bool = False
     """Also take input gradients (white-box), which about triples the work on the stored image."""

@@ -1,4 +1,4 @@
-"""The only module that knows jsonargparse: options from dataclasses, configurations from command lines, plain errors."""
+"""The only module that knows jsonargparse: options of dataclasses, configurations of command lines, errors."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ class Task:
     """Arrays behind the files of a small assignment, and the files."""
 
     folder: Path
+    ids: np.ndarray
     images: np.ndarray
     labels: np.ndarray
     membership: np.ndarray
@@ -73,4 +74,4 @@ def task(tmp_path_factory) -> Task:
         tensors = list(torch.from_numpy(images[rows]))
         write_pickled(folder / name, ids[rows].tolist(), tensors, labels[rows].tolist(), known or [None] * COUNT)
     (folder / "quick.yaml").write_text(QUICK)
-    return Task(folder, images, labels, membership)
+    return Task(folder, ids, images, labels, membership)

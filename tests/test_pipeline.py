@@ -29,12 +29,7 @@ def test_submission_has_the_private_order(run, task):
     rows = read_csv(run / "submission.csv")
     with (run / "submission.csv").open() as file:
         assert file.readline() == "ids,score\n"
-    import torch
-    from files import Stub
-
-    with torch.serialization.safe_globals([(Stub, "__main__.MembershipDataset")]):
-        private = torch.load(task.folder / "priv_out.pt", weights_only=True)
-    assert [int(row["ids"]) for row in rows] == private.ids
+    assert [int(row["ids"]) for row in rows] == task.ids[len(task.ids) // 2 :].tolist()
     assert np.isfinite([float(row["score"]) for row in rows]).all()
 
 
