@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +21,7 @@ from tqdm import tqdm
 
 from mia_lightning.datamodule import Batch, MembershipDataModule, normalisation
 from mia_lightning.errors import MIAError
-from mia_lightning.hardware import Hardware
+from mia_lightning.hardware import Hardware, is_first_process
 from mia_lightning.inference import prepare_for_inference
 from mia_lightning.queries import views
 from mia_lightning.quiet import quiet_lightning
@@ -48,11 +47,13 @@ class InferenceModule(L.LightningModule):
         network: Returns (logits, features) of normalised images.
         queries: See `mia_lightning.queries`.
         gradients: Whether to take the gradient of phi by the stored image.
+        batch_size: Rows that the network always sees; a shorter batch is filled up, because kernels round differently
+            at another size, and no record's outputs shall depend on how the records fell into batches.
     """
 
-    def __init__(self, network: nn.Module, *, queries: int, gradients: bool) -> None:
+    def __init__(self, network: nn.Module, *, queries: int, gradients: bool, batch_size: int) -> None:
         super().__init__()
-        self.network, self.queries, self.gradients = network, queries, gradients
+        self.network, self.queries, self.gradients, self.batch_size = network, queries, gradients, batch_size
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Return index (B,), logits (B, Q, C), features (B, D), gradient_norms (B, 0 or 3) and labels (B,).
@@ -60,20 +61,21 @@ class InferenceModule(L.LightningModule):
         Everything is float32 whatever the precision of the network. Features and gradients are those of query 0. A
         missing label is replaced by the class predicted for query 0.
         """
-        logits, features = [], None
-        for view in views(batch["images"], self.queries):
+        count, logits, features = len(batch["index"]), [], None
+        images, given = (_filled(batch[name], self.batch_size) for name in ("images", "labels"))
+        for view in views(images, self.queries):
             answer, tapped = self.network(view)
             logits.append(answer.float())
             features = tapped if features is None else features
         assert features is not None
-        labels = torch.where(batch["labels"] == UNKNOWN, logits[0].argmax(dim=1), batch["labels"])
+        labels = torch.where(given == UNKNOWN, logits[0].argmax(dim=1), given)
         none = logits[0].new_empty(len(labels), 0)
         return {
             "index": batch["index"],
-            "logits": torch.stack(logits, dim=1),
-            "features": features.float(),
-            "gradient_norms": self._gradient_norms(batch["images"], labels) if self.gradients else none,
-            "labels": labels,
+            "logits": torch.stack(logits, dim=1)[:count],
+            "features": features.float()[:count],
+            "gradient_norms": (self._gradient_norms(images, labels) if self.gradients else none)[:count],
+            "labels": labels[:count],
         }
 
     def _gradient_norms(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -90,6 +92,11 @@ class InferenceModule(L.LightningModule):
             (gradient,) = torch.autograd.grad(phi.sum(), inputs)
         flat = gradient.flatten(1)
         return torch.stack([flat.norm(dim=1), flat.abs().sum(dim=1), flat.abs().amax(dim=1)], dim=1)
+
+
+def _filled(rows: Tensor, count: int) -> Tensor:
+    """Return the rows with the first one repeated up to a count."""
+    return rows if len(rows) >= count else torch.cat([rows, rows[:1].expand(count - len(rows), *rows.shape[1:])])
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,11 +159,6 @@ def extract(
         raise SystemExit(0)
     outputs = [Outputs(**known) for known in arrays if known is not None]
     return outputs[0], outputs[1] if private is not None else None
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that goes on after extraction."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def check_labels(records: Records, target: Target) -> None:
@@ -230,15 +232,19 @@ def _predict(
     if 0 < min(len(rows) for rows in remaining if len(rows)) < trainer.world_size:
         raise MIAError(f"{total} records are fewer than the {trainer.world_size} processes; lower --hardware.devices")
     kept = [number for number, rows in enumerate(remaining) if len(rows)]
+    batch_size = min(
+        hardware.batch_size or (256 if _on_cpu(trainer) else 4096), max(len(half.records) for half in halves)
+    )
     data = MembershipDataModule(
         halves[kept[0]].records,
         halves[kept[1]].records if len(kept) > 1 else None,
         mean=normal[0],
         std=normal[1],
-        batch_size=hardware.batch_size or (256 if _on_cpu(trainer) else 4096),
+        batch_size=batch_size,
         remaining=[remaining[number] for number in kept],
     )
-    module = InferenceModule(_network(target, halves[0].records, hardware), queries=queries, gradients=gradients)
+    network = _network(target, halves[0].records, hardware)
+    module = InferenceModule(network, queries=queries, gradients=gradients, batch_size=batch_size)
     started = perf_counter()
     with quiet_lightning():
         trainer.predict(module, data, return_predictions=False)

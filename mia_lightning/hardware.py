@@ -1,5 +1,6 @@
 """Where and how the target runs."""
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,3 +39,8 @@ class Hardware:
             raise ValueError(f"num_nodes must be 1 or more, got {self.num_nodes}")
         if isinstance(self.devices, int) and self.devices < 1:
             raise ValueError(f"devices must be 1 or more or auto, got {self.devices}")
+
+
+def is_first_process() -> bool:
+    """Whether this process goes on after extraction; others are started by Lightning, torchrun or SLURM to help."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from typing import NoReturn, Self
 
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from mia_lightning.config import RunConfig
 from mia_lightning.crossfit import NO_FOLD
 from mia_lightning.errors import MIAError
+from mia_lightning.hardware import is_first_process
 from mia_lightning.pipeline import AuditResult, Prepared, attack_target, prepare
 from mia_lightning.plots import plot_roc
 from mia_lightning.run_folder import RunFolder
@@ -29,7 +29,7 @@ def run(config: RunConfig) -> AuditResult:
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("mia_lightning").setLevel(logging.INFO)
-    if not _is_first_process():  # started by Lightning to help with extraction, and ended by it
+    if not is_first_process():  # started by Lightning to help with extraction, and ended by it
         return attack_target(config, prepare(config))
     folder = RunFolder(config)
     prepared = prepare(config)
@@ -94,7 +94,3 @@ def _say_next(config: RunConfig, written: list[str], console: Console) -> None:
         f"rerun: train.py --config {config.output}/config.yaml --output {config.output}-again",
     ):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-
-def _is_first_process() -> bool:
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))

@@ -1,0 +1,426 @@
+"""Extraction against plain loops, and what the store does when work is cut off, damaged, or asked for twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18
+
+from mia_lightning import extraction
+from mia_lightning.errors import MIAError
+from mia_lightning.hardware import Hardware
+from mia_lightning.records import Records
+from mia_lightning.store import Entry, merge
+from mia_lightning.targets.base import Target
+
+COUNT, CLASSES = 45, 5
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+CPU = Hardware(accelerator="cpu", batch_size=16)
+ROOT = Path(__file__).parent.parent
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8), nn.Tanh(), nn.AdaptiveAvgPool2d(4)
+        )
+        self.head = nn.Linear(128, CLASSES)
+
+    def forward(self, images):
+        return self.head(self.body(images).flatten(1))
+
+
+def with_statistics(network, seed=0):
+    """Weights and batch-norm statistics as after training: folding them wrongly would show."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.copy_(torch.randn(module.num_features, generator=generator) * 0.1)
+            module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
+    return network.eval().requires_grad_(False)
+
+
+def small_target():
+    torch.manual_seed(0)
+    return Target(with_statistics(Small()), CLASSES, "head", "small", "digest of small")
+
+
+def make_records(seed=0, dtype=np.uint8, source="public", count=COUNT, size=12):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, 3, size, size), dtype=np.uint8)
+    stored = images if dtype == np.uint8 else (images / np.float32(255)).astype(np.float32)
+    ids = np.arange(count) + 1000 * seed
+    return Records(ids, stored, rng.integers(0, CLASSES, count), np.zeros(count, np.int8), source)
+
+
+def extract(store, public=None, private=None, target=None, **options):
+    values = {"mean": MEAN, "std": STD, "queries": 1, "gradients": False, "hardware": CPU} | options
+    return extraction.extract(
+        public=public or make_records(), private=private, target=target or small_target(), store=store, **values
+    )
+
+
+def normalised(records):
+    scale = 255 if records.images.dtype == np.uint8 else 1
+    images = torch.from_numpy(records.images.astype(np.float64) / scale)
+    return ((images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)).float()
+
+
+@pytest.fixture
+def predictions(monkeypatch):
+    """Records that were sent through the target, counted where the target is called."""
+    seen = []
+    step = extraction.InferenceModule.predict_step
+
+    def counted(self, batch, *rest):
+        seen.append(len(batch["index"]))
+        return step(self, batch, *rest)
+
+    monkeypatch.setattr(extraction.InferenceModule, "predict_step", counted)
+    return seen
+
+
+# ---- the numbers
+
+
+@pytest.mark.parametrize("batch_size", [1, 11, 64])  # 45 = 4 x 11 + 1: the last batch is of one
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_logits_and_features_are_those_of_a_plain_loop(tmp_path, dtype, batch_size):
+    public, private = make_records(dtype=dtype), make_records(1, dtype, "private", count=7)
+    hardware = replace(CPU, batch_size=batch_size)
+    halves = extract(tmp_path, public, private, hardware=hardware)
+    network = small_target().network
+    for found, records in zip(halves, (public, private), strict=True):
+        for row, image in enumerate(normalised(records)):
+            features = network.body(image[None]).flatten(1)
+            np.testing.assert_allclose(found.logits[row, 0], network.head(features)[0], atol=1e-5)
+            np.testing.assert_allclose(found.features[row], features[0], atol=1e-5)
+        assert (found.labels == records.labels).all()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_resnet_of_the_assignment(tmp_path, fast):
+    torch.manual_seed(1)
+    network = with_statistics(resnet18(num_classes=CLASSES))
+    target = Target(network, CLASSES, "fc", "resnet18", "digest")
+    public = make_records(size=32)
+    found, _ = extract(tmp_path, public, target=target, hardware=replace(CPU, fast=fast))
+    expected = network(normalised(public))
+    np.testing.assert_allclose(found.logits[:, 0], expected, atol=1e-4)
+    assert found.features.shape == (COUNT, 512)
+
+
+def test_values_outside_the_unit_range_survive(tmp_path):
+    public = make_records(dtype=np.float32)
+    wild = replace(public, images=public.images * 9 - 4)
+    found, _ = extract(tmp_path, wild)
+    np.testing.assert_allclose(found.logits[:, 0], small_target().network(normalised(wild)), atol=1e-4)
+
+
+def slow_views(image, reach):
+    """Every view of one (C, H, W) image, built pixel by pixel from NumPy's own reflection."""
+    padded = np.pad(image, ((0, 0), (reach, reach), (reach, reach)), mode="reflect")
+    height, width = image.shape[1:]
+    steps = [(0, 0)] + [
+        (down, right)
+        for down in range(-reach, reach + 1)
+        for right in range(-reach, reach + 1)
+        if (down, right) != (0, 0)
+    ]
+    shifted = [padded[:, reach + d : reach + d + height, reach + r : reach + r + width] for d, r in steps]
+    return [*shifted, *(view[:, :, ::-1].copy() for view in shifted)]
+
+
+@pytest.mark.parametrize(("queries", "reach"), [(2, 0), (18, 1), (50, 2)])
+def test_queries_are_the_shifted_and_mirrored_views(tmp_path, queries, reach):
+    public = make_records(count=6)
+    found, _ = extract(tmp_path, public, queries=queries)
+    network = small_target().network
+    assert found.logits.shape == (6, queries, CLASSES)
+    for row, image in enumerate(normalised(public).numpy()):
+        views = torch.from_numpy(np.stack(slow_views(image, reach)))
+        np.testing.assert_allclose(found.logits[row], network(views), atol=1e-5)
+
+
+def test_gradient_norms_are_those_of_autograd_record_by_record(tmp_path):
+    from mia_lightning.signals import build_table
+
+    public = make_records()
+    found, _ = extract(tmp_path, public, gradients=True, queries=2)
+    table = build_table(found, names=["input_gradient_norm", "phi_gradient_norm", "phi_gradient_l1", "phi_gradient_max"])
+    network = small_target().network
+    for row, image in enumerate(normalised(public)):
+        inputs, label = image[None].requires_grad_(), int(public.labels[row])
+        loss = nn.functional.cross_entropy(network(inputs), torch.tensor([label]))
+        expected = float(torch.autograd.grad(loss, inputs)[0].norm())
+        assert table.columns["input_gradient_norm"][row] == pytest.approx(expected, rel=1e-4)
+        probability = network(inputs).softmax(dim=1)[0, label]
+        (slope,) = torch.autograd.grad(probability.logit(), inputs)
+        for name, value in (("norm", slope.norm()), ("l1", slope.abs().sum()), ("max", slope.abs().max())):
+            assert table.columns[f"phi_gradient_{name}"][row] == pytest.approx(float(value), rel=1e-3)
+
+
+def test_bf16_logits_come_in_float32_and_under_a_key_of_their_own(tmp_path):
+    exact, _ = extract(tmp_path)
+    rough, _ = extract(tmp_path, hardware=replace(CPU, precision="bf16-mixed"))
+    assert rough.logits.dtype == rough.features.dtype == np.float32
+    difference = np.abs(rough.logits - exact.logits).max()
+    assert 0 < difference < 0.05
+    assert len(list(tmp_path.glob("*/*"))) == 2
+
+
+def test_normalisation_is_computed_from_the_public_images_and_said(tmp_path, caplog):
+    caplog.set_level("INFO", logger="mia_lightning")
+    public, private = make_records(), make_records(1, source="private")
+    computed = extract(tmp_path / "a", public, private, mean=None, std=None)
+    pixels = public.images.astype(np.float64) / 255
+    mean, std = pixels.mean(axis=(0, 2, 3)), pixels.std(axis=(0, 2, 3))
+    assert ", ".join(f"{value:.4f}" for value in mean) in caplog.text
+    given = extract(tmp_path / "b", public, private, mean=mean.tolist(), std=std.tolist())
+    for one, other in zip(computed, given, strict=True):
+        np.testing.assert_allclose(one.logits, other.logits, atol=1e-6)
+
+
+def test_missing_labels_are_the_predicted_class(tmp_path):
+    public = make_records()
+    missing = public.labels.copy()
+    missing[::3] = -1
+    found, _ = extract(tmp_path, replace(public, labels=missing), queries=2)
+    expected = np.where(missing < 0, found.logits[:, 0].argmax(axis=1), missing)
+    assert (found.labels == expected).all()
+
+
+# ---- what is refused
+
+
+def test_nan_logits_name_the_record(tmp_path):
+    class Overflow(Small):
+        def forward(self, images):
+            logits = super().forward(images)
+            return torch.where(images[:, :1, 0, 0] > 1.9, logits / 0, logits)
+
+    images = make_records(dtype=np.float32).images * 0.5
+    images[3, 0, 0, 0] = 0.9  # normalised, above 1.9
+    target = replace(small_target(), network=with_statistics(Overflow()), digest="overflow")
+    with pytest.raises(MIAError, match="record 3 with NaN or infinite logits"):
+        extract(tmp_path, replace(make_records(), images=images), target=target)
+    assert not list(tmp_path.rglob("outputs.safetensors"))
+
+
+def test_label_outside_the_classes(tmp_path):
+    labels = make_records().labels.copy()
+    labels[4] = CLASSES
+    with pytest.raises(MIAError, match=f"record 4 has label {CLASSES}, but the target has {CLASSES} classes"):
+        extract(tmp_path, replace(make_records(), labels=labels))
+
+
+def test_unwritable_store(tmp_path):
+    (tmp_path / "store").write_text("a file where a folder should be")
+    with pytest.raises((MIAError, OSError)):
+        extract(tmp_path / "store")
+
+
+# ---- the store
+
+
+def test_a_second_run_asks_the_target_nothing(tmp_path, predictions, caplog):
+    caplog.set_level("INFO", logger="mia_lightning")
+    first = extract(tmp_path, private=make_records(1, source="private"))
+    assert sum(predictions) == 2 * COUNT
+    second = extract(tmp_path, private=make_records(1, source="private"))
+    assert sum(predictions) == 2 * COUNT
+    assert caplog.text.count("reused the stored outputs") == 2
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one.logits, other.logits)
+
+
+def changed_pixel():
+    images = make_records().images.copy()
+    images[7, 1, 2, 3] ^= 1
+    return {"public": replace(make_records(), images=images)}
+
+
+def reordered():
+    public = make_records()
+    order = np.roll(np.arange(COUNT), 1)
+    return {"public": replace(public, images=public.images[order], labels=public.labels[order], ids=public.ids[order])}
+
+
+CHANGES = {
+    "pixel": changed_pixel,
+    "order": reordered,
+    "dtype": lambda: {"public": make_records(dtype=np.float32)},
+    "weights": lambda: {"target": replace(small_target(), digest="other weights")},
+    "queries": lambda: {"queries": 2},
+    "gradients": lambda: {"gradients": True},
+    "mean": lambda: {"mean": (0.4, 0.5, 0.61)},
+    "precision": lambda: {"hardware": replace(CPU, precision="bf16-mixed")},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_changes_the_outputs_changes_the_key(tmp_path, predictions, change):
+    extract(tmp_path)
+    extract(tmp_path, **CHANGES[change]())
+    assert sum(predictions) == 2 * COUNT
+
+
+def test_code_is_part_of_the_key(tmp_path, predictions, monkeypatch):
+    extract(tmp_path)
+    monkeypatch.setattr(extraction, "code_digest", lambda: "a later version")
+    extract(tmp_path)
+    assert sum(predictions) == 2 * COUNT
+
+
+def test_what_does_not_change_the_outputs_does_not_change_the_key(tmp_path, predictions):
+    public = make_records()
+    extract(tmp_path, public)
+    extract(tmp_path, replace(public, ids=public.ids + 5, membership=1 - public.membership, source="renamed"))
+    extract(tmp_path, public, hardware=replace(CPU, batch_size=5))
+    assert sum(predictions) == COUNT
+
+
+def test_one_flipped_bit_is_noticed_and_mended(tmp_path, predictions, caplog):
+    first, _ = extract(tmp_path)
+    (path,) = tmp_path.rglob("outputs.safetensors")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    second, _ = extract(tmp_path)
+    assert "damaged" in caplog.text
+    assert sum(predictions) == 2 * COUNT
+    np.testing.assert_array_equal(first.logits, second.logits)
+
+
+def test_a_damaged_shard_is_done_again(tmp_path):
+    entry = Entry(tmp_path, "00ff")
+    for start in (0, 3):
+        entry.save_shard(f"{start}", {"index": np.arange(start, start + 3), "logits": np.ones((3, 1, 2), np.float32)})
+    damaged = sorted(entry.shards.iterdir())[0]
+    data = bytearray(damaged.read_bytes())
+    data[-1] ^= 1
+    damaged.write_bytes(data)
+    (shard,) = entry.load_shards()
+    assert shard["index"].tolist() == [3, 4, 5]
+    assert not damaged.exists()
+
+
+def test_merge_wants_every_record_exactly_once():
+    def shard(*rows):
+        return {"index": np.array(rows), "logits": np.array(rows, np.float32)[:, None]}
+
+    merged = merge([shard(3, 1), shard(0, 2)], 4, "x")
+    np.testing.assert_array_equal(merged["logits"][:, 0], [0, 1, 2, 3])
+    for shards, words in (
+        ([shard(0, 1, 3)], "1 records are missing and 0 occur more than once"),
+        ([shard(0, 1, 2), shard(2, 3)], "0 records are missing and 1 occur more than once"),
+        ([shard(0, 1, 2, 3, 4)], "every record must occur exactly once"),
+    ):
+        with pytest.raises(RuntimeError, match=words):
+            merge(shards, 4, "x")
+
+
+# ---- processes: killed, and many
+
+SCRIPT = """
+    import os, signal, sys
+    from pathlib import Path
+
+    sys.path[:0] = [{tests!r}, {root!r}]
+    import numpy as np
+    import test_extraction as here
+    from mia_lightning import extraction
+    from mia_lightning.errors import MIAError
+    from mia_lightning.hardware import Hardware
+
+    folder, devices, count, kill_after = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    if kill_after:
+        extraction.SHARD_BYTES = 1  # a shard per batch
+        save, written = extraction.Entry.save_shard, []
+
+        def save_then_die(self, name, arrays):
+            save(self, name, arrays)
+            written.append(name)
+            if len(written) == kill_after:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        extraction.Entry.save_shard = save_then_die
+    hardware = Hardware(accelerator="cpu", devices=devices, batch_size=4, strategy="ddp" if devices > 1 else "auto")
+    try:
+        outputs, _ = here.extract(folder / "store", here.make_records(count=count), hardware=hardware, queries=2)
+    except MIAError as error:
+        print("error:", error, file=sys.stderr)
+        os._exit(2)
+    np.savez(folder / f"{{os.getpid()}}.npz", logits=outputs.logits, features=outputs.features)
+"""
+
+
+def run_script(folder, *, devices=1, count=COUNT, kill_after=0):
+    path = folder / "script.py"
+    path.write_text(textwrap.dedent(SCRIPT).format(tests=str(Path(__file__).parent), root=str(ROOT)))
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK")}
+    return subprocess.run(
+        [sys.executable, str(path), str(folder), str(devices), str(count), str(kill_after)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=environment,
+    )
+
+
+def test_killed_extraction_goes_on_where_it_stopped(tmp_path, predictions):
+    killed = run_script(tmp_path, kill_after=5)
+    assert killed.returncode == -signal.SIGKILL
+    assert not list(tmp_path.rglob("outputs.safetensors"))
+    hardware = replace(CPU, batch_size=4)
+    resumed, _ = extract(tmp_path / "store", queries=2, hardware=hardware)
+    assert sum(predictions) == COUNT - 5 * 4
+    whole, _ = extract(tmp_path / "other", queries=2, hardware=hardware)
+    np.testing.assert_array_equal(resumed.logits, whole.logits)
+    assert not list((tmp_path / "store").rglob("shards/*"))
+
+
+def test_two_processes_give_every_record_once_and_the_same_bits(tmp_path):
+    found = run_script(tmp_path, devices=2)
+    assert found.returncode == 0, found.stderr
+    (path,) = tmp_path.glob("*.npz")  # the second process ended after extraction
+    with np.load(path) as arrays:
+        single, _ = extract(tmp_path / "other", queries=2, hardware=replace(CPU, batch_size=4))
+        np.testing.assert_array_equal(arrays["logits"], single.logits)
+        np.testing.assert_array_equal(arrays["features"], single.features)
+
+
+def test_fewer_records_than_processes(tmp_path):
+    refused = run_script(tmp_path, devices=2, count=1)
+    assert refused.returncode == 2
+    assert "1 records are fewer than the 2 processes; lower --hardware.devices" in refused.stderr
+
+
+def test_description_beside_the_outputs_says_what_they_are_made_of(tmp_path):
+    extract(tmp_path)
+    (path,) = tmp_path.rglob("outputs.json")
+    description = json.loads(path.read_text())
+    assert description["arrays"]["logits"] == ["float32", [COUNT, 1, CLASSES]]
+    assert description["made_of"]["mean"] == list(MEAN)
+
+
+def test_outputs_do_not_depend_on_how_records_fall_into_batches(tmp_path):
+    """A record alone in the last batch has the same bits as in a full one."""
+    whole, _ = extract(tmp_path, queries=2, gradients=True)
+    public = make_records()
+    last = Records(public.ids[-1:], public.images[-1:], public.labels[-1:], public.membership[-1:], "one")
+    alone, _ = extract(tmp_path, public, last, queries=2, gradients=True)
+    np.testing.assert_array_equal(whole.logits, alone.logits)
+    _, alone = extract(tmp_path / "b", public, last, queries=2, gradients=True)
+    for name in ("logits", "features", "gradient_norms"):
+        np.testing.assert_array_equal(getattr(whole, name)[-1:], getattr(alone, name))
