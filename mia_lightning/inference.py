@@ -59,6 +59,7 @@ def _fold(network: nn.Module) -> fx.GraphModule:
             modules = dict(traced.named_modules())
             node.replace_all_uses_with(source)
             traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
     traced.recompile()
     return traced
 

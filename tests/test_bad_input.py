@@ -82,8 +82,15 @@ def shapes_differ(task, folder):
     return "--data.public", public_with(task, folder / "p.pt", imgs=change)
 
 
-def wrong_channels(task, folder):
+def halves_of_different_shape(task, folder):
     return "--data.public", public_with(task, folder / "p.pt", imgs=lambda v: [image[:1] for image in v])
+
+
+def wrong_channels(task, folder):
+    state = torch.load(task.folder / "01_MIA.pt", weights_only=True)
+    state["conv1.weight"] = state["conv1.weight"][:, :1].clone()
+    torch.save(state, folder / "grey.pt")
+    return "--target.checkpoint", folder / "grey.pt"
 
 
 def too_small_for_target(task, folder):
@@ -166,7 +173,8 @@ CASES = {
     duplicate_ids: "ids must be unique",
     id_in_both_halves: "stand in both",
     shapes_differ: "p.pt",
-    wrong_channels: "channel",
+    halves_of_different_shape: "both halves must fit one target",
+    wrong_channels: "channels",
     too_small_for_target: "odd.pt",
     label_outside: "label 9",
     nan_pixel: "NaN or infinite pixels",

@@ -157,7 +157,9 @@ def test_gradient_norms_are_those_of_autograd_record_by_record(tmp_path):
 
     public = make_records()
     found, _ = extract(tmp_path, public, gradients=True, queries=2)
-    table = build_table(found, names=["input_gradient_norm", "phi_gradient_norm", "phi_gradient_l1", "phi_gradient_max"])
+    table = build_table(
+        found, names=["input_gradient_norm", "phi_gradient_norm", "phi_gradient_l1", "phi_gradient_max"]
+    )
     network = small_target().network
     for row, image in enumerate(normalised(public)):
         inputs, label = image[None].requires_grad_(), int(public.labels[row])

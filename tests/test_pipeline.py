@@ -55,7 +55,7 @@ def test_private_membership_is_unknown_and_so_not_judged(run):
 def test_an_over_fitted_target_is_found_out(run):
     figures = json.loads((run / "metrics.json").read_text())
     assert figures["target"]["accuracy_on_members"] > figures["target"]["accuracy_on_non_members"] + 0.3
-    assert figures["attacks"]["loss_threshold"]["public"]["auc"] > 0.7
+    assert figures["attacks"]["loss_threshold"]["public"]["auc_low"] > 0.5
 
 
 def test_tensorboard_shows_epochs_figures_and_hyper_parameters(run):
