@@ -1,6 +1,6 @@
 """Extraction beside the loops that people write: records per second, in one process, ways taking turns.
 
-Usage: python benchmarks/extraction.py [--rounds 5] [--records 4096]
+Usage: python benchmarks/extraction.py [--rounds 5] [--records 20000]
 
 A stock torchvision resnet18 with random weights on random 32x32 images. Every way's logits are compared with those of
 the bare eager loop before anything is timed. A ratio is the median over the rounds of (way / bare loop) in that round.
@@ -171,7 +171,7 @@ def show(found, count, base):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--records", type=int, default=4096)
+    parser.add_argument("--records", type=int, default=20000)
     options = parser.parse_args()
     print(f"{date.today()}, {torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}\n")
 
@@ -182,7 +182,7 @@ def main():
     names = ["bare_loop", "pil_loader", "inner_module", "engine", "engine_bf16"]
     show(measure(ways, names, "bare_loop", options.rounds), options.records, "bare_loop")
 
-    few = Ways(make_records(options.records // 8))
+    few = Ways(make_records(options.records // 16))
     check_equal(few, "engine_18", "bare_loop_18", 1e-4)
     show(measure(few, ["bare_loop_18", "engine_18"], "bare_loop_18", options.rounds), len(few.records), "bare_loop_18")
     show(measure(few, ["bare_loop", "one_by_one"], "bare_loop", options.rounds), len(few.records), "bare_loop")
