@@ -68,7 +68,7 @@ def test_another_class_replaces_the_options_of_the_old_one():
         (["--evaluation.folds", "1"], "folds must be at least 2"),
         (["--evaluation.fprs", "[1.5]"], "fprs must lie between 0 and 1"),
         (["--data.mean", "[0.5]"], "give both mean and std"),
-        (["--submission.attack", "phi"], "'phi' is not configured; did you mean 'phi_threshold'"),
+        (["--submission.attack", "phi_treshold"], "'phi_treshold' is not configured; did you mean 'phi_threshold'"),
         (["--config", "nowhere.yaml"], "cannot read the configuration nowhere.yaml"),
         (["--seed", "-1"], "seed must be between"),
     ],
