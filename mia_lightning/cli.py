@@ -1,4 +1,4 @@
-"""The two commands. They parse, run and print; whatever they can do, the Python API can."""
+"""The commands. They parse, run and print; whatever they can do, the Python API can."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def train(argv: Sequence[str] | None = None) -> int:
 def tune(argv: Sequence[str] | None = None) -> int:
     """Run `tune.py`. Return the exit code."""
     return _guarded(_tune, argv)
+
+
+def evaluate(argv: Sequence[str] | None = None) -> int:
+    """Run `python -m mia_lightning.evaluate`. Return the exit code."""
+    return _guarded(_evaluate, argv)
 
 
 def _guarded(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None) -> int:
@@ -49,3 +54,13 @@ def _tune(arguments: Sequence[str]) -> None:
         print("usage: tune.py\n\nThe search over attack hyper-parameters is not part of this version; train.py is.")
         return
     raise MIAError("the search over attack hyper-parameters is not part of this version; use train.py")
+
+
+def _evaluate(arguments: Sequence[str]) -> None:
+    from mia_lightning.parsing import parse_evaluation
+
+    config = parse_evaluation(arguments)
+
+    from mia_lightning.evaluate import run  # after parsing: --help and a typing error must not wait for scipy
+
+    run(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from argparse import ArgumentError
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from mia_lightning.attacks import Attack
 from mia_lightning.calibration import Calibrator
 from mia_lightning.config import RunConfig, class_path, instantiate, overlay, read_yaml, to_mapping
 from mia_lightning.errors import MIAError, suggest
+from mia_lightning.evaluation_config import EvaluationConfig, OneRun
 
 EXAMPLES = """\
 examples:
@@ -26,6 +27,13 @@ examples:
   an overlay:       train.py --config configs/assignment.yaml --config mine.yaml
   one option:       train.py --config configs/seed.yaml --attacks.mlp.learning_rate 0.01 ...
   the whole truth:  train.py --config configs/seed.yaml --print_config > mine.yaml
+"""
+
+EVALUATION_EXAMPLES = """\
+examples:
+  scores of attacks:   python -m mia_lightning.evaluate scores.csv --output evaluation
+  a separate key:      python -m mia_lightning.evaluate scores.parquet --key key.csv --output evaluation
+  a challenge:         python -m mia_lightning.evaluate --leaderboard key.csv submissions/*.csv --fpr 0.05
 """
 
 
@@ -106,23 +114,49 @@ def _split_config_files(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, rest
 
 
+def parse_evaluation(argv: Sequence[str]) -> EvaluationConfig:
+    """Turn the command line of `python -m mia_lightning.evaluate` into its options; `--help` prints and exits.
+
+    Raises:
+        MIAError: an unknown option (with the closest legal name), or a value of the wrong type.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        prog="python -m mia_lightning.evaluate",
+        description="Say how well scores tell members from non-members, how sure that is, and what it proves.",
+        epilog=EVALUATION_EXAMPLES,
+        exit_on_error=False,
+        formatter_class=_HelpFormatter,
+    )
+    parser.add_argument("scores", nargs="*", help="Files of scores, CSV or Parquet.")
+    parser.add_class_arguments(EvaluationConfig, skip={"scores"})
+    names = [f.name for f in fields(EvaluationConfig)] + [f"one_run.{f.name}" for f in fields(OneRun)]
+    with translate(lambda: names):
+        values = parser.instantiate(parser.parse_args(list(argv))).as_dict()
+    return EvaluationConfig(**values | {"scores": tuple(values["scores"])})
+
+
 @contextmanager
-def translate() -> Iterator[None]:
-    """Turn jsonargparse's errors, and a component's own ValueError, into one MIAError sentence."""
+def translate(legal: Callable[[], list[str]] | None = None) -> Iterator[None]:
+    """Turn jsonargparse's errors, and a component's own ValueError, into one MIAError sentence.
+
+    Args:
+        legal: Returns the options to suggest one from; those of a run when not given.
+    """
     try:
         yield
     except ArgumentError as error:
-        raise MIAError(f"configuration: {_sentence(str(error))}") from error
+        raise MIAError(f"configuration: {_sentence(str(error), legal or option_names)}") from error
     except (ValueError, TypeError) as error:
         raise MIAError(f"configuration: {error}") from error
 
 
-def _sentence(message: str) -> str:
+def _sentence(message: str, options: Callable[[], list[str]]) -> str:
     keys = re.findall(r'Parser key "([^"]+)"', message)
     where = ".".join(keys) + ": " if keys else ""
     last = message.strip().splitlines()[-1].strip()
     if found := re.search(r"unrecognized arguments: --([\w.]+)", last):
-        return f"unknown option --{found[1]}; {suggest(found[1], option_names())}"
+        return f"unknown option --{found[1]}; {suggest(found[1], options())}"
     if found := re.search(r"Group '([\w.]+)' does not accept option '(\w+)'", last):
         return f"unknown key {found[1]}.{found[2]}; {suggest(found[2], _names(_resolve(found[1])))}"
     if found := re.search(r"Option '([\w.]+)' is not accepted", last):

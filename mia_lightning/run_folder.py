@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import errno
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from typing import IO, Any, Literal
 
 import yaml
 
+from mia_lightning.atomic import replacing
 from mia_lightning.config import RunConfig, to_mapping
 from mia_lightning.errors import MIAError
 from mia_lightning.pipeline import AuditResult, Half
@@ -67,23 +66,8 @@ class RunFolder:
     @contextmanager
     def replacing(self, name: str) -> Iterator[IO[str]]:
         """Open a text file that takes its name when the block ends without an error."""
-        final, partial = self.path / name, self.path / f".{name}.partial"
-        try:
-            with partial.open("w", encoding="utf-8", newline="") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(final)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
-                raise
-            raise MIAError(
-                f"cannot write {name} into {self.path.name}: {error.strerror}; free space or permit it"
-            ) from error
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with replacing(self.path, name) as file:
+            yield file
 
     def write_result(self, result: AuditResult) -> list[str]:
         """Write submission, scores and metrics; return the names of the files."""

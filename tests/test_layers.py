@@ -9,17 +9,21 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "mia_lightning"
 ORDER = [  # a module imports from its own line or the lines above it
-    {"errors"},
-    {"records", "tables", "hardware", "quiet"},
+    {"errors", "evaluation_config"},
+    {"records", "tables", "hardware", "quiet", "atomic", "pixels", "ranks"},
+    {"intervals"},
     {"readers", "targets", "signals", "metrics", "calibration", "store", "queries", "inference", "monitor"},
-    {"attacks", "datamodule"},
-    {"crossfit", "extraction", "plots"},
+    {"attacks", "datamodule", "assessment"},
+    {"crossfit", "extraction", "plots", "comparison", "claims", "privacy", "scores_file"},
+    {"guards", "leaderboard"},
+    {"assess"},
+    {"evaluation_files", "evaluation_tables"},
     {"config"},
     {"parsing"},
     {"pipeline", "demo"},
     {"run_folder", "tensorboard", "terminal"},
     {"run"},
-    {"cli"},
+    {"cli", "evaluate"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 PLUG_INS = {"readers", "targets", "signals", "attacks"}

@@ -1,0 +1,66 @@
+"""Counting over sorted scores: what AUC, TPR at FPR and their resamples are made of.
+
+A side is one class's scores, ascending: members (P,) or non-members (n,).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.errors import MIAError
+
+Scores = NDArray[np.floating]
+Membership = NDArray[np.integer] | NDArray[np.bool_]
+Array = NDArray[np.float64]
+
+
+def split(scores: Scores, member: Membership) -> tuple[Array, Array]:
+    """Return members' and non-members' scores, each ascending, float64.
+
+    Raises:
+        MIAError: lengths differ, a score is NaN or infinite, membership is not 0 and 1, or a side is empty.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 1 or scores.shape != member.shape:
+        raise MIAError(
+            f"scores have shape {scores.shape} and membership {member.shape}; expected one of each per record"
+        )
+    if bad := int((~np.isfinite(scores)).sum()):
+        raise MIAError(f"{bad} of {len(scores)} scores are NaN or infinite; they cannot be ranked")
+    members, others = scores[member == 1], scores[member == 0]
+    if len(members) + len(others) < len(scores):
+        raise MIAError("membership holds values other than 0 and 1; leave out records of unknown membership")
+    if not len(members) or not len(others):
+        raise MIAError(f"found {len(members)} members and {len(others)} non-members; figures need both")
+    return np.sort(members), np.sort(others)
+
+
+def allowed(n_non_members: int, fpr: float) -> int:
+    """Return how many false positives the rate allows: floor(fpr * n), so that 0.29 of 100 is 29 and not 28.
+
+    Raises:
+        MIAError: the rate is not in [0, 1).
+    """
+    if not 0 <= fpr < 1:
+        raise MIAError(f"a false-positive rate must lie in [0, 1), got {fpr}")
+    return min(int(fpr * n_non_members * (1 + 1e-12)), n_non_members - 1)
+
+
+def threshold(others: Array, fpr: float) -> float:
+    """Return the (k+1)-th largest non-member score, k = floor(fpr * n): at most k of them are above."""
+    return float(others[len(others) - 1 - allowed(len(others), fpr)])
+
+
+def count_above(ascending: Array, level: float | Array) -> NDArray[np.intp]:
+    """Return how many scores are strictly above each level."""
+    return np.asarray(len(ascending) - np.searchsorted(ascending, level, side="right"))
+
+
+def count_at_least(ascending: Array, level: float | Array) -> NDArray[np.intp]:
+    """Return how many scores are at or above each level."""
+    return np.asarray(len(ascending) - np.searchsorted(ascending, level, side="left"))
+
+
+def share_below(scores: Array, ascending: Array) -> Array:
+    """Return the share of the other side below each score, ties counting half."""
+    left, right = (np.searchsorted(ascending, scores, side=side) for side in ("left", "right"))
+    return (left + right) / (2 * len(ascending))

@@ -1,0 +1,82 @@
+"""Evidence per record against its definition, and the share of false claims."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import false_discovery_control, kstest
+
+from mia_lightning.claims import claim, class_p_values, conformal_p_values, q_values
+from mia_lightning.errors import MIAError
+
+
+def slow_p_value(scores, member, row, rows):
+    others = [other for other in rows if member[other] == 0 and other != row]
+    return (1 + sum(scores[other] >= scores[row] for other in others)) / (len(others) + 1)
+
+
+@st.composite
+def labelled(draw):
+    count = draw(st.integers(2, 40))
+    column = lambda high: draw(st.lists(st.integers(0, high), min_size=count, max_size=count))  # noqa: E731
+    member = np.array(column(1))
+    member[0], member[1] = 0, 1
+    return np.array(column(8), dtype=float), member, np.array(column(3))
+
+
+@given(labelled())
+def test_p_values_are_their_definition(data):
+    scores, member, labels = data
+    rows = range(len(scores))
+    assert conformal_p_values(scores, member).tolist() == [slow_p_value(scores, member, row, rows) for row in rows]
+    in_class = [slow_p_value(scores, member, row, np.flatnonzero(labels == labels[row])) for row in rows]
+    assert class_p_values(scores, member, labels).tolist() == in_class
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=30))
+def test_q_values_are_those_of_scipy_and_of_the_step_up_definition(p_values):
+    p_values = np.array(p_values)
+    assert q_values(p_values) == pytest.approx(false_discovery_control(p_values))
+    for level in (0.05, 0.2):
+        ranked = np.sort(p_values)
+        passed = np.flatnonzero(ranked <= level * np.arange(1, len(ranked) + 1) / len(ranked))
+        rejected = p_values <= ranked[passed[-1]] if len(passed) else np.zeros(len(p_values), bool)
+        near = np.isclose(q_values(p_values), level)
+        assert ((q_values(p_values) <= level) == rejected)[~near].all()
+
+
+def test_p_values_of_fresh_non_members_are_uniform():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=4000)
+    member = np.repeat([0, 1], 2000)  # "members" of the same law
+    assert kstest(conformal_p_values(scores, member)[2000:], "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("shift", [0, 3, 5])
+def test_claimed_lists_hold_few_non_members(shift):
+    rng = np.random.default_rng(1)
+    shares, found = {0.05: [], 0.1: []}, 0
+    for _ in range(60):
+        member = np.repeat([0, 1], (1500, 500))
+        claims = claim(rng.normal(size=2000) + shift * member, member)
+        for level, rows in claims.claimed.items():
+            shares[level].append((member[rows] == 0).mean() if len(rows) else 0)
+            found += len(rows)
+    assert all(np.mean(values) <= level for level, values in shares.items())
+    assert found > 0 or shift == 0
+
+
+def test_most_exposed_record_comes_first_and_classes_without_non_members_prove_nothing():
+    scores = np.r_[np.arange(300.0), 900, 800, 700]
+    member = np.r_[np.zeros(300, int), 1, 1, 1]
+    labels = np.r_[np.zeros(300, int), 0, 1, 0]
+    claims = claim(scores, member, labels, levels=(0.5,))
+    assert claims.claimed[0.5][:3].tolist() == [300, 301, 302]
+    assert claims.p_value_in_class[301] == 1
+    assert claims.p_value_in_class[300] == 1 / 301
+    assert claim(scores, member).p_value_in_class is None
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(MIAError, match="need both"):
+        claim(np.zeros(3), np.ones(3, int))

@@ -1,0 +1,224 @@
+"""The command on files of scores, from the table to the files, and every mistake as one sentence."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from mia_lightning.assess import assess
+from mia_lightning.cli import evaluate
+from mia_lightning.evaluation_files import formula_safe
+from mia_lightning.leaderboard import rank_submissions
+from mia_lightning.scores_file import read_scores
+
+
+def write(path, **columns):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return str(path)
+
+
+def example(n=600):
+    rng = np.random.default_rng(0)
+    member = rng.integers(0, 2, n)
+    ids = [f"=r{i}" if i == 0 else f"r{i}" for i in range(n)]
+    scores = {"lira": rng.normal(size=n) + member, "loss": rng.normal(size=n) + 0.3 * member}
+    return {"id": ids, "membership": member, "label": rng.integers(0, 5, n), **scores}
+
+
+@pytest.fixture
+def scores(tmp_path):
+    return write(tmp_path / "scores.csv", **example())
+
+
+QUICK = ("--bootstrap", "100")
+
+
+def test_table_and_files(scores, tmp_path, capsys):
+    assert evaluate([scores, "--output", str(tmp_path / "out"), *QUICK]) == 0
+    said = capsys.readouterr().out
+    for part in (
+        "TPR at FPR 1%",
+        "not resolvable",
+        "lira - loss",
+        "Jaccard",
+        "q = 5%",
+        "epsilon",
+        "blind baseline: pass",
+    ):
+        assert part in said
+    found = json.loads((tmp_path / "out/metrics.json").read_text())
+    columns = example()
+    assert found["attacks"]["lira"]["auc"] == pytest.approx(roc_auc_score(columns["membership"], columns["lira"]))
+    assert found["attacks"]["lira"]["partial_auc"] == pytest.approx(
+        roc_auc_score(columns["membership"], columns["lira"], max_fpr=0.05)
+    )
+    assert {guard["name"] for guard in found["guards"]} >= {"blind baseline", "permuted labels"}
+    rows = list(csv.DictReader((tmp_path / "out/claims.csv").open()))
+    assert [row["id"] for row in rows[:2]] == ["'=r0", "r1"]
+    assert set(rows[0]) == {
+        "id",
+        "membership",
+        *(f"{a} {p}" for a in ("lira", "loss") for p in ("score", "p", "p in class", "q")),
+    }
+    assert float(rows[5]["lira score"]) == columns["lira"][5]
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_every_field_of_the_schema_is_described():
+    import mia_lightning.evaluation_files as module
+
+    found = module.assessment_metrics(assess(read_example(), bootstrap=100))
+    assert all(f"    {name}" in module.__doc__ or f", {name}" in module.__doc__ for name in found)
+
+
+def read_example():
+    from mia_lightning.assessment import ScoredRecords
+
+    columns = example()
+    return ScoredRecords(
+        np.array(columns["id"]),
+        columns["membership"].astype(np.int8),
+        {"lira": columns["lira"], "loss": columns["loss"]},
+        columns["label"],
+        "scores.csv",
+    )
+
+
+def test_same_scores_same_files(scores, tmp_path):
+    for name in ("a", "b", "a"):  # the third writes over the first
+        assert evaluate([scores, "--output", str(tmp_path / name), *QUICK]) == 0
+    for name in ("metrics.json", "claims.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_command_is_the_function(scores, tmp_path):
+    assert evaluate([scores, "--output", str(tmp_path / "out"), *QUICK]) == 0
+    found = json.loads((tmp_path / "out/metrics.json").read_text())
+    assessment = assess(read_scores(scores).records, bootstrap=100)
+    assert found["differences"][0]["p_holm"] == assessment.differences[0].p_holm
+    assert found["bounds"][1]["epsilon"] == assessment.bounds[1].epsilon
+
+
+def test_one_attack_alone(tmp_path, capsys):
+    columns = example()
+    path = write(tmp_path / "one.csv", id=columns["id"], membership=columns["membership"], lira=columns["lira"])
+    assert evaluate([path, "--one_run.fair_coins", "true", "--fprs", "[0.01]", *QUICK]) == 0
+    said = capsys.readouterr().out
+    assert "one run (Steinke" in said
+    assert "Jaccard" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "0 files of scores"),
+        (["{scores}", "{scores}"], "2 files of scores"),
+        (["{folder}/nowhere.csv"], "nowhere.csv: cannot be read"),
+        (["{scores}", "--attacks", "[lyra]"], "did you mean 'lira'"),
+        (["{scores}", "--atacks", "[lira]"], "did you mean 'attacks'"),
+        (["{scores}", "--bootstrap", "many"], "bootstrap"),
+        (["{scores}", "--bootstrap", "10"], "10 resamples are too few"),
+        (["{scores}", "--delta", "1"], "delta must lie in"),
+        (["{scores}", "--fprs", "[1.5]"], "false-positive rate must lie"),
+        (["{scores}", "--split", "public"], "no column split"),
+        (["{scores}", "--key", "{folder}/short.csv"], "are missing"),
+        (["{scores}", "--output", "{folder}"], "holds other files"),
+        (["--leaderboard", "{key}"], "without submissions"),
+        (["--leaderboard", "{key}", "{folder}/short.csv"], "no column score"),
+        (["--leaderboard", "{key}", "{scores}", "{scores}"], "named twice"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_2(arguments, said, scores, tmp_path, capsys):
+    columns = example()
+    key = write(tmp_path / "key.csv", id=columns["id"], membership=columns["membership"])
+    write(tmp_path / "short.csv", id=columns["id"][:9], membership=[0, 1] * 4 + [0])
+    filled = [text.format(scores=scores, folder=tmp_path, key=key) for text in arguments]
+    assert evaluate([*filled, *(() if "--bootstrap" in filled else QUICK)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert said in error
+
+
+def test_help_is_quick():
+    script = (
+        "import sys\nfrom mia_lightning.cli import evaluate\n"
+        "try: evaluate(['--help'])\nexcept SystemExit as e: assert e.code == 0\n"
+        "heavy = {'torch', 'scipy', 'sklearn', 'lightgbm', 'pyarrow', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--leaderboard" in done.stdout
+
+
+def test_module_runs(tmp_path):
+    command = [sys.executable, "-m", "mia_lightning.evaluate", str(tmp_path / "nowhere.csv")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: nowhere.csv")
+
+
+def test_formulas_are_made_safe():
+    assert [formula_safe(cell) for cell in ("=1+1", "@x", "-a", "+a", "\ta", "a=1", -5, 0.5)] == [
+        "'=1+1",
+        "'@x",
+        "'-a",
+        "'+a",
+        "'\ta",
+        "a=1",
+        -5,
+        0.5,
+    ]
+
+
+# ---- leaderboard
+
+
+def submissions(tmp_path, n=3000):
+    rng = np.random.default_rng(1)
+    member = rng.integers(0, 2, n)
+    base = rng.normal(size=n)
+    values = {"best": base + 2 * member, "close": base + 1.98 * member + 0.05 * rng.normal(size=n), "weak": base}
+    values["copy"] = np.exp(values["best"])
+    ids = rng.permutation(n)
+    key = write(tmp_path / "key.csv", ids=ids, membership=member)
+    order = rng.permutation(n)
+    files = [write(tmp_path / f"{name}.csv", ids=ids[order], score=v[order]) for name, v in values.items()]
+    return key, files, values, member
+
+
+def test_leaderboard_ranks_groups_and_says_ties(tmp_path, capsys):
+    key, files, values, member = submissions(tmp_path)
+    assert evaluate(["--leaderboard", key, *files, "--fpr", "0.05", "--output", str(tmp_path / "out"), *QUICK]) == 0
+    assert "best (tied with copy)" in capsys.readouterr().out
+    rows = {row["submission"]: row for row in csv.DictReader((tmp_path / "out/leaderboard.csv").open())}
+    assert [rows[name]["rank"] for name in ("best", "copy", "weak")] == ["1", "1", "4"]
+    assert rows["best"]["group"] == rows["copy"]["group"] == rows["close"]["group"] == "1"
+    assert rows["weak"]["group"] == "2"
+    assert float(rows["weak"]["behind_low"]) > 0
+    assert float(rows["best"]["auc"]) == pytest.approx(roc_auc_score(member, values["best"]))
+
+
+def test_order_of_submissions_does_not_matter():
+    rng = np.random.default_rng(2)
+    member = rng.integers(0, 2, 500)
+    scores = {name: rng.normal(size=500) + shift * member for name, shift in (("a", 0), ("b", 1), ("c", 2))}
+    once = rank_submissions(scores, member, 0.1, resamples=100)
+    again = rank_submissions(dict(reversed(scores.items())), member, 0.1, resamples=100)
+    assert [(p.name, p.rank, p.group) for p in once] == [(p.name, p.rank, p.group) for p in again]
+    assert [p.name for p in once] == ["c", "b", "a"]
+
+
+def test_ids_that_do_not_match_the_key(tmp_path, capsys):
+    key = write(tmp_path / "key.csv", ids=[1, 2, 3], membership=[0, 1, 1])
+    submission = write(tmp_path / "sub.csv", ids=[1, 2, 4], score=[1, 2, 3])
+    assert evaluate(["--leaderboard", key, submission]) == 2
+    assert "1 ids of key.csv are missing, first 3" in capsys.readouterr().err

@@ -1,0 +1,169 @@
+"""Each guard sees what it is for, and keeps quiet where there is nothing."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from mia_lightning.assess import assess
+from mia_lightning.assessment import ScoredRecords
+from mia_lightning.attacks import Threshold
+from mia_lightning.errors import MIAError
+from mia_lightning.guards import (
+    blind_baseline,
+    blind_features,
+    blind_scores,
+    generalisation_gap,
+    permuted_labels,
+    preprocessing_parity,
+    refitted_null,
+)
+from mia_lightning.intervals import rate_interval
+from mia_lightning.pixels import pixel_statistics
+from mia_lightning.tables import SignalTable
+
+
+def records(n=1500, seed=0, **changes):
+    rng = np.random.default_rng(seed)
+    member = rng.integers(0, 2, n).astype(np.int8)
+    values = {
+        "ids": rng.permutation(10 * n)[:n],
+        "membership": member,
+        "scores": {"a": rng.normal(size=n) + member},
+        "labels": rng.integers(0, 10, n),
+        "source": "scores.csv",
+    }
+    return ScoredRecords(**values | changes)
+
+
+def blind(given, **features):
+    groups = blind_features(given, **features)
+    scores = blind_scores(np.concatenate(list(groups.values()), axis=1), given.membership, folds=3, seed=0)
+    return blind_baseline(given, groups, scores, folds=3, seed=0, increments=())
+
+
+def pictures(n, seed=1):
+    return np.random.default_rng(seed).integers(0, 256, (n, 3, 8, 8)).astype(np.uint8)
+
+
+def leak(given, source):
+    member = given.membership.astype(np.int64)
+    if source == "id":
+        return records(ids=np.arange(1500) * 2 + 100_000 * member), {}
+    if source == "label":
+        return records(labels=given.labels // 2 + 2 * member), {}
+    if source == "row order":
+        return records(membership=np.sort(given.membership)), {}
+    if source == "pixels":
+        return given, {"pixels": np.maximum(pictures(1500), 3 * member[:, None, None, None]).astype(np.uint8)}
+    return given, {"columns": {"size": member + 0.1 * np.random.default_rng(2).random(1500)}}
+
+
+@pytest.mark.parametrize("source", ["id", "label", "row order", "pixels", "size"])
+def test_blind_baseline_finds_the_source_that_gives_membership_away(source):
+    given, features = leak(records(), source)
+    found = blind(given, **features)
+    assert found.status == "warn"
+    assert f"most of it from {source}" in found.sentence
+    assert found.details["auc_low"] > 0.5
+
+
+def test_text_ids_are_read_by_rank_length_and_number():
+    member = records().membership
+    ids = np.array([f"{'train' if m else 'test'}/{i:05d}.png" for i, m in enumerate(member)])
+    assert "most of it from id" in blind(records(ids=ids)).sentence
+
+
+def test_blind_baseline_seldom_warns_without_a_difference():
+    """Out of 30 data sets about two warn by chance; nine would be a defect."""
+    warned = [blind(records(300, seed)).status == "warn" for seed in range(30)]
+    assert sum(warned) <= 8
+
+
+def test_blind_scores_never_see_their_own_row():
+    """Random features with far more leaves than information: a row's own membership must not shine through."""
+    rng = np.random.default_rng(3)
+    member = rng.integers(0, 2, 2000).astype(np.int8)
+    scores = blind_scores(rng.normal(size=(2000, 5)), member, folds=5, seed=0)
+    assert abs(scores[member == 1].mean() - scores[member == 0].mean()) < 0.1
+
+
+def test_increment_over_the_blind_baseline_is_reported():
+    found = assess(records(), bootstrap=100)
+    guard = {guard.name: guard for guard in found.guards}["blind baseline"]
+    assert guard.details["a over blind, auc"] == pytest.approx(found.attacks["a"].auc - guard.details["auc"])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_preprocessing_parity_sees_another_preprocessing(dtype):
+    member = records().membership
+    images = pictures(1500)
+    images = images if dtype == np.uint8 else (images / 255).astype(np.float32)
+    assert preprocessing_parity(images, member).status == "pass"
+    changed = images.copy()
+    rows = member == 1
+    changed[rows] = changed[rows] / 2 + np.roll(changed[rows], 1, axis=3) / 2  # a blur
+    found = preprocessing_parity(changed, member)
+    assert found.status == "warn"
+    assert "differ in" in found.sentence
+    if dtype == np.float32:
+        assert "off-grid" in found.sentence
+    assert found.details["roughness, p"] < 0.01
+
+
+def test_pixel_statistics_in_blocks_are_those_of_the_whole(monkeypatch):
+    images = (pictures(50) / 255).astype(np.float32)
+    whole = pixel_statistics(images)
+    monkeypatch.setattr("mia_lightning.pixels.BLOCK", 7)
+    assert all((pixel_statistics(images)[name] == values).all() for name, values in whole.items())
+    assert whole["mean"] == pytest.approx(images.mean(axis=(1, 2, 3)), abs=1e-6)
+    assert whole["mean of channel 1"] == pytest.approx(images[:, 1].mean(axis=(1, 2)), abs=1e-6)
+    assert whole["off-grid"].max() == 0
+
+
+def test_permuted_labels_pass_for_any_scores():
+    given = records()
+    scores = {"good": given.scores["a"], "tied": np.round(given.scores["a"]), "constant": np.zeros(1500)}
+    found = permuted_labels(scores, given.membership, (0.01, 0.05), seed=0)
+    assert found.status == "pass"
+    assert found.details["good, successes in 100"] <= 15
+
+
+def test_permuted_labels_warn_when_intervals_lie(monkeypatch):
+    monkeypatch.setattr("mia_lightning.guards._claims_success", lambda found: found.auc > 0.5)
+    assert permuted_labels(records().scores, records().membership, (), seed=0).status == "warn"
+
+
+def test_refitted_null_passes_for_an_honest_attack():
+    given = records()
+    table = SignalTable({"loss": -given.scores["a"]}, given.labels, 10)
+    attack = Threshold(column="loss", higher_is_member=False)
+    assert refitted_null({"loss": attack}, table, given.membership, seed=0).status == "pass"
+
+
+def test_generalisation_gap_has_newcombe_s_interval():
+    """His paper's example (1998, table II, example a): 56/70 against 48/80, method 10: 0.0524 to 0.3339."""
+    found = generalisation_gap((56, 48), (70, 80))
+    assert found.status == "pass"
+    assert (found.details["gap_low"], found.details["gap_high"]) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert generalisation_gap((30, 90), (100, 100)).status == "warn"
+
+
+def test_rate_interval_is_wilson_s():
+    for count, total in ((0, 9), (3, 10), (999, 1000)):
+        exact = binomtest(count, total).proportion_ci(0.95, "wilson")
+        assert rate_interval(count, total) == pytest.approx((exact.low, exact.high), abs=1e-12)
+
+
+def test_few_records_are_said_not_run():
+    few = records(16)
+    found = {guard.name: guard.status for guard in assess(few, bootstrap=100).guards}
+    assert found["blind baseline"] == "not run"
+
+
+def test_assess_refuses_bad_arguments():
+    with pytest.raises(MIAError, match="resamples"):
+        assess(records(), bootstrap=5)
+    with pytest.raises(MIAError, match="no scores"):
+        assess(records(scores={}))
+    with pytest.raises(MIAError, match="named 'blind baseline'"):
+        assess(records(scores={"blind baseline": np.zeros(1500)}))

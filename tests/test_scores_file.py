@@ -1,0 +1,189 @@
+"""Files of scores: what is read, and one sentence for each mistake."""
+
+import csv
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from mia_lightning.errors import MIAError
+from mia_lightning.scores_file import read_key, read_scores, read_submission
+
+COLUMNS = {
+    "id": [3, 1, 2, 7],
+    "membership": [1, 0, 1, 0],
+    "label": [0, 1, 1, 0],
+    "lira": [2.5, -1, 0.25, 0.125],
+    "Loss": [1, 2, 3, 4],
+}
+
+
+def write(path, columns):
+    if path.suffix == ".parquet":
+        parquet.write_table(pa.table(columns), path)
+        return path
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return path
+
+
+@pytest.mark.parametrize("name", ["s.csv", "s.parquet"])
+def test_columns_are_found(tmp_path, name):
+    found = read_scores(write(tmp_path / name, COLUMNS))
+    assert found.notes == []
+    assert found.records.source == name
+    assert found.records.ids.tolist() == COLUMNS["id"]
+    assert found.records.membership.tolist() == COLUMNS["membership"]
+    assert found.records.labels.tolist() == COLUMNS["label"]
+    assert {name: values.tolist() for name, values in found.records.scores.items()} == {
+        "lira": COLUMNS["lira"],
+        "Loss": COLUMNS["Loss"],
+    }
+
+
+def test_names_words_and_byte_order_mark(tmp_path):
+    path = tmp_path / "s.csv"
+    path.write_text("IDS,Member,attack,size\n007,True,1e-3,5\n7,non-member,2,6\nx y,,3,7\n", encoding="utf-8-sig")
+    found = read_scores(path, columns=["size"])
+    assert found.records.ids.tolist() == ["007", "7"]
+    assert found.records.membership.tolist() == [1, 0]
+    assert found.records.labels is None
+    assert list(found.records.scores) == ["attack"]
+    assert found.columns["size"].tolist() == [5, 6]
+    assert found.notes == ["s.csv: 1 of 3 records have no known membership; left out"]
+
+
+def test_our_own_scores_file(tmp_path):
+    """As a run writes it: the submitted attack twice, private rows without membership."""
+    columns = {
+        "id": [1, 2, 3, 4],
+        "split": ["public", "public", "private", "private"],
+        "membership": [1, 0, 1, ""],
+        "fold": [0, 1, "", ""],
+        "score": [0.5, 0.25, 1, 2],
+        "probability": [0.6, 0.4, 0.7, 0.8],
+        "mlp": [0.5, 0.25, 1, 2],
+        "loss": [3, 4, 5, 6],
+    }
+    path = write(tmp_path / "scores.csv", columns)
+    found = read_scores(path)
+    assert list(found.records.scores) == ["mlp", "loss"]
+    assert found.records.ids.tolist() == [1, 2]
+    assert len(found.notes) == 3
+    assert read_scores(path, attacks=["probability"]).records.scores["probability"].tolist() == [0.6, 0.4]
+    with pytest.raises(MIAError, match="did you mean 'public'"):
+        read_scores(path, split="pubic")
+
+
+def test_a_copied_score_column_is_left_out(tmp_path):
+    path = write(tmp_path / "s.csv", {"id": [1, 2], "member": [0, 1], "score": [1, 2], "lira": [1, 2]})
+    found = read_scores(path)
+    assert list(found.records.scores) == ["lira"]
+    assert "repeats lira" in found.notes[0]
+
+
+def test_key_gives_membership_in_any_order(tmp_path):
+    scores = write(tmp_path / "s.csv", {"id": [3, 1, 2], "lira": [1, 2, 3]})
+    key = write(tmp_path / "key.csv", {"id": [1, 2, 3], "membership": [1, 0, 0]})
+    assert read_scores(scores, key=key).records.membership.tolist() == [0, 1, 0]
+    assert read_submission(scores, read_key(key), "key.csv").tolist() == [2, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"id": [3, 1, 3, 7]}, "line 4: id 3 stands already at 2"),
+        ({"id": [3, "", 2, 7]}, "line 3: has no id"),
+        ({"lira": [1, 2, "nan", 4]}, "line 4: lira is NaN or empty"),
+        ({"lira": [1, "", 3, 4]}, "line 3: lira is NaN or empty"),
+        ({"lira": [1, 2, 3, "-inf"]}, "line 5: lira is infinite"),
+        ({"lira": [1, "high", 3, 4]}, "line 3: lira is 'high'; expected a number"),
+        ({"membership": [1, 1, 1, 1]}, "4 members and 0 non-members"),
+        ({"membership": ["", "", "", ""]}, "0 members and 0 non-members"),
+        ({"membership": [1, 0, 2, 0]}, "line 4: membership is '2'"),
+        ({"label": [0, 1, 1.5, 0]}, "line 4: label is 1.5"),
+        ({"LIRA": [1, 2, 3, 4]}, "two columns named 'lira'"),
+        ({"ids": [1, 2, 3, 4]}, "columns id and ids, which mean the same"),
+        ({"id": None}, "has no column id"),
+        ({"membership": None}, "has no column membership"),
+        ({"lira": None, "Loss": None}, "has no score column"),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path, changes, said):
+    columns = {name: values for name, values in (COLUMNS | changes).items() if values is not None}
+    with pytest.raises(MIAError, match=r"^s\.csv") as caught:
+        read_scores(write(tmp_path / "s.csv", columns))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"id,membership,a\n", "holds no records"),
+        (b"id,membership,a\n1,1,2\n2,0\n", "is no CSV"),
+        (b"\xff\xfe\x00\x01\x02", "is no CSV"),
+        (b"PAR1 cut off", "is no CSV"),
+    ],
+)
+def test_damaged_files_are_one_sentence(tmp_path, content, said):
+    (tmp_path / "s.csv").write_bytes(content)
+    with pytest.raises(MIAError, match=said):
+        read_scores(tmp_path / "s.csv")
+    with pytest.raises(MIAError, match="cannot be read"):
+        read_scores(tmp_path / "nowhere.csv")
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        ([1, 2], "key.csv: 1 ids of s.csv are missing, first 3"),
+        ([1, 2, 4], "1 are unknown to it"),
+        ([1, 2, 3, 4], "key.csv: 1 ids do not stand in s.csv, first 4"),
+        (["a", "b", "c"], "3 ids of s.csv are missing"),
+    ],
+)
+def test_a_key_that_does_not_match(tmp_path, ids, said):
+    scores = write(tmp_path / "s.csv", {"id": [1, 2, 3], "lira": [1, 2, 3]})
+    key = write(tmp_path / "key.csv", {"id": ids, "membership": [0, 1, 1, 1][: len(ids)]})
+    with pytest.raises(MIAError, match=said):
+        read_scores(scores, key=key)
+
+
+def test_a_key_that_contradicts_the_scores(tmp_path):
+    scores = write(tmp_path / "s.csv", COLUMNS)
+    key = write(tmp_path / "key.csv", {"id": [1, 2, 3, 7], "membership": [1, 1, 1, 0]})
+    with pytest.raises(MIAError, match=r"membership differs for 1 records, first id 1"):
+        read_scores(scores, key=key)
+    write(tmp_path / "key.csv", {"id": [1, 2], "membership": [1, ""]})
+    with pytest.raises(MIAError, match=r"key.csv, line 3: membership is unknown"):
+        read_key(tmp_path / "key.csv")
+
+
+def test_parquet_rows_are_named(tmp_path):
+    path = write(tmp_path / "s.parquet", {"id": ["a", "b"], "member": [True, False], "lira": [1.0, float("inf")]})
+    with pytest.raises(MIAError, match=r"s.parquet, row 2: lira is infinite"):
+        read_scores(path)
+    with pytest.raises(MIAError, match="did you mean 'lira'"):
+        read_scores(path, attacks=["lyra"])
+
+
+def test_a_million_rows_take_seconds(tmp_path):
+    from time import perf_counter
+
+    rng = np.random.default_rng(0)
+    table = pa.table(
+        {"id": rng.permutation(1_000_000), "member": rng.integers(0, 2, 1_000_000)}
+        | {name: rng.normal(size=1_000_000) for name in "ab"}
+    )
+    from pyarrow import csv as arrow_csv
+
+    arrow_csv.write_csv(table, tmp_path / "s.csv")
+    started = perf_counter()
+    found = read_scores(tmp_path / "s.csv")
+    assert perf_counter() - started < 10
+    assert (found.records.scores["b"] == table["b"].to_numpy()).all()
