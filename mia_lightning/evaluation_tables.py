@@ -59,7 +59,7 @@ def differences_table(assessment: Assessment) -> Table:
         table.add_column(column, justify="left" if column in ("first - second", "figure") else "right")
     for d in ranked[:MOST_DIFFERENCES]:
         pair = escape(f"{d.first} - {d.second}")
-        p_values = (f"{d.p_value:.2g}", f"{d.p_holm:.2g}")
+        p_values = (_p_value(d.p_value), _p_value(d.p_holm))
         table.add_row(pair, d.figure, f"{d.value:+.4f}", f"{d.low:+.4f} to {d.high:+.4f}", *p_values)
     return table
 
@@ -172,3 +172,8 @@ def _table(title: str) -> Table:
     return Table(
         title=escape(title), title_justify="left", title_style="", caption_style="", box=SIMPLE, pad_edge=False
     )
+
+
+def _p_value(value: float) -> str:
+    """Return a p-value for reading; below what the normal law of a bootstrap can tell, only that it is below."""
+    return "< 1e-10" if value < 1e-10 else f"{value:.2g}"

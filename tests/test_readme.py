@@ -52,6 +52,28 @@ def test_commands_run(command, task, tmp_path, monkeypatch):
     assert (tmp_path / "runs/assignment/submission.csv").exists()
 
 
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "mia_lightning.evaluate" in c])
+def test_evaluation_commands_run(command, tmp_path, monkeypatch, capsys):
+    from mia_lightning.cli import evaluate
+
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    member = rng.permutation(np.repeat([0, 1], 100))
+    columns = "".join(f"{i},{m},{m + rng.normal()}\n" for i, m in enumerate(member))
+    for name in ("runs/assignment/scores.csv", "key.csv", "submissions/a.csv", "submissions/b.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "runs/assignment/scores.csv").write_text("id,membership,phi\n" + columns)
+    (tmp_path / "key.csv").write_text("ids,membership\n" + "".join(f"{i},{m}\n" for i, m in enumerate(member)))
+    for name in "ab":
+        rows = "".join(f"{i},{m + rng.normal()}\n" for i, m in enumerate(member))
+        (tmp_path / f"submissions/{name}.csv").write_text("ids,score\n" + rows)
+    words = shlex.split(command)[3:]
+    words = [str(path) for word in words for path in (sorted(tmp_path.glob(word)) if "*" in word else [word])]
+    assert evaluate(words) == 0, capsys.readouterr().err
+    if "--output" in words:
+        assert (tmp_path / "runs/assignment-evaluation/metrics.json").exists()
+
+
 def test_python_block(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")

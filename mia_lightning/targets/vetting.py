@@ -1,10 +1,10 @@
 """A `torch.export` archive made harmless before torch reads it.
 
 `torch.export.load` (read in torch 2.15) trusts its file completely: it unpickles sample inputs, tensor subclasses and
-custom objects with the unrestricted unpickler, opens compiled libraries, hands expression strings to `sympy.sympify`, which
-evaluates them, and writes names and guard strings into Python source that it executes. So the file itself is never
-given to it. A fresh archive is built in memory from raw tensor bytes and a vetted graph: ATen operations and integer
-arithmetic only, no text outside a narrow alphabet that can form neither a call nor a string literal. Pickles,
+custom objects with the unrestricted unpickler, opens compiled libraries, hands expression strings to `sympy.sympify`,
+which evaluates them, and writes names and guard strings into Python source that it executes. So the file itself is
+never given to it. A fresh archive is built in memory from raw tensor bytes and a vetted graph: ATen operations and
+integer arithmetic only, no text outside a narrow alphabet that can form neither a call nor a string literal. Pickles,
 metadata, guards, sample inputs and libraries are left out.
 """
 
