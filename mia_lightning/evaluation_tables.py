@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mia_lightning.assessment import Assessment, Claims
+from mia_lightning.assessment import Assessment, Claims, Guard
 from mia_lightning.leaderboard import Place
 from mia_lightning.metrics import PRIORS, Evaluation, OperatingPoint
 from mia_lightning.ranks import Membership
@@ -28,7 +28,12 @@ def print_assessment(assessment: Assessment, console: Console) -> None:
     console.print(claims_table(assessment))
     console.print(bounds_table(assessment))
     _print_refusals(assessment, console)
-    for guard in assessment.guards:
+    print_guards(assessment.guards, console)
+
+
+def print_guards(guards: Sequence[Guard], console: Console) -> None:
+    """Print what each guard found, those that warn in bold."""
+    for guard in guards:
         line = f"{guard.name}: {guard.status}. {guard.sentence}"
         console.print(escape(line), style="bold" if guard.status == "warn" else "", soft_wrap=True, highlight=False)
 

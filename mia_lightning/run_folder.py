@@ -63,6 +63,19 @@ class RunFolder:
         if self.is_new:
             shutil.rmtree(self.path, ignore_errors=True)
 
+    def subfolder(self, name: str) -> Path:
+        """Return a folder inside, created where it is not there yet.
+
+        Raises:
+            MIAError: the folder cannot be written.
+        """
+        path = self.path / name
+        try:
+            path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise MIAError(f"cannot create {path}: {error.strerror}; free space or permit it") from error
+        return path
+
     @contextmanager
     def replacing(self, name: str) -> Iterator[IO[str]]:
         """Open a text file that takes its name when the block ends without an error."""

@@ -46,6 +46,22 @@ def test_scores_and_figures_agree(run, task):
     assert all(0 <= float(row["probability"]) <= 1 for row in rows)
 
 
+def test_a_run_is_assessed_like_a_file_of_scores(run):
+    """The folder's evaluation and `mia_lightning.evaluate` on its scores agree, and the guards that need images ran."""
+    from mia_lightning.evaluate import evaluate_file
+    from mia_lightning.evaluation_config import EvaluationConfig
+
+    figures = json.loads((run / "evaluation" / "metrics.json").read_text())
+    assessment, _ = evaluate_file(EvaluationConfig(scores=(str(run / "scores.csv"),)))
+    for name, found in assessment.attacks.items():
+        assert figures["attacks"][name]["auc"] == pytest.approx(found.auc, abs=1e-12)
+    status = {guard["name"]: guard["status"] for guard in figures["guards"]}
+    assert status["blind baseline"] != "not run"
+    assert status["preprocessing parity"] == "pass"
+    assert status["generalisation gap"] == "pass"
+    assert len((run / "evaluation" / "claims.csv").read_text().splitlines()) > 1
+
+
 def test_private_membership_is_unknown_and_so_not_judged(run):
     figures = json.loads((run / "metrics.json").read_text())
     assert all(attack["private"] is None for attack in figures["attacks"].values())
@@ -94,6 +110,7 @@ def test_same_command_on_the_same_folder_completes_it(run, task):
 def test_no_partial_files_are_left(run):
     assert {path.name for path in run.iterdir()} == {
         "config.yaml",
+        "evaluation",
         "metrics.json",
         "roc.svg",
         "scores.csv",
