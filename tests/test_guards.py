@@ -167,3 +167,18 @@ def test_assess_refuses_bad_arguments():
         assess(records(scores={}))
     with pytest.raises(MIAError, match="named 'blind baseline'"):
         assess(records(scores={"blind baseline": np.zeros(1500)}))
+
+
+def test_p_values_against_chance_are_those_of_random_rankings():
+    """Of many rankings by lot, as many reach a TPR as its p-value says."""
+    from mia_lightning.guards import _chance_p_values
+    from mia_lightning.metrics import evaluate
+
+    rng = np.random.default_rng(3)
+    member = np.repeat([1, 0], [60, 100]).astype(np.int8)
+    found = [evaluate(rng.random(160), member, (0.1,)) for _ in range(3000)]
+    tprs = np.array([one.points[0].tpr for one in found])
+    for one in found[:20]:
+        assert _chance_p_values(one)[1] == pytest.approx((tprs >= one.points[0].tpr).mean(), abs=0.035)
+    areas = np.array([_chance_p_values(one)[0] for one in found])
+    assert 0.03 < (areas < 0.05).mean() < 0.07
