@@ -24,7 +24,7 @@ BLIND_ROWS = 50_000
 """Most rows that a blind model is fitted on; more change its figures little."""
 
 BLIND_LEVEL = 0.01
-"""Probability, over all its figures, at which the blind baseline warns: a banner on every tenth sound run is not read."""
+"""Probability, over all its figures, at which the blind baseline warns: a banner on every tenth run is not read."""
 
 NULL_ROWS = 10_000
 """Most records of the permuted-label test; its intervals have the same coverage at any number."""
