@@ -33,6 +33,29 @@ class Outputs:
 
 
 @dataclass(frozen=True, eq=False)
+class Evidence:
+    """phi of N records under Q queries, from the target and from K reference models. Knows no membership."""
+
+    target: NDArray[np.float32]
+    """(N, Q) phi of the target; query 0 is the stored image."""
+
+    references: NDArray[np.float32]
+    """(K, N, Q) phi of the references under the same queries; often a memory map, so read it in blocks of records."""
+
+    keep: NDArray[np.bool_]
+    """(K, N) True where the reference was trained on the record (IN), False where it was not (OUT)."""
+
+    labels: NDArray[np.int64]
+    """(N,) class indices."""
+
+    num_classes: int
+    """Number of classes of the target."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
 class SignalTable:
     """Named per-record signals, the only thing an attack sees. Holds neither ids nor membership."""
 

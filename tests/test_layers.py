@@ -12,7 +12,18 @@ ORDER = [  # a module imports from its own line or the lines above it
     {"errors", "evaluation_config"},
     {"records", "tables", "hardware", "quiet", "atomic", "pixels", "ranks"},
     {"intervals"},
-    {"readers", "targets", "signals", "metrics", "calibration", "store", "queries", "inference", "monitor"},
+    {
+        "readers",
+        "targets",
+        "signals",
+        "likelihoods",
+        "metrics",
+        "calibration",
+        "store",
+        "queries",
+        "inference",
+        "monitor",
+    },
     {"attacks", "datamodule", "assessment"},
     {"crossfit", "extraction", "plots", "comparison", "claims", "privacy", "scores_file"},
     {"guards", "leaderboard"},
@@ -26,7 +37,7 @@ ORDER = [  # a module imports from its own line or the lines above it
     {"cli", "evaluate"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
-PLUG_INS = {"readers", "targets", "signals", "attacks"}
+PLUG_INS = {"readers", "targets", "signals", "likelihoods", "attacks"}
 
 
 def imports(path):
