@@ -14,6 +14,8 @@ from mia_lightning.attacks import Attack, Threshold
 from mia_lightning.calibration import Calibrator, Platt
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.hardware import Hardware
+from mia_lightning.likelihoods import ReferenceScore
+from mia_lightning.references.config import ReferencesConfig
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -135,6 +137,7 @@ class RunConfig:
     extraction: ExtractionConfig = field(default_factory=ExtractionConfig)
     hardware: Hardware = field(default_factory=Hardware)
     signals: SignalsConfig = field(default_factory=SignalsConfig)
+    references: ReferencesConfig = field(default_factory=ReferencesConfig)
 
     attacks: dict[str, Attack] = field(default_factory=lambda: {"phi_threshold": Threshold()})
     """Name to attack, in the order in which later ones may read the scores of earlier ones."""
@@ -230,7 +233,7 @@ def to_mapping(config: Any) -> Any:
     """Return the plain nested values of a configuration, as YAML holds them; classes as class_path and init_args."""
     if is_dataclass(config) and not isinstance(config, type):
         values = {f.name: to_mapping(getattr(config, f.name)) for f in fields(config) if f.init}
-        if isinstance(config, Attack | Calibrator):
+        if isinstance(config, Attack | Calibrator | ReferenceScore):
             return {"class_path": class_path(type(config)), "init_args": values}
         return values
     if isinstance(config, dict):

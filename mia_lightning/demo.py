@@ -25,10 +25,11 @@ def digits_target() -> nn.Module:
     inputs = (torch.from_numpy(images).float() / 255 - MEAN) / STD
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return _train(_network(), inputs, torch.from_numpy(labels)).eval()
+        return _train(digits_network(), inputs, torch.from_numpy(labels)).eval()
 
 
-def _network() -> nn.Module:
+def digits_network() -> nn.Module:
+    """Return the demo target's network, untrained."""
     return nn.Sequential(
         nn.Conv2d(1, 32, 3, padding=1),
         nn.ReLU(),

@@ -19,6 +19,14 @@ from mia_lightning.calibration import Calibrator
 from mia_lightning.config import RunConfig, class_path, instantiate, overlay, read_yaml, to_mapping
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.evaluation_config import EvaluationConfig, OneRun
+from mia_lightning.likelihoods import ReferenceScore
+
+PLUG_IN_BASES: dict[type, str] = {
+    Attack: "--attacks.NAME",
+    Calibrator: "--evaluation.calibration",
+    ReferenceScore: "--references.scores.NAME",
+}
+"""Base of each kind of configured class, and its option."""
 
 EXAMPLES = """\
 examples:
@@ -46,7 +54,7 @@ class _HelpFormatter(DefaultHelpFormatter):
 
 def run_parser(*, prog: str = "train.py", epilog: str = "") -> ArgumentParser:
     """Return the parser of a `RunConfig`."""
-    set_parsing_settings(subclasses_enabled=[Attack, Calibrator], docstring_parse_attribute_docstrings=True)
+    set_parsing_settings(subclasses_enabled=list(PLUG_IN_BASES), docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(
         prog=prog,
         description="Say which records an image classifier was trained on, with an honest error rate.",
@@ -163,7 +171,7 @@ def _sentence(message: str, options: Callable[[], list[str]]) -> str:
         kind = _class_named(message) or RunConfig
         return f"{where}{kind.__name__} has no option {found[1]!r}; {suggest(found[1], _names(kind))}"
     if found := re.search(r"Expected a dot import path string: (\S+)", last):
-        legal = [class_path(kind) for base in (Attack, Calibrator) for kind in components(base)]
+        legal = [class_path(kind) for base in PLUG_IN_BASES for kind in components(base)]
         return f"{where}no class is named {found[1]!r}; {suggest(found[1], legal)}"
     if "valid subclass" in message:
         return f"{where}expected a class_path with init_args, see --help"
@@ -176,9 +184,7 @@ def _sentence(message: str, options: Callable[[], list[str]]) -> str:
 
 def _class_named(message: str) -> type | None:
     found = re.findall(r"given class_path '([\w.]+)'", message)
-    kinds = {
-        f"{kind.__module__}.{kind.__qualname__}": kind for base in (Attack, Calibrator) for kind in components(base)
-    }
+    kinds = {f"{kind.__module__}.{kind.__qualname__}": kind for base in PLUG_IN_BASES for kind in components(base)}
     return kinds.get(found[-1]) if found else None
 
 
@@ -195,12 +201,17 @@ def _names(kind: type) -> list[str]:
 
 def option_names() -> list[str]:
     """Return every dotted option of a run, attack options aside."""
-    names = ["config", "print_config", "help"]
-    config = RunConfig()
-    for f in fields(RunConfig):
-        value = getattr(config, f.name)
-        nested = is_dataclass(value) and not isinstance(value, type)
-        names += [f"{f.name}.{inner}" for inner in _names(type(value))] if nested else [f.name]
+    return ["config", "print_config", "help", *_dotted(RunConfig())]
+
+
+def _dotted(config: Any) -> list[str]:
+    names = []
+    for name in _names(type(config)):
+        value = getattr(config, name)
+        if is_dataclass(value) and not isinstance(value, type):
+            names += [f"{name}.{inner}" for inner in _dotted(value)]
+        else:
+            names.append(name)
     return names
 
 
@@ -218,8 +229,7 @@ def components(base: type) -> list[type]:
 def component_help() -> str:
     """Return the options of every attack and calibrator, for the end of `--help`."""
     parts = []
-    bases: tuple[tuple[type, str], ...] = ((Attack, "--attacks.NAME"), (Calibrator, "--evaluation.calibration"))
-    for base, option in bases:
+    for base, option in PLUG_IN_BASES.items():
         parts.append(f"classes for {option} (class_path), and their options (init_args):")
         parts += [_describe(component) for component in components(base)]
     return "\n".join(parts)

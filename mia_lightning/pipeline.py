@@ -20,6 +20,7 @@ from mia_lightning.records import UNKNOWN, Records, check_disjoint
 from mia_lightning.tables import Outputs, SignalTable
 
 if TYPE_CHECKING:
+    from mia_lightning.references.store import Row
     from mia_lightning.targets.base import Target
 
 
@@ -80,6 +81,9 @@ class AuditResult:
     target: Mapping[str, object]
     """Architecture, digest, accuracy on known members and non-members."""
 
+    references: tuple[Row, ...]
+    """What is known of each reference model; empty without references."""
+
     seconds: Mapping[str, float]
     """Wall time by stage."""
 
@@ -134,9 +138,14 @@ def attack_target(
     clock.lap("extract")
 
     member = public.membership
+    facts = _target_facts(target, outputs, member)
+    reference_notes, reference_rows, reference_columns = _references(config, prepared, outputs, private_outputs, facts)
+    notes += reference_notes
+    clock.lap("references")
+
     fold = assign_folds(outputs.labels, member, folds=config.evaluation.folds, seed=config.seed)
     halves = Half(public.ids, member, fold), _private_half(private)
-    table = signal_table(config, outputs, private_outputs)
+    table = signal_table(config, outputs, private_outputs).with_columns(reference_columns)
     clock.lap("signals")
 
     beyond = len(table) - len(member)
@@ -158,7 +167,8 @@ def attack_target(
         private=halves[1],
         attacks=results,
         notes=notes,
-        target=_target_facts(target, outputs, member),
+        target=facts,
+        references=reference_rows,
         seconds=clock.seconds,
     )
 
@@ -175,17 +185,38 @@ def check_names(config: RunConfig) -> None:
     if config.data.public is None:
         raise MIAError("--data.public is not given; name the records whose membership is known")
     signals = expand_names(config.signals.names)
+    signals += _score_names(config, signals)
     if clash := set(signals) & set(config.attacks):
         raise MIAError(f"attack {min(clash)!r} bears the name of a signal; give it another name")
     earlier: list[str] = []
     for name, attack in config.attacks.items():
         for pattern in attack.reads():
-            if pattern not in earlier and not any(fnmatchcase(known, pattern) for known in signals):
+            if pattern not in earlier and not _is_known(pattern, signals, config.references.scores):
                 hint = suggest(pattern, [*signals, *earlier])
                 raise MIAError(
                     f"attack {name!r} reads {pattern!r}, neither a signal of this run nor an earlier attack; {hint}"
                 )
         earlier.append(name)
+
+
+def _score_names(config: RunConfig, signals: list[str]) -> list[str]:
+    """Return the names of the scores from references, checked."""
+    names = list(config.references.scores)
+    if names and not config.references.wanted:
+        raise MIAError(
+            f"references.scores names {names[0]!r} but there are no references; set --references.count, or leave the "
+            "scores out"
+        )
+    if clash := set(signals) & set(names):
+        raise MIAError(f"score {min(clash)!r} bears the name of a signal; give it another name")
+    return names
+
+
+def _is_known(pattern: str, signals: list[str], scores: Mapping[str, object]) -> bool:
+    """Whether a pattern may pick a column; which suffixes a score has is only known once it is computed."""
+    return any(fnmatchcase(known, pattern) for known in signals) or any(
+        pattern.startswith(f"{name}_") for name in scores
+    )
 
 
 def load_records(config: RunConfig) -> tuple[Records, Records | None]:
@@ -228,7 +259,6 @@ def _extract(
 ) -> tuple[Outputs, Outputs | None]:
     from mia_lightning.extraction import extract
 
-    store = config.extraction.store or Path(config.output).parent / ".store"
     return extract(
         public=public,
         private=private,
@@ -238,8 +268,40 @@ def _extract(
         queries=config.extraction.queries,
         gradients=config.extraction.gradients,
         hardware=config.hardware,
-        store=Path(store),
+        store=_store_folder(config),
     )
+
+
+def _references(
+    config: RunConfig,
+    prepared: Prepared,
+    outputs: Outputs,
+    private_outputs: Outputs | None,
+    facts: Mapping[str, object],
+) -> tuple[list[str], tuple[Row, ...], dict[str, NDArray[np.float64]]]:
+    """Return what has to be said of the references, what is known of each, and the columns of their scores."""
+    if not config.references.wanted:
+        return [], (), {}
+    from mia_lightning.references.evidence import reference_columns
+    from mia_lightning.references.train import Audited, find_references
+
+    audited = Audited(
+        public=prepared.public,
+        private=prepared.private,
+        target=prepared.target,
+        outputs=outputs,
+        private_outputs=private_outputs,
+        mean=config.data.mean,
+        std=config.data.std,
+        accuracy_on_members=float(str(facts["accuracy_on_members"])),
+        accuracy_on_non_members=float(str(facts["accuracy_on_non_members"])),
+    )
+    found = find_references(config.references, audited, store=_store_folder(config), seed=config.seed)
+    return list(found.notes), found.rows, reference_columns(config.references.scores, found.evidence)
+
+
+def _store_folder(config: RunConfig) -> Path:
+    return Path(config.extraction.store or Path(config.output).parent / ".store")
 
 
 def record_notes(public: Records, private: Records | None) -> list[str]:

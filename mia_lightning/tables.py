@@ -51,8 +51,20 @@ class Evidence:
     num_classes: int
     """Number of classes of the target."""
 
+    drawn: NDArray[np.bool_] | None = None
+    """(K, N) False where `keep` followed from known membership instead of chance: that reference says nothing usable
+    about that record. None = all were drawn."""
+
     def __len__(self) -> int:
         return len(self.labels)
+
+    def sides(self, records: slice) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which references are IN and which are OUT of each record of a block, (K, n) each."""
+        keep = self.keep[:, records]
+        if self.drawn is None:
+            return keep, ~keep
+        drawn = self.drawn[:, records]
+        return keep & drawn, ~keep & drawn
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ ORDER = [  # a module imports from its own line or the lines above it
     {"guards", "leaderboard"},
     {"assess"},
     {"evaluation_files", "evaluation_tables"},
+    {"references"},
     {"config"},
     {"parsing"},
     {"pipeline", "demo"},

@@ -72,6 +72,39 @@ def build(architecture: str, num_classes: int | None, weights: Mapping[str, Tens
         return network
 
 
+def untrained(architecture: str, num_classes: int, like: Mapping[str, Tensor], *, seed: int) -> nn.Module:
+    """Return a network of the target's architecture with starting weights drawn from the seed.
+
+    Args:
+        architecture: As `Target.architecture` has it, or as `build` takes it.
+        num_classes: Number of classes.
+        like: The target's weights: they show a torchvision network's stem, and what is no starting point.
+        seed: Drives the starting weights; the global random state is left as it was.
+
+    Raises:
+        MIAError: the architecture cannot be built anew, or comes trained.
+    """
+    if architecture.startswith("torch."):
+        raise MIAError(
+            "an exported program cannot be trained anew; name its network by --references.architecture "
+            "package.module:Class"
+        )
+    name = architecture.partition(" (")[0]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build(name, num_classes, like)
+        torch.manual_seed(seed)
+        if ":" not in name:
+            fit_stem(network, like)
+    floating = {key: tensor for key, tensor in network.state_dict().items() if tensor.ndim > 1}
+    if floating and all(key in like and torch.equal(tensor, like[key]) for key, tensor in floating.items()):
+        raise MIAError(
+            f"{name} returns the target as it was trained; name a class or function that returns it untrained by "
+            "--references.architecture package.module:Class"
+        )
+    return network.float()
+
+
 def fit_stem(network: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
     """Give a torchvision network the first convolution its weights ask for and return what was changed, in words.
 

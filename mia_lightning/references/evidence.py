@@ -1,0 +1,167 @@
+"""From the target's outputs and the store of references to evidence, columns and a check of fidelity."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.errors import MIAError
+from mia_lightning.likelihoods import ReferenceScore
+from mia_lightning.queries import shifts
+from mia_lightning.references.store import Row
+from mia_lightning.signals import functional as F
+from mia_lightning.tables import Evidence, Outputs
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """The reference models of a run."""
+
+    evidence: Evidence
+    """phi of all records, public first."""
+
+    rows: tuple[Row, ...]
+    """What is known of each reference, those left out included; empty where phi was imported."""
+
+    notes: tuple[str, ...]
+    """What the user has to know: references left out, references unlike the target."""
+
+
+def target_phi(outputs: Outputs, queries: int) -> NDArray[np.float32]:
+    """Return phi (N, Q) of the target under the first-named queries of a set that its outputs include.
+
+    Raises:
+        MIAError: the outputs hold fewer views than are asked for.
+    """
+    columns = view_columns(outputs.logits.shape[1], queries)
+    phi = np.empty((len(outputs.labels), queries), np.float32)
+    for start in range(0, len(phi), 4096):
+        part = slice(start, start + 4096)
+        logits = outputs.logits[part][:, columns].astype(np.float64)
+        phi[part] = F.phi(logits, outputs.labels[part, None])
+    return phi
+
+
+def view_columns(asked: int, wanted: int) -> list[int]:
+    """Return where the views of a smaller query set stand within a larger one.
+
+    Raises:
+        MIAError: the larger set is wanted.
+    """
+    if wanted > asked:
+        raise MIAError(
+            f"--references.queries is {wanted} but the target is asked {asked} views; raise --extraction.queries to "
+            f"{wanted}"
+        )
+    outer, inner = shifts(asked), shifts(wanted)
+    places = [outer.index(shift) for shift in inner]
+    return places if wanted == 1 else places + [len(outer) + place for place in places]
+
+
+def reference_columns(scores: Mapping[str, ReferenceScore], evidence: Evidence) -> dict[str, NDArray[np.float64]]:
+    """Return the columns of all scores: NAME for the score itself, NAME_suffix for what comes with it.
+
+    Raises:
+        MIAError: a score that the references are too few for, or columns that are not finite.
+    """
+    columns: dict[str, NDArray[np.float64]] = {}
+    for name, score in scores.items():
+        try:
+            found = score.columns(evidence)
+        except MIAError as error:
+            raise MIAError(f"score {name!r}: {error}") from error
+        for suffix, values in found.items():
+            if values.shape != (len(evidence),) or not np.isfinite(values).all():
+                raise MIAError(f"score {name!r} gave a column {suffix!r} that is not finite, or not one per record")
+            columns[f"{name}_{suffix}" if suffix else name] = values
+    return columns
+
+
+def fidelity_notes(
+    rows: tuple[Row, ...], *, accuracy_on_members: float, accuracy_on_non_members: float, tolerance: float
+) -> tuple[str, ...]:
+    """Return one sentence per way in which the references are unlike the target, with the likely fix.
+
+    Args:
+        rows: The references.
+        accuracy_on_members: The target's, on known members; to be compared with the references' on their own records.
+        accuracy_on_non_members: The target's, on known non-members; compared with the references' on all others.
+        tolerance: Differences up to this pass.
+    """
+    notes = [f"reference {row.number} is left out: {row.reason}" for row in rows if row.status != "trained"]
+    trained = [row for row in rows if row.status == "trained"]
+    if not trained:
+        return tuple(notes)
+    inside = float(np.mean([row.accuracy_in for row in trained])) - accuracy_on_members
+    outside = float(np.mean([row.accuracy_out for row in trained])) - accuracy_on_non_members
+    for gap, where, fix in (
+        (inside, "their own records", "fewer" if inside > 0 else "more"),
+        (outside, "records they were not trained on", ""),
+    ):
+        if abs(gap) > tolerance:
+            advice = (
+                f"train them for {fix} epochs (--references.recipe.epochs)"
+                if fix
+                else "change weight decay, learning rate or augmentation of --references.recipe to the target's"
+            )
+            notes.append(
+                f"the references are {abs(gap):.1%} {'more' if gap > 0 else 'less'} accurate on {where} than the "
+                f"target on its, beyond the tolerance of {tolerance:.1%}; {advice}"
+            )
+    return tuple(notes)
+
+
+def save_evidence(path: Path, evidence: Evidence) -> None:
+    """Write phi (K, N, Q), keep (K, N), target (N, Q) and labels (N,) as an .npz that `load_evidence` takes."""
+    with path.open("wb") as file:
+        np.savez(file, phi=evidence.references, keep=evidence.keep, target=evidence.target, labels=evidence.labels)
+
+
+def load_evidence(path: str, *, labels: NDArray[np.int64], num_classes: int) -> Evidence:
+    """Read phi computed elsewhere.
+
+    Args:
+        path: An .npz with phi (K, N, Q) or (K, N), keep (K, N), target (N, Q) or (N,), and labels (N,) if it has them.
+        labels: (N,) of the records it must belong to, in their order.
+        num_classes: Number of classes.
+
+    Raises:
+        MIAError: missing arrays, other shapes, values that are not finite, or labels of other records.
+    """
+    arrays, name = _read_npz(path), Path(path).name
+    if missing := [key for key in ("phi", "keep", "target") if key not in arrays]:
+        raise MIAError(f"{name}: has no array {missing[0]!r}; expected phi (K, N, Q), keep (K, N) and target (N, Q)")
+    phi, keep, target = arrays["phi"], arrays["keep"], arrays["target"]
+    phi = phi[..., None] if phi.ndim == 2 else phi
+    target = target[:, None] if target.ndim == 1 else target
+    n = len(labels)
+    if phi.ndim != 3 or keep.shape != phi.shape[:2] or target.shape != phi.shape[1:] or phi.shape[1] != n:
+        raise MIAError(
+            f"{name}: phi is {phi.shape}, keep {keep.shape}, target {target.shape}; expected (K, {n}, Q), (K, {n}) and "
+            f"({n}, Q) for the {n} records of this run, public first"
+        )
+    if "labels" in arrays and not np.array_equal(arrays["labels"], labels):
+        raise MIAError(f"{name}: its labels are not those of this run's records; is it another data set's?")
+    if not np.isin(keep, (0, 1)).all() or not (np.isfinite(phi).all() and np.isfinite(target).all()):
+        raise MIAError(f"{name}: phi and target must be finite, and keep must hold only 0 and 1")
+    return Evidence(target.astype(np.float32), phi.astype(np.float32), keep.astype(bool), labels, num_classes)
+
+
+def _read_npz(path: str) -> dict[str, NDArray[Any]]:
+    """Return the named arrays of an .npz; nothing is unpickled."""
+    name = Path(path).name
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {key: stored[key] for key in ("phi", "keep", "target", "labels") if key in stored.files}
+    except OSError as error:
+        raise MIAError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # damaged headers and streams raise many things
+        raise MIAError(f"{name}: is no .npz of plain numbers ({str(error).splitlines()[0][:200]})") from error
