@@ -1,0 +1,420 @@
+"""Scores from reference models: printed vectors, slow plain references, closed forms, simulated models."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from mia_lightning.errors import MIAError
+from mia_lightning.likelihoods._moments import log_mean_exp, masked_median, moments, reduce_queries
+from mia_lightning.likelihoods._variance import (
+    log_density,
+    log_upper_tail,
+    normal_inverse_gamma,
+    variance_prior,
+)
+from mia_lightning.likelihoods.carlini import Carlini
+from mia_lightning.likelihoods.each import EachReference
+from mia_lightning.likelihoods.lira import LiRA, fit_sides, leave_one_out
+from mia_lightning.likelihoods.rmia import BASE, RMIA, choose_a, dominated, log_ratio
+from mia_lightning.likelihoods.simple import AttackR, DifficultyCalibration, ReferenceStatistics
+from mia_lightning.metrics import auc, tpr_at_fpr
+from mia_lightning.tables import Evidence
+
+IN, OUT, PHI = (3.0, 4.0, 5.0, 4.0), (0.0, 1.0, 2.0, 1.5), 3.2
+
+
+def evidence_of(target, references, keep, drawn=None):
+    target, references = np.asarray(target, np.float32), np.asarray(references, np.float32)
+    if target.ndim == 1:
+        target, references = target[:, None], references[..., None]
+    return Evidence(target, references, np.asarray(keep, bool), np.zeros(len(target), np.int64), 10, drawn)
+
+
+def printed(copies=1):
+    """The printed example, one record (or equal copies of it)."""
+    references = np.repeat(np.array(IN + OUT)[:, None], copies, axis=1)
+    keep = np.repeat(np.array([True] * 4 + [False] * 4)[:, None], copies, axis=1)
+    return evidence_of(np.full(copies, PHI), references, keep)
+
+
+def simulated(k=8, n=4000, queries=1, seed=0, memory=1.5, scheme="balanced"):
+    """Models of records of unequal difficulty and variance; returns evidence and the target's membership."""
+    draw = np.random.default_rng(seed)
+    difficulty, spread = draw.normal(3, 3, n), np.sqrt(0.6 / draw.chisquare(5, n) * 5)
+    gain = memory * np.exp(-0.3 * (difficulty - 3) / 3) * draw.gamma(2, 0.5, n)
+    lots = draw.random((k, n))
+    keep = np.argsort(lots, axis=0) < k // 2 if scheme == "balanced" else lots < 0.5
+    member = draw.random(n) < 0.5
+    everyone = np.concatenate([member[None], keep])
+    centre = difficulty + everyone * gain
+    phi = (
+        centre[..., None]
+        + spread[:, None] * draw.normal(size=(k + 1, n, 1))
+        + 0.3 * draw.normal(size=(k + 1, n, queries))
+    )
+    return evidence_of(phi[0], phi[1:], keep), member.astype(np.int8)
+
+
+class TestPrintedVectors:
+    def test_lira_on_the_printed_example_with_its_own_variance(self):
+        found = LiRA(variance="per_sample", shrink_shift=False).columns(printed())[""]
+        assert found[0] == pytest.approx(2.5172347, abs=1e-5)
+
+    def test_lira_offline(self):
+        found = LiRA(mode="offline", variance="per_sample").columns(printed())[""]
+        assert found[0] == pytest.approx(4.8862613, abs=1e-5)
+
+    def test_carlini_ddof_0(self):
+        # the example's medians are 4 and 1.25, not its means 4 and 1.125
+        scale_in, scale_out = np.std(IN), np.std(OUT)
+        expected = stats.norm.logpdf(PHI, 4, scale_in) - stats.norm.logpdf(PHI, 1.25, scale_out)
+        assert Carlini().columns(printed())[""][0] == pytest.approx(expected, abs=1e-5)
+
+    @pytest.mark.parametrize(("a", "expected"), [(0.3, 0.1511680), (0.6, 0.2009902), (None, 0.1167971)])
+    def test_rmia(self, a, expected):
+        assert log_ratio(printed(), a=a)[0] == pytest.approx(expected, abs=1e-6)
+
+    def test_normal_inverse_gamma(self):
+        logs = []
+        for values, centre in ((IN, 4.0), (OUT, 1.0)):
+            m, scale, freedom = normal_inverse_gamma(
+                np.array(values), centre=centre, strength=0.1, freedom=4.0, variance=1.0
+            )
+            logs.append(float(log_density(np.array(PHI), centre=m, variance=scale, freedom=np.array(freedom))))
+        assert logs[0] - logs[1] == pytest.approx(1.6490296, abs=1e-6)
+
+    def test_empirical_bayes_prior(self):
+        prior = variance_prior(np.array([0.05, 0.3, 1, 2, 9, 0.1, 30, 3]), np.array(3.0))
+        assert prior.freedom == pytest.approx(1.1535605, abs=1e-6)
+        assert prior.variance == pytest.approx(0.5501390, abs=1e-6)
+
+
+class TestPieces:
+    def test_student_density_is_scipys(self):
+        x, freedom = np.linspace(-30, 30, 13), np.full(13, 3.7)
+        expected = stats.t.logpdf(x, 3.7, loc=1, scale=2)
+        np.testing.assert_allclose(
+            log_density(x, centre=np.ones(13), variance=np.full(13, 4.0), freedom=freedom), expected
+        )
+
+    @pytest.mark.parametrize("freedom", [1.5, 12.0, np.inf])
+    def test_upper_tail_is_scipys_where_scipy_has_digits(self, freedom):
+        x = np.array([-5.0, 0.0, 2.0, 8.0, 30.0])
+        expected = stats.norm.logsf(x) if np.isinf(freedom) else stats.t.logsf(x, freedom)
+        found = log_upper_tail(x, centre=np.zeros(5), variance=np.ones(5), freedom=np.full(5, freedom))
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+    def test_upper_tail_goes_on_where_the_tail_itself_is_zero(self):
+        # Pr[T >= u] of nu degrees of freedom falls as u**-nu, so log differences between u and 2u tend to nu log 2
+        u = np.array([1e4, 2e4])
+        found = log_upper_tail(u, centre=np.zeros(2), variance=np.ones(2), freedom=np.full(2, 100.0))
+        assert np.isfinite(found).all()
+        assert found[0] - found[1] == pytest.approx(100 * np.log(2), rel=1e-6)
+
+    def test_upper_tail_does_not_jump_where_the_series_takes_over(self):
+        u = np.geomspace(100, 1e5, 2000)
+        found = log_upper_tail(u, centre=np.zeros(2000), variance=np.ones(2000), freedom=np.full(2000, 100.0))
+        assert found[-1] < np.log(1e-250) - 100 < found[0]  # both sides of the change are there
+        np.testing.assert_allclose(np.diff(found) / np.diff(np.log(u)), -100, rtol=0.02)
+
+    @given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 6))
+    @settings(max_examples=40, deadline=None)
+    def test_masked_median_is_numpys(self, seed, k, n):
+        draw = np.random.default_rng(seed)
+        values, mask = draw.normal(size=(k, n)), draw.random((k, n)) < 0.6
+        expected = [np.median(values[mask[:, i], i]) if mask[:, i].any() else 0.0 for i in range(n)]
+        np.testing.assert_allclose(masked_median(values, mask), expected)
+
+    def test_log_mean_exp_of_extremes(self):
+        values = np.array([[-1000.0, 0.0], [-1001.0, 700.0]])
+        found = log_mean_exp(values, np.array([[True, True], [True, True]]))
+        np.testing.assert_allclose(found, [-1000 + np.log((1 + np.exp(-1)) / 2), 700 - np.log(2)])
+        assert log_mean_exp(values, np.zeros((2, 2), bool)).tolist() == [-np.inf, -np.inf]
+
+    def test_contrast_is_stored_pixels_against_shifted_ones(self):
+        phi = np.zeros(18)
+        phi[[0, 9]], phi[3] = 4.0, 16.0
+        assert reduce_queries(phi, "contrast") == pytest.approx(4.0 - 1.0)
+
+    def test_contrast_needs_shifted_views(self):
+        with pytest.raises(MIAError, match="ask 18 or 50"):
+            reduce_queries(np.zeros((3, 2)), "contrast")
+
+    def test_blocks_do_not_change_moments(self, monkeypatch):
+        evidence, _ = simulated(k=6, n=500, queries=18)
+        whole = moments(evidence, "contrast")
+        monkeypatch.setattr("mia_lightning.likelihoods._moments.BLOCK", 1000)
+        parts = moments(evidence, "contrast")
+        np.testing.assert_array_equal(whole.inside.squares, parts.inside.squares)
+        np.testing.assert_array_equal(whole.outside.mean, parts.outside.mean)
+
+
+def slow_lira(evidence, variance):
+    """One record after the other, by scipy, in double precision."""
+    target, phi = evidence.target.astype(float).mean(1), evidence.references.astype(float).mean(2)
+    pooled = []
+    for inside in (True, False):
+        squares, freedom = 0.0, 0
+        for i in range(len(target)):
+            own = phi[evidence.keep[:, i] == inside, i]
+            squares, freedom = squares + ((own - own.mean()) ** 2).sum(), freedom + len(own) - 1
+        pooled.append(np.sqrt(squares / freedom))
+    scores = []
+    for i in range(len(target)):
+        logs = []
+        for number, inside in enumerate((True, False)):
+            own = phi[evidence.keep[:, i] == inside, i]
+            scale = pooled[number] if variance == "fixed" else own.std(ddof=1)
+            logs.append(stats.norm.logpdf(target[i], own.mean(), scale))
+        scores.append(logs[0] - logs[1])
+    return scores
+
+
+class TestLiRA:
+    @pytest.mark.parametrize("variance", ["fixed", "per_sample"])
+    def test_equals_the_plain_loop(self, variance):
+        evidence, _ = simulated(k=8, n=60, queries=2)
+        found = LiRA(variance=variance, shrink_shift=False).columns(evidence)[""]
+        np.testing.assert_allclose(found, slow_lira(evidence, variance), rtol=1e-9, atol=1e-9)
+
+    def test_empirical_bayes_equals_the_plain_loop(self):
+        evidence, _ = simulated(k=8, n=80)
+        phi, target = evidence.references[..., 0].astype(float), evidence.target[:, 0].astype(float)
+        expected = np.zeros(80)
+        for inside, sign in ((True, 1), (False, -1)):
+            own = [phi[evidence.keep[:, i] == inside, i] for i in range(80)]
+            prior = variance_prior(np.array([v.var(ddof=1) for v in own]), np.array(3.0))
+            for i, v in enumerate(own):
+                freedom = prior.freedom + 3
+                variance = (prior.freedom * prior.variance + 3 * v.var(ddof=1)) / freedom
+                expected[i] += sign * stats.t.logpdf(target[i], freedom, v.mean(), np.sqrt(variance * (1 + 1 / 4)))
+        found = LiRA(shrink_shift=False).columns(evidence)[""]
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+    def test_carlini_equals_the_published_lines(self):
+        evidence, _ = simulated(k=8, n=50, queries=3, scheme="coin")
+        keep, scores = evidence.keep, evidence.references.astype(float)
+        dat_in = [scores[keep[:, i], i] for i in range(50)]
+        dat_out = [scores[~keep[:, i], i] for i in range(50)]
+        in_size, out_size = min(map(len, dat_in)), min(map(len, dat_out))
+        if min(in_size, out_size) == 0:
+            pytest.skip("a record without references on a side")
+        dat_in = np.array([x[:in_size] for x in dat_in])
+        dat_out = np.array([x[:out_size] for x in dat_out])
+        own = evidence.target.astype(float)
+        for fixed in (False, True):
+            std_in = np.std(dat_in) if fixed else np.std(dat_in, 1)
+            std_out = np.std(dat_in) if fixed else np.std(dat_out, 1)
+            pr_in = stats.norm.logpdf(own, np.median(dat_in, 1), std_in + 1e-30)
+            pr_out = stats.norm.logpdf(own, np.median(dat_out, 1), std_out + 1e-30)
+            found = Carlini(fixed_variance=fixed).columns(evidence)[""]
+            np.testing.assert_allclose(found, (pr_in - pr_out).mean(1), rtol=1e-6, atol=1e-6)
+            std_out = np.std(dat_out) if fixed else np.std(dat_out, 1)
+            expected = -stats.norm.logpdf(own, np.median(dat_out, 1), std_out + 1e-30).mean(1)
+            found = Carlini(mode="offline", fixed_variance=fixed).columns(evidence)[""]
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+    @given(st.integers(0, 1000), st.floats(-5, 5), st.floats(0.2, 5))
+    @settings(max_examples=15, deadline=None)
+    def test_neither_order_of_references_nor_location_or_scale_matter(self, seed, shift, scale):
+        evidence, _ = simulated(k=6, n=200, seed=seed)
+        order = np.random.default_rng(seed).permutation(6)
+        other = evidence_of(
+            evidence.target[:, 0] * scale + shift,
+            evidence.references[order, :, 0] * scale + shift,
+            evidence.keep[order],
+        )
+        first, second = (LiRA().columns(e)[""] for e in (evidence, other))
+        np.testing.assert_allclose(first, second, rtol=1e-3, atol=2e-3)  # inputs are rounded to float32
+
+    def test_p_values_of_non_members_are_uniform(self):
+        evidence, member = simulated(k=16, n=20_000)
+        p = LiRA(mode="offline").columns(evidence)["p_value"][member == 0]
+        for level in (0.01, 0.05, 0.5):
+            assert (p <= level).mean() == pytest.approx(level, abs=4 * np.sqrt(level / len(p)) + 0.15 * level)
+
+    def test_one_sided_offline_beats_two_sided(self):
+        evidence, member = simulated(k=16, n=8000)
+        one = LiRA(mode="offline").columns(evidence)[""]
+        two = Carlini(mode="offline", fixed_variance=True).columns(evidence)[""]
+        assert auc(one, member) > auc(two, member) + 0.03
+
+    def test_empirical_bayes_beats_the_published_form_at_few_references(self):
+        evidence, member = simulated(k=8, n=20_000)
+        ours, theirs = (score.columns(evidence)[""] for score in (LiRA(), Carlini()))
+        assert tpr_at_fpr(ours, member, 0.01) > 1.2 * tpr_at_fpr(theirs, member, 0.01)
+
+    def test_standard_error_is_that_of_other_draws_of_the_references(self):
+        errors, scores = [], []
+        for seed in range(60):
+            draw = np.random.default_rng(seed)
+            keep = np.repeat((np.arange(32) < 16)[:, None], 200, axis=1)
+            phi = np.where(keep, 2.0, 0.0) + draw.normal(size=(32, 200))
+            found = LiRA(variance="fixed", shrink_shift=False).columns(evidence_of(np.full(200, 1.5), phi, keep))
+            errors.append(found["standard_error"])
+            scores.append(found[""])
+        assert np.std(scores, axis=0).mean() == pytest.approx(np.mean(errors), rel=0.1)
+
+    def test_a_record_without_references_on_one_side_borrows_the_mean_shift(self):
+        evidence, member = simulated(k=4, n=3000, scheme="coin")
+        alone = evidence.keep.all(axis=0) | ~evidence.keep.any(axis=0)
+        assert alone.sum() > 100
+        score = LiRA().columns(evidence)[""]
+        assert np.isfinite(score).all()
+        assert auc(score[alone], member[alone]) > 0.55
+
+    def test_shrinking_the_shift_helps_few_references(self):
+        evidence, member = simulated(k=4, n=20_000)
+        shrunk, raw = (LiRA(shrink_shift=s).columns(evidence)[""] for s in (True, False))
+        assert auc(shrunk, member) > auc(raw, member)
+
+    def test_two_references_have_no_variance(self):
+        evidence, _ = simulated(k=2, n=100)
+        with pytest.raises(MIAError, match=r"at least 3 references .* DifficultyCalibration"):
+            LiRA().columns(evidence)
+
+    def test_a_variance_per_record_needs_two_a_side(self):
+        evidence, _ = simulated(k=6, n=400, scheme="coin")
+        with pytest.raises(MIAError, match="use variance empirical_bayes"):
+            LiRA(variance="per_sample").columns(evidence)
+
+    def test_undrawn_references_are_never_read(self):
+        evidence, _ = simulated(k=8, n=300, scheme="coin")
+        drawn = np.random.default_rng(1).random((8, 300)) < 0.7
+        spoiled = np.where(drawn[..., None], evidence.references, 1e6)
+        for score in (LiRA(), DifficultyCalibration(), BASE(mode="online"), ReferenceStatistics(), EachReference()):
+            clean, other = (
+                Evidence(evidence.target, phi, keep, evidence.labels, 10, drawn)
+                for phi, keep in ((evidence.references, evidence.keep), (spoiled, evidence.keep ^ ~drawn))
+            )
+            if isinstance(score, EachReference):
+                columns = [score.columns(e) for e in (clean, other)]
+                for name in columns[0]:
+                    if name:
+                        np.testing.assert_array_equal(columns[0][name], columns[1][name])
+                continue
+            np.testing.assert_array_equal(score.columns(clean)[""], score.columns(other)[""])
+
+
+class TestRMIA:
+    @given(st.integers(0, 10_000), st.sampled_from([1.0, 1.1, 1.5, 2.0]))
+    @settings(max_examples=40, deadline=None)
+    def test_dominated_is_bit_equal_to_comparing_every_pair(self, seed, gamma):
+        draw = np.random.default_rng(seed)
+        ratio = np.round(draw.gamma(2, 1, 60), 1) + 0.1  # many ties
+        population = np.round(draw.gamma(2, 1, 40), 1) + 0.1
+        expected = (ratio[:, None] / population > gamma).sum(axis=1) / 40
+        np.testing.assert_array_equal(dominated(ratio, population, gamma=gamma), expected)
+        own = (ratio[:, None] / ratio > gamma).sum(axis=1) / 59
+        np.testing.assert_array_equal(dominated(ratio, gamma=gamma), own)
+
+    def test_equals_the_plain_loop(self):
+        evidence, _ = simulated(k=6, n=50, queries=3)
+        p, own = (1 / (1 + np.exp(-x.astype(float))) for x in (evidence.references, evidence.target))
+        online = np.log(own / p.mean(axis=0)).mean(axis=1)
+        np.testing.assert_allclose(log_ratio(evidence, a=None), online, rtol=1e-9)
+        for i in range(50):
+            outside = p[~evidence.keep[:, i], i].mean(axis=0)
+            expected = np.log(own[i] / (0.5 * ((1 + 0.3) * outside + (1 - 0.3)))).mean()
+            assert log_ratio(evidence, a=0.3)[i] == pytest.approx(expected, rel=1e-9)
+
+    def test_a_is_chosen_without_the_target(self):
+        evidence, _ = simulated(k=6, n=1000)
+        other = Evidence(-evidence.target, evidence.references, evidence.keep, evidence.labels, 10)
+        assert choose_a(evidence) == choose_a(other)
+
+    def test_a_cannot_be_chosen_from_one_reference(self):
+        evidence = evidence_of(np.zeros(4), np.zeros((1, 4)), np.zeros((1, 4)))
+        with pytest.raises(MIAError, match="train at least 3"):
+            RMIA(mode="offline").columns(evidence)
+
+    def test_records_without_references_out_are_named(self):
+        evidence = evidence_of(np.zeros(4), np.zeros((2, 4)), [[1, 1, 0, 0], [1, 0, 1, 0]])
+        with pytest.raises(MIAError, match="1 of 4 records have no reference OUT"):
+            RMIA(mode="offline", a=0.3).columns(evidence)
+
+    def test_base_online_is_rmia_online_for_balanced_references(self):
+        evidence, _ = simulated(k=6, n=100)
+        np.testing.assert_allclose(BASE(mode="online").columns(evidence)[""], log_ratio(evidence, a=None), rtol=1e-9)
+
+    def test_base_offline(self):
+        losses_out, own = np.log1p(np.exp(-np.array(OUT))), np.log1p(np.exp(-PHI))
+        expected = -own - 0.33 * np.log(np.exp(-losses_out).mean())
+        assert BASE().columns(printed())[""][0] == pytest.approx(expected, abs=1e-6)
+
+
+class TestOthers:
+    def test_attack_r_equals_interpolation(self):
+        evidence, _ = simulated(k=9, n=60, scheme="coin")
+        evidence.keep[0] = False
+        found = AttackR().columns(evidence)
+        losses, own = (np.logaddexp(0, -x[..., 0].astype(float)) for x in (evidence.references, evidence.target))
+        for i in range(60):
+            outside = np.sort(losses[~evidence.keep[:, i], i])
+            heights = np.arange(len(outside) + 2) / (len(outside) + 1)
+            expected = np.interp(own[i], [0, *outside, 1000], heights)
+            assert found["p_value"][i] == pytest.approx(expected, abs=1e-9)
+            assert found[""][i] == pytest.approx(-expected, abs=1e-9)
+
+    def test_difficulty_calibration_with_one_reference(self):
+        evidence, member = simulated(k=2, n=6000)
+        one = Evidence(evidence.target, evidence.references[:1], evidence.keep[:1], evidence.labels, 10)
+        score = DifficultyCalibration().columns(one)[""]
+        outside = ~one.keep[0]
+        np.testing.assert_allclose(score[outside], (one.target - one.references[0])[outside, 0], rtol=1e-6)
+        assert auc(score, member) > auc(one.target[:, 0].astype(float), member)
+
+    def test_statistics_hold_no_count_of_references(self):
+        """References balanced among themselves, one of them the target: their counts alone would tell everything."""
+        draw = np.random.default_rng(0)
+        pool = np.argsort(draw.random((16, 4000)), axis=0) < 8
+        phi = draw.normal(size=(16, 4000))  # no memorisation at all
+        evidence = evidence_of(phi[0], phi[1:], pool[1:])
+        for name, column in ReferenceStatistics().columns(evidence).items():
+            values = np.round(column, 12)
+            assert len(np.unique(values)) > 1000 or np.ptp(values) == 0, name
+
+    @pytest.mark.parametrize(
+        "score",
+        [
+            LiRA(),
+            LiRA(mode="offline"),
+            RMIA(),
+            RMIA(mode="offline"),
+            BASE(),
+            AttackR(),
+            DifficultyCalibration(),
+            Carlini(),
+        ],
+        ids=lambda score: f"{type(score).__name__}-{getattr(score, 'mode', '')}",
+    )
+    def test_null_and_signal(self, score):
+        evidence, member = simulated(k=8, n=6000)
+        found = score.columns(evidence)[""]
+        if not isinstance(score, BASE):  # without references' scale BASE offline is nearly the plain loss
+            assert auc(found, member) > 0.6
+        permuted = np.random.default_rng(1).permutation(member)
+        assert auc(found, permuted) == pytest.approx(0.5, abs=4 * np.sqrt(1 / 12 / 1500))
+        assert tpr_at_fpr(found, permuted, 0.05) == pytest.approx(0.05, abs=0.02)
+
+    def test_leave_one_out_equals_every_reference_scored_by_the_others(self):
+        evidence, _ = simulated(k=10, n=120)
+        values = evidence.references[..., 0].astype(float)
+        for variance in ("fixed", "per_sample"):
+            found = leave_one_out(values, evidence.keep, variance=variance)
+            for k in range(10):
+                others = np.delete(np.arange(10), k)
+                single = Evidence(
+                    evidence.references[k], evidence.references[others], evidence.keep[others], evidence.labels, 10
+                )
+                expected = LiRA(variance=variance, shrink_shift=False).columns(single)[""]
+                np.testing.assert_allclose(found[k], expected, rtol=1e-5, atol=1e-5)
+
+    def test_empty_sides_in_fit_sides_are_finite(self):
+        evidence, _ = simulated(k=4, n=500, scheme="coin")
+        fit = fit_sides(moments(evidence, "mean"), "empirical_bayes", shrink_shift=True)
+        for part in (fit.inside, fit.outside):
+            assert np.isfinite(part.centre).all()
+            assert (part.variance > 0).all()
