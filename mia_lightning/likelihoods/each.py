@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mia_lightning.likelihoods._moments import Statistic, reduce_queries
 from mia_lightning.likelihoods.base import Columns, ReferenceScore
 from mia_lightning.tables import Evidence
 
@@ -17,13 +18,16 @@ class EachReference(ReferenceScore):
     is 0 and a flag says which it is.
     """
 
+    statistic: Statistic = "mean"
+    """What is compared of the views of a record."""
+
     def columns(self, evidence: Evidence) -> Columns:
         """Return the mean difference as score, and columns per reference."""
-        own = evidence.target.mean(axis=1, dtype=np.float64)
+        own = reduce_queries(evidence.target, self.statistic)
         inside, outside = evidence.sides(slice(None))
         found: Columns = {"": np.zeros(len(own))}
         for k, phi in enumerate(evidence.references):
-            gap = own - phi.mean(axis=1, dtype=np.float64)
+            gap = own - reduce_queries(phi, self.statistic)
             found[""] += gap / len(evidence.references)
             found[f"{k}_in"], found[f"{k}_out"] = gap * inside[k], gap * outside[k]
             found[f"{k}_is_in"] = inside[k].astype(np.float64)

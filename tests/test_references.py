@@ -1,0 +1,477 @@
+"""Reference models: who trains on what, trainings that are killed and go on, a store that cannot lie."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mia_lightning import audit, load_config
+from mia_lightning.errors import MIAError
+from mia_lightning.queries import views
+from mia_lightning.references.asking import ask
+from mia_lightning.references.assignment import assign
+from mia_lightning.references.config import Recipe
+from mia_lightning.references.evidence import fidelity_notes, load_evidence, save_evidence, view_columns
+from mia_lightning.references.material import Material, Normalise
+from mia_lightning.references.store import ReferenceStore, Row
+from mia_lightning.references.training import (
+    DivergedError,
+    _batches,
+    _shifted,
+    train_reference,
+    with_small_convolutions,
+)
+from mia_lightning.tables import Evidence
+from mia_lightning.targets.architectures import untrained
+
+DEMO = "configs/demo.yaml"
+
+
+def overrides(tmp_path, count, **references):
+    """The demo with references of its own small network, and attacks that take no time."""
+    return {
+        "output": str(tmp_path / "run"),
+        "extraction": {"queries": 2},
+        "signals": {"names": ["phi", "loss"]},
+        "attacks": {
+            "mlp": None,
+            "lightgbm": None,
+            "fusion": None,
+            "gaussian": None,
+            "class_p_value": None,
+            "calibrated": {"class_path": "Threshold", "init_args": {"column": "calibration"}},
+        },
+        "references": {
+            "count": count,
+            "architecture": "mia_lightning.demo:digits_network",
+            "recipe": {"epochs": 3, "batch_size": 64, "learning_rate": 0.05, "flip": False},
+            "scores": {"calibration": {"class_path": "DifficultyCalibration"}},
+            **references,
+        },
+    }
+
+
+def material(n=200, side=8, queries=2, seed=0):
+    draw = np.random.default_rng(seed)
+    images = draw.integers(0, 256, (n, 3, side, side), dtype=np.uint8)
+    return Material(images, draw.integers(0, 4, n), (0.5, 0.4, 0.3), (0.2, 0.3, 0.25), 4, queries)
+
+
+def small_network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=4, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    )
+
+
+class TestAssignment:
+    @given(st.integers(1, 12), st.integers(2, 40), st.integers(0, 1000), st.sampled_from(["balanced", "coin"]))
+    @settings(max_examples=40, deadline=None)
+    def test_more_references_keep_the_first_ones(self, count, n, seed, scheme):
+        member = np.full(n, -1, np.int8)
+        few = assign(scheme, count, member, private=0, seed=seed)
+        more = assign(scheme, count + 3, member, private=0, seed=seed)
+        np.testing.assert_array_equal(more.keep[:count], few.keep)
+        assert few.drawn.all()
+
+    @given(st.integers(1, 6), st.integers(2, 61), st.integers(0, 1000))
+    @settings(max_examples=40, deadline=None)
+    def test_balanced_is_balanced_for_records_and_models(self, pairs, n, seed):
+        keep = assign("balanced", 2 * pairs, np.full(n, -1, np.int8), private=0, seed=seed).keep
+        assert (keep.sum(axis=0) == pairs).all()
+        assert (np.abs(2 * keep.sum(axis=1) - n) <= 1).all()
+
+    def test_halves_are_independent_of_membership_and_of_each_other(self):
+        member = np.arange(20_000) % 2
+        keep = assign("balanced", 8, member.astype(np.int8), private=0, seed=3).keep.astype(float)
+        correlation = np.corrcoef(np.vstack([member, keep[::2]]))
+        assert np.abs(correlation - np.eye(5)).max() < 4 / np.sqrt(20_000)
+
+    def test_anchored(self):
+        member = np.array([1] * 4000 + [0] * 4000 + [-1] * 1000 + [1] * 3000, np.int8)  # the last are private
+        drawn = assign("anchored", 16, member, private=3000, seed=0)
+        fixed = ~drawn.drawn
+        assert not fixed[:, 8000:].any()
+        assert drawn.keep[:, :4000][fixed[:, :4000]].all()
+        assert not drawn.keep[:, 4000:8000][fixed[:, 4000:8000]].any()
+        assert drawn.drawn[:, :8000].mean() == pytest.approx(0.25, abs=0.01)
+        for records in (slice(0, 4000), slice(4000, 8000)):  # a coin of a released record knows nothing of membership
+            released = drawn.keep[:, records][drawn.drawn[:, records]]
+            assert released.mean() == pytest.approx(0.5, abs=0.02)
+
+    def test_private_membership_is_never_read(self):
+        member = np.array([1, 0] * 500, np.int8)
+        first = assign("anchored", 16, member, private=400, seed=0)
+        member[600:] = 1 - member[600:]
+        second = assign("anchored", 16, member, private=400, seed=0)
+        np.testing.assert_array_equal(first.keep, second.keep)
+
+    def test_too_few_for_anchored(self):
+        with pytest.raises(MIAError, match=r"raise --references.count to 16"):
+            assign("anchored", 4, np.zeros(10, np.int8), private=0, seed=0)
+
+
+class TestTraining:
+    def test_small_convolutions_have_the_same_answers_and_gradients(self):
+        first, second = small_network(), with_small_convolutions(small_network(), (3, 8, 8))
+        assert type(second[3]) is not nn.Conv2d
+        assert list(first.state_dict()) == list(second.state_dict())
+        images = torch.randn(5, 3, 8, 8)
+        for network in (first, second):
+            network.train()(images).square().sum().backward()
+        for a, b in zip(first.parameters(), second.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5)
+
+    def test_shifts_equal_padding_and_cropping_each_image(self):
+        images, shift = torch.randn(20, 3, 8, 8), torch.randint(-2, 3, (2, 20))
+        found = _shifted(images, shift, 2)
+        padded = nn.functional.pad(images, (2, 2, 2, 2), mode="reflect")
+        for i, (down, right) in enumerate(shift.T.tolist()):
+            torch.testing.assert_close(found[i], padded[i, :, 2 + down : 10 + down, 2 + right : 10 + right])
+
+    def test_an_epoch_shows_each_record_once_and_normalised(self):
+        data = material(n=70)
+        images = torch.from_numpy(data.images)
+        rows = torch.arange(0, 70, 2)
+        recipe = Recipe(batch_size=7, flip=False)
+        seen = [(i, b) for i, b in _batches(images, rows, data, recipe, seed=1, epoch=0)]
+        index = torch.cat([i for i, _ in seen])
+        assert sorted(index.tolist()) == rows.tolist()
+        expected = (data.images[index] / 255 - np.reshape(data.mean, (3, 1, 1))) / np.reshape(data.std, (3, 1, 1))
+        np.testing.assert_allclose(torch.cat([b for _, b in seen]).numpy(), expected, atol=1e-5)
+        again = torch.cat([i for i, _ in _batches(images, rows, data, recipe, seed=1, epoch=1)])
+        assert not torch.equal(index, again)
+
+    def test_going_on_after_a_kill_gives_the_same_weights(self, tmp_path):
+        data, keep, recipe = material(), np.arange(200) < 100, Recipe(epochs=4, batch_size=20, shift=1)
+
+        def train(name, stop=None):
+            def on_epoch(epoch, loss):
+                if epoch == stop:
+                    raise KeyboardInterrupt
+
+            return train_reference(
+                small_network(), data, keep, recipe, seed=5, checkpoint=tmp_path / name, device="cpu", on_epoch=on_epoch
+            ).state_dict()
+
+        whole = train("whole")
+        with pytest.raises(KeyboardInterrupt):
+            train("cut", stop=2)
+        assert (tmp_path / "cut").exists()
+        for name, tensor in train("cut").items():
+            assert torch.equal(tensor, whole[name]), name
+
+    def test_a_damaged_checkpoint_is_as_good_as_none(self, tmp_path, caplog):
+        data, keep, recipe = material(), np.arange(200) < 100, Recipe(epochs=2, batch_size=20)
+        options = {"seed": 5, "checkpoint": tmp_path / "c", "device": "cpu"}
+        whole = train_reference(small_network(), data, keep, recipe, **options).state_dict()
+        payload = bytearray((tmp_path / "c").read_bytes())
+        payload[len(payload) // 2] ^= 1
+        (tmp_path / "c").write_bytes(payload)
+        again = train_reference(small_network(), data, keep, recipe, **options).state_dict()
+        assert "damaged" in caplog.text
+        assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+    def test_divergence_is_an_error_of_its_own(self, tmp_path):
+        recipe = Recipe(epochs=3, batch_size=20, learning_rate=1e30, schedule="constant")
+        with pytest.raises(DivergedError, match="loss became"):
+            train_reference(
+                small_network(), material(), np.ones(200, bool), recipe, seed=0, checkpoint=tmp_path / "c", device="cpu"
+            )
+
+    def test_fewer_records_than_a_batch(self, tmp_path):
+        with pytest.raises(MIAError, match=r"lower --references.recipe.batch_size"):
+            train_reference(
+                small_network(),
+                material(20),
+                np.ones(20, bool),
+                Recipe(),
+                seed=0,
+                checkpoint=tmp_path / "c",
+                device="cpu",
+            )
+
+    def test_phi_is_that_of_a_plain_forward_pass(self):
+        data, network = material(n=300, queries=18), small_network().eval()
+        found = ask(network, data, device="cpu")
+        inputs = Normalise(data, torch.from_numpy(data.images))(torch.from_numpy(data.images))
+        with torch.no_grad():
+            for query, view in enumerate(views(inputs, 18)):
+                p = torch.softmax(network(view).double(), dim=1)[torch.arange(300), torch.from_numpy(data.labels)]
+                np.testing.assert_allclose(found.phi[:, query], torch.log(p / (1 - p)).numpy(), atol=1e-4)
+
+    def test_untrained_networks_differ_by_seed_only(self):
+        like = untrained("resnet18", 10, {}, seed=9).state_dict()
+        stem = dict(like) | {"conv1.weight": torch.zeros(64, 3, 3, 3)}
+        first, again, other = (untrained("resnet18 (CIFAR stem)", 10, stem, seed=s).state_dict() for s in (1, 1, 2))
+        assert first["conv1.weight"].shape == (64, 3, 3, 3)
+        assert torch.equal(first["conv1.weight"], again["conv1.weight"])
+        assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
+
+    def test_a_function_that_returns_the_target_is_no_starting_point(self):
+        like = untrained("mia_lightning.demo:digits_network", 10, {}, seed=0).state_dict()
+        with pytest.raises(MIAError, match="as it was trained"):  # a function that gives those very weights again
+            untrained("mia_lightning.demo:digits_network", 10, like, seed=0)
+        untrained("mia_lightning.demo:digits_network", 10, like, seed=1)
+
+    def test_an_exported_program_is_no_starting_point(self):
+        with pytest.raises(MIAError, match=r"--references.architecture"):
+            untrained("torch.export", 10, {}, seed=0)
+
+
+class TestStore:
+    def place(self, tmp_path, **changed):
+        return ReferenceStore(tmp_path, training={"a": 1} | changed, asking={"q": 2}, records=50, queries=2)
+
+    def test_a_finished_reference_is_found_and_a_flipped_bit_is_noticed(self, tmp_path):
+        place, phi = self.place(tmp_path), np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+        place.open(np.zeros((3, 50), bool), weights_bytes=10)
+        place.finish(Row(1, "trained", 0.9, 0.5), phi)
+        assert place.row(1).accuracy_in == 0.9
+        assert place.row(0) is None
+        np.testing.assert_array_equal(place.matrix(3)[1], phi)
+        with place.phi.open("r+b") as file:
+            file.seek(50 * 2 * 4 + 7)
+            file.write(b"\xff")
+        assert place.row(1) is None
+        assert place.has_description(1)
+
+    def test_more_references_keep_what_is_there(self, tmp_path):
+        place, phi = self.place(tmp_path), np.ones((50, 2), np.float32)
+        place.open(np.zeros((1, 50), bool), weights_bytes=10)
+        place.finish(Row(0, "trained"), phi)
+        place.open(np.zeros((9, 50), bool), weights_bytes=10)
+        np.testing.assert_array_equal(place.matrix(9)[0], phi)
+        assert place.row(0) is not None
+
+    def test_damaged_weights_are_not_loaded(self, tmp_path):
+        place = self.place(tmp_path)
+        place.open(np.zeros((1, 50), bool), weights_bytes=10)
+        state = small_network().state_dict()
+        place.save_weights(0, state)
+        assert all(torch.equal(tensor, state[name]) for name, tensor in place.load_weights(0).items())
+        path = place.folder / "0000.safetensors"
+        payload = bytearray(path.read_bytes())
+        payload[-5] ^= 1
+        path.write_bytes(payload)
+        assert place.load_weights(0) is None
+
+    def test_other_data_is_another_folder(self, tmp_path):
+        assert self.place(tmp_path).folder != self.place(tmp_path, a=2).folder
+
+    def test_too_little_room_is_said_before_the_work(self, tmp_path):
+        with pytest.raises(MIAError, match="GiB left"):
+            self.place(tmp_path).open(np.zeros((4, 50), bool), weights_bytes=2**60)
+
+    def test_a_full_disk_leaves_nothing_finished(self, tmp_path, monkeypatch):
+        place = self.place(tmp_path)
+        place.open(np.zeros((1, 50), bool), weights_bytes=10)
+
+        def full(_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(MIAError, match="No space left"):
+            place.finish(Row(0, "trained"), np.ones((50, 2), np.float32))
+        monkeypatch.undo()
+        assert place.row(0) is None
+
+
+class TestEvidence:
+    def test_views_of_a_smaller_set(self):
+        image = torch.randn(1, 3, 16, 16)
+        larger, smaller = list(views(image, 50)), list(views(image, 18))
+        for place, view in zip(view_columns(50, 18), smaller, strict=True):
+            torch.testing.assert_close(larger[place], view)
+
+    def test_more_views_than_the_target_was_asked(self):
+        with pytest.raises(MIAError, match=r"--extraction.queries to 18"):
+            view_columns(2, 18)
+
+    def test_unlike_references_are_named_with_the_fix(self):
+        rows = (Row(0, "trained", 0.80, 0.70), Row(1, "diverged", reason="its loss became nan in epoch 1"))
+        options = {"accuracy_on_members": 0.99, "accuracy_on_non_members": 0.71, "tolerance": 0.05}
+        notes = fidelity_notes(rows, **options)
+        assert "reference 1 is left out" in notes[0]
+        assert "19.0% less accurate" in notes[1]
+        assert "more epochs" in notes[1]
+        assert len(notes) == 2
+
+    def test_npz_comes_back(self, tmp_path):
+        draw = np.random.default_rng(0)
+        evidence = Evidence(
+            draw.normal(size=(9, 2)).astype(np.float32),
+            draw.normal(size=(4, 9, 2)).astype(np.float32),
+            draw.random((4, 9)) < 0.5,
+            np.arange(9),
+            9,
+        )
+        save_evidence(tmp_path / "phi.npz", evidence)
+        found = load_evidence(str(tmp_path / "phi.npz"), labels=np.arange(9), num_classes=9)
+        for name in ("target", "references", "keep"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(evidence, name))
+        with pytest.raises(MIAError, match="another data set"):
+            load_evidence(str(tmp_path / "phi.npz"), labels=np.arange(9)[::-1], num_classes=9)
+        with pytest.raises(MIAError, match="for the 8 records"):
+            load_evidence(str(tmp_path / "phi.npz"), labels=np.arange(8), num_classes=9)
+
+    @pytest.mark.parametrize(
+        ("arrays", "sentence"),
+        [
+            ({"phi": np.zeros((2, 3))}, "no array 'keep'"),
+            ({"phi": np.full((2, 3), np.nan), "keep": np.ones((2, 3)), "target": np.ones(3)}, "finite"),
+            ({"phi": np.zeros((2, 3)), "keep": np.full((2, 3), 2), "target": np.ones(3)}, "only 0 and 1"),
+            ({"phi": np.array([[object()]]), "keep": 0, "target": 0}, "plain numbers"),
+        ],
+    )
+    def test_bad_npz(self, tmp_path, arrays, sentence):
+        np.savez(tmp_path / "phi.npz", **arrays)
+        with pytest.raises(MIAError, match=sentence):
+            load_evidence(str(tmp_path / "phi.npz"), labels=np.zeros(3, int), num_classes=2)
+
+
+def matrix_of(tmp_path):
+    (path,) = (tmp_path / ".store").glob("references/*/phi-*/phi.float32")
+    return np.fromfile(path, np.float32)
+
+
+def started_trainings(caplog):
+    return [record.message for record in caplog.records if record.message.startswith("references: ")]
+
+
+class TestRuns:
+    def test_a_run_with_references_and_a_top_up(self, tmp_path, caplog):
+        caplog.set_level("INFO")
+        result = audit(load_config(DEMO, **overrides(tmp_path, 2)))
+        assert [row.status for row in result.references] == ["trained"] * 2
+        assert result.attacks["calibrated"].public.auc > 0.5
+        first = matrix_of(tmp_path)
+        caplog.clear()
+        result = audit(load_config(DEMO, **overrides(tmp_path, 3)))
+        assert any("2 of 3 are in the store" in line for line in started_trainings(caplog))
+        np.testing.assert_array_equal(matrix_of(tmp_path)[: len(first)], first)
+
+    def test_a_recipe_that_diverges_is_left_out_or_refused(self, tmp_path):
+        recipe = {"epochs": 1, "batch_size": 64, "learning_rate": 1e30, "schedule": "constant"}
+        with pytest.raises(MIAError, match=r"all 1 references diverged .* lower --references.recipe.learning_rate"):
+            audit(load_config(DEMO, **overrides(tmp_path, 1, recipe=recipe)))
+
+    @pytest.mark.parametrize(
+        ("changes", "sentence"),
+        [
+            ({"count": 0}, "there are no references"),
+            ({"queries": 18}, "raise --extraction.queries to 18"),
+            ({"scheme": "anchored"}, "raise --references.count"),
+            ({"architecture": None}, "as it was trained"),
+            ({"scores": {"phi": {"class_path": "LiRA"}}}, "bears the name of a signal"),
+            ({"scores": {"calibration": {"class_path": "LiRA"}}, "count": 2}, "at least 3 references"),
+            ({"recipe": {"epochs": 0}}, "at least 1"),
+            ({"imported": "nowhere.npz"}, "cannot read nowhere.npz"),
+        ],
+    )
+    def test_mistakes(self, tmp_path, changes, sentence):
+        with pytest.raises(MIAError, match=sentence):
+            audit(load_config(DEMO, **overrides(tmp_path, **{"count": 1} | changes)))
+
+    def test_imported_phi_gives_the_same_scores(self, tmp_path):
+        config = overrides(tmp_path, 2)
+        first = audit(load_config(DEMO, **config))
+        keep = np.load(next((tmp_path / ".store").glob("references/*/keep.npy")))
+        phi = matrix_of(tmp_path).reshape(2, keep.shape[1], 2)
+        from mia_lightning.pipeline import _extract, prepare
+        from mia_lightning.references.evidence import target_phi
+
+        loaded = load_config(DEMO, **config)
+        prepared = prepare(loaded)
+        outputs = _extract(loaded, prepared.public, prepared.private, prepared.target)
+        target = np.concatenate([target_phi(half, 2) for half in outputs])
+        np.savez(tmp_path / "phi.npz", phi=phi, keep=keep, target=target)
+        second = audit(load_config(DEMO, **overrides(tmp_path, 0, imported=str(tmp_path / "phi.npz"))))
+        np.testing.assert_array_equal(
+            first.attacks["calibrated"].public_scores, second.attacks["calibrated"].public_scores
+        )
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np
+from mia_lightning.references.config import Recipe, ReferencesConfig
+from mia_lightning.references.material import Material
+from mia_lightning.references.store import ReferenceStore
+from mia_lightning.references.train import _untrained
+from mia_lightning.references.work import Job, work
+from functools import partial
+
+folder, epochs, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+draw = np.random.default_rng(0)
+images, labels = draw.integers(0, 256, (300, 1, 8, 8), dtype=np.uint8), draw.integers(0, 10, 300)
+material = Material(images, labels, (0.5,), (0.5,), 10, 2)
+keep = draw.random((2, 300)) < 0.5
+store = ReferenceStore(folder / ".store", training={}, asking={}, records=300, queries=2)
+store.open(keep, weights_bytes=1000)
+network = partial(_untrained, "mia_lightning.demo:digits_network", 10, {})
+recipe = Recipe(epochs=epochs, batch_size=8, learning_rate=0.02)
+jobs = [Job(k, keep[k], k, recipe, network, store, "cpu") for k in range(2) if store.row(k) is None]
+work(jobs, material, ReferencesConfig(workers=workers))
+"""
+
+
+def run_script(folder, epochs, workers=0):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(folder), str(epochs), str(workers)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(pattern, folder, process):
+    for _ in range(1200):
+        if found := list(folder.glob(pattern)):
+            return found
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    raise AssertionError(f"no {pattern} after a minute")
+
+
+class TestKills:
+    def test_a_killed_training_goes_on_with_equal_phi(self, tmp_path):
+        whole, cut = tmp_path / "whole", tmp_path / "cut"
+        process = run_script(whole, 20)
+        assert process.wait() == 0, process.stderr.read()
+        process = run_script(cut, 20)
+        wait_for(".store/references/*/0001.checkpoint", cut, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        (weights,) = (cut / ".store").glob("references/*/0000.safetensors")
+        trained_at = weights.stat().st_mtime_ns
+        process = run_script(cut, 20)
+        assert process.wait() == 0, process.stderr.read()
+        assert weights.stat().st_mtime_ns == trained_at  # nothing is trained twice
+        np.testing.assert_array_equal(matrix_of(cut), matrix_of(whole))
+
+    @pytest.mark.slow
+    def test_ray_gives_the_same_phi_though_a_worker_is_killed(self, tmp_path):
+        here, ray = tmp_path / "here", tmp_path / "ray"
+        process = run_script(here, 40)
+        assert process.wait() == 0, process.stderr.read()
+        process = run_script(ray, 40, workers=1)
+        wait_for(".store/references/*/0000.checkpoint", ray, process)
+        found = subprocess.run(["pgrep", "-f", "ray::_in_worker"], capture_output=True, text=True, check=False)
+        assert found.stdout.split(), "no worker of this name is running"
+        os.kill(int(found.stdout.split()[0]), signal.SIGKILL)
+        assert process.wait() == 0, process.stderr.read()
+        np.testing.assert_array_equal(matrix_of(ray), matrix_of(here))
