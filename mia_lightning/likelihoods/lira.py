@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
 from mia_lightning.likelihoods._moments import Array, Moments, Side, Statistic, moments
@@ -188,19 +189,39 @@ def leave_one_out(
     n_in = keep.sum(axis=0)
     if min(int(n_in.min()), int((len(keep) - n_in).min())) < need:
         raise MIAError(f"leaving one out needs {need} references on each side of every record")
-    score = np.zeros(values.shape)
-    for inside, sign in ((True, 1.0), (False, -1.0)):
-        mask = keep if inside else ~keep
-        n = mask.sum(axis=0)
-        mean = np.where(mask, values, 0.0).sum(axis=0) / n
-        gap = values - mean
-        squares = np.where(mask, gap**2, 0.0).sum(axis=0)
-        count = n - mask
-        centre_gap = np.where(mask, gap * (n / (n - 1)), gap)  # distance from the mean of the others
-        left = squares - np.where(mask, gap**2 * (n / (n - 1)), 0.0)
-        if variance == "fixed":
-            spread = left.sum(axis=1, keepdims=True) / (count - 1).sum(axis=1, keepdims=True)
-        else:
-            spread = np.maximum(left, 1e-12 * squares) / (count - 1)
-        score += sign * -0.5 * (centre_gap**2 / spread + np.log(spread))
+    width = max(1, 2**17 // len(keep))  # so that the many passes over a block stay near the processor
+    parts = [slice(start, start + width) for start in range(0, keep.shape[1], width)]
+    pooled = {True: np.nan, False: np.nan} if variance == "per_sample" else _pooled(values, keep, parts)
+    score = np.empty(values.shape)
+    for part in parts:
+        block = values[:, part]
+        score[:, part] = 0.0
+        for inside, sign in ((True, -0.5), (False, 0.5)):
+            gap, left, count = _without_each(block, keep[:, part] == inside)
+            spread = left / (count - 1) if variance == "per_sample" else pooled[inside]
+            score[:, part] += sign * (gap * gap / spread + np.log(spread))
     return score
+
+
+def _without_each(
+    values: Array, mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Return, without each reference in turn, its distance from the side's mean, the sum of squares and the count."""
+    n = mask.sum(axis=0)
+    gap = values - (values * mask).sum(axis=0) / n
+    own = gap * gap * mask
+    squares = own.sum(axis=0)
+    left = np.maximum(squares - own * (n / (n - 1)), 1e-12 * squares)
+    return np.where(mask, gap * (n / (n - 1)), gap), left, n - mask
+
+
+def _pooled(
+    values: Array, keep: np.ndarray[tuple[int, int], np.dtype[np.bool_]], parts: list[slice]
+) -> dict[bool, Array | float]:
+    """Return the variance within records of either side, pooled over all records, without each reference, (K, 1)."""
+    found: dict[bool, Array | float] = {}
+    for inside in (True, False):
+        blocks = [_without_each(values[:, part], keep[:, part] == inside)[1:] for part in parts]
+        squares = sum(left.sum(axis=1, keepdims=True) for left, _ in blocks)
+        found[inside] = np.asarray(squares / sum((count - 1).sum(axis=1, keepdims=True) for _, count in blocks))
+    return found

@@ -1,0 +1,162 @@
+"""Scores from references: 64 models x 40,000 records x 18 queries, and one-pass forms beside plain loops.
+
+python benchmarks/scoring.py [--records 40000] [--references 64] [--rounds 3]
+
+Equality is asserted before anything is timed. The plain loops run on a part of the records and are scaled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import tracemalloc
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+from scipy import stats
+
+from mia_lightning.likelihoods.carlini import Carlini
+from mia_lightning.likelihoods.lira import LiRA, leave_one_out
+from mia_lightning.likelihoods.rmia import BASE, RMIA, dominated
+from mia_lightning.likelihoods.simple import AttackR, DifficultyCalibration, ReferenceStatistics
+from mia_lightning.tables import Evidence
+
+SCORES = {
+    "LiRA online, empirical Bayes": LiRA(),
+    "LiRA online, fixed": LiRA(variance="fixed"),
+    "LiRA offline": LiRA(mode="offline"),
+    "LiRA of the contrast": LiRA(statistic="contrast"),
+    "LiRA, published code": Carlini(),
+    "LiRA, published code, offline": Carlini(mode="offline", fixed_variance=True),
+    "RMIA online, gamma chosen": RMIA(),
+    "RMIA offline, a and gamma chosen": RMIA(mode="offline"),
+    "BASE": BASE(),
+    "Attack R": AttackR(),
+    "difficulty calibration": DifficultyCalibration(),
+    "statistics for learned heads": ReferenceStatistics(),
+}
+
+
+def seconds(function, rounds):
+    times = []
+    for _ in range(rounds):
+        started = perf_counter()
+        function()
+        times.append(perf_counter() - started)
+    return median(times)
+
+
+def peak(function):
+    tracemalloc.start()
+    function()
+    found = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return found
+
+
+def whole(count, records, queries):
+    """All scores from a memory map."""
+    draw = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "phi.float32"
+        phi = np.memmap(path, np.float32, mode="w+", shape=(count, records, queries))
+        keep = np.argsort(draw.random((count, records)), axis=0) < count // 2
+        for k in range(count):
+            phi[k] = draw.normal(2, 1, (records, queries)) + keep[k][:, None]
+        phi.flush()
+        evidence = Evidence(
+            phi[0] + 0.1, np.memmap(path, np.float32, mode="r", shape=phi.shape), keep, np.zeros(records, int), 10
+        )
+        total = 0.0
+        for name, score in SCORES.items():
+            taken = seconds(lambda score=score: score.columns(evidence), 1)
+            total += taken
+            print(f"| {name} | {taken:.1f} s |")
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"| all | {total:.1f} s, peak {memory:.2f} GiB with the map's pages |")
+
+
+def gather_loop(values, keep, target):
+    """LiRA of one target: gather each record's IN and OUT values, then scipy on arrays."""
+    inside = np.array([values[keep[:, i], i] for i in range(values.shape[1])])
+    outside = np.array([values[~keep[:, i], i] for i in range(values.shape[1])])
+    logs = [stats.norm.logpdf(target, side.mean(axis=1), side.std(axis=1, ddof=1)) for side in (inside, outside)]
+    return logs[0] - logs[1]
+
+
+def all_targets(rounds, records=50_000, count=256):
+    draw = np.random.default_rng(1)
+    keep = np.argsort(draw.random((count, records)), axis=0) < count // 2
+    values = draw.normal(size=(count, records)) + keep
+    found = leave_one_out(values, keep, variance="per_sample")
+    for k in (0, 7):
+        others = np.delete(np.arange(count), k)
+        part = slice(0, 2000)
+        # leaving one out makes sides of unequal size, so the loop is checked on the records of equal count
+        chosen = np.flatnonzero(keep[k, part])
+        expected = gather_loop(values[others][:, chosen], keep[others][:, chosen], values[k, chosen])
+        np.testing.assert_allclose(found[k, chosen], expected, rtol=1e-5, atol=1e-5)
+    fast = seconds(lambda: leave_one_out(values, keep, variance="per_sample"), rounds)
+    slow = seconds(lambda: gather_loop(values, keep, values[0]), rounds) * count
+    print(f"| every one of {count} as target, {records:,} records | {fast:.2f} s | {slow:.0f} s | {slow / fast:.0f}x |")
+
+
+def one_target(rounds, records=5000, count=256):
+    draw = np.random.default_rng(2)
+    keep = np.argsort(draw.random((count, records)), axis=0) < count // 2
+    phi = (draw.normal(size=(count, records, 1)) + keep[..., None]).astype(np.float32)
+    evidence = Evidence(phi[0] * 0, phi, keep, np.zeros(records, int), 10)
+
+    def loop():
+        scores = []
+        for i in range(records):
+            inside, outside = phi[keep[:, i], i, 0], phi[~keep[:, i], i, 0]
+            logs = [stats.norm.logpdf(0.0, side.mean(), side.std(ddof=1)) for side in (inside, outside)]
+            scores.append(logs[0] - logs[1])
+        return scores
+
+    score = LiRA(variance="per_sample", shrink_shift=False)
+    np.testing.assert_allclose(score.columns(evidence)[""], loop(), rtol=1e-3, atol=1e-4)
+    fast, slow = seconds(lambda: score.columns(evidence), rounds), seconds(loop, 1)
+    print(f"| one target, {records:,} records, {count} references | {fast:.3f} s | {slow:.2f} s | {slow / fast:.0f}x |")
+
+
+def rmia(rounds, records=20_000, population=10_000):
+    draw = np.random.default_rng(3)
+    ratio, z = np.round(draw.gamma(2, 1, records), 3) + 1e-3, np.round(draw.gamma(2, 1, population), 3) + 1e-3
+
+    def matrix():
+        return (ratio[:, None] / z > 2.0).sum(axis=1) / population
+
+    def loop():
+        return np.array([(x / z > 2.0).sum() for x in ratio]) / population
+
+    def ours():
+        return dominated(ratio, z, gamma=2.0)
+
+    np.testing.assert_array_equal(ours(), matrix())
+    fast, slow = seconds(ours, 5 * rounds), seconds(loop, rounds)
+    memory = peak(matrix) / peak(ours)
+    ratios = f"{slow / fast:.0f}x, 1/{memory:.0f} of the matrix's memory"
+    print(f"| RMIA {records:,} x {population:,}, bit-equal | {fast * 1000:.1f} ms | {slow * 1000:.0f} ms | {ratios} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--records", type=int, default=40_000)
+    parser.add_argument("--references", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    print("| score | time |\n|---|---:|")
+    whole(arguments.references, arguments.records, 18)
+    print("\n| what | one pass | plain loop | ratio |\n|---|---:|---:|---:|")
+    one_target(arguments.rounds)
+    rmia(arguments.rounds)
+    all_targets(arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
