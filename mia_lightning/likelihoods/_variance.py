@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import betaln, digamma, gammaln, hyp2f1, log_ndtr, polygamma, stdtr
 
 from mia_lightning.likelihoods._moments import Array, Side
 
@@ -31,6 +30,8 @@ def variance_prior(variances: Array, freedom: Array) -> Prior:
         variances: (N,) sample variances with ddof 1, of records with at least one degree of freedom.
         freedom: (N,) or scalar degrees of freedom of each.
     """
+    from scipy.special import digamma, polygamma  # here, so that --help does not wait for it
+
     freedom = np.broadcast_to(np.asarray(freedom, np.float64), variances.shape)
     floor = 1e-12 * max(float(variances.mean()), 1e-300)  # equal values of all references: a variance of 0
     logs = np.log(np.maximum(variances, floor)) - digamma(freedom / 2) + np.log(freedom / 2)
@@ -43,6 +44,8 @@ def variance_prior(variances: Array, freedom: Array) -> Prior:
 
 def inverse_trigamma(value: float) -> float:
     """Return x with trigamma(x) = value > 0, by Newton's method from 1/2 + 1/value."""
+    from scipy.special import polygamma
+
     x = 0.5 + 1 / value
     for _ in range(50):
         found = float(polygamma(1, x))
@@ -69,6 +72,8 @@ def pooled_variance(side: Side) -> float:
 
 def log_density(x: Array, *, centre: Array, variance: Array, freedom: Array) -> Array:
     """Return the log density of a Student's t, of a normal from `NORMAL` degrees of freedom on."""
+    from scipy.special import gammaln
+
     z2 = (x - centre) ** 2 / variance
     finite = np.minimum(freedom, NORMAL)
     student = (
@@ -91,6 +96,8 @@ def density_slope(x: Array, *, centre: Array, variance: Array, freedom: Array) -
 
 def log_upper_tail(x: Array, *, centre: Array, variance: Array, freedom: Array) -> Array:
     """Return log Pr[X >= x] of a Student's t or normal, without running out of digits in the far tail."""
+    from scipy.special import betaln, hyp2f1, log_ndtr, stdtr
+
     u = (x - centre) / np.sqrt(variance)
     finite = np.broadcast_to(np.minimum(freedom, NORMAL), u.shape)
     tail = stdtr(finite, -u)

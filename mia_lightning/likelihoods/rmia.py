@@ -56,7 +56,7 @@ class RMIA(ReferenceScore):
         a = (self.a if self.a is not None else choose_a(evidence)) if self.mode == "offline" else None
         score = log_ratio(evidence, a=a)
         gamma = self.gamma if self.gamma is not None else _choose_gamma(evidence, a)
-        return {"": score, "dominated": dominated(np.exp(np.minimum(score, 700)), gamma=gamma)}
+        return {"": score, "dominated": dominated(np.exp(np.clip(score, -700, 700)), gamma=gamma)}
 
 
 @dataclass
@@ -146,7 +146,7 @@ def _choose_gamma(evidence: Evidence, a: float | None) -> float:
         pseudo, member = pseudo_target(evidence, need_in=a is None)
     except MIAError:
         return 2.0
-    ratio = np.exp(np.minimum(log_ratio(pseudo, a=a), 700))
+    ratio = np.exp(np.clip(log_ratio(pseudo, a=a), -700, 700))
     scores = [auc(dominated(ratio, gamma=gamma), member) for gamma in GAMMAS]
     return GAMMAS[int(np.argmax(scores))]
 
