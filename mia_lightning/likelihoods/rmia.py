@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from mia_lightning.errors import MIAError
 from mia_lightning.likelihoods._moments import Array, Mask, blocks, log_mean_exp
 from mia_lightning.likelihoods.base import Columns, ReferenceScore
-from mia_lightning.metrics import auc
 from mia_lightning.tables import Evidence
 
 GRID: tuple[float, ...] = tuple(step / 10 for step in range(11))
@@ -132,6 +131,8 @@ def choose_a(evidence: Evidence) -> float:
     Raises:
         MIAError: too few references for one to stand in for the target.
     """
+    from mia_lightning.metrics import auc  # here, so that --help does not wait for scipy
+
     pseudo, member = pseudo_target(evidence)
     scores = [auc(log_ratio(pseudo, a=a), member) for a in GRID]
     return GRID[int(np.argmax(scores))]
@@ -142,6 +143,8 @@ def _choose_gamma(evidence: Evidence, a: float | None) -> float:
 
     2, the authors' default, where references are too few for one to stand in for the target.
     """
+    from mia_lightning.metrics import auc
+
     try:
         pseudo, member = pseudo_target(evidence, need_in=a is None)
     except MIAError:
