@@ -16,6 +16,7 @@ from mia_lightning.likelihoods._variance import (
 )
 from mia_lightning.likelihoods.carlini import Carlini
 from mia_lightning.likelihoods.each import EachReference
+from mia_lightning.likelihoods.joint import JointLiRA
 from mia_lightning.likelihoods.lira import LiRA, fit_sides, leave_one_out
 from mia_lightning.likelihoods.rmia import BASE, RMIA, choose_a, dominated, log_ratio
 from mia_lightning.likelihoods.simple import AttackR, DifficultyCalibration, ReferenceStatistics
@@ -284,7 +285,14 @@ class TestLiRA:
         evidence, _ = simulated(k=8, n=300, scheme="coin")
         drawn = np.random.default_rng(1).random((8, 300)) < 0.7
         spoiled = np.where(drawn[..., None], evidence.references, 1e6)
-        for score in (LiRA(), DifficultyCalibration(), BASE(mode="online"), ReferenceStatistics(), EachReference()):
+        for score in (
+            LiRA(),
+            JointLiRA(),
+            DifficultyCalibration(),
+            BASE(mode="online"),
+            ReferenceStatistics(),
+            EachReference(),
+        ):
             clean, other = (
                 Evidence(evidence.target, phi, keep, evidence.labels, 10, drawn)
                 for phi, keep in ((evidence.references, evidence.keep), (spoiled, evidence.keep ^ ~drawn))
@@ -296,6 +304,61 @@ class TestLiRA:
                         np.testing.assert_array_equal(columns[0][name], columns[1][name])
                 continue
             np.testing.assert_array_equal(score.columns(clean)[""], score.columns(other)[""])
+
+
+class TestJointLiRA:
+    @pytest.mark.parametrize("mode", ["online", "offline"])
+    def test_one_query_is_lira(self, mode):
+        evidence, _ = simulated(k=8, n=400)
+        joint, single = (score(mode=mode).columns(evidence)[""] for score in (JointLiRA, LiRA))
+        np.testing.assert_allclose(joint, single, rtol=1e-9, atol=1e-9)
+
+    @pytest.mark.parametrize("density", ["student", "normal"])
+    def test_equals_the_plain_loop(self, density):
+        evidence, _ = simulated(k=8, n=300, queries=3)
+        phi, target = evidence.references.astype(float), evidence.target.astype(float)
+        expected = np.zeros(300)
+        for inside, sign in ((True, 1), (False, -1)):
+            own = [phi[evidence.keep[:, i] == inside, i] for i in range(300)]
+            squares = np.array([((x - x.mean(0)) ** 2).sum(0) for x in own])
+            priors = [variance_prior(squares[:, q] / 3, np.array(3.0)) for q in range(3)]
+            freedom = np.array([p.freedom + 3 for p in priors])
+            within = (np.array([p.freedom * p.variance for p in priors]) + squares) / freedom
+            gaps = np.concatenate([(x - x.mean(0)) / np.sqrt(w) for x, w in zip(own, within, strict=True)])
+            spread = np.sqrt((gaps**2).sum(0))
+            correlation = 0.9 * (gaps.T @ gaps) / np.outer(spread, spread) + 0.1 * np.eye(3)
+            for i, x in enumerate(own):
+                scale = np.sqrt(within[i] * 1.25)
+                shape = correlation * np.outer(scale, scale)
+                if density == "normal":
+                    log = stats.multivariate_normal.logpdf(target[i], x.mean(0), shape)
+                else:
+                    log = stats.multivariate_t.logpdf(target[i], x.mean(0), shape, df=freedom.mean())
+                expected[i] += sign * log
+        found = JointLiRA(density=density, shrink_shift=False).columns(evidence)[""]
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+    def test_views_with_noise_of_their_own_say_more_together(self):
+        draw = np.random.default_rng(0)
+        keep = np.argsort(draw.random((16, 4000)), axis=0) < 8
+        member = draw.random(4000) < 0.5
+        phi = np.concatenate([member[None], keep])[..., None] + draw.normal(size=(17, 4000, 6))
+        evidence = evidence_of(phi[0], phi[1:], keep)
+        # six views that differ by 1 with noise of 1 each: d' = sqrt(6), and AUC = Phi(d' / sqrt(2)) = 0.958
+        found = auc(JointLiRA().columns(evidence)[""], member.astype(np.int8))
+        assert found == pytest.approx(stats.norm.cdf(np.sqrt(3)), abs=0.02)
+
+    def test_blocks_do_not_change_it(self, monkeypatch):
+        evidence, _ = simulated(k=6, n=300, queries=4)
+        whole = JointLiRA().columns(evidence)[""]
+        monkeypatch.setattr("mia_lightning.likelihoods._moments.BLOCK", 500)
+        np.testing.assert_allclose(JointLiRA().columns(evidence)[""], whole, rtol=1e-9, atol=1e-9)
+
+    def test_p_values_of_non_members_are_uniform(self):
+        evidence, member = simulated(k=16, n=20_000, queries=4)
+        p = JointLiRA(mode="offline").columns(evidence)["p_value"][member == 0]
+        for level in (0.05, 0.5):
+            assert (p <= level).mean() == pytest.approx(level, abs=4 * np.sqrt(level / len(p)) + 0.15 * level)
 
 
 class TestRMIA:
@@ -381,6 +444,8 @@ class TestOthers:
         [
             LiRA(),
             LiRA(mode="offline"),
+            JointLiRA(),
+            JointLiRA(mode="offline"),
             RMIA(),
             RMIA(mode="offline"),
             BASE(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,10 +58,10 @@ class Side:
     """(N,) how many."""
 
     mean: Array
-    """(N,) 0 where there are none."""
+    """(N,) 0 where there are none; (N, Q) where each query stands by itself."""
 
     squares: Array
-    """(N,) sum of squared distances from the mean."""
+    """Sum of squared distances from the mean, shaped as it is."""
 
     @property
     def freedom(self) -> NDArray[np.int64]:
@@ -73,7 +74,7 @@ class Moments:
     """One statistic of target and references."""
 
     target: Array
-    """(N,)."""
+    """(N,), or (N, Q) where each query stands by itself."""
 
     inside: Side
     outside: Side
@@ -81,23 +82,33 @@ class Moments:
 
 def moments(evidence: Evidence, statistic: Statistic) -> Moments:
     """Reduce phi over its queries and take the moments of both sides, in blocks of records."""
+    return _moments(evidence, lambda phi: reduce_queries(phi, statistic))
+
+
+def query_moments(evidence: Evidence) -> Moments:
+    """Take the moments of every query by itself: target, means and squares are (N, Q), counts (N,)."""
+    return _moments(evidence, lambda phi: phi.astype(np.float64))
+
+
+def _moments(evidence: Evidence, reduce: Callable[[NDArray[np.float32]], Array]) -> Moments:
     sides: tuple[list[Side], list[Side]] = ([], [])
     for rows in blocks(evidence):
-        values = reduce_queries(evidence.references[:, rows], statistic)
+        values = reduce(evidence.references[:, rows])
         for found, mask in zip(sides, evidence.sides(rows), strict=True):
             found.append(side(values, mask))
     inside, outside = (
         Side(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("n", "mean", "squares")))
         for parts in sides
     )
-    return Moments(reduce_queries(evidence.target, statistic), inside, outside)
+    return Moments(reduce(evidence.target), inside, outside)
 
 
 def side(values: Array, mask: Mask) -> Side:
-    """Return the moments of masked values over the first axis, (K, n, ...) with a mask that broadcasts to them."""
+    """Return the moments of masked values (K, n, ...) over the first axis; the mask is (K, n)."""
     n = mask.sum(axis=0)
-    mean = np.where(mask, values, 0.0).sum(axis=0) / np.maximum(n, 1)
-    squares = np.where(mask, (values - mean) ** 2, 0.0).sum(axis=0)
+    shown = mask.reshape(mask.shape + (1,) * (values.ndim - 2))
+    mean = np.where(shown, values, 0.0).sum(axis=0) / np.maximum(n, 1).reshape(shown.shape[1:])
+    squares = np.where(shown, (values - mean) ** 2, 0.0).sum(axis=0)
     return Side(n, mean, squares)
 
 

@@ -86,6 +86,33 @@ def log_density(x: Array, *, centre: Array, variance: Array, freedom: Array) -> 
     return np.asarray(np.where(freedom >= NORMAL, normal, student))
 
 
+def log_multivariate_density(z: Array, correlation: Array, freedom: Array) -> Array:
+    """Return the log density of standardised vectors under a multivariate Student's t, normal from `NORMAL` on.
+
+    The scales are the caller's: subtract the sum of their logarithms.
+
+    Args:
+        z: (N, Q) distances from the centre in scales.
+        correlation: (Q, Q) positive definite.
+        freedom: (N,) degrees of freedom.
+    """
+    from scipy.linalg import solve_triangular
+    from scipy.special import gammaln
+
+    factor = np.linalg.cholesky(correlation)
+    z2 = (solve_triangular(factor, z.T, lower=True) ** 2).sum(axis=0)
+    width, half_determinant = z.shape[1], np.log(np.diag(factor)).sum()
+    finite = np.minimum(freedom, NORMAL)
+    student = (
+        gammaln((finite + width) / 2)
+        - gammaln(finite / 2)
+        - 0.5 * width * np.log(finite * np.pi)
+        - (finite + width) / 2 * np.log1p(z2 / finite)
+    )
+    normal = -0.5 * (z2 + width * np.log(2 * np.pi))
+    return np.asarray(np.where(freedom >= NORMAL, normal, student) - half_determinant)
+
+
 def density_slope(x: Array, *, centre: Array, variance: Array, freedom: Array) -> Array:
     """Return the derivative of `log_density` by its centre."""
     gap = x - centre
