@@ -13,6 +13,7 @@ from mia_lightning.attacks.gaussian import GaussianRatio
 from mia_lightning.attacks.learned import ClassScale, Inputs, LearnedAttack
 from mia_lightning.attacks.lightgbm import LightGBM
 from mia_lightning.attacks.mlp import MLP
+from mia_lightning.attacks.quantile import AmortisedLiRA, QuantileRegression, _exceedance
 from mia_lightning.attacks.random_forest import RandomForest
 from mia_lightning.attacks.threshold import Threshold
 from mia_lightning.errors import MIAError
@@ -28,6 +29,9 @@ ATTACKS = [
     RandomForest(columns=["phi", "wide"], trees=50),
     LightGBM(columns=["phi", "wide"], trees=30, learning_rate=0.1),
     Fusion(["phi", "other"]),
+    QuantileRegression(column="phi", columns=["wide"], epochs=5, batch_size=100),
+    QuantileRegression(column="phi", columns=["wide"], head="quantiles", epochs=5, batch_size=100),
+    AmortisedLiRA(column="phi", columns=["wide"], epochs=5, batch_size=100),
 ]
 
 
@@ -123,6 +127,56 @@ def test_class_pvalue_of_a_non_member_is_uniform():
     assert stats.kstest(np.exp(-attack.score(fresh)), "uniform").statistic < 0.062
 
 
+def test_class_pvalue_over_all_non_members_is_attack_p():
+    table, member = make()
+    scores = ClassPValue(per_class=False).fit(table, member).score(table)
+    known = table.columns["phi"][member == 0]
+    counted = [(1 + (known >= value).sum()) / (len(known) + 1) for value in known]
+    np.testing.assert_allclose(np.exp(-scores[member == 0]), counted)
+
+
+def difficult(n: int, seed: int) -> tuple[SignalTable, np.ndarray, np.ndarray]:
+    """A signal whose centre and spread follow what describes the record; returns the z-score of a non-member, too."""
+    rng = np.random.default_rng(seed)
+    member, x = rng.integers(0, 2, n).astype(np.int8), rng.normal(size=(n, 2))
+    centre, spread = 3 * x[:, 0], np.exp(0.7 * x[:, 1])
+    phi = centre + spread * (rng.normal(size=n) + 1.5 * member)
+    return SignalTable({"phi": phi, "x": x}, np.zeros(n, np.int64), 1), member, (phi - centre) / spread
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [QuantileRegression(), QuantileRegression(head="quantiles"), AmortisedLiRA()],
+    ids=lambda attack: f"{type(attack).__name__}-{getattr(attack, 'head', '')}",
+)
+def test_conditional_attacks_find_the_distribution_that_made_the_signal(attack):
+    table, member, _ = difficult(8000, seed=0)
+    new, new_member, z = difficult(4000, seed=1)
+    attack.column, attack.columns = "phi", ["x"]
+    scores = attack.fit(table, member).score(new)
+    # one threshold on the z-score is the best there is: two normal distributions 1.5 apart, AUC 0.856
+    assert roc_auc_score(new_member, scores) > roc_auc_score(new_member, z) - 0.015
+    assert roc_auc_score(new_member, new.columns["phi"]) < 0.75
+    assert len(np.unique(scores)) == len(scores)
+
+
+def test_quantile_regression_says_how_rare_a_non_member_is():
+    table, member, _ = difficult(8000, seed=0)
+    new, new_member, _ = difficult(20_000, seed=1)
+    attack = QuantileRegression(column="phi", columns=["x"], head="quantiles").fit(table, member)
+    scores = attack.score(new)[new_member == 0]
+    for level in (0.1, 0.03):
+        assert (scores > -np.log10(level)).mean() == pytest.approx(level, rel=0.3)
+
+
+def test_exceedance_is_numpys_interpolation_within_the_quantiles():
+    rng = np.random.default_rng(0)
+    quantiles, heights = np.sort(rng.normal(size=(50, 7)), axis=1), np.arange(7.0) ** 2
+    signal = quantiles[:, 0] + rng.random(50) * np.ptp(quantiles, axis=1)
+    expected = [np.interp(s, q, heights) for s, q in zip(signal, quantiles, strict=True)]
+    np.testing.assert_allclose(_exceedance(signal, quantiles, heights), expected)
+
+
 def test_fusion_is_the_mean_normal_score():
     table, _ = make(n=101)
     scores = Fusion(["phi", "other"]).score(table)
@@ -207,6 +261,7 @@ def test_forest_has_few_ties():
         (lambda: MLP(hidden=[]), "hidden must hold widths"),
         (lambda: MLP(learning_rate=0), "learning_rate must be above 0"),
         (lambda: Fusion([]), "at least one earlier attack"),
+        (lambda: QuantileRegression(column="phi", columns=["phi*"]), "hold the compared signal 'phi' itself"),
     ],
 )
 def test_bad_options_are_named(build, sentence):

@@ -1,4 +1,4 @@
-"""Per-class thresholds as a conformal p-value."""
+"""Attack P, over all non-members or within the class."""
 
 from dataclasses import dataclass, field
 from typing import Self
@@ -13,11 +13,11 @@ from mia_lightning.tables import SignalTable
 
 @dataclass
 class ClassPValue(Attack):
-    """How rare the signal is among known non-members of the record's class: -log of a conformal p-value.
+    """How rare the signal is among known non-members: -log of a conformal p-value (Attack P of Ye et al. 2022).
 
-    One threshold on it is one threshold per class (Song & Mittal 2021; Attack-P of Ye et al. 2022, conditioned on the
-    class). Deviations: the p-value of a class of n non-members is mixed with the one over all classes at weight
-    n / (n + shrinkage), and it is interpolated between the known non-members so that few records tie.
+    Within the record's class, one threshold on it is one threshold per class (Song & Mittal 2021). Deviations: the
+    p-value of a class of n non-members is mixed with the one over all classes at weight n / (n + shrinkage), and it is
+    interpolated between the known non-members so that few records tie.
     """
 
     column: str = "phi"
@@ -25,6 +25,9 @@ class ClassPValue(Attack):
 
     higher_is_member: bool = True
     """Whether members have the higher values."""
+
+    per_class: bool = True
+    """Whether a record is compared with the non-members of its own class; false is plain Attack P."""
 
     shrinkage: float = 50.0
     """Non-members at which a class's own p-value and the overall one weigh the same."""
@@ -44,7 +47,8 @@ class ClassPValue(Attack):
         """Keep the sorted signal of the non-members, by class and over all."""
         signal, out = self._signal(table), member == 0
         self.pool_ = np.sort(signal[out])
-        self.classes_ = {int(y): np.sort(signal[out & (table.labels == y)]) for y in np.unique(table.labels[out])}
+        labels = np.unique(table.labels[out]) if self.per_class else ()
+        self.classes_ = {int(y): np.sort(signal[out & (table.labels == y)]) for y in labels}
         return self
 
     def score(self, table: SignalTable) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ answered steadily over the views that training drew.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mia_lightning.signals import functional as F
 from mia_lightning.signals._views import query_logits
@@ -64,6 +65,18 @@ def canonical_contrast(outputs: Outputs) -> Array:
     return _contrast(F.canonical_logits(*query_logits(outputs)))
 
 
+@signal(direction=0, per_query=False)
+def shifted_logits(outputs: Outputs) -> Array:
+    """Mean canonical logits over the shifted views alone, (N, C); zeros where no query is shifted.
+
+    They tell how hard the record is without having seen its stored pixels: what `QuantileRegression` and
+    `AmortisedLiRA` can predict `phi_original` from.
+    """
+    values = F.canonical_logits(*query_logits(outputs))
+    unshifted = _unshifted(values.shape[1])
+    return np.asarray(values[:, ~unshifted].mean(axis=1)) if not unshifted.all() else np.zeros_like(values[:, 0])
+
+
 @signal(direction=1, per_query=False)
 def label_agreement(outputs: Outputs) -> Array:
     """Share of the queries whose predicted class is that of the stored image, in [1/Q, 1]; 1 with one query.
@@ -79,12 +92,17 @@ def _contrast(values: Array) -> Array:
 
     The unshifted ones are the first of either half: the query sets put the mirrored views last.
     """
-    queries = values.shape[1]
-    if queries <= 2:
+    unshifted = _unshifted(values.shape[1])
+    if unshifted.all():
         return np.zeros_like(values[:, 0])
+    return np.asarray(values[:, unshifted].mean(axis=1) - values[:, ~unshifted].mean(axis=1))
+
+
+def _unshifted(queries: int) -> NDArray[np.bool_]:
+    """Return which queries are the stored image or its mirror image, (Q,)."""
     unshifted = np.zeros(queries, dtype=bool)
     unshifted[[0, queries // 2]] = True
-    return np.asarray(values[:, unshifted].mean(axis=1) - values[:, ~unshifted].mean(axis=1))
+    return unshifted
 
 
 def _phi(outputs: Outputs) -> Array:

@@ -1,0 +1,113 @@
+"""A small network that predicts the distribution of a signal from columns that describe the record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Array = NDArray[np.float64]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+LEVELS: Array = 1 - np.logspace(0, -4, 41)
+"""Quantile levels of the pinball loss, 0 to 0.9999, ascending (Bertran et al. 2023, appendix)."""
+
+NARROWEST = -5.0
+"""Smallest log standard deviation, in standard deviations of the signal over all fitting rows."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the network is trained."""
+
+    hidden: tuple[int, ...]
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    dropout: float
+
+
+@dataclass(frozen=True, eq=False)
+class Regression:
+    """A fitted network; the signal is standardised by its moments over the fitting rows."""
+
+    network: nn.Module
+    centre: float
+    scale: float
+
+    def standardised(self, signal: Array) -> Array:
+        """Return the signal in the units that `predict` answers in, (N,)."""
+        return (signal - self.centre) / self.scale
+
+    @torch.inference_mode()
+    def predict(self, inputs: NDArray[np.float32]) -> Array:
+        """Return what the network says of (N, F) inputs: (N, 2) mean and log standard deviation, or (N, levels)."""
+        parts = [self.network(block) for block in torch.split(torch.from_numpy(inputs), 8192)]
+        return np.asarray(torch.cat(parts).double().numpy())
+
+
+def regress(
+    inputs: NDArray[np.float32], signal: Array, head: Literal["gaussian", "quantiles"], training: Training, *, seed: int
+) -> Regression:
+    """Fit a head on (N, F) standardised inputs and (N,) values of the signal.
+
+    gaussian minimises the normal negative log likelihood, quantiles the pinball loss at `LEVELS`.
+    """
+    centre, scale = float(signal.mean()), max(float(signal.std()), 1e-12)
+    target = torch.from_numpy(((signal - centre) / scale).astype(np.float32))
+    loss, outputs = (_gaussian, 2) if head == "gaussian" else (_pinball, len(LEVELS))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = _perceptron(inputs.shape[1], outputs, training)
+        _train(network, torch.from_numpy(inputs), target, loss, training)
+    return Regression(network.eval(), centre, scale)
+
+
+def clipped(log_deviation: Array) -> Array:
+    """Return log standard deviations as the loss sees them."""
+    return np.maximum(log_deviation, NARROWEST)
+
+
+def _perceptron(inputs: int, outputs: int, training: Training) -> nn.Module:
+    layers: list[nn.Module] = []
+    for wide, narrow in pairwise((inputs, *training.hidden)):
+        layers += [nn.Linear(wide, narrow), nn.ReLU(), nn.Dropout(training.dropout)]
+    return nn.Sequential(*layers, nn.Linear(training.hidden[-1] if training.hidden else inputs, outputs))
+
+
+def _train(network: nn.Module, inputs: Tensor, target: Tensor, loss: Loss, training: Training) -> None:
+    batch = min(training.batch_size, len(target))
+    steps = training.epochs * (len(target) // batch)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, training.learning_rate, steps + 1, pct_start=0.1, cycle_momentum=False
+    )
+    network.train()
+    for _ in range(training.epochs):
+        order = torch.randperm(len(target))
+        for rows in torch.split(order[: len(target) // batch * batch], batch):
+            optimiser.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss(network(inputs[rows]), target[rows]))
+            optimiser.step()
+            schedule.step()
+
+
+def _gaussian(predicted: Tensor, target: Tensor) -> Tensor:
+    mean, log_deviation = predicted.unbind(dim=1)
+    log_deviation = log_deviation.clamp(min=NARROWEST)
+    return (log_deviation + 0.5 * ((target - mean) * torch.exp(-log_deviation)) ** 2).mean()
+
+
+def _pinball(predicted: Tensor, target: Tensor) -> Tensor:
+    levels = torch.tensor(LEVELS, dtype=predicted.dtype)
+    gap = target[:, None] - predicted
+    return torch.maximum(levels * gap, (levels - 1) * gap).mean()

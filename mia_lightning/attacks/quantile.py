@@ -1,0 +1,197 @@
+"""Attacks without references that predict how a record's signal is distributed from what describes the record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.attacks.base import Watch
+from mia_lightning.attacks.learned import Inputs, LearnedAttack
+from mia_lightning.attacks.threshold import single_column
+from mia_lightning.errors import MIAError
+from mia_lightning.tables import SignalTable
+
+if TYPE_CHECKING:
+    from mia_lightning.attacks._regression import Regression, Training
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class _Conditional(LearnedAttack):
+    """What the two attacks share: the signal, what it is predicted from, and the network."""
+
+    column: str = "phi_original"
+    """The signal that is compared; higher = more likely a member."""
+
+    columns: list[str] = field(default_factory=lambda: ["embedding"])
+    """What describes the record: an image embedding, or answers to other views. Columns that determine the compared
+    signal (its loss, logits or features of the same view) leave nothing to compare."""
+
+    class_one_hot: bool = True
+    """Whether to read the record's class as one 0/1 input per class."""
+
+    hidden: list[int] = field(default_factory=lambda: [128, 64])
+    """Width of each hidden layer."""
+
+    epochs: int = 30
+    """Passes over the fitting rows."""
+
+    batch_size: int = 500
+    """Records per step."""
+
+    learning_rate: float = 3e-3
+    """Peak of a one-cycle cosine schedule."""
+
+    weight_decay: float = 1e-2
+    """Decoupled weight decay."""
+
+    dropout: float = 0.1
+    """Share of hidden units dropped while training."""
+
+    inputs_: Inputs | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if any(fnmatchcase(self.column, pattern) for pattern in self.columns):
+            raise ValueError(f"columns {self.columns} hold the compared signal {self.column!r} itself; leave it out")
+        for name in ("epochs", "batch_size", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+
+    def reads(self) -> tuple[str, ...]:
+        """Return the compared signal and every column or pattern it is predicted from."""
+        return (self.column, *super().reads())
+
+    def _fitted(
+        self,
+        inputs: NDArray[np.float32],
+        signal: Array,
+        head: Literal["gaussian", "quantiles"],
+        *,
+        seed: int,
+        side: str,
+    ) -> Regression:
+        from mia_lightning.attacks._regression import regress
+
+        if len(signal) < 2:
+            raise MIAError(f"there are {len(signal)} {side} to fit a distribution on; at least 2 are needed")
+        return regress(inputs, signal, head, self._training(), seed=seed)
+
+    def _training(self) -> Training:
+        from mia_lightning.attacks._regression import Training
+
+        return Training(
+            hidden=tuple(self.hidden),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            dropout=self.dropout,
+        )
+
+
+@dataclass
+class QuantileRegression(_Conditional):
+    """How high the signal is among what is predicted for a non-member like this one (Bertran et al. 2023, "Scalable
+    Membership Inference Attacks via Quantile Regression").
+
+    Fitted on known non-members only. gaussian scores by (s - mu) / sigma, quantiles by -log10 of the share of
+    non-members predicted to lie above. Deviations: the network reads columns (an embedding, other views) instead of
+    being fine-tuned on the image; quantiles are sorted so that they do not cross, interpolated between levels and
+    extended beyond the last, so that few records tie.
+    """
+
+    head: Literal["gaussian", "quantiles"] = "gaussian"
+    """gaussian predicts mean and standard deviation; quantiles predicts 41 levels from 0 to 0.9999."""
+
+    outside_: Regression | None = field(default=None, init=False, repr=False, compare=False)
+
+    def fit(self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, watch: Watch | None = None) -> Self:
+        """Fit the distribution of the non-members' signal.
+
+        Raises:
+            MIAError: fewer than two non-members.
+        """
+        self.inputs_ = self.inputs(table)
+        inputs, signal, out = self.inputs_(table), single_column(table, self.column), member == 0
+        self.outside_ = self._fitted(inputs[out], signal[out], self.head, seed=seed, side="non-members")
+        return self
+
+    def score(self, table: SignalTable) -> Array:
+        """Return the score, (N,)."""
+        from mia_lightning.attacks._regression import LEVELS, clipped
+
+        assert self.inputs_ is not None, "fit comes before score"
+        assert self.outside_ is not None
+        predicted = self.outside_.predict(self.inputs_(table))
+        signal = self.outside_.standardised(single_column(table, self.column))
+        if self.head == "gaussian":
+            return np.asarray((signal - predicted[:, 0]) * np.exp(-clipped(predicted[:, 1])))
+        return _exceedance(signal, np.sort(predicted, axis=1), -np.log10(1 - LEVELS))
+
+
+@dataclass
+class AmortisedLiRA(_Conditional):
+    """LiRA without references: both distributions of a record's signal are predicted from what describes the record.
+
+    Two Gaussian heads, one fitted on known members and one on known non-members, amortise over records what LiRA
+    (Carlini et al. 2022, eq. 4) estimates for each record from reference models. The score is the log ratio of their
+    densities.
+    """
+
+    heads_: tuple[Regression, Regression] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def fit(self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, watch: Watch | None = None) -> Self:
+        """Fit the distributions of the non-members' and the members' signal.
+
+        Raises:
+            MIAError: fewer than two of either.
+        """
+        self.inputs_ = self.inputs(table)
+        inputs, signal = self.inputs_(table), single_column(table, self.column)
+        outside, inside = (
+            self._fitted(inputs[member == side], signal[member == side], "gaussian", seed=seed, side=name)
+            for side, name in ((0, "non-members"), (1, "members"))
+        )
+        self.heads_ = outside, inside
+        return self
+
+    def score(self, table: SignalTable) -> Array:
+        """Return log p(signal | member) - log p(signal | non-member), (N,)."""
+        assert self.inputs_ is not None, "fit comes before score"
+        assert self.heads_ is not None
+        inputs, signal = self.inputs_(table), single_column(table, self.column)
+        outside, inside = (_log_density(head, inputs, signal) for head in self.heads_)
+        return inside - outside
+
+
+def _log_density(head: Regression, inputs: NDArray[np.float32], signal: Array) -> Array:
+    """Return the predicted normal log density of the signal, (N,), up to the constant that a ratio loses."""
+    from mia_lightning.attacks._regression import clipped
+
+    mean, log_deviation = head.predict(inputs).T
+    log_deviation = clipped(log_deviation)
+    gap = (head.standardised(signal) - mean) * np.exp(-log_deviation)
+    return np.asarray(-0.5 * gap**2 - log_deviation - np.log(head.scale))
+
+
+def _exceedance(signal: Array, quantiles: Array, heights: Array) -> Array:
+    """Return the height at which each row's ascending quantiles (N, L) are reached by the signal, in straight lines.
+
+    Below the first and beyond the last quantile the line goes on with the row's mean slope.
+    """
+    last = quantiles.shape[1] - 1
+    slope = (heights[-1] - heights[0]) / np.maximum(quantiles[:, -1] - quantiles[:, 0], 1e-6)
+    above = (quantiles <= signal[:, None]).sum(axis=1)
+    left, right = np.clip(above - 1, 0, last), np.clip(above, 0, last)
+    rows = np.arange(len(signal))
+    low, high = quantiles[rows, left], quantiles[rows, right]
+    inner = heights[left] + (heights[right] - heights[left]) * (signal - low) / np.maximum(high - low, 1e-12)
+    outer = heights[left] + slope * (signal - low)
+    return np.asarray(np.where(left == right, outer, inner))
