@@ -92,6 +92,32 @@ class SignalsConfig:
 
 
 @dataclass
+class EmbeddingConfig:
+    """A network of your own, trained on other data, whose features describe an image: the column `embedding`."""
+
+    architecture: str | None = None
+    """As --target.architecture; no embedding when not given."""
+
+    checkpoint: str | None = None
+    """Its weights, as --target.checkpoint."""
+
+    feature_layer: str | None = None
+    """As --target.feature_layer."""
+
+    mean: tuple[float, ...] | None = None
+    """Per-channel mean that its training normalised with; computed from the public images when not given."""
+
+    std: tuple[float, ...] | None = None
+    """Per-channel standard deviation, likewise."""
+
+    def __post_init__(self) -> None:
+        if self.architecture is None and self.checkpoint is not None:
+            raise ValueError("embedding.checkpoint needs embedding.architecture (auto, or a model's name)")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("give both embedding.mean and embedding.std, or neither")
+
+
+@dataclass
 class EvaluationConfig:
     """How attacks are compared."""
 
@@ -137,6 +163,7 @@ class RunConfig:
     extraction: ExtractionConfig = field(default_factory=ExtractionConfig)
     hardware: Hardware = field(default_factory=Hardware)
     signals: SignalsConfig = field(default_factory=SignalsConfig)
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     references: ReferencesConfig = field(default_factory=ReferencesConfig)
 
     attacks: dict[str, Attack] = field(default_factory=lambda: {"phi_threshold": Threshold()})

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from mia_lightning.references.store import Row
     from mia_lightning.targets.base import Target
 
+EMBEDDING = "embedding"
+"""Column of the features from a network other than the target."""
+
 
 @dataclass(frozen=True, eq=False)
 class Half:
@@ -135,17 +138,21 @@ def attack_target(
     public, private, target = prepared.public, prepared.private, prepared.target
     notes = record_notes(public, private)
     outputs, private_outputs = _extract(config, public, private, target)
+    columns: dict[str, NDArray[np.floating]] = {}
+    if config.embedding.architecture is not None:
+        columns[EMBEDDING] = _embedding(config, public, private)
     clock.lap("extract")
 
     member = public.membership
     facts = _target_facts(target, outputs, member)
     reference_notes, reference_rows, reference_columns = _references(config, prepared, outputs, private_outputs, facts)
+    columns |= reference_columns
     notes += reference_notes
     clock.lap("references")
 
     fold = assign_folds(outputs.labels, member, folds=config.evaluation.folds, seed=config.seed)
     halves = Half(public.ids, member, fold), _private_half(private)
-    table = signal_table(config, outputs, private_outputs).with_columns(reference_columns)
+    table = signal_table(config, outputs, private_outputs).with_columns(columns)
     clock.lap("signals")
 
     beyond = len(table) - len(member)
@@ -185,6 +192,8 @@ def check_names(config: RunConfig) -> None:
     if config.data.public is None:
         raise MIAError("--data.public is not given; name the records whose membership is known")
     signals = expand_names(config.signals.names)
+    if config.embedding.architecture is not None:
+        signals = [*signals, EMBEDDING]
     signals += _score_names(config, signals)
     if clash := set(signals) & set(config.attacks):
         raise MIAError(f"attack {min(clash)!r} bears the name of a signal; give it another name")
@@ -270,6 +279,12 @@ def _extract(
         hardware=config.hardware,
         store=_store_folder(config),
     )
+
+
+def _embedding(config: RunConfig, public: Records, private: Records | None) -> NDArray[np.float32]:
+    from mia_lightning.embedding import embed
+
+    return embed(config.embedding, public, private, hardware=config.hardware, store=_store_folder(config))
 
 
 def _references(

@@ -32,6 +32,7 @@ ORDER = [  # a module imports from its own line or the lines above it
     {"references"},
     {"config"},
     {"parsing"},
+    {"embedding"},
     {"pipeline", "demo"},
     {"run_folder", "tensorboard", "terminal"},
     {"run"},
