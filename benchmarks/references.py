@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from mia_lightning.likelihoods.carlini import Carlini
+from mia_lightning.likelihoods.joint import JointLiRA
 from mia_lightning.likelihoods.lira import LiRA
 from mia_lightning.likelihoods.rmia import BASE, RMIA
 from mia_lightning.likelihoods.simple import AttackR, DifficultyCalibration
@@ -36,10 +37,12 @@ RECIPE = Recipe(epochs=30, batch_size=64, learning_rate=0.1)
 FPRS = (0.001, 0.01, 0.05)
 ATTACKS = {
     "LiRA online, empirical Bayes": LiRA(),
+    "LiRA online, all views jointly": JointLiRA(),
     "LiRA online, fixed (pooled within)": LiRA(variance="fixed"),
     "LiRA online, published code, fixed": Carlini(fixed_variance=True),
     "LiRA online, published code, per sample": Carlini(),
     "LiRA offline, one-sided, empirical Bayes": LiRA(mode="offline"),
+    "LiRA offline, one-sided, all views jointly": JointLiRA(mode="offline"),
     "LiRA offline, published code (two-sided), fixed": Carlini(mode="offline", fixed_variance=True),
     "RMIA online": RMIA(),
     "RMIA offline": RMIA(mode="offline"),

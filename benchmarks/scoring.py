@@ -19,6 +19,7 @@ import numpy as np
 from scipy import stats
 
 from mia_lightning.likelihoods.carlini import Carlini
+from mia_lightning.likelihoods.joint import JointLiRA
 from mia_lightning.likelihoods.lira import LiRA, leave_one_out
 from mia_lightning.likelihoods.rmia import BASE, RMIA, dominated
 from mia_lightning.likelihoods.simple import AttackR, DifficultyCalibration, ReferenceStatistics
@@ -29,6 +30,8 @@ SCORES = {
     "LiRA online, fixed": LiRA(variance="fixed"),
     "LiRA offline": LiRA(mode="offline"),
     "LiRA of the contrast": LiRA(statistic="contrast"),
+    "LiRA of all views jointly": JointLiRA(),
+    "LiRA of all views jointly, offline": JointLiRA(mode="offline"),
     "LiRA, published code": Carlini(),
     "LiRA, published code, offline": Carlini(mode="offline", fixed_variance=True),
     "RMIA online, gamma chosen": RMIA(),

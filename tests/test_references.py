@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,13 @@ from mia_lightning.queries import views
 from mia_lightning.references.asking import ask
 from mia_lightning.references.assignment import assign
 from mia_lightning.references.config import Recipe
-from mia_lightning.references.evidence import fidelity_notes, load_evidence, save_evidence, view_columns
+from mia_lightning.references.evidence import (
+    fidelity_notes,
+    load_evidence,
+    save_evidence,
+    target_phi,
+    view_columns,
+)
 from mia_lightning.references.material import Material, Normalise
 from mia_lightning.references.store import ReferenceStore, Row
 from mia_lightning.references.training import (
@@ -30,7 +37,7 @@ from mia_lightning.references.training import (
     train_reference,
     with_small_convolutions,
 )
-from mia_lightning.tables import Evidence
+from mia_lightning.tables import Evidence, Outputs
 from mia_lightning.targets.architectures import untrained
 
 DEMO = "configs/demo.yaml"
@@ -215,6 +222,18 @@ class TestTraining:
                 p = torch.softmax(network(view).double(), dim=1)[torch.arange(300), torch.from_numpy(data.labels)]
                 np.testing.assert_allclose(found.phi[:, query], torch.log(p / (1 - p)).numpy(), atol=1e-4)
 
+    def test_phi_at_another_temperature(self):
+        data, network = replace(material(n=100, queries=1), temperature=2.0), small_network().eval()
+        found = ask(network, data, device="cpu").phi
+        inputs = Normalise(data, torch.from_numpy(data.images))(torch.from_numpy(data.images))
+        with torch.no_grad():
+            logits = network(inputs)
+        p = torch.softmax(logits.double() / 2, dim=1)[torch.arange(100), torch.from_numpy(data.labels)]
+        expected = torch.log(p / (1 - p)).numpy()
+        np.testing.assert_allclose(found[:, 0], expected, atol=1e-4)
+        outputs = Outputs(logits[:, None].numpy(), *(np.empty((100, 0), np.float32),) * 2, data.labels)
+        np.testing.assert_allclose(target_phi(outputs, 1, temperature=2.0)[:, 0], expected, atol=1e-5)
+
     def test_untrained_networks_differ_by_seed_only(self):
         like = untrained("resnet18", 10, {}, seed=9).state_dict()
         stem = dict(like) | {"conv1.weight": torch.zeros(64, 3, 3, 3)}
@@ -320,10 +339,11 @@ class TestEvidence:
             draw.random((4, 9)) < 0.5,
             np.arange(9),
             9,
+            draw.random((4, 9)) < 0.8,
         )
         save_evidence(tmp_path / "phi.npz", evidence)
         found = load_evidence(str(tmp_path / "phi.npz"), labels=np.arange(9), num_classes=9)
-        for name in ("target", "references", "keep"):
+        for name in ("target", "references", "keep", "drawn"):
             np.testing.assert_array_equal(getattr(found, name), getattr(evidence, name))
         with pytest.raises(MIAError, match="another data set"):
             load_evidence(str(tmp_path / "phi.npz"), labels=np.arange(9)[::-1], num_classes=9)
@@ -381,6 +401,7 @@ class TestRuns:
             ({"scores": {"phi": {"class_path": "LiRA"}}}, "bears the name of a signal"),
             ({"scores": {"calibration": {"class_path": "LiRA"}}, "count": 2}, "at least 3 references"),
             ({"recipe": {"epochs": 0}}, "at least 1"),
+            ({"temperature": 0}, "temperature must be above 0"),
             ({"imported": "nowhere.npz"}, "cannot read nowhere.npz"),
         ],
     )
@@ -388,23 +409,23 @@ class TestRuns:
         with pytest.raises(MIAError, match=sentence):
             audit(load_config(DEMO, **overrides(tmp_path, **{"count": 1} | changes)))
 
-    def test_imported_phi_gives_the_same_scores(self, tmp_path):
-        config = overrides(tmp_path, 2)
-        first = audit(load_config(DEMO, **config))
-        keep = np.load(next((tmp_path / ".store").glob("references/*/keep.npy")))
-        phi = matrix_of(tmp_path).reshape(2, keep.shape[1], 2)
-        from mia_lightning.pipeline import _extract, prepare
-        from mia_lightning.references.evidence import target_phi
-
-        loaded = load_config(DEMO, **config)
-        prepared = prepare(loaded)
-        outputs = _extract(loaded, prepared.public, prepared.private, prepared.target)
-        target = np.concatenate([target_phi(half, 2) for half in outputs])
-        np.savez(tmp_path / "phi.npz", phi=phi, keep=keep, target=target)
-        second = audit(load_config(DEMO, **overrides(tmp_path, 0, imported=str(tmp_path / "phi.npz"))))
+    def test_exported_phi_gives_the_same_scores(self, tmp_path):
+        path = str(tmp_path / "phi.npz")
+        first = audit(load_config(DEMO, **overrides(tmp_path, 2, exported=path)))
+        with np.load(path) as stored:
+            np.testing.assert_array_equal(stored["phi"].ravel(), matrix_of(tmp_path))
+        second = audit(load_config(DEMO, **overrides(tmp_path, 0, imported=path)))
         np.testing.assert_array_equal(
             first.attacks["calibrated"].public_scores, second.attacks["calibrated"].public_scores
         )
+
+    def test_a_place_that_cannot_be_written_is_named(self, tmp_path):
+        with pytest.raises(MIAError, match=r"name another --references\.exported"):
+            save_evidence(tmp_path / "nowhere" / "phi.npz", simple_evidence())
+
+
+def simple_evidence():
+    return Evidence(np.zeros((3, 1), np.float32), np.zeros((2, 3, 1), np.float32), np.eye(2, 3) > 0, np.arange(3), 3)
 
 
 SCRIPT = """

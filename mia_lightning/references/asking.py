@@ -46,7 +46,7 @@ def ask(network: nn.Module, material: Material, *, device: str) -> Answers:
         own = F.one_hot(labels[rows], material.num_classes).bool()
         batch = normalise(images[rows]).contiguous(memory_format=torch.channels_last)
         for query, view in enumerate(views(batch, material.queries)):
-            logits = fast(view).float()
+            logits = fast(view).float() / material.temperature
             value = logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1)
             phi[start : start + count, query] = value[:count]
             if query == 0:

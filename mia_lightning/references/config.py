@@ -84,6 +84,10 @@ class ReferencesConfig:
     queries: Literal[1, 2, 18, 50] | None = None
     """Views per record that target and references are asked about; those of the extraction when not given."""
 
+    temperature: float = 1.0
+    """What all logits are divided by before phi is taken, of target and references alike; RMIA's and BASE's authors
+    also use 2."""
+
     workers: int = 0
     """Ray workers that train at the same time; 0 trains in this process, without ray."""
 
@@ -108,9 +112,14 @@ class ReferencesConfig:
     """An .npz with phi (K, N, Q), keep (K, N) and target (N, Q) computed elsewhere, public records first; no reference
     is trained then."""
 
+    exported: str | None = None
+    """An .npz to be written with phi, keep, target and labels of all records, as `imported` takes it."""
+
     def __post_init__(self) -> None:
         if self.count < 0 or self.workers < 0 or self.threads < 1 or self.gpus_per_worker < 0:
             raise ValueError("references.count, .workers and .gpus_per_worker must be 0 or more, .threads at least 1")
+        if self.temperature <= 0:
+            raise ValueError(f"references.temperature must be above 0, got {self.temperature}")
         if not 0 < self.released < 1:
             raise ValueError(f"references.released must lie between 0 and 1, got {self.released}")
 

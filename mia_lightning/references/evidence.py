@@ -35,8 +35,10 @@ class References:
     """What the user has to know: references left out, references unlike the target."""
 
 
-def target_phi(outputs: Outputs, queries: int) -> NDArray[np.float32]:
+def target_phi(outputs: Outputs, queries: int, *, temperature: float = 1.0) -> NDArray[np.float32]:
     """Return phi (N, Q) of the target under the first-named queries of a set that its outputs include.
+
+    Logits are divided by the temperature before.
 
     Raises:
         MIAError: the outputs hold fewer views than are asked for.
@@ -45,7 +47,7 @@ def target_phi(outputs: Outputs, queries: int) -> NDArray[np.float32]:
     phi = np.empty((len(outputs.labels), queries), np.float32)
     for start in range(0, len(phi), 4096):
         part = slice(start, start + 4096)
-        logits = outputs.logits[part][:, columns].astype(np.float64)
+        logits = outputs.logits[part][:, columns].astype(np.float64) / temperature
         phi[part] = F.phi(logits, outputs.labels[part, None])
     return phi
 
@@ -120,16 +122,30 @@ def fidelity_notes(
 
 
 def save_evidence(path: Path, evidence: Evidence) -> None:
-    """Write phi (K, N, Q), keep (K, N), target (N, Q) and labels (N,) as an .npz that `load_evidence` takes."""
-    with path.open("wb") as file:
-        np.savez(file, phi=evidence.references, keep=evidence.keep, target=evidence.target, labels=evidence.labels)
+    """Write phi (K, N, Q), keep (K, N), target (N, Q), labels (N,) and drawn (K, N) as `load_evidence` takes them.
+
+    Raises:
+        MIAError: the file cannot be written.
+    """
+    arrays = {"phi": evidence.references, "keep": evidence.keep, "target": evidence.target, "labels": evidence.labels}
+    if evidence.drawn is not None:
+        arrays["drawn"] = evidence.drawn
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise MIAError(f"cannot write {path}: {error.strerror}; name another --references.exported") from error
 
 
 def load_evidence(path: str, *, labels: NDArray[np.int64], num_classes: int) -> Evidence:
     """Read phi computed elsewhere.
 
     Args:
-        path: An .npz with phi (K, N, Q) or (K, N), keep (K, N), target (N, Q) or (N,), and labels (N,) if it has them.
+        path: An .npz with phi (K, N, Q) or (K, N), keep (K, N), target (N, Q) or (N,), and if it has them labels (N,)
+            and drawn (K, N), see `Evidence`.
         labels: (N,) of the records it must belong to, in their order.
         num_classes: Number of classes.
 
@@ -150,9 +166,19 @@ def load_evidence(path: str, *, labels: NDArray[np.int64], num_classes: int) -> 
         )
     if "labels" in arrays and not np.array_equal(arrays["labels"], labels):
         raise MIAError(f"{name}: its labels are not those of this run's records; is it another data set's?")
+    drawn = arrays.get("drawn", np.ones_like(keep))
+    if drawn.shape != keep.shape or not np.isin(drawn, (0, 1)).all():
+        raise MIAError(f"{name}: drawn is {drawn.shape}; expected 0 and 1 in the shape of keep, {keep.shape}")
     if not np.isin(keep, (0, 1)).all() or not (np.isfinite(phi).all() and np.isfinite(target).all()):
         raise MIAError(f"{name}: phi and target must be finite, and keep must hold only 0 and 1")
-    return Evidence(target.astype(np.float32), phi.astype(np.float32), keep.astype(bool), labels, num_classes)
+    return Evidence(
+        target.astype(np.float32),
+        phi.astype(np.float32),
+        keep.astype(bool),
+        labels,
+        num_classes,
+        None if drawn.all() else drawn.astype(bool),
+    )
 
 
 def _read_npz(path: str) -> dict[str, NDArray[Any]]:
@@ -160,7 +186,7 @@ def _read_npz(path: str) -> dict[str, NDArray[Any]]:
     name = Path(path).name
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return {key: stored[key] for key in ("phi", "keep", "target", "labels") if key in stored.files}
+            return {key: stored[key] for key in ("phi", "keep", "target", "labels", "drawn") if key in stored.files}
     except OSError as error:
         raise MIAError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # damaged headers and streams raise many things

@@ -31,6 +31,9 @@ class Material:
     queries: int
     """See `mia_lightning.queries`."""
 
+    temperature: float = 1.0
+    """What logits are divided by before phi is taken."""
+
 
 def on_device(material: Material, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return images and labels on the device; on a CPU without a copy."""

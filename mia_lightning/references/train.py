@@ -20,7 +20,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.records import UNKNOWN, Records
 from mia_lightning.references.assignment import Assignment, assign
 from mia_lightning.references.config import ReferencesConfig
-from mia_lightning.references.evidence import References, fidelity_notes, load_evidence, target_phi
+from mia_lightning.references.evidence import References, fidelity_notes, load_evidence, save_evidence, target_phi
 from mia_lightning.references.material import Material
 from mia_lightning.references.store import ReferenceStore, Row
 from mia_lightning.references.training import NUMBERS
@@ -61,32 +61,36 @@ def find_references(config: ReferencesConfig, audited: Audited, *, store: Path, 
             references diverged.
     """
     queries = config.queries or audited.outputs.logits.shape[1]
-    target = np.concatenate([target_phi(half, queries) for half in _halves(audited)])
+    target = np.concatenate([target_phi(half, queries, temperature=config.temperature) for half in _halves(audited)])
     labels = np.concatenate([half.labels for half in _halves(audited)])
     if config.imported is not None:
         evidence = load_evidence(config.imported, labels=labels, num_classes=audited.target.num_classes)
         return References(evidence, (), ())
-    material = _material(audited, labels, queries)
+    material = _material(audited, labels, queries, config.temperature)
     membership = audited.public.membership
     private = 0 if audited.private is None else len(audited.private)
     membership = np.append(membership, np.full(private, UNKNOWN, np.int8))  # the private half's own stays out of reach
     drawn = assign(config.scheme, config.count, membership, private=private, seed=seed, released=config.released)
     place = _store(config, audited, material, drawn, membership, store=store, seed=seed)
     rows = _trained(config, audited, material, drawn, place, seed=seed)
-    return _references(config, audited, place, rows, drawn, target, labels)
+    found = _references(config, audited, place, rows, drawn, target, labels)
+    if config.exported is not None:
+        save_evidence(Path(config.exported), found.evidence)
+        log.info("wrote phi of target and references to %s", config.exported)
+    return found
 
 
 def _halves(audited: Audited) -> list[Outputs]:
     return [half for half in (audited.outputs, audited.private_outputs) if half is not None]
 
 
-def _material(audited: Audited, labels: NDArray[np.int64], queries: int) -> Material:
+def _material(audited: Audited, labels: NDArray[np.int64], queries: int, temperature: float) -> Material:
     halves = [half for half in (audited.public, audited.private) if half is not None]
     if len({half.images.dtype for half in halves}) > 1:
         raise MIAError("public and private images have different dtypes; references need both as uint8 or as float32")
     images = np.concatenate([half.images for half in halves]) if len(halves) > 1 else halves[0].images
     mean, std = normalisation(audited.public, audited.mean, audited.std)
-    return Material(images, labels, mean, std, audited.target.num_classes, queries)
+    return Material(images, labels, mean, std, audited.target.num_classes, queries, temperature)
 
 
 def _store(
@@ -117,7 +121,12 @@ def _store(
         "seed": seed,
         "numbers": NUMBERS,
     }
-    asking = {"queries": material.queries, "code": _code_digest(), "torch": torch.__version__}
+    asking = {
+        "queries": material.queries,
+        "temperature": material.temperature,
+        "code": _code_digest(),
+        "torch": torch.__version__,
+    }
     return ReferenceStore(
         store, training=training, asking=asking, records=len(material.labels), queries=material.queries
     )
