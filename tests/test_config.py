@@ -23,7 +23,7 @@ def parse(*argv: str) -> RunConfig:
 
 def with_base(path):
     """A shipped file, after the one that it is an overlay of."""
-    base = path.with_name(path.name.replace("_references", ""))
+    base = path.with_name(re.sub("_(few_)?references", "", path.name))
     return (base, path) if base != path else (path,)
 
 
