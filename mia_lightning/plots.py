@@ -32,7 +32,7 @@ SHOWN = len(SERIES)
 """Attacks drawn in colour; any further ones are grey."""
 
 STYLE: Any = {
-    "font.size": 9,
+    "font.size": 9.5,
     "font.family": "sans-serif",
     "text.color": INK,
     "axes.edgecolor": FAINT,
@@ -43,20 +43,24 @@ STYLE: Any = {
     "ytick.color": INK,
     "grid.color": FAINT,
     "grid.linewidth": 0.3,
-    "legend.frameon": False,
     "figure.facecolor": "white",
     "svg.fonttype": "none",
     "svg.hashsalt": "mia_lightning",
 }
 
 
+LEGEND: Any = {"fontsize": 8.5, "frameon": False, "labelcolor": INK}
+ABOVE: Any = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2, "borderaxespad": 0.2}
+"""Where a legend would hide what is drawn."""
+
+
 def plot_roc(
     scores: Mapping[str, NDArray[np.float64]], member: NDArray[np.int8], *, title: str = "", headline: str | None = None
 ) -> Figure:
-    """Return the ROC of each attack on two log axes with its pointwise 95% band, where low rates can be seen.
+    """Return the ROC of each attack on two log axes, where low rates can be seen, and the headline's 95% band.
 
-    Each curve is exact at some hundred false-positive rates, among them all that a few false positives make; the bands
-    are `intervals.tpr_interval`'s at thirty of them.
+    Each curve is exact at some hundred false-positive rates, among them all that a few false positives make; the band
+    is pointwise, `intervals.tpr_interval` at thirty of them. Further bands would hide the curves.
 
     Args:
         scores: Attack to (N,) finite scores.
@@ -85,17 +89,17 @@ def plot_roc(
             linestyle=DASHES[place % len(DASHES)],
         )
         handles.insert(0, line)
-        if place < SHOWN:
+        if place == 0:
             points = np.geomspace(lowest, 0.9, 30)
             bands = np.array([tpr_interval(members, others, float(rate)) for rate in points])
-            axes.fill_between(points, *np.maximum(bands.T, lowest / 10), color=colour, alpha=0.12, linewidth=0)
+            axes.fill_between(points, *np.maximum(bands.T, lowest / 10), color=colour, alpha=0.2, linewidth=0)
     (chance,) = axes.plot(rates, rates, linestyle=":", linewidth=1, color=INK)
     _log_rates(axes, lowest)
     axes.set(xlabel="false-positive rate (non-members named)", ylabel="true-positive rate (members named)")
     axes.set_title(title)
     shown = min(len(handles), 10)
     labels = [_short(name) for name in names[:shown]]
-    axes.legend([*handles[:shown], chance], [*labels, "chance"], loc="lower right", fontsize=8, handlelength=3)
+    axes.legend([*handles[:shown], chance], [*labels, "chance"], loc="lower right", handlelength=3, **LEGEND)
     return figure
 
 
@@ -105,12 +109,12 @@ def plot_histogram(scores: NDArray[np.float64], member: NDArray[np.int8], *, tit
     low, high = np.quantile(scores, (0.005, 0.995))
     edges = np.linspace(low, high if high > low else low + 1, 61)
     for value, name, colour, line in ((0, "non-members", SERIES[0], "-"), (1, "members", SERIES[1], "--")):
-        inside = np.clip(scores[member == value], edges[0], edges[-1])
+        inside = scores[member == value]
         density, _ = np.histogram(inside, bins=edges, density=True)
         axes.stairs(density, edges, fill=True, color=colour, alpha=0.25, linewidth=0)
         axes.stairs(density, edges, color=colour, linewidth=1.4, linestyle=line, label=f"{name} (n = {len(inside):,})")
     axes.set(xlabel="score", ylabel="density", title=title, ylim=(0, None))
-    axes.legend(fontsize=8)
+    axes.legend(**LEGEND, **ABOVE)
     return figure
 
 
@@ -181,7 +185,7 @@ def plot_learning_curve(curves: Mapping[str, Sequence[CurvePoint]], *, title: st
         axes.grid(axis="y")
     above.set(ylabel="AUC", title=title)
     below.set(ylabel=f"TPR at FPR {rate:.0%}", xlabel="reference models")
-    above.legend(fontsize=8, ncols=2)
+    above.legend(**LEGEND, **ABOVE)
     return figure
 
 
@@ -208,7 +212,7 @@ def plot_fidelity(
     axes.yaxis.set_major_formatter(_percent)
     axes.set(xlabel="reference model", ylabel="accuracy", title=title)
     axes.grid(axis="y")
-    axes.legend(fontsize=8)
+    axes.legend(**LEGEND, **ABOVE)
     return figure
 
 

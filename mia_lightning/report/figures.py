@@ -49,11 +49,11 @@ def draw(report: Report) -> Iterator[Drawn]:
         if tried:
             values = [one.auc for one in tried if one.auc is not None]
             words = (
-                f"AUC of {headline} by class: from {min(values):.3f} to {max(values):.3f}; the table has all of them."
+                f"AUC of {headline} by class: from {min(values):.3f} to {max(values):.3f}; all of them in the table."
             )
             yield Drawn("classes", plots.plot_classes(tried), words)
     if assessment.agreement is not None:
-        words = "Jaccard indices of the records that each two attacks find; the numbers are in the table beside it."
+        words = "Jaccard indices of the records that each two attacks find; the table below has the numbers."
         yield Drawn("agreement", plots.plot_agreement(assessment.agreement), words)
     if report.run is not None:
         yield from _of_references(report)
@@ -122,7 +122,8 @@ def _roc_in_words(report: Report) -> str:
         if point.resolvable and point.fpr > 0
     )
     count = len(report.assessment.attacks)
-    return f"ROC curves of {count} attack{'s' * (count > 1)} on log axes. True-positive rate of {report.headline}: {points}."
+    drawn = f"ROC curves of {count} attack{'s' * (count > 1)} on log axes."
+    return f"{drawn} True-positive rate of {report.headline}: {points}."
 
 
 def _histogram_in_words(name: str, found: Evaluation) -> str:

@@ -11,8 +11,8 @@ def limits(report: Report) -> list[str]:
         "them. They do not cover another training run of the model.",
         f"With {non_members:,} non-members, no rate of false alarms below 1 in {non_members:,} can be told from none.",
         "An attack that fails proves nothing: another may succeed. Only a lower bound follows from an attack.",
-        "Members and non-members are taken to be alike but for the training. The guards look for differences in what is "
-        "known without the model; they cannot see all of them.",
+        "Members and non-members are taken to be alike but for the training. The guards look for differences in what "
+        "is known without the model; they cannot see all of them.",
         "p-values compare a record with the known non-members. They are no probabilities of membership; what share of "
         "the named records are members depends on how many members there are to begin with.",
         "Intervals are for one figure each, at 95%. Differences between attacks pay for their number (Holm); other "

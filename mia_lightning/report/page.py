@@ -1,7 +1,7 @@
 """report.html and audit_card.md: a report laid out by two templates.
 
-Everything in a report may come from a hostile file. The page escapes every text; its policy forbids scripts and anything
-from elsewhere. The card escapes what Markdown would read as markup.
+Everything in a report may come from a hostile file. The page escapes every text; its policy forbids scripts and all
+that comes from elsewhere. The card escapes what Markdown would read as markup.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _context(report: Report) -> dict[str, Any]:
     found = assessment.attacks[report.headline]
     classes = assessment.classes.get(report.headline, ())
     return {
-        "title": f"Membership audit of {run.target['architecture'] if run else assessment.records.source}",
+        "title": f"Membership audit of {_audited(report)}",
         "source": assessment.records.source,
         "date": datetime.now(UTC).strftime("%d %B %Y").lstrip("0"),
         "report": report,
@@ -114,6 +114,11 @@ def _context(report: Report) -> dict[str, Any]:
         "decimals": wording.decimals,
         "between": wording.between,
     }
+
+
+def _audited(report: Report) -> str:
+    """Return the name of the model, without the module of an own class, or of the scores."""
+    return str(report.run.target["architecture"]).split(":")[-1] if report.run else report.assessment.records.source
 
 
 def _tiles(found: Evaluation, run: RunFacts | None) -> list[tuple[str, str, str]]:

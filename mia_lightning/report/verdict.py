@@ -6,7 +6,7 @@ from typing import Literal
 from mia_lightning.assessment import Assessment, Difference
 from mia_lightning.metrics import Evaluation, OperatingPoint
 from mia_lightning.report.contents import Report
-from mia_lightning.report.wording import between, one_in, percent
+from mia_lightning.report.wording import between, one_in, percent, rate_name
 
 Level = Literal["exposed", "weak", "not found", "confounded", "unreliable"]
 
@@ -22,8 +22,8 @@ RULES = (
     "The headline attack is named without regard to its figures. It is judged at a false-alarm rate of 1%, or at the "
     "lowest one above that the number of non-members resolves. Not to be relied on: a test with memberships dealt out "
     "by lot warns. Told without the model: the blind baseline warns and the attack adds nothing to it for certain, "
-    "neither at that rate nor in AUC. Recognised: the 95% interval of the true-positive rate lies above the false-alarm "
-    "rate. On average only: that interval does not, but the AUC's lies above 0.5. None: neither does."
+    "neither at that rate nor in AUC. Recognised: the 95% interval of the true-positive rate lies above the "
+    "false-alarm rate. On average only: that interval does not, but the AUC's lies above 0.5. None: neither does."
 )
 
 
@@ -76,7 +76,7 @@ def _recognises(report: Report, found: Evaluation, point: OperatingPoint) -> str
     return (
         f"At a false-alarm rate of {one_in(point.fpr)}, the attack “{report.headline}” recognises {percent(point.tpr)} "
         f"{between(point.low, point.high)} of the {found.n_members:,} members; a guess would name "
-        f"{percent(point.fpr)} of them."
+        f"{rate_name(point.fpr)} of them."
     )
 
 
@@ -125,10 +125,7 @@ def _doubts(assessment: Assessment, warned: set[str], gains: list[Difference]) -
         if guard.name in warned and guard.name.startswith("permuted labels"):
             said.append(guard.sentence)
     if "blind baseline" in warned:
-        added = " and ".join(
-            f"{100 * gain.value:+.1f} points of {_figure(gain.figure)} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
-            for gain in gains
-        )
+        added = " and ".join(_points(gain) for gain in gains)
         said.append(
             "Caution: members and non-members differ without the model. Only what the attack adds to that says "
             f"anything of the model: {added or 'it could not be measured'}."
@@ -138,6 +135,11 @@ def _doubts(assessment: Assessment, warned: set[str], gains: list[Difference]) -
     if "generalisation gap" in warned:
         said.append("Caution: the model is better on non-members; the memberships may be swapped.")
     return said
+
+
+def _points(gain: Difference) -> str:
+    value, low, high = (100 * number for number in (gain.value, gain.low, gain.high))
+    return f"{value:+.1f} points of {_figure(gain.figure)} ({low:+.1f} to {high:+.1f})"
 
 
 def _figure(name: str) -> str:

@@ -4,11 +4,13 @@ from mia_lightning.metrics import OperatingPoint
 
 
 def percent(value: float) -> str:
-    """Return a rate as a percentage with three significant digits at most, or one decimal above 10%."""
+    """Return a rate as a percentage: one decimal from 10% on, two from 1% on, below two digits, below 5e-6 zero."""
     share = 100 * value
     if share >= 9.95:
         return f"{share:.1f}%"
-    return f"{share:.2f}%" if share >= 0.995 or share == 0 else f"{share:.2g}%"
+    if share >= 0.995:
+        return f"{share:.2f}%"
+    return f"{share:.2g}%" if share >= 5e-4 else "0%"
 
 
 def between(low: float, high: float) -> str:
