@@ -192,7 +192,7 @@ def plot_learning_curve(curves: Mapping[str, Sequence[CurvePoint]], *, title: st
 def plot_fidelity(
     inside: Sequence[float], outside: Sequence[float], target: tuple[float, float], *, title: str = ""
 ) -> Figure:
-    """Return the accuracy of each reference on its own and on other records, and the target's on members and others.
+    """Return the accuracy of each reference on its own and on other records; dashed, the target's on members and others.
 
     Args:
         inside: Per reference, in [0, 1].
@@ -203,11 +203,11 @@ def plot_fidelity(
     figure, axes = _figure(5.0, 2.6)
     place = np.arange(1, len(inside) + 1)
     for values, own, colour, marker, name in (
-        (inside, target[0], SERIES[1], "^", "trained on"),
-        (outside, target[1], SERIES[0], "o", "not trained on"),
+        (inside, target[0], SERIES[1], "^", "records it was trained on"),
+        (outside, target[1], SERIES[0], "o", "other records"),
     ):
         axes.axhline(own, color=colour, linestyle="--", linewidth=1)
-        axes.plot(place, values, marker, color=colour, markersize=4, label=f"{name} (line: the target)")
+        axes.plot(place, values, marker, color=colour, markersize=4, label=name)
     axes.set_xticks(place[:: max(1, len(place) // 16)])
     axes.yaxis.set_major_formatter(_percent)
     axes.set(xlabel="reference model", ylabel="accuracy", title=title)
