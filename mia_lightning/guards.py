@@ -123,7 +123,7 @@ def blind_baseline(
         increments: Attack minus blind baseline, from `comparison.differences`.
     """
     found = evaluate(scores, records.membership, comparable_rates((0.01, 0.05), int((records.membership == 0).sum())))
-    p_values = _chance_p_values(found)
+    p_values = [_of_doubled_variance(p) for p in _chance_p_values(found)]
     beats = min(p_values) * len(p_values) < BLIND_LEVEL
     raised = [point for point, p in zip(found.points, p_values[1:], strict=True) if p * len(p_values) < BLIND_LEVEL]
     details: dict[str, float | int | str] = {"auc": found.auc, "auc_low": found.auc_low, "auc_high": found.auc_high}
@@ -344,11 +344,10 @@ def _claims_success(found: Evaluation) -> bool:
 def _chance_p_values(found: Evaluation) -> list[float]:
     """Return one-sided p-values of the AUC (normal, DeLong's error) and of each TPR against a ranking by lot.
 
-    Each is then taken for twice the variance; see `blind_baseline`.
     Under a random order at least m members stand above the (k+1)-th highest non-member exactly if the highest m + k
     records hold at most k non-members, which is hypergeometric.
     """
-    from scipy.special import ndtr, ndtri
+    from scipy.special import ndtr
     from scipy.stats import hypergeom
 
     total = found.n_members + found.n_non_members
@@ -357,7 +356,14 @@ def _chance_p_values(found: Evaluation) -> list[float]:
     for point in found.points:
         above, allowed = round(point.tpr * found.n_members), point.false_positives
         p_values.append(float(hypergeom.cdf(allowed, total, found.n_non_members, above + allowed)))
-    return [float(ndtr(ndtri(p) / np.sqrt(2))) for p in p_values]
+    return p_values
+
+
+def _of_doubled_variance(p_value: float) -> float:
+    """Return the p-value of the same deviation, were its variance twice as large; see `blind_baseline`."""
+    from scipy.special import ndtr, ndtri
+
+    return float(ndtr(ndtri(p_value) / np.sqrt(2)))
 
 
 def _sources_alone(member: NDArray[np.int8], groups: Groups, folds: int, seed: int) -> dict[str, Evaluation]:

@@ -192,7 +192,7 @@ def plot_learning_curve(curves: Mapping[str, Sequence[CurvePoint]], *, title: st
 def plot_fidelity(
     inside: Sequence[float], outside: Sequence[float], target: tuple[float, float], *, title: str = ""
 ) -> Figure:
-    """Return the accuracy of each reference on its own and on other records; dashed, the target's on members and others.
+    """Return the accuracy of each reference on its own and on other records; dashed, the target's on both sides.
 
     Args:
         inside: Per reference, in [0, 1].
