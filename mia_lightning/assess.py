@@ -8,8 +8,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.assessment import Assessment, Difference, Guard, ScoredRecords
+from mia_lightning.assessment import Assessment, ClassFigures, Difference, Guard, ScoredRecords
 from mia_lightning.claims import claim
+from mia_lightning.class_figures import class_figures
 from mia_lightning.comparison import (
     Bootstrap,
     agreement,
@@ -32,6 +33,9 @@ from mia_lightning.metrics import evaluate
 from mia_lightning.privacy import privacy_bounds
 
 Array = NDArray[np.float64]
+
+MOST_CLASSES = 1000
+"""More labels than that are no classes to be looked at one by one."""
 
 
 def assess(
@@ -84,7 +88,10 @@ def assess(
         records=records,
         attacks=attacks,
         differences=between,
+        increments=gains,
         agreement=agreement(records.scores, member, _shared_rate(rates)) if len(records.scores) > 1 else None,
+        classes=_classes(records, _shared_rate(rates)),
+        class_fpr=_shared_rate(rates),
         claims={name: claim(scores, member, records.labels) for name, scores in records.scores.items()},
         bounds=tuple(
             bound
@@ -115,6 +122,15 @@ def _resampled(
     scores = dict(records.scores) if blind is None else {**records.scores, BLIND: blind}
     resamples = bootstrap if len(scores) > 1 else 2  # nothing to compare one attack with
     return paired_bootstrap(scores, records.membership, rates, resamples=resamples, seed=seed)
+
+
+def _classes(records: ScoredRecords, fpr: float) -> dict[str, tuple[ClassFigures, ...]]:
+    if records.labels is None or len(np.unique(records.labels)) > MOST_CLASSES:
+        return {}
+    return {
+        name: class_figures(scores, records.membership, records.labels, fpr=fpr)
+        for name, scores in records.scores.items()
+    }
 
 
 def _shared_rate(rates: Sequence[float]) -> float:

@@ -126,6 +126,51 @@ class Guard:
     details: Mapping[str, float | int | str]
 
 
+@dataclass(frozen=True)
+class ClassFigures:
+    """How well one attack does on the records of one class."""
+
+    label: int
+    members: int
+    non_members: int
+
+    auc: float | None
+    """Within the class, in [0, 1]; None where the class lacks one side."""
+
+    auc_low: float | None
+    """95% interval (DeLong)."""
+
+    auc_high: float | None
+
+    tpr: float | None
+    """Share of the class's members above the threshold of all records; None without members."""
+
+    tpr_low: float | None
+    """Wilson's 95% interval."""
+
+    tpr_high: float | None
+
+    fpr: float | None
+    """Share of the class's non-members above that threshold; None without non-members."""
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """What one score reaches with a number of reference models."""
+
+    references: int
+    auc: float
+    auc_low: float
+    auc_high: float
+
+    fpr: float
+    """The false-positive rate of `tpr`."""
+
+    tpr: float
+    tpr_low: float
+    tpr_high: float
+
+
 @dataclass(frozen=True, eq=False)
 class Assessment:
     """Everything that can be said from scores and membership alone, and the guards that were run beside them."""
@@ -133,10 +178,21 @@ class Assessment:
     records: ScoredRecords
     attacks: Mapping[str, Evaluation]
     differences: tuple[Difference, ...]
+
+    increments: tuple[Difference, ...]
+    """Every attack minus the blind baseline; empty where that could not be run."""
+
     agreement: Agreement | None
     """None with one attack."""
 
     claims: Mapping[str, Claims]
+
+    classes: Mapping[str, tuple[ClassFigures, ...]]
+    """Attack to its figures by class; empty without labels."""
+
+    class_fpr: float
+    """The false-positive rate that sets the classes' common threshold."""
+
     bounds: tuple[Bound, ...]
     guards: tuple[Guard, ...]
     seed: int

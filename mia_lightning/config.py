@@ -5,6 +5,7 @@ A dataclass field is the option, the string below it the help. Nothing here impo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -268,6 +269,19 @@ def to_mapping(config: Any) -> Any:
     if isinstance(config, Sequence) and not isinstance(config, str):
         return [to_mapping(value) for value in config]
     return config
+
+
+def shareable(config: Any) -> Any:
+    """Return `to_mapping` with every path cut down to its last name, for files that leave this machine."""
+    return _without_folders(to_mapping(config))
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(inner) for inner in value]
+    return re.sub(r"[^?=&:,]*[/\\]", "", value) if isinstance(value, str) else value
 
 
 def class_path(kind: type) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, suggest
 from mia_lightning.evaluation_config import EvaluationConfig
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from mia_lightning.assessment import Assessment
     from mia_lightning.leaderboard import Place
+    from mia_lightning.report.contents import Report
 
 
 def run(config: EvaluationConfig) -> None:
@@ -52,6 +53,9 @@ def evaluate_file(config: EvaluationConfig) -> tuple[Assessment, list[str]]:
     file = read_scores(
         config.scores[0], key=config.key, attacks=config.attacks, columns=config.columns, split=config.split
     )
+    names = list(file.records.scores)
+    if config.headline is not None and config.headline not in names:
+        raise MIAError(f"--headline {config.headline!r} is no attack of the scores; {suggest(config.headline, names)}")
     assessment = assess(
         file.records,
         fprs=config.fprs,
@@ -84,16 +88,28 @@ def rank_files(config: EvaluationConfig) -> tuple[Place, ...]:
     return rank_submissions(scores, key[1], config.fpr, resamples=config.bootstrap, seed=config.seed)
 
 
+def report_of(config: EvaluationConfig, assessment: Assessment, notes: Iterable[str]) -> Report:
+    """Return the report of an assessment from scores alone; arguments from `evaluate_file`."""
+    from mia_lightning.evaluation_files import versions
+    from mia_lightning.report.contents import Report
+
+    names = list(assessment.attacks)
+    named = "which was named with --headline" if config.headline else "the last column of scores"
+    return Report(assessment, config.headline or names[-1], named, versions("matplotlib"), notes=tuple(notes))
+
+
 def _run_evaluation(config: EvaluationConfig, console: Console) -> None:
-    from mia_lightning.evaluation_files import claim_folder, write_assessment
+    from mia_lightning.evaluation_files import claim_folder, write_report
     from mia_lightning.evaluation_tables import print_assessment
+    from mia_lightning.report.figures import draw
 
     assessment, notes = evaluate_file(config)
+    report = report_of(config, assessment, notes)
     for note in notes:
         console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
     print_assessment(assessment, console)
     if config.output is not None:
-        written = write_assessment(assessment, claim_folder(config.output), notes=notes)
+        written = write_report(report, claim_folder(config.output), draw(report))
         _say(f"wrote {', '.join(written)} in {config.output}", console)
 
 

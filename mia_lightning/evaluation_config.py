@@ -32,7 +32,8 @@ class EvaluationConfig:
     submissions of ids and score."""
 
     output: str | None = None
-    """New or empty folder for metrics.json and claims.csv; nothing is written when not given."""
+    """New or empty folder for report.html, audit_card.md, metrics.json and claims.csv; nothing is written when not
+    given."""
 
     key: str | None = None
     """File of id and membership, where the scores have no membership column."""
@@ -45,6 +46,9 @@ class EvaluationConfig:
 
     attacks: tuple[str, ...] | None = None
     """Columns that hold scores; all that are nothing else when not given."""
+
+    headline: str | None = None
+    """The attack that the verdict is about, to be named without regard to its figures; the last when not given."""
 
     columns: tuple[str, ...] = ()
     """Numeric columns that are no scores but known of the records without the target, for the blind baseline."""

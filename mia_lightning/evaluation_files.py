@@ -1,21 +1,7 @@
-"""The machine-readable files of an assessment.
+"""The files of an assessment: report.html, audit_card.md, metrics.json and claims.csv.
 
-`metrics.json`, one object:
-
-    source            the file's name
-    records           members, non_members: counts
-    attacks           by name: the figures of `metrics.Evaluation` (auc, partial_auc with their 95% intervals; points:
-                      one object per false-positive rate with tpr, its interval, the threshold, its own FPR interval,
-                      whether the records resolve the rate, and precision at shares of members of 1, 10 and 50%;
-                      distinct scores, largest_tie), and claimed: number of claimed records by false-discovery rate,
-                      each with how many of them are members
-    differences       list of `assessment.Difference`
-    agreement         null, or alpha, names, jaccard (matrix in the order of names), only (members an attack finds
-                      alone: their ids)
-    bounds            list of `assessment.Bound`; epsilon is null where refusal says why
-    guards            list of `assessment.Guard`
-    notes             what was left out of the file
-    seed, versions    of this tool and the libraries that compute
+`metrics.json` is described by `report/metrics.schema.json` (JSON Schema), the same for a run and for a file of scores;
+what only a run knows stands under `run`, which is null otherwise.
 
 `claims.csv`, one row per record: id, membership, then for each attack its score, p-value, class-conditional p-value
 (where there are labels) and q-value. A text that a spreadsheet would take for a formula starts with an apostrophe.
@@ -25,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +20,10 @@ from typing import IO, Any
 from mia_lightning.assessment import Assessment
 from mia_lightning.atomic import replacing
 from mia_lightning.errors import MIAError
+from mia_lightning.report.contents import Report, RunFacts
+from mia_lightning.report.figures import Drawn
+from mia_lightning.report.page import card, html
+from mia_lightning.report.verdict import verdict
 
 LIBRARIES = ("numpy", "scipy", "lightgbm")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -56,50 +46,95 @@ def claim_folder(path: str) -> Path:
     return folder
 
 
-def write_assessment(assessment: Assessment, folder: Path, *, notes: Sequence[str] = ()) -> list[str]:
-    """Write metrics.json and claims.csv, each atomically; return their names.
+def write_report(report: Report, folder: Path, drawn: Iterable[Drawn]) -> list[str]:
+    """Write the four files, each atomically; return their names.
+
+    Args:
+        report: What they say.
+        folder: Is there.
+        drawn: From `report.figures.draw`.
 
     Raises:
         MIAError: the disk is full or the folder cannot be written.
     """
-    with replacing(folder, "metrics.json") as file:
-        json.dump(assessment_metrics(assessment, notes=notes), file, indent=2, allow_nan=False)
+    texts = {
+        "report.html": html(report, drawn),
+        "audit_card.md": card(report),
+        "metrics.json": json.dumps(metrics(report), indent=2, allow_nan=False),
+    }
+    for name, text in texts.items():
+        with replacing(folder, name) as file:
+            file.write(text)
     with replacing(folder, "claims.csv") as file:
-        write_claims(file, assessment)
-    return ["metrics.json", "claims.csv"]
+        write_claims(file, report.assessment)
+    return [*texts, "claims.csv"]
 
 
-def assessment_metrics(assessment: Assessment, *, notes: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what metrics.json holds: plain values only, every number finite."""
-    records, agreement = assessment.records, assessment.agreement
-    member = records.membership
+def metrics(report: Report) -> dict[str, Any]:
+    """Return what metrics.json holds: plain values only, every number finite, no path of this machine."""
+    assessment, found = report.assessment, verdict(report)
+    member = assessment.records.membership
     return {
-        "source": records.source,
+        "source": assessment.records.source,
+        "headline": report.headline,
+        "verdict": {"level": found.level, "heading": found.heading, "sentences": list(found.sentences)},
         "records": {"members": int((member == 1).sum()), "non_members": int((member == 0).sum())},
-        "attacks": {
-            name: found.to_dict()
-            | {
-                "claimed": {
-                    f"{level:g}": {"records": len(rows), "members": int((member[rows] == 1).sum())}
-                    for level, rows in assessment.claims[name].claimed.items()
-                }
-            }
-            for name, found in assessment.attacks.items()
-        },
+        "attacks": {name: _attack(assessment, name) for name in assessment.attacks},
+        "class_fpr": assessment.class_fpr,
         "differences": [asdict(difference) for difference in assessment.differences],
-        "agreement": None
-        if agreement is None
-        else {
-            "alpha": agreement.alpha,
-            "names": list(agreement.names),
-            "jaccard": agreement.jaccard.tolist(),
-            "only": {name: records.ids[rows].tolist() for name, rows in agreement.only.items()},
-        },
+        "increments": [asdict(difference) for difference in assessment.increments],
+        "agreement": _agreement(assessment),
         "bounds": [asdict(bound) for bound in assessment.bounds],
         "guards": [asdict(guard) for guard in assessment.guards],
-        "notes": list(notes),
+        "notes": list(report.notes),
         "seed": assessment.seed,
-        "versions": {name: version(name) for name in ("mia-lightning", *LIBRARIES)},
+        "versions": dict(report.versions),
+        "run": None if report.run is None else _run(report.run),
+    }
+
+
+def versions(*libraries: str) -> dict[str, str]:
+    """Return the versions of this tool and of the libraries that every assessment and those that the caller uses."""
+    return {name: version(name) for name in dict.fromkeys(("mia-lightning", *LIBRARIES, *libraries))}
+
+
+def _attack(assessment: Assessment, name: str) -> dict[str, Any]:
+    member, claims = assessment.records.membership, assessment.claims[name]
+    return assessment.attacks[name].to_dict() | {
+        "claimed": {
+            f"{level:g}": {"records": len(rows), "members": int((member[rows] == 1).sum())}
+            for level, rows in claims.claimed.items()
+        },
+        "classes": [asdict(one) for one in assessment.classes.get(name, ())],
+    }
+
+
+def _agreement(assessment: Assessment) -> dict[str, Any] | None:
+    agreement = assessment.agreement
+    if agreement is None:
+        return None
+    return {
+        "alpha": agreement.alpha,
+        "names": list(agreement.names),
+        "jaccard": agreement.jaccard.tolist(),
+        "only": {name: assessment.records.ids[rows].tolist() for name, rows in agreement.only.items()},
+    }
+
+
+def _run(run: RunFacts) -> dict[str, Any]:
+    return {
+        "target": dict(run.target),
+        "sources": [asdict(one) for one in run.sources],
+        "threat": list(run.threat),
+        "references": [asdict(one) for one in run.references],
+        "learning_curve": {name: [asdict(one) for one in curve] for name, curve in run.learning_curve.items()},
+        "by_probability": {name: found.to_dict() for name, found in run.by_probability.items()},
+        "private": {name: found.to_dict() for name, found in run.private.items()},
+        "fit_seconds": dict(run.fit_seconds),
+        "folds": run.folds,
+        "seed": run.seed,
+        "stages": [asdict(one) for one in run.stages],
+        "configuration": run.configuration,
     }
 
 

@@ -17,9 +17,10 @@ from mia_lightning.crossfit import NO_FOLD, Progress, Reporter, assign_folds, cr
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.metrics import Evaluation, evaluate
 from mia_lightning.records import UNKNOWN, Records, check_disjoint
-from mia_lightning.tables import Outputs, SignalTable
+from mia_lightning.tables import Evidence, Outputs, SignalTable
 
 if TYPE_CHECKING:
+    from mia_lightning.references.evidence import References
     from mia_lightning.references.store import Row
     from mia_lightning.targets.base import Target
 
@@ -87,6 +88,12 @@ class AuditResult:
     references: tuple[Row, ...]
     """What is known of each reference model; empty without references."""
 
+    table: SignalTable
+    """(N + M,) signals of all records, public first, with the columns of reference scores."""
+
+    evidence: Evidence | None
+    """phi of all records under the references, a memory map where it is large; None without references."""
+
     seconds: Mapping[str, float]
     """Wall time by stage."""
 
@@ -145,9 +152,9 @@ def attack_target(
 
     member = public.membership
     facts = _target_facts(target, outputs, member)
-    reference_notes, reference_rows, reference_columns = _references(config, prepared, outputs, private_outputs, facts)
+    references, reference_columns = _references(config, prepared, outputs, private_outputs, facts)
     columns |= reference_columns
-    notes += reference_notes
+    notes += references.notes if references else []
     clock.lap("references")
 
     fold = assign_folds(outputs.labels, member, folds=config.evaluation.folds, seed=config.seed)
@@ -175,7 +182,9 @@ def attack_target(
         attacks=results,
         notes=notes,
         target=facts,
-        references=reference_rows,
+        references=references.rows if references else (),
+        table=table,
+        evidence=references.evidence if references else None,
         seconds=clock.seconds,
     )
 
@@ -293,10 +302,10 @@ def _references(
     outputs: Outputs,
     private_outputs: Outputs | None,
     facts: Mapping[str, object],
-) -> tuple[list[str], tuple[Row, ...], dict[str, NDArray[np.float64]]]:
-    """Return what has to be said of the references, what is known of each, and the columns of their scores."""
+) -> tuple[References | None, dict[str, NDArray[np.float64]]]:
+    """Return the references, and the columns of their scores."""
     if not config.references.wanted:
-        return [], (), {}
+        return None, {}
     from mia_lightning.references.evidence import reference_columns
     from mia_lightning.references.train import Audited, find_references
 
@@ -312,7 +321,7 @@ def _references(
         accuracy_on_non_members=float(str(facts["accuracy_on_non_members"])),
     )
     found = find_references(config.references, audited, store=_store_folder(config), seed=config.seed)
-    return list(found.notes), found.rows, reference_columns(config.references.scores, found.evidence)
+    return found, reference_columns(config.references.scores, found.evidence)
 
 
 def _store_folder(config: RunConfig) -> Path:

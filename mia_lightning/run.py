@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import logging
 import sys
+from time import perf_counter
 from typing import NoReturn, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from tqdm import tqdm
 
-from mia_lightning.assess import assess
-from mia_lightning.assessment import Assessment, Guard, ScoredRecords
 from mia_lightning.config import RunConfig
 from mia_lightning.crossfit import NO_FOLD
 from mia_lightning.errors import MIAError
-from mia_lightning.evaluation_files import write_assessment
+from mia_lightning.evaluation_files import write_report
 from mia_lightning.evaluation_tables import print_guards
-from mia_lightning.guards import generalisation_gap
 from mia_lightning.hardware import is_first_process
 from mia_lightning.pipeline import AuditResult, Prepared, attack_target, prepare
 from mia_lightning.plots import plot_roc
-from mia_lightning.records import UNKNOWN
+from mia_lightning.report.figures import draw
 from mia_lightning.run_folder import RunFolder
+from mia_lightning.run_report import assess_result, report_of
 from mia_lightning.tensorboard import TensorBoard
 from mia_lightning.terminal import print_result
 
@@ -42,8 +39,9 @@ def run(config: RunConfig) -> AuditResult:
     folder = RunFolder(config)
     prepared = prepare(config)
     folder.claim()
+    board = TensorBoard(folder.path / "tensorboard")
     try:
-        result = _attack(config, prepared, folder)
+        result = _attack(config, prepared, board)
     except MIAError:
         folder.abandon()
         raise
@@ -51,52 +49,20 @@ def run(config: RunConfig) -> AuditResult:
     _write_roc(folder, result)
     console = Console(width=None if sys.stdout.isatty() else 100)  # a file or pipe has no width of its own
     print_result(result, console)
+    started = perf_counter()
     assessment = assess_result(result, prepared)
     print_guards(assessment.guards, console)
-    evaluation = write_assessment(assessment, folder.subfolder("evaluation"), notes=result.notes)
-    _say_next(config, [*written, "roc.svg", *(f"evaluation/{name}" for name in evaluation)], console)
+    report = report_of(result, prepared, assessment, perf_counter() - started)
+    drawn = list(draw(report))
+    board.finish(result, drawn)
+    written += ["roc.svg", *write_report(report, folder.path, drawn)]
+    _say_next(config, written, console)
     return result
 
 
-def assess_result(result: AuditResult, prepared: Prepared) -> Assessment:
-    """Assess the out-of-fold scores of all attacks as `mia_lightning.evaluate` does, with the guards that need images.
-
-    Args:
-        result: From `attack_target`.
-        prepared: What it was made from.
-    """
-    known = np.flatnonzero(result.public.fold != NO_FOLD)
-    public, member = prepared.public, result.public.membership[known]
-    labels = None if (public.labels == UNKNOWN).any() else public.labels[known]
-    records = ScoredRecords(
-        ids=public.ids[known],
-        membership=member,
-        scores={name: attack.public_scores[known] for name, attack in result.attacks.items()},
-        labels=labels,
-        source=public.source,
-    )
-    return assess(
-        records,
-        seed=result.config.seed,
-        folds=result.config.evaluation.folds,
-        pixels=public.images if len(known) == len(public) else public.images[known],  # an index would copy them
-        guards=() if labels is None else (_gap(result, member),),
-    )
-
-
-def _gap(result: AuditResult, member: NDArray[np.int8]) -> Guard:
-    counts = int((member == 1).sum()), int((member == 0).sum())
-    rates = (float(str(result.target[f"accuracy_on_{side}"])) for side in ("members", "non_members"))
-    inside, outside = (round(rate * count) for rate, count in zip(rates, counts, strict=True))
-    return generalisation_gap((inside, outside), counts)
-
-
-def _attack(config: RunConfig, prepared: Prepared, folder: RunFolder) -> AuditResult:
-    board = TensorBoard(folder.path / "tensorboard")
+def _attack(config: RunConfig, prepared: Prepared, board: TensorBoard) -> AuditResult:
     with _FitProgress(len(config.attacks) * config.evaluation.folds) as progress:
-        result = attack_target(config, prepared, progress=progress, report=board.report)
-    board.finish(result)
-    return result
+        return attack_target(config, prepared, progress=progress, report=board.report)
 
 
 class _FitProgress:
@@ -134,6 +100,7 @@ def _write_roc(folder: RunFolder, result: AuditResult) -> None:
 def _say_next(config: RunConfig, written: list[str], console: Console) -> None:
     for line in (
         f"wrote {', '.join(written)} in {config.output}",
+        f"read:  {config.output}/report.html",
         f"look:  tensorboard --logdir {config.output}/tensorboard",
         f"rerun: train.py --config {config.output}/config.yaml --output {config.output}-again",
     ):

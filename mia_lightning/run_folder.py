@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -17,8 +15,6 @@ from mia_lightning.atomic import replacing
 from mia_lightning.config import RunConfig, to_mapping
 from mia_lightning.errors import MIAError
 from mia_lightning.pipeline import AuditResult, Half
-
-LIBRARIES = ("torch", "lightning", "numpy", "scikit-learn", "lightgbm", "torchvision")
 
 
 class RunFolder:
@@ -63,19 +59,6 @@ class RunFolder:
         if self.is_new:
             shutil.rmtree(self.path, ignore_errors=True)
 
-    def subfolder(self, name: str) -> Path:
-        """Return a folder inside, created where it is not there yet.
-
-        Raises:
-            MIAError: the folder cannot be written.
-        """
-        path = self.path / name
-        try:
-            path.mkdir(exist_ok=True)
-        except OSError as error:
-            raise MIAError(f"cannot create {path}: {error.strerror}; free space or permit it") from error
-        return path
-
     @contextmanager
     def replacing(self, name: str) -> Iterator[IO[str]]:
         """Open a text file that takes its name when the block ends without an error."""
@@ -83,14 +66,13 @@ class RunFolder:
             yield file
 
     def write_result(self, result: AuditResult) -> list[str]:
-        """Write submission, scores and metrics; return the names of the files."""
+        """Write submission and scores; return the names of the files."""
         written = []
         if result.private is not None:
             self._write("submission.csv", lambda file: _write_submission(file, result))
             written.append("submission.csv")
         self._write("scores.csv", lambda file: _write_scores(file, result))
-        self._write("metrics.json", lambda file: json.dump(metrics(result), file, indent=2, allow_nan=False))
-        return [*written, "scores.csv", "metrics.json"]
+        return [*written, "scores.csv"]
 
     def _write(self, name: str, write: Callable[[IO[str]], None]) -> None:
         with self.replacing(name) as file:
@@ -126,30 +108,3 @@ def _score_rows(result: AuditResult, split: Literal["public", "private"], half: 
     columns = (known, fold, scores[result.config.submitted], probability, *scores.values())
     for record, *values in zip(half.ids.tolist(), *columns, strict=True):
         yield (record, split, *values)  # csv writes a float by its shortest exact form
-
-
-def metrics(result: AuditResult) -> dict[str, Any]:
-    """Return what metrics.json holds: plain values only, no path of this machine."""
-    return {
-        "submitted": result.config.submitted,
-        "records": {
-            "public": len(result.public.ids),
-            "public_members": int((result.public.membership == 1).sum()),
-            "public_non_members": int((result.public.membership == 0).sum()),
-            "private": 0 if result.private is None else len(result.private.ids),
-        },
-        "target": dict(result.target),
-        "attacks": {
-            name: {
-                "public": attack.public.to_dict(),
-                "public_by_probability": attack.public_calibrated.to_dict(),
-                "private": None if attack.private is None else attack.private.to_dict(),
-                "seconds": attack.seconds,
-            }
-            for name, attack in result.attacks.items()
-        },
-        "notes": result.notes,
-        "seconds": dict(result.seconds),
-        "seed": result.config.seed,
-        "versions": {name: version(name) for name in ("mia-lightning", *LIBRARIES)},
-    }

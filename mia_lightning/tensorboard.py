@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mia_lightning.config import to_mapping
-from mia_lightning.crossfit import NO_FOLD
-from mia_lightning.plots import plot_histogram, plot_roc
+from mia_lightning.config import shareable
 
 if TYPE_CHECKING:
     from mia_lightning.pipeline import AuditResult
+    from mia_lightning.report.figures import Drawn
 
 
 class TensorBoard:
@@ -29,19 +28,15 @@ class TensorBoard:
         for name, value in values.items():
             self.writer.add_scalar(f"{attack}/{name}/fold {fold}", value, epoch)
 
-    def finish(self, result: AuditResult) -> None:
-        """Add ROC, histograms, final figures and hyper-parameters, and close the file."""
+    def finish(self, result: AuditResult, drawn: Iterable[Drawn]) -> None:
+        """Add the report's figures, final values and hyper-parameters, and close the file."""
         add_figure: Any = self.writer.add_figure
-        known = result.public.fold != NO_FOLD
-        member = result.public.membership[known]
-        scores = {name: attack.public_scores[known] for name, attack in result.attacks.items()}
-        add_figure("ROC, out-of-fold", plot_roc(scores, member, title="Public records, out-of-fold"))
-        for name, values in scores.items():
-            add_figure(f"scores/{name}", plot_histogram(values, member, title=f"{name}, out-of-fold"))
+        for one in drawn:
+            add_figure(one.name, one.figure)
         final = final_values(result)
         for name, value in final.items():
             self.writer.add_scalar(name, value, 0)
-        options = flatten(to_mapping(result.config))
+        options = flatten(shareable(result.config))
         self.writer.add_hparams(options, final, run_name="hparams")
         self.writer.close()
 

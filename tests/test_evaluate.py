@@ -71,26 +71,6 @@ def test_table_and_files(scores, tmp_path, capsys):
     assert not list((tmp_path / "out").glob(".*"))
 
 
-def test_every_field_of_the_schema_is_described():
-    import mia_lightning.evaluation_files as module
-
-    found = module.assessment_metrics(assess(read_example(), bootstrap=100))
-    assert all(f"    {name}" in module.__doc__ or f", {name}" in module.__doc__ for name in found)
-
-
-def read_example():
-    from mia_lightning.assessment import ScoredRecords
-
-    columns = example()
-    return ScoredRecords(
-        np.array(columns["id"]),
-        columns["membership"].astype(np.int8),
-        {"lira": columns["lira"], "loss": columns["loss"]},
-        columns["label"],
-        "scores.csv",
-    )
-
-
 def test_same_scores_same_files(scores, tmp_path):
     for name in ("a", "b", "a"):  # the third writes over the first
         assert evaluate([scores, "--output", str(tmp_path / name), *QUICK]) == 0

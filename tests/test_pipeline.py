@@ -2,7 +2,9 @@
 
 import csv
 import json
+from importlib.resources import files
 
+import jsonschema
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -40,7 +42,7 @@ def test_scores_and_figures_agree(run, task):
     figures = json.loads((run / "metrics.json").read_text())
     for name in ("loss_threshold", "mlp", "fusion"):
         scores = np.array([float(row[name]) for row in rows])
-        assert figures["attacks"][name]["public"]["auc"] == pytest.approx(roc_auc_score(member, scores), abs=1e-12)
+        assert figures["attacks"][name]["auc"] == pytest.approx(roc_auc_score(member, scores), abs=1e-12)
     assert [row["score"] for row in rows] == [row["fusion"] for row in rows]
     assert {int(row["fold"]) for row in rows} == set(range(5))
     assert all(0 <= float(row["probability"]) <= 1 for row in rows)
@@ -51,7 +53,7 @@ def test_a_run_is_assessed_like_a_file_of_scores(run):
     from mia_lightning.evaluate import evaluate_file
     from mia_lightning.evaluation_config import EvaluationConfig
 
-    figures = json.loads((run / "evaluation" / "metrics.json").read_text())
+    figures = json.loads((run / "metrics.json").read_text())
     assessment, _ = evaluate_file(EvaluationConfig(scores=(str(run / "scores.csv"),)))
     for name, found in assessment.attacks.items():
         assert figures["attacks"][name]["auc"] == pytest.approx(found.auc, abs=1e-12)
@@ -59,19 +61,36 @@ def test_a_run_is_assessed_like_a_file_of_scores(run):
     assert status["blind baseline"] != "not run"
     assert status["preprocessing parity"] == "pass"
     assert status["generalisation gap"] == "pass"
-    assert len((run / "evaluation" / "claims.csv").read_text().splitlines()) > 1
+    assert status["permuted labels, refitted"] == "pass"
+    assert len((run / "claims.csv").read_text().splitlines()) > 1
+
+
+def test_figures_keep_to_their_schema(run):
+    schema = json.loads(files("mia_lightning.report").joinpath("metrics.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(json.loads((run / "metrics.json").read_text()), schema, jsonschema.Draft202012Validator)
+
+
+def test_what_is_sent_names_no_folder_of_this_machine(run, task):
+    sent = [run / name for name in ("report.html", "audit_card.md", "metrics.json", "claims.csv", "scores.csv")]
+    for path in [*sent, *(path for path in (run / "tensorboard").rglob("*") if path.is_file())]:
+        for folder in (task.folder, run.parent):
+            assert str(folder).encode() not in path.read_bytes(), path.name
+    page = (run / "report.html").read_text()
+    for part in ("01_MIA.pt", "pub.pt", "resnet18", "refitted", "data:image/png;base64", "Configuration"):
+        assert part in page
 
 
 def test_private_membership_is_unknown_and_so_not_judged(run):
     figures = json.loads((run / "metrics.json").read_text())
-    assert all(attack["private"] is None for attack in figures["attacks"].values())
+    assert figures["run"]["private"] == {}
     assert all(row["membership"] == "" for row in read_csv(run / "scores.csv") if row["split"] == "private")
 
 
 def test_an_over_fitted_target_is_found_out(run):
     figures = json.loads((run / "metrics.json").read_text())
-    assert figures["target"]["accuracy_on_members"] > figures["target"]["accuracy_on_non_members"] + 0.3
-    assert figures["attacks"]["loss_threshold"]["public"]["auc_low"] > 0.5
+    assert figures["run"]["target"]["accuracy_on_members"] > figures["run"]["target"]["accuracy_on_non_members"] + 0.3
+    assert figures["attacks"]["loss_threshold"]["auc_low"] > 0.5
 
 
 def test_tensorboard_shows_epochs_figures_and_hyper_parameters(run):
@@ -82,8 +101,8 @@ def test_tensorboard_shows_epochs_figures_and_hyper_parameters(run):
     )
     assert len(events.Scalars("mlp/loss/fold 0")) == 2
     figures = json.loads((run / "metrics.json").read_text())
-    assert events.Scalars("final/mlp/auc")[0].value == pytest.approx(figures["attacks"]["mlp"]["public"]["auc"])
-    assert {"ROC, out-of-fold", "scores/loss_threshold", "scores/fusion"} <= set(tags["images"])
+    assert events.Scalars("final/mlp/auc")[0].value == pytest.approx(figures["attacks"]["mlp"]["auc"])
+    assert {"ROC, out-of-fold", "scores/loss_threshold", "scores/fusion", "classes", "agreement"} <= set(tags["images"])
     assert any("hparams" in path.name for path in (run / "tensorboard").rglob("*"))
 
 
@@ -109,9 +128,11 @@ def test_same_command_on_the_same_folder_completes_it(run, task):
 
 def test_no_partial_files_are_left(run):
     assert {path.name for path in run.iterdir()} == {
+        "audit_card.md",
+        "claims.csv",
         "config.yaml",
-        "evaluation",
         "metrics.json",
+        "report.html",
         "roc.svg",
         "scores.csv",
         "submission.csv",

@@ -1,0 +1,133 @@
+"""The figures of a report by name, drawn once for the page and for TensorBoard, and how they get into a page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from mia_lightning import plots
+from mia_lightning.metrics import Evaluation
+from mia_lightning.report.contents import Report
+from mia_lightning.report.wording import between, percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+VARIABLES = {plots.INK: "currentColor", plots.FAINT: "var(--faint)"} | {
+    colour: f"var(--series-{place})" for place, colour in enumerate(plots.SERIES)
+}
+"""Colours of the figures to those of the page, which change in dark mode."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """One figure and what it shows."""
+
+    name: str
+    """As TensorBoard's tag; the part before a slash is its section."""
+
+    figure: Figure
+
+    alternative: str
+    """The figure in words, for those who do not see it."""
+
+
+def draw(report: Report) -> Iterator[Drawn]:
+    """Yield every figure that the report has material for."""
+    assessment, headline = report.assessment, report.headline
+    records = assessment.records
+    roc = plots.plot_roc(records.scores, records.membership, headline=headline)
+    yield Drawn("ROC, out-of-fold", roc, _roc_in_words(report))
+    for name, scores in records.scores.items():
+        histogram = plots.plot_histogram(scores, records.membership)
+        yield Drawn(f"scores/{name}", histogram, _histogram_in_words(name, assessment.attacks[name]))
+    if assessment.classes:
+        tried = [one for one in assessment.classes[headline] if one.auc is not None]
+        if tried:
+            values = [one.auc for one in tried if one.auc is not None]
+            words = (
+                f"AUC of {headline} by class: from {min(values):.3f} to {max(values):.3f}; all of them in the table."
+            )
+            yield Drawn("classes", plots.plot_classes(tried), words)
+    if assessment.agreement is not None:
+        words = "Jaccard indices of the records that each two attacks find; the table below has the numbers."
+        yield Drawn("agreement", plots.plot_agreement(assessment.agreement), words)
+    if report.run is not None:
+        yield from _of_references(report)
+
+
+def inline_svg(drawn: Drawn, number: int) -> str:
+    """Return a figure as an SVG element that takes its colours and fonts from the page.
+
+    Args:
+        drawn: The figure.
+        number: Unlike that of any other figure on the page, so that their ids do not meet.
+    """
+    import matplotlib
+    from markupsafe import escape
+
+    text = StringIO()
+    with matplotlib.rc_context(plots.STYLE | {"svg.hashsalt": f"figure {number}"}):
+        drawn.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r"\n\s*", "\n", svg)
+    width = re.search(r'viewBox="0 0 ([\d.]+)', svg)
+    name = (
+        f'role="img" aria-labelledby="figure-{number}" style="max-width: {float(width[1]) * 1.55:.0f}px"'
+        if width
+        else ""
+    )
+    svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', lambda found: f"<svg {found[1]} {name} {XLINK}>", svg, count=1)
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(f": {colour}", f": {variable}")
+    return svg.replace(">", f'><title id="figure-{number}">{escape(drawn.alternative)}</title>', 1)
+
+
+XLINK = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+
+
+def _of_references(report: Report) -> Iterator[Drawn]:
+    run = report.run
+    assert run is not None
+    trained = [one for one in run.references if one.status == "trained"]
+    if trained:
+        inside, outside = [one.accuracy_in for one in trained], [one.accuracy_out for one in trained]
+        target = (float(run.target["accuracy_on_members"]), float(run.target["accuracy_on_non_members"]))
+        words = (
+            f"Accuracy of {len(trained)} reference models: {percent(min(inside))} to {percent(max(inside))} on records "
+            f"they were trained on (the target {percent(target[0])}), {percent(min(outside))} to "
+            f"{percent(max(outside))} on others (the target {percent(target[1])})."
+        )
+        yield Drawn("references/fidelity", plots.plot_fidelity(inside, outside, target), words)
+    if run.learning_curve:
+        ends = "; ".join(
+            f"{name} {curve[0].auc:.3f} with {curve[0].references} and {curve[-1].auc:.3f} with {curve[-1].references}"
+            for name, curve in run.learning_curve.items()
+        )
+        figure = plots.plot_learning_curve(run.learning_curve)
+        yield Drawn("references/learning curve", figure, f"AUC of each score by number of references: {ends}.")
+
+
+def _roc_in_words(report: Report) -> str:
+    found = report.assessment.attacks[report.headline]
+    points = ", ".join(
+        f"{percent(point.tpr)} {between(point.low, point.high)} at {100 * point.fpr:g}%"
+        for point in found.points
+        if point.resolvable and point.fpr > 0
+    )
+    count = len(report.assessment.attacks)
+    drawn = f"ROC curves of {count} attack{'s' * (count > 1)} on log axes."
+    return f"{drawn} True-positive rate of {report.headline}: {points}."
+
+
+def _histogram_in_words(name: str, found: Evaluation) -> str:
+    return (
+        f"Histogram of the scores of {name} for {found.n_members:,} members and {found.n_non_members:,} non-members; "
+        f"a member scores above a non-member in {percent(found.auc)} of pairs."
+    )

@@ -1,0 +1,223 @@
+"""report.html and audit_card.md: a report laid out by two templates.
+
+Everything in a report may come from a hostile file. The page escapes every text; its policy forbids scripts and all
+that comes from elsewhere. The card escapes what Markdown would read as markup.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from mia_lightning.assessment import Assessment, Difference
+from mia_lightning.metrics import PRIORS, Evaluation, OperatingPoint
+from mia_lightning.report import wording
+from mia_lightning.report.contents import Report, RunFacts
+from mia_lightning.report.exposed import most_exposed
+from mia_lightning.report.figures import Drawn, inline_svg
+from mia_lightning.report.limits import limits
+from mia_lightning.report.verdict import RULES, deciding_point, verdict
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+MOST_ROWS = 30
+"""Of the tables of differences and of one-by-one figures; metrics.json has all of them."""
+
+MOST_CLASSES = 100
+"""Rows of the table of classes."""
+
+
+def html(report: Report, drawn: Iterable[Drawn]) -> str:
+    """Return the page.
+
+    Args:
+        report: What it says.
+        drawn: From `figures.draw`.
+    """
+    figures = {one.name: _markup(inline_svg(one, number)) for number, one in enumerate(drawn)}
+    return _environment(autoescape=True).get_template("report.html.jinja").render(**_context(report), figures=figures)
+
+
+def card(report: Report) -> str:
+    """Return the audit card in Markdown."""
+    environment = _environment(autoescape=False)
+    environment.finalize = plain_markdown
+    text = environment.get_template("audit_card.md.jinja").render(**_context(report))
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def plain_markdown(value: Any) -> Any:
+    """Return a text on one line in which Markdown finds no markup; anything else as it is."""
+    return re.sub(r"([\\`*_\[\]<>|#~$])", r"\\\1", " ".join(value.split())) if isinstance(value, str) else value
+
+
+def _environment(*, autoescape: bool) -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("mia_lightning.report"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": wording.percent,
+        "p_value": wording.p_value,
+        "seconds": wording.seconds,
+        "count": lambda value: f"{value:,}",
+    }
+    return environment
+
+
+def _markup(svg: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(svg)  # drawn here; its texts are escaped where they are put in
+
+
+def _context(report: Report) -> dict[str, Any]:
+    assessment, run = report.assessment, report.run
+    found = assessment.attacks[report.headline]
+    classes = assessment.classes.get(report.headline, ())
+    return {
+        "title": f"Membership audit of {_audited(report)}",
+        "source": assessment.records.source,
+        "date": datetime.now(UTC).strftime("%d %B %Y").lstrip("0"),
+        "report": report,
+        "run": run,
+        "verdict": verdict(report),
+        "rules": RULES,
+        "found": found,
+        "point": deciding_point(found),
+        "tiles": _tiles(found, run),
+        "figures_table": _figures_table(assessment.attacks, report.headline),
+        "private_table": _figures_table(run.private, report.headline) if run and run.private else None,
+        "details": [(name, _points(one)) for name, one in assessment.attacks.items()],
+        "priors": [f"{100 * prior:g}%" for prior in PRIORS],
+        "differences": _differences(assessment.differences),
+        "differences_left": max(0, len(assessment.differences) - MOST_ROWS),
+        "agreement": _agreement(assessment),
+        "classes": classes[:MOST_CLASSES],
+        "classes_left": max(0, len(classes) - MOST_CLASSES),
+        "class_fpr": wording.rate_name(assessment.class_fpr),
+        "exposed": most_exposed(report),
+        "claimed": _claimed(assessment),
+        "increments": _differences(tuple(gain for gain in assessment.increments if gain.first == report.headline)),
+        "bounds": [bound for bound in assessment.bounds if bound.epsilon is not None],
+        "assumptions": list(dict.fromkeys(b.assumptions for b in assessment.bounds if b.epsilon is not None)),
+        "refusals": list(dict.fromkeys((b.method, b.refusal) for b in assessment.bounds if b.refusal)),
+        "limits": limits(report),
+        "decimals": wording.decimals,
+        "between": wording.between,
+    }
+
+
+def _audited(report: Report) -> str:
+    """Return the name of the model, without the module of an own class, or of the scores."""
+    return str(report.run.target["architecture"]).split(":")[-1] if report.run else report.assessment.records.source
+
+
+def _tiles(found: Evaluation, run: RunFacts | None) -> list[tuple[str, str, str]]:
+    """Return the headline figures: value, what it is, its interval."""
+    tiles = [
+        (
+            wording.percent(point.tpr),
+            f"of members recognised at {wording.rate_name(point.fpr)} false alarms",
+            wording.between(point.low, point.high),
+        )
+        for point in found.points
+        if point.fpr in (0.001, 0.01, 0.05) and point.resolvable
+    ]
+    tiles.append((f"{found.auc:.3f}", "AUC (0.5 is a guess)", f"[{found.auc_low:.3f}–{found.auc_high:.3f}]"))
+    if run is not None:
+        inside, outside = (float(run.target[f"accuracy_on_{side}"]) for side in ("members", "non_members"))
+        gap = f"{100 * (inside - outside):.1f} points"
+        words = f"{wording.percent(inside)} on members, {wording.percent(outside)} on non-members"
+        tiles.append((gap, "gap in the model's own accuracy", words))
+    return tiles
+
+
+def _figures_table(attacks: Any, headline: str) -> dict[str, Any]:
+    first: Evaluation = next(iter(attacks.values()))
+    return {
+        "members": first.n_members,
+        "non_members": first.n_non_members,
+        "rates": [wording.rate_name(point.fpr) for point in first.points],
+        "rows": [
+            {
+                "name": name,
+                "headline": name == headline,
+                "auc": (f"{found.auc:.3f}", f"{found.auc_low:.3f}–{found.auc_high:.3f}"),
+                "partial": (f"{found.partial_auc:.3f}", f"{found.partial_auc_low:.3f}–{found.partial_auc_high:.3f}"),
+                "points": [_cell(point) for point in found.points],
+                "distinct": found.distinct,
+                "largest_tie": found.largest_tie,
+            }
+            for name, found in attacks.items()
+        ],
+    }
+
+
+def _cell(point: OperatingPoint) -> tuple[str, str] | None:
+    """Return TPR and interval, or None where the records cannot resolve the rate."""
+    if not wording.resolved(point):
+        return None
+    return wording.percent(point.tpr), wording.between(point.low, point.high).strip("[]")
+
+
+def _points(found: Evaluation) -> list[dict[str, Any]]:
+    return [
+        {
+            "rate": wording.rate_name(point.fpr),
+            "resolved": wording.resolved(point),
+            "tpr": _cell(point),
+            "n": found.n_non_members,
+            "threshold": f"{point.threshold:.4g}",
+            "false_positives": point.false_positives,
+            "own_fpr": f"{100 * point.fpr_low:.2g}–{100 * point.fpr_high:.2g}%",
+            "precision": [
+                "–" if value is None else f"≥ {low:.3f}" if not point.false_positives else f"{value:.3f}"
+                for value, low in zip(point.precision, point.precision_low, strict=True)
+            ],
+        }
+        for point in found.points
+    ]
+
+
+def _differences(found: tuple[Difference, ...]) -> list[dict[str, str]]:
+    ranked = sorted(found, key=lambda difference: difference.p_holm)[:MOST_ROWS]
+    return [
+        {
+            "first": one.first,
+            "second": one.second,
+            "figure": "AUC" if one.figure == "auc" else f"TPR at {100 * float(one.figure.removeprefix('tpr@')):g}%",
+            "value": f"{one.value:+.4f}",
+            "between": f"{one.low:+.4f} to {one.high:+.4f}",
+            "p": wording.p_value(one.p_value),
+            "holm": wording.p_value(one.p_holm),
+        }
+        for one in ranked
+    ]
+
+
+def _agreement(assessment: Assessment) -> dict[str, Any] | None:
+    agreement = assessment.agreement
+    if agreement is None:
+        return None
+    rows = [
+        (name, [f"{value:.2f}" for value in row], len(agreement.only[name]))
+        for name, row in zip(agreement.names, agreement.jaccard.tolist(), strict=True)
+    ]
+    return {"alpha": wording.rate_name(agreement.alpha), "names": agreement.names, "rows": rows}
+
+
+def _claimed(assessment: Assessment) -> list[tuple[str, list[tuple[int, int]]]]:
+    member = assessment.records.membership
+    return [
+        (name, [(len(rows), int((member[rows] == 1).sum())) for rows in claims.claimed.values()])
+        for name, claims in assessment.claims.items()
+    ]

@@ -1,0 +1,66 @@
+"""The curve over references and the table of classes, against direct computation."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from mia_lightning.assessment import CurvePoint
+from mia_lightning.class_figures import class_figures
+from mia_lightning.learning_curve import learning_curve
+from mia_lightning.likelihoods.lira import LiRA
+from mia_lightning.likelihoods.simple import DifficultyCalibration
+from mia_lightning.metrics import tpr_at_fpr
+from mia_lightning.tables import Evidence
+
+
+def evidence(references=6, n=400, seed=0):
+    rng = np.random.default_rng(seed)
+    hard = rng.normal(size=(n, 1))
+    member = rng.integers(0, 2, n).astype(np.int8)
+    keep = np.concatenate([[half, ~half] for half in rng.random((references // 2, n)) < 0.5])
+    phi = hard + rng.normal(size=(references, n, 1)) + keep[:, :, None]
+    target = hard + rng.normal(size=(n, 1)) + member[:, None]
+    labels = rng.integers(0, 3, n)
+    return Evidence(target.astype(np.float32), phi.astype(np.float32), keep, labels, 3), member
+
+
+def test_points_are_the_scores_of_the_first_references():
+    given, member = evidence()
+    member[::7] = -1
+    known = member[:300] >= 0
+    curve = learning_curve({"calibration": DifficultyCalibration()}, given, member[:300], fpr=0.05)["calibration"]
+    assert [point.references for point in curve] == [2, 4, 6]
+    for point in curve:
+        k = point.references
+        out = np.where(given.keep[:k, :, None], np.nan, given.references[:k])
+        scores = (given.target - np.nanmean(out, axis=0))[:300, 0]  # every record has a reference OUT in each pair
+        assert point.auc == pytest.approx(roc_auc_score(member[:300][known], scores[known]), abs=1e-3)
+        assert point.tpr == pytest.approx(tpr_at_fpr(scores[known], member[:300][known], 0.05), abs=0.02)
+        assert point.auc_low < point.auc < point.auc_high
+    assert isinstance(curve[0], CurvePoint)
+
+
+def test_a_score_starts_where_it_has_enough_references():
+    given, member = evidence(references=8)
+    curves = learning_curve({"lira": LiRA(), "calibration": DifficultyCalibration()}, given, member)
+    assert [point.references for point in curves["calibration"]] == [2, 4, 8]
+    assert [point.references for point in curves["lira"]] == [4, 8]
+
+
+def test_class_figures_are_those_of_the_rows():
+    rng = np.random.default_rng(1)
+    member, labels = rng.integers(0, 2, 900).astype(np.int8), rng.integers(0, 4, 900)
+    member[labels == 3] = 1
+    scores = rng.normal(size=900) + member
+    level = np.sort(scores[member == 0])[::-1][int(0.05 * (member == 0).sum())]
+    for one in class_figures(scores, member, labels, fpr=0.05):
+        rows = labels == one.label
+        inside, outside = rows & (member == 1), rows & (member == 0)
+        assert (one.members, one.non_members) == (inside.sum(), outside.sum())
+        assert one.tpr == pytest.approx((scores[inside] > level).mean())
+        assert one.tpr_low <= one.tpr <= one.tpr_high
+        if one.label == 3:
+            assert (one.auc, one.fpr) == (None, None)
+        else:
+            assert one.auc == pytest.approx(roc_auc_score(member[rows], scores[rows]))
+            assert one.fpr == pytest.approx((scores[outside] > level).mean())
