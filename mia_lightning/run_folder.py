@@ -72,7 +72,11 @@ class RunFolder:
             self._write("submission.csv", lambda file: _write_submission(file, result))
             written.append("submission.csv")
         self._write("scores.csv", lambda file: _write_scores(file, result))
-        return [*written, "scores.csv"]
+        written.append("scores.csv")
+        if result.config.references.scores:
+            self._write("references.csv", lambda file: _write_reference_scores(file, result))
+            written.append("references.csv")
+        return written
 
     def _write(self, name: str, write: Callable[[IO[str]], None]) -> None:
         with self.replacing(name) as file:
@@ -108,3 +112,20 @@ def _score_rows(result: AuditResult, split: Literal["public", "private"], half: 
     columns = (known, fold, scores[result.config.submitted], probability, *scores.values())
     for record, *values in zip(half.ids.tolist(), *columns, strict=True):
         yield (record, split, *values)  # csv writes a float by its shortest exact form
+
+
+PER_RECORD = ("", "_p_value", "_standard_error")
+"""Endings of a reference score's columns that say something of the single record."""
+
+
+def _write_reference_scores(file: IO[str], result: AuditResult) -> None:
+    """One row per record, public first: each score from references, its OUT p-value and standard error if any."""
+    columns = result.table.columns
+    named = [f"{name}{ending}" for name in result.config.references.scores for ending in PER_RECORD]
+    named = [name for name in named if name in columns]
+    halves = [("public", result.public.ids), *([("private", result.private.ids)] if result.private else [])]
+    who = ((record, split) for split, ids in halves for record in ids.tolist())
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("id", "split", *named))
+    for key, *values in zip(who, *(columns[name].tolist() for name in named), strict=True):
+        writer.writerow((*key, *values))

@@ -258,6 +258,30 @@ class TestLiRA:
             scores.append(found[""])
         assert np.std(scores, axis=0).mean() == pytest.approx(np.mean(errors), rel=0.1)
 
+    @pytest.mark.parametrize(
+        "score",
+        [
+            RMIA(gamma=2.0),
+            RMIA(mode="offline", a=0.3, gamma=2.0),
+            BASE(),
+            BASE(mode="online"),
+            DifficultyCalibration(),
+            JointLiRA(density="normal", shrink_shift=False),
+            JointLiRA(mode="offline", density="normal"),
+        ],
+        ids=lambda score: f"{type(score).__name__}-{getattr(score, 'mode', '')}",
+    )
+    def test_standard_errors_of_the_others_likewise(self, score):
+        errors, scores = [], []
+        for seed in range(60):
+            draw = np.random.default_rng(seed)
+            keep = np.repeat((np.arange(32) < 16)[:, None], 200, axis=1)
+            phi = np.where(keep, 2.0, 0.0)[..., None] + draw.normal(size=(32, 200, 1)) + draw.normal(size=(32, 200, 3))
+            found = score.columns(evidence_of(np.full((200, 3), 1.5), phi, keep))
+            errors.append(found["standard_error"])
+            scores.append(found[""])
+        assert np.std(scores, axis=0).mean() == pytest.approx(np.mean(errors), rel=0.15)
+
     def test_a_record_without_references_on_one_side_borrows_the_mean_shift(self):
         evidence, member = simulated(k=4, n=3000, scheme="coin")
         alone = evidence.keep.all(axis=0) | ~evidence.keep.any(axis=0)

@@ -1,5 +1,6 @@
 """Reference models: who trains on what, trainings that are killed and go on, a store that cannot lie."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from torch import nn
 
 from mia_lightning import audit, load_config
 from mia_lightning.errors import MIAError
+from mia_lightning.likelihoods.lira import LiRA
 from mia_lightning.queries import views
 from mia_lightning.references.asking import ask
 from mia_lightning.references.assignment import assign
@@ -37,6 +39,7 @@ from mia_lightning.references.training import (
     train_reference,
     with_small_convolutions,
 )
+from mia_lightning.run import run
 from mia_lightning.tables import Evidence, Outputs
 from mia_lightning.targets.architectures import untrained
 
@@ -386,6 +389,19 @@ class TestRuns:
         assert any("2 of 3 are in the store" in line for line in started_trainings(caplog))
         np.testing.assert_array_equal(matrix_of(tmp_path)[: len(first)], first)
 
+    def test_each_record_gets_score_p_value_and_standard_error(self, tmp_path):
+        scores = {"lira": {"class_path": "LiRA"}, "calibration": {"class_path": "DifficultyCalibration"}}
+        config = load_config(DEMO, **overrides(tmp_path, 4, scores=scores))
+        result = run(config)
+        with (tmp_path / "run" / "references.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert list(rows[0]) == ["id", "split", "lira", "lira_p_value", "lira_standard_error", "calibration"]
+        assert [int(row["id"]) for row in rows] == [*result.public.ids, *result.private.ids]
+        expected = LiRA().columns(result.evidence)
+        for name in ("", "_p_value", "_standard_error"):
+            found = [float(row[f"lira{name}"]) for row in rows]
+            np.testing.assert_array_equal(found, expected[name.removeprefix("_")])
+
     def test_a_recipe_that_diverges_is_left_out_or_refused(self, tmp_path):
         recipe = {"epochs": 1, "batch_size": 64, "learning_rate": 1e30, "schedule": "constant"}
         with pytest.raises(MIAError, match=r"all 1 references diverged .* lower --references.recipe.learning_rate"):
@@ -460,12 +476,12 @@ def run_script(folder, epochs, workers=0):
 
 
 def wait_for(pattern, folder, process):
-    for _ in range(1200):
+    for _ in range(4800):
         if found := list(folder.glob(pattern)):
             return found
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
-    raise AssertionError(f"no {pattern} after a minute")
+    raise AssertionError(f"no {pattern} after four minutes")
 
 
 class TestKills:

@@ -64,6 +64,18 @@ def posterior(side: Side, prior: Prior) -> tuple[Array, Array]:
     return np.asarray((prior.freedom * prior.variance + side.squares) / freedom), freedom
 
 
+def error_of_mean(side: Side) -> Array | None:
+    """Return the standard error of each record's mean, (N,), from variances shrunk over all records.
+
+    0 where a record has no model on this side; None where no record has two, so that nothing tells a variance.
+    """
+    known = side.freedom > 0
+    if not known.any():
+        return None
+    prior = variance_prior(side.squares[known] / side.freedom[known], side.freedom[known].astype(np.float64))
+    return np.where(side.n > 0, np.sqrt(posterior(side, prior)[0] / np.maximum(side.n, 1)), 0.0)
+
+
 def pooled_variance(side: Side) -> float:
     """Return the variance within records, pooled over all of them; NaN without any degree of freedom."""
     total = int(side.freedom.sum())

@@ -8,7 +8,12 @@ from typing import Literal
 import numpy as np
 
 from mia_lightning.likelihoods._moments import Array, Moments, Side, blocks, query_moments
-from mia_lightning.likelihoods._variance import log_multivariate_density, log_upper_tail
+from mia_lightning.likelihoods._variance import (
+    NORMAL,
+    log_density,
+    log_multivariate_density,
+    log_upper_tail,
+)
 from mia_lightning.likelihoods.base import Columns, ReferenceScore
 from mia_lightning.likelihoods.lira import FittedSide, FittedSides, fit_sides
 from mia_lightning.tables import Evidence
@@ -42,7 +47,10 @@ class JointLiRA(ReferenceScore):
             raise ValueError(f"correlation_shrinkage must lie in [0, 1], got {self.correlation_shrinkage}")
 
     def columns(self, evidence: Evidence) -> Columns:
-        """Return the score, and offline the OUT p-value.
+        """Return the score, the OUT p-value and the score's standard error.
+
+        The p-value is that of the offline score in either mode; the standard error is the delta method's over the means
+        of the references, as in `LiRA`.
 
         Raises:
             MIAError: no record has two references on a side.
@@ -50,20 +58,26 @@ class JointLiRA(ReferenceScore):
         found = query_moments(evidence)
         views = [_of_query(found, query) for query in range(found.target.shape[1])]
         fits = [fit_sides(view, "empirical_bayes", shrink_shift=self.shrink_shift) for view in views]
-        outside = [fit.outside for fit in fits]
-        gap_out = _standardised(fits, outside)
-        correlation_out = self._correlation(evidence, found, outside, inside=False)
-        freedom_out = self._freedom(outside)
+        outside = self._fitted(evidence, found, fits, inside=False)
+        tail, tail_error = _one_sided(outside)
+        p_value = np.maximum(np.exp(tail), np.finfo(np.float64).tiny)
         if self.mode == "offline":
-            weights = np.linalg.solve(correlation_out, np.ones(len(fits)))
-            u = gap_out @ weights / np.sqrt(weights.sum())
-            tail = log_upper_tail(u, centre=np.zeros_like(u), variance=np.ones_like(u), freedom=freedom_out)
-            return {"": -tail, "p_value": np.maximum(np.exp(tail), np.finfo(np.float64).tiny)}
-        inside = [fit.inside for fit in fits]
-        correlation_in = self._correlation(evidence, found, inside, inside=True)
-        score = log_multivariate_density(_standardised(fits, inside), correlation_in, self._freedom(inside))
-        score -= log_multivariate_density(gap_out, correlation_out, freedom_out)
-        return {"": score - _log_scales(inside) + _log_scales(outside)}
+            return {"": -tail, "p_value": p_value, "standard_error": tail_error}
+        inside = self._fitted(evidence, found, fits, inside=True)
+        error = np.hypot(*(side.error_of_density() for side in (inside, outside)))
+        return {"": inside.log_density() - outside.log_density(), "p_value": p_value, "standard_error": error}
+
+    def _fitted(self, evidence: Evidence, found: Moments, fits: list[FittedSides], *, inside: bool) -> _JointSide:
+        sides = [fit.inside if inside else fit.outside for fit in fits]
+        scale = np.sqrt(np.stack([side.variance for side in sides], axis=1))
+        gaps = [fit.target - side.centre for fit, side in zip(fits, sides, strict=True)]
+        return _JointSide(
+            z=np.stack(gaps, axis=1) / scale,
+            log_scale=np.log(scale).sum(axis=1),
+            error=np.stack([side.error for side in sides], axis=1) / scale,
+            freedom=self._freedom(sides),
+            correlation=self._correlation(evidence, found, sides, inside=inside),
+        )
 
     def _freedom(self, sides: list[FittedSide]) -> Array:
         """Return degrees of freedom per record, (N,): the mean over its views."""
@@ -90,16 +104,53 @@ class JointLiRA(ReferenceScore):
         return np.asarray((1 - share) * pooled + share * np.eye(len(sides)))
 
 
+@dataclass(frozen=True, eq=False)
+class _JointSide:
+    """The target's distance from one side of each record, over all views."""
+
+    z: Array
+    """(N, Q) distance from the centre in predictive scales."""
+
+    log_scale: Array
+    """(N,) sum of the logarithms of the scales."""
+
+    error: Array
+    """(N, Q) standard error of the centre in predictive scales."""
+
+    freedom: Array
+    """(N,)."""
+
+    correlation: Array
+    """(Q, Q)."""
+
+    def log_density(self) -> Array:
+        """Return (N,)."""
+        return log_multivariate_density(self.z, self.correlation, self.freedom) - self.log_scale
+
+    def error_of_density(self) -> Array:
+        """Return the standard error of the log density, (N,): its slope along each view times the centre's error."""
+        solved = np.linalg.solve(self.correlation, self.z.T).T
+        finite = np.minimum(self.freedom, NORMAL)
+        weight = (finite + self.z.shape[1]) / (finite + (self.z * solved).sum(axis=1))
+        return np.where(self.freedom >= NORMAL, 1.0, weight) * self.spread(np.asarray(solved, np.float64))
+
+    def spread(self, slopes: Array) -> Array:
+        """Return the standard deviation of the centres' errors along (N, Q) slopes, (N,)."""
+        moved = slopes * self.error
+        return np.asarray(np.sqrt(np.einsum("nq,qr,nr->n", moved, self.correlation, moved)))
+
+
+def _one_sided(side: _JointSide) -> tuple[Array, Array]:
+    """Return log Pr[OUT >= u] and its standard error, (N,) each."""
+    weights = np.linalg.solve(side.correlation, np.ones(len(side.correlation)))
+    weights /= np.sqrt(weights.sum())
+    u = side.z @ weights
+    standard = {"centre": np.zeros_like(u), "variance": np.ones_like(u), "freedom": side.freedom}
+    tail = log_upper_tail(u, **standard)
+    hazard = np.exp(np.minimum(log_density(u, **standard) - tail, 700.0))
+    return tail, hazard * side.spread(np.broadcast_to(weights, side.z.shape))
+
+
 def _of_query(found: Moments, query: int) -> Moments:
     sides = (Side(side.n, side.mean[:, query], side.squares[:, query]) for side in (found.inside, found.outside))
     return Moments(found.target[:, query], *sides)
-
-
-def _standardised(fits: list[FittedSides], sides: list[FittedSide]) -> Array:
-    """Return the target's distance from the centre in predictive scales, (N, Q)."""
-    gaps = [(fit.target - side.centre) / np.sqrt(side.variance) for fit, side in zip(fits, sides, strict=True)]
-    return np.stack(gaps, axis=1)
-
-
-def _log_scales(sides: list[FittedSide]) -> Array:
-    return np.asarray(0.5 * np.sum([np.log(side.variance) for side in sides], axis=0))

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
-from mia_lightning.likelihoods._moments import Array, Mask, blocks, log_mean_exp
+from mia_lightning.likelihoods._moments import Array, Mask, blocks, log_mean_exp, side
+from mia_lightning.likelihoods._variance import error_of_mean
 from mia_lightning.likelihoods.base import Columns, ReferenceScore
 from mia_lightning.tables import Evidence
 
@@ -46,7 +47,7 @@ class RMIA(ReferenceScore):
             raise ValueError(f"gamma must be at least 1, got {self.gamma}")
 
     def columns(self, evidence: Evidence) -> Columns:
-        """Return log R and the share of the population dominated.
+        """Return log R, its standard error from the number of references, and the share of the population dominated.
 
         Raises:
             MIAError: a record without references on a side that is compared, or a to be chosen from one reference.
@@ -55,7 +56,10 @@ class RMIA(ReferenceScore):
         a = (self.a if self.a is not None else choose_a(evidence)) if self.mode == "offline" else None
         score = log_ratio(evidence, a=a)
         gamma = self.gamma if self.gamma is not None else _choose_gamma(evidence, a)
-        return {"": score, "dominated": dominated(np.exp(np.clip(score, -700, 700)), gamma=gamma)}
+        found = {"": score, "dominated": dominated(np.exp(np.clip(score, -700, 700)), gamma=gamma)}
+        half = np.full(len(score), 0.5)
+        weights = (half, half) if a is None else (0 * half, (1 + a) * half)
+        return found | _error(evidence, weights=weights, constant=0.0 if a is None else (1 - a) / 2)
 
 
 @dataclass
@@ -73,7 +77,7 @@ class BASE(ReferenceScore):
     """offline: weight of the references' side."""
 
     def columns(self, evidence: Evidence) -> Columns:
-        """Return the score.
+        """Return the score and its standard error from the number of references.
 
         Raises:
             MIAError: offline with a record without references OUT.
@@ -88,7 +92,14 @@ class BASE(ReferenceScore):
                 score[rows] = (own - log_mean_exp(others, inside | outside)).mean(axis=-1)
             else:
                 score[rows] = (own - self.scale * log_mean_exp(others, outside)).mean(axis=-1)
-        return {"": score}
+        return {"": score} | self._error(evidence)
+
+    def _error(self, evidence: Evidence) -> Columns:
+        inside, outside = (mask.sum(axis=0) for mask in evidence.sides(slice(None)))
+        if self.mode == "offline":
+            return _error(evidence, weights=(np.zeros(len(inside)), np.ones(len(inside))), scale=self.scale)
+        share = inside / np.maximum(inside + outside, 1)
+        return _error(evidence, weights=(share, 1 - share))
 
 
 def log_probability(phi: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> Array:
@@ -123,6 +134,35 @@ def _log_mean(others: Array, inside: Mask, outside: Mask, *, a: float | None) ->
         return np.asarray(np.logaddexp(beyond, log_mean_exp(others, inside[..., None])) + np.log(0.5))
     with np.errstate(divide="ignore"):
         return np.asarray(np.logaddexp(beyond + np.log((1 + a) / 2), np.log((1 - a) / 2)))
+
+
+def _error(evidence: Evidence, *, weights: tuple[Array, Array], constant: float = 0.0, scale: float = 1.0) -> Columns:
+    """Return the standard error of scale * log p(x) by the delta method; nothing where no record tells a variance.
+
+    p(x) = weight IN * mean IN + weight OUT * mean OUT + constant, per query; errors of the queries are one model's.
+
+    Args:
+        evidence: N records.
+        weights: (N,) of the mean over references IN and OUT.
+        constant: Added to p(x).
+        scale: Factor of log p(x) in the score.
+    """
+    relative = np.empty(evidence.keep.shape)
+    for rows in blocks(evidence):
+        others = log_probability(evidence.references[:, rows])
+        terms = [log_mean_exp(others, mask[..., None]) for mask in evidence.sides(rows)]
+        with np.errstate(divide="ignore"):
+            terms = [term + np.log(weight[rows, None]) for term, weight in zip(terms, weights, strict=True)]
+            total = np.logaddexp(np.logaddexp(*terms), np.log(constant))
+        relative[:, rows] = np.exp(np.minimum(others - total, 700.0)).mean(axis=-1)
+    square = np.zeros(len(evidence))
+    for weight, mask in zip(weights, evidence.sides(slice(None)), strict=True):
+        if weight.any():
+            error = error_of_mean(side(relative, mask))
+            if error is None:
+                return {}
+            square += (weight * error) ** 2
+    return {"standard_error": scale * np.sqrt(square)}
 
 
 def choose_a(evidence: Evidence) -> float:

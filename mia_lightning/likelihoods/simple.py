@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mia_lightning.likelihoods._moments import Array, Statistic, blocks, moments, reduce_queries
+from mia_lightning.likelihoods._variance import error_of_mean
 from mia_lightning.likelihoods.base import Columns, ReferenceScore
 from mia_lightning.likelihoods.rmia import check_sides
 from mia_lightning.tables import Evidence
@@ -23,7 +24,7 @@ class DifficultyCalibration(ReferenceScore):
     """What is compared of the views of a record."""
 
     def columns(self, evidence: Evidence) -> Columns:
-        """Return the score."""
+        """Return the score and its standard error from the number of references."""
         found = moments(evidence, self.statistic)
         inside, outside = found.inside, found.outside
         has_in, has_out = inside.n > 0, outside.n > 0
@@ -32,7 +33,11 @@ class DifficultyCalibration(ReferenceScore):
             shift = float((inside.mean - outside.mean)[both].mean())
         else:
             shift = float(inside.mean[has_in].mean() - outside.mean[has_out].mean()) if has_out.any() else 0.0
-        return {"": found.target - np.where(has_out, outside.mean, inside.mean - shift)}
+        score = {"": found.target - np.where(has_out, outside.mean, inside.mean - shift)}
+        error, other = error_of_mean(outside), error_of_mean(inside)
+        if error is None or (other is None and not has_out.all()):
+            return score
+        return score | {"standard_error": error if other is None else np.where(has_out, error, other)}
 
 
 @dataclass
