@@ -92,7 +92,9 @@ class _FitProgress:
 def _write_roc(folder: RunFolder, result: AuditResult) -> None:
     known = result.public.fold != NO_FOLD
     scores = {name: attack.public_scores[known] for name, attack in result.attacks.items()}
-    figure = plot_roc(scores, result.public.membership[known], title="Public records, out-of-fold")
+    figure = plot_roc(
+        scores, result.public.membership[known], title="Public records, out-of-fold", headline=result.config.submitted
+    )
     with folder.replacing("roc.svg") as file:
         figure.savefig(file, format="svg")
 

@@ -61,6 +61,7 @@ def test_commands_run(command, task, tmp_path, monkeypatch):
         ]
     assert train([*shlex.split(command)[2:], *quick]) == 0
     assert list(tmp_path.glob("runs/*/submission.csv"))
+    assert list(tmp_path.glob("runs/*/report.html"))
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "mia_lightning.evaluate" in c])
@@ -82,7 +83,8 @@ def test_evaluation_commands_run(command, tmp_path, monkeypatch, capsys):
     words = [str(path) for word in words for path in (sorted(tmp_path.glob(word)) if "*" in word else [word])]
     assert evaluate(words) == 0, capsys.readouterr().err
     if "--output" in words:
-        assert (tmp_path / "runs/assignment-evaluation/metrics.json").exists()
+        names = {path.name for path in (tmp_path / "runs/assignment-evaluation").iterdir()}
+        assert names == {"report.html", "audit_card.md", "metrics.json", "claims.csv"}
 
 
 def test_python_block(monkeypatch, capsys, tmp_path):

@@ -1,0 +1,60 @@
+"""How often the blind baseline warns where there is nothing to find, and why its p-values are of half the square.
+
+    python benchmarks/blind.py [--sets 400] [--sizes 300 1500]
+
+Data sets have random ids, labels and memberships. For each size it prints the share of sets with a warning, the share
+that p-values for independent scores would have given, and the variance of the AUC's deviation in DeLong's.
+"""
+
+import argparse
+import json
+
+import numpy as np
+
+from mia_lightning.assessment import ScoredRecords
+from mia_lightning.comparison import comparable_rates
+from mia_lightning.guards import (
+    BLIND_LEVEL,
+    _chance_p_values,
+    _of_doubled_variance,
+    blind_features,
+    blind_scores,
+)
+from mia_lightning.metrics import evaluate
+
+
+def one(size, seed):
+    rng = np.random.default_rng(seed)
+    member = rng.integers(0, 2, size).astype(np.int8)
+    ids, labels = rng.permutation(10 * size)[:size], rng.integers(0, 10, size)
+    groups = blind_features(ScoredRecords(ids, member, {"none": np.zeros(size)}, labels, "made up"))
+    scores = blind_scores(np.concatenate(list(groups.values()), axis=1), member, folds=5, seed=0)
+    found = evaluate(scores, member, comparable_rates((0.01, 0.05), int((member == 0).sum())))
+    independent = _chance_p_values(found)
+    warned = [
+        min(p_values) * len(p_values) < BLIND_LEVEL
+        for p_values in ([_of_doubled_variance(p) for p in independent], independent)
+    ]
+    return *warned, (found.auc - 0.5) / found.auc_standard_error
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", type=int, default=400)
+    parser.add_argument("--sizes", type=int, nargs="+", default=(300, 1500))
+    options = parser.parse_args()
+    for size in options.sizes:
+        warned, independent, deviations = zip(*(one(size, seed) for seed in range(options.sets)), strict=True)
+        figures = {
+            "records": size,
+            "sets": options.sets,
+            "aimed at": BLIND_LEVEL,
+            "warned": float(np.mean(warned)),
+            "would warn with p-values for independent scores": float(np.mean(independent)),
+            "variance of the AUC over DeLong's": float(np.var(deviations)),
+        }
+        print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

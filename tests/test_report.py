@@ -1,0 +1,275 @@
+"""The report says what the statistics say, by its stated rules, in a page that is safe to open."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from importlib.resources import files
+
+import jsonschema
+import numpy as np
+import pytest
+from scipy.special import ndtri
+
+from mia_lightning.assess import assess
+from mia_lightning.assessment import CurvePoint, Guard, ScoredRecords
+from mia_lightning.cli import evaluate
+from mia_lightning.config import load_config, shareable
+from mia_lightning.evaluation_files import metrics, versions
+from mia_lightning.report.contents import Reference, Report, RunFacts, Source, Stage
+from mia_lightning.report.exposed import most_exposed, picture
+from mia_lightning.report.figures import draw
+from mia_lightning.report.page import card, html, plain_markdown
+from mia_lightning.report.verdict import verdict
+from mia_lightning.report.wording import percent, seconds
+
+HOSTILE = ("<script>alert(1)</script>", "$x_{", "_a|b", '"><img src=x onerror=alert(1)>', "{{ 7*7 }}")
+VOID = {"meta", "img", "br", "hr", "link", "input", "use", "path", "image"}
+
+
+def records(n=1200, gain=1.0, seed=0, names=("lira",)):
+    rng = np.random.default_rng(seed)
+    member = rng.permutation(np.repeat([0, 1], n // 2)).astype(np.int8)
+    common = rng.normal(size=n)
+    scores = {name: common + 0.3 * rng.normal(size=n) + gain * member for name in names}
+    ids = np.array([f"<b>{i}</b>" for i in rng.permutation(n)])
+    return ScoredRecords(ids, member, scores, rng.integers(0, 3, n), "scores.csv")
+
+
+def facts(given):
+    curve = [CurvePoint(k, 0.6, 0.5, 0.7, 0.01, 0.02, 0.01, 0.03) for k in (2, 4)]
+    counts = int((given.membership == 1).sum()), int((given.membership == 0).sum())
+    return RunFacts(
+        target={"architecture": "net", "classes": 3, "digest": "0" * 64}
+        | {"accuracy_on_members": 0.9, "accuracy_on_non_members": 0.8},
+        sources=(Source("public", HOSTILE[0], len(given.ids), *counts, "1" * 64),),
+        threat=("The attacker sees logits.",),
+        references=(Reference(0, "trained", 0.9, 0.8, 2.0, ""), Reference(1, "diverged", 0, 0, 0, HOSTILE[3])),
+        learning_curve={HOSTILE[1]: tuple(curve)},
+        by_probability={},
+        private={},
+        fit_seconds={name: 1.0 for name in given.scores},
+        folds=5,
+        seed=0,
+        stages=(Stage("attack", 75.0, "a CPU"),),
+        configuration=f"output: {HOSTILE[0]}\n",
+    )
+
+
+@pytest.fixture(scope="module")
+def full():
+    """A report with everything in it, all of whose names are hostile."""
+    given = records(names=HOSTILE)
+    pixels = np.random.default_rng(1).integers(0, 256, (len(given.ids), 3, 8, 8)).astype(np.uint8)
+    found = assess(given, bootstrap=100, pixels=pixels)
+    return Report(found, HOSTILE[0], "named", versions(), (HOSTILE[3],), facts(given), pixels)
+
+
+@pytest.fixture(scope="module")
+def page(full):
+    return html(full, draw(full))
+
+
+def of_scores(given, **changes):
+    found = replace(assess(given, bootstrap=100), **changes)
+    return Report(found, next(iter(given.scores)), "named", versions())
+
+
+class Elements(HTMLParser):
+    """Elements with their attributes, and whether every one is closed in its turn."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.open, self.texts = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def all(self, name):
+        return [attributes for tag, attributes in self.found if tag == name]
+
+
+def test_page_holds_nothing_that_runs_or_comes_from_elsewhere(page):
+    elements = Elements(page)
+    assert elements.open == []
+    tags = {tag for tag, _ in elements.found}
+    assert not tags & {"script", "iframe", "object", "embed", "link", "base", "form", "a"}
+    for _, attributes in elements.found:
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "href", "xlink:href"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/png;base64,"))
+    assert set(re.findall(r"https?://[^\"' ]+", page)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+    assert "url(" not in re.sub(r"url\(#\w+\)", "", page)
+    assert "<script>alert(1)</script>" in "".join(elements.texts)
+    assert "{{ 7*7 }}" in "".join(elements.texts)
+
+
+def test_page_is_accessible(page):
+    elements = Elements(page)
+    ids = [attributes["id"] for _, attributes in elements.found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in elements.found:
+        for name in ("aria-labelledby",):
+            assert attributes.get(name) is None or attributes[name] in ids
+    for reference in re.findall(r'xlink:href="#(\w+)"|url\(#(\w+)\)', page):
+        assert "".join(reference) in ids
+    drawings = elements.all("svg")
+    assert len(drawings) == 1 + len(HOSTILE) + 2 + 2  # ROC, histograms, classes and agreement, the two of references
+    assert all(drawing["role"] == "img" and "aria-labelledby" in drawing for drawing in drawings)
+    assert all(image.get("alt") for image in elements.all("img"))
+    assert len(elements.all("h1")) == 1
+    assert elements.all("html") == [{"lang": "en"}]
+    assert all("scope" in cell for cell in elements.all("th"))
+
+
+def test_page_takes_its_colours_from_the_page(page):
+    drawn = "".join(re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL))
+    assert "currentColor" in drawn
+    assert "var(--series-0)" in drawn
+    assert not {colour for colour in re.findall(r"#[0-9a-f]{6}", drawn)} & {"#24292f", "#0068a8", "#000000"}
+
+
+def test_size_does_not_grow_with_the_records():
+    given = records(40_000, names=("a", "b"))
+    report = Report(assess(given, bootstrap=100), "a", "named", versions())
+    assert len(html(report, draw(report))) < 400_000
+
+
+def test_page_holds_every_figure_of_the_headline(full, page):
+    text = re.sub(r"\s+", " ", "".join(Elements(page).texts))
+    found = full.assessment.attacks[full.headline]
+    assert f"{found.auc:.3f}" in text
+    assert percent(found.at(0.05).tpr) in text
+    for guard in full.assessment.guards:
+        assert guard.sentence in text
+    for part in ("Assumed:", "No bound by one run", "1 min 15 s", "a CPU", "Reference 1 is left out"):
+        assert part in text
+
+
+def test_scores_alone_say_what_they_cannot_know():
+    report = of_scores(records())
+    text = "".join(Elements(html(report, draw(report))).texts)
+    assert "made from scores alone" in text
+    for part in ("Reference models", "Configuration", "Time and hardware", "Between the attacks"):
+        assert part not in text
+    assert "not known from scores alone" in card(report)
+
+
+def test_card_has_no_markup_from_outside(full):
+    text = card(full)
+    assert not re.search(r"(?<!\\)<", text)
+    assert "## Threat model" in text
+    assert "1" * 64 in text
+    assert plain_markdown("a|b\n# c*") == r"a\|b \# c\*"
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4}
+
+
+def test_both_kinds_of_figures_keep_to_the_schema(full):
+    schema = json.loads(files("mia_lightning.report").joinpath("metrics.schema.json").read_text())
+    for report in (full, of_scores(records())):
+        found = json.loads(json.dumps(metrics(report), allow_nan=False))
+        jsonschema.validate(found, schema, jsonschema.Draft202012Validator)
+        found["attacks"][report.headline]["points"][0]["tpr"] = 1.5
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(found, schema, jsonschema.Draft202012Validator)
+
+
+def guard(name, status):
+    return (Guard(name, status, f"What {name} found.", {}),)
+
+
+def test_verdict_follows_its_rules():
+    strong, none = records(gain=2.0), records(gain=0.0)
+    assert verdict(of_scores(strong)).level == "exposed"
+    assert verdict(of_scores(none)).level == "not found"
+    flipped = replace(strong, scores={"a": np.minimum(strong.scores["lira"], 0.5)})  # ties at the top
+    assert verdict(of_scores(flipped)).level == "weak"
+    assert verdict(of_scores(strong, guards=guard("permuted labels, refitted", "warn"))).level == "unreliable"
+    warned = guard("blind baseline", "warn")
+    assert verdict(of_scores(strong, guards=warned, increments=())).level == "confounded"
+    found = verdict(of_scores(strong, guards=warned))
+    assert found.level == "exposed"  # it adds to the baseline
+    assert any(sentence.startswith("Caution") for sentence in found.sentences)
+
+
+def test_verdict_states_the_figures_and_how_the_attack_was_named():
+    given = records(names=("a", "b"), n=4000)
+    found = assess(given, bootstrap=100)
+    first, *rest = verdict(Report(found, "a", "named beforehand", versions())).sentences
+    point = found.attacks["a"].at(0.01)
+    assert f"“a” recognises {percent(point.tpr)}" in first
+    assert "1 in 100" in first
+    assert "2,000 members" in first
+    assert "2 attacks were run" in rest[-1]
+    assert "named beforehand" in rest[-1]
+
+
+def test_most_exposed_are_the_highest_scores_with_their_p_values(full):
+    found, scores = most_exposed(full), full.assessment.records.scores[full.headline]
+    best = np.argsort(-scores)[: len(found)]
+    assert [one.id for one in found] == full.assessment.records.ids[best].tolist()
+    others = scores[full.assessment.records.membership == 0]
+    expected = [
+        (1 + (others >= scores[row]).sum() - m) / (1 + len(others) - m)
+        for row in best
+        for m in [full.assessment.records.membership[row] == 0]
+    ]
+    assert [one.p_value for one in found] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_pictures_are_the_pixels(channels):
+    from base64 import b64decode
+    from io import BytesIO
+
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (channels, 5, 7)).astype(np.uint8)
+    for given in (pixels, (pixels / 255).astype(np.float32)):
+        image = np.asarray(Image.open(BytesIO(b64decode(picture(given).split(",")[1]))))
+        np.testing.assert_array_equal(image, pixels.transpose(1, 2, 0) if channels == 3 else pixels[0])
+
+
+def test_command_names_the_headline(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    rows = "".join(f"{i},{i % 2},{ndtri(rng.random()) + i % 2},{rng.random()}\n" for i in range(300))
+    (tmp_path / "s.csv").write_text(f"id,membership,good,bad\n{rows}")
+    command = [str(tmp_path / "s.csv"), "--bootstrap", "100", "--output", str(tmp_path / "out")]
+    for options, headline in (([], "bad"), (["--headline", "good"], "good")):
+        assert evaluate([*command, *options]) == 0
+        assert json.loads((tmp_path / "out/metrics.json").read_text())["headline"] == headline
+        assert f"“{headline}”" in (tmp_path / "out/report.html").read_text()
+    assert evaluate([*command, "--headline", "goods"]) == 2
+    assert "did you mean 'good'" in capsys.readouterr().err
+
+
+def test_configuration_is_shared_without_folders():
+    data = {"public": "/home/a b/pub.pt", "private": "torchvision:CIFAR10?root=/data/x", "reader": "auto"}
+    shared = shareable(load_config(data=data, output="runs/x"))
+    assert shared["data"]["public"] == "pub.pt"
+    assert shared["data"]["private"] == "torchvision:CIFAR10?root=x"
+    assert shared["output"] == "x"
+
+
+def test_numbers_in_words():
+    assert [percent(value) for value in (0, 1e-6, 0.00012, 0.0123, 0.5, 1)] == [
+        "0%", "0%", "0.012%", "1.23%", "50.0%", "100.0%",
+    ]  # fmt: skip
+    assert [seconds(value) for value in (1.23, 75, 7300)] == ["1.2 s", "1 min 15 s", "2 h 1 min"]
