@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Literal
 
+import numpy as np
 import yaml
 
 from mia_lightning.atomic import replacing
@@ -112,7 +113,7 @@ def _write_scores(file: IO[str], result: AuditResult) -> None:
     """One row per record, public first: the submitted attack's score and probability, then every attack's score."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("id", "split", "membership", "fold", "score", "probability", *result.attacks))
-    writer.writerows(_score_rows(result, "public", result.public))
+    writer.writerows(_score_rows(result, "public", result.public))  # records that no fold saw as split hold_out
     if result.private is not None:
         writer.writerows(_score_rows(result, "private", result.private))
 
@@ -124,8 +125,9 @@ def _score_rows(result: AuditResult, split: Literal["public", "private"], half: 
     known = ["" if value < 0 else value for value in half.membership.tolist()]
     fold = ["" if value < 0 else value for value in half.fold.tolist()]
     columns = (known, fold, scores[result.config.submitted], probability, *scores.values())
-    for record, *values in zip(half.ids.tolist(), *columns, strict=True):
-        yield (record, split, *values)  # csv writes a float by its shortest exact form
+    splits = np.where(half.held_out, "hold_out", split).tolist()
+    for record, name, *values in zip(half.ids.tolist(), splits, *columns, strict=True):
+        yield (record, name, *values)  # csv writes a float by its shortest exact form
 
 
 def metrics(result: AuditResult) -> dict[str, Any]:
@@ -136,6 +138,7 @@ def metrics(result: AuditResult) -> dict[str, Any]:
             "public": len(result.public.ids),
             "public_members": int((result.public.membership == 1).sum()),
             "public_non_members": int((result.public.membership == 0).sum()),
+            "held_out": int(result.public.held_out.sum()),
             "private": 0 if result.private is None else len(result.private.ids),
         },
         "target": dict(result.target),
@@ -143,6 +146,7 @@ def metrics(result: AuditResult) -> dict[str, Any]:
             name: {
                 "public": attack.public.to_dict(),
                 "public_by_probability": attack.public_calibrated.to_dict(),
+                "held_out": None if attack.held_out is None else attack.held_out.to_dict(),
                 "private": None if attack.private is None else attack.private.to_dict(),
                 "seconds": attack.seconds,
             }
