@@ -39,8 +39,8 @@ class SearchConfig:
     """asha: epochs that every trial may train."""
 
     engine: Literal["auto", "here", "ray"] = "auto"
-    """here runs trials in this process, networks that differ in rates only side by side; ray lets workers run them; auto
-    takes ray where its start-up is worth it."""
+    """here runs trials in this process, networks that differ in rates only side by side; ray lets workers run them;
+    auto takes ray where its start-up is worth it."""
 
     stacked: int = 16
     """here: most networks trained side by side; 1 trains each trial by itself."""

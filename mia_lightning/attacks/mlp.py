@@ -87,8 +87,8 @@ class MLP(LearnedAttack):
 def fit_together(attacks: Sequence[MLP], table: SignalTable, member: NDArray[np.int8], *, seed: int) -> list[MLP]:
     """Fit attacks that differ in learning rate, weight decay and dropout only, and return fitted copies.
 
-    They train side by side on the CPU, some times as fast as one after the other, and come out as `MLP.fit` leaves them,
-    within rounding.
+    They train side by side on the CPU, in a fraction of the time, and come out as `MLP.fit` leaves them, within
+    rounding.
     """
     from mia_lightning.attacks._stack import train_stack
 

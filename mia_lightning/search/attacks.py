@@ -94,6 +94,10 @@ class AttackProblem:
         )
         return self.judgement(found[self.attack].scores, config)
 
+    def limited(self, threads: int) -> AttackProblem:
+        """Return the same problem for trials of so many threads."""
+        return replace(self, threads=threads)
+
     def with_threads(self, attacks: Mapping[str, Attack]) -> dict[str, Attack]:
         """Return the attacks at the trial's threads; the number of threads changes no score."""
         if not self.threads:
@@ -113,10 +117,10 @@ class AttackProblem:
     def stack_key(self, params: Params) -> str | None:
         """Return what is common to configurations whose networks differ in rates only; None for any other attack."""
         config = self.space.apply(params)
-        attack = config.attacks[self.attack]
-        if len(needed(config.attacks, self.attack)) > 1 or not rates_apart(attack):
+        apart = rates_apart(config.attacks[self.attack])
+        if apart is None or len(needed(config.attacks, self.attack)) > 1:
             return None
-        plain: dict[str, Any] = to_mapping(replace(config, attacks={self.attack: rates_apart(attack)}))
+        plain: dict[str, Any] = to_mapping(replace(config, attacks={self.attack: apart}))
         return json.dumps(plain, sort_keys=True)
 
     def judge_together(self, params: Sequence[Params]) -> list[Judgement]:
@@ -166,10 +170,11 @@ def needed(attacks: Mapping[str, Attack], judged: str) -> dict[str, Attack]:
 
 def with_epochs(attacks: Mapping[str, Attack]) -> str | None:
     """Return the last attack that has epochs."""
-    return next((name for name in reversed(attacks) if any(f.name == "epochs" for f in fields(attacks[name]))), None)
+    names = [name for name, attack in attacks.items() if any(f.name == "epochs" for f in fields(attack))]
+    return names[-1] if names else None
 
 
-def attack_problem(space: Space, answered: Answered, *, attack: str, metric: str, threads: int) -> AttackProblem:
+def attack_problem(space: Space, answered: Answered, *, attack: str, metric: str) -> AttackProblem:
     """Compute every column that a configuration of the space can ask for, once.
 
     Args:
@@ -177,7 +182,6 @@ def attack_problem(space: Space, answered: Answered, *, attack: str, metric: str
         answered: From `pipeline.ask`.
         attack: The attack that is judged.
         metric: What it is judged by.
-        threads: Of each trial; 0 = as the attacks say.
     """
     from mia_lightning.references.evidence import reference_columns
 
@@ -202,7 +206,7 @@ def attack_problem(space: Space, answered: Answered, *, attack: str, metric: str
     member, fold = answered.visible()
     first = next(iter(tables.values()))
     return AttackProblem(
-        space=space,
+        space=space.bare(),
         attack=attack,
         metric=metric,
         signals={kind: table.columns for kind, table in tables.items()},
@@ -212,5 +216,4 @@ def attack_problem(space: Space, answered: Answered, *, attack: str, metric: str
         num_classes=first.num_classes,
         member=member,
         fold=fold,
-        threads=threads,
     )

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Proposals:
     """Hands out numbered configurations and hears how they did.
 
-    A drawn configuration or one of a grid depends on the seed and its number alone, so a sweep that goes on tries what it
-    would have tried. Optuna is told of all trials so far, and may then propose others.
+    A drawn configuration or one of a grid depends on the seed and its number alone, so a sweep that goes on tries what
+    it would have tried. Optuna is told of all trials so far, and may then propose others.
 
     Args:
         space: The fields.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from mia_lightning.config import RunConfig, to_mapping
+from mia_lightning.config import DataConfig, RunConfig, TargetConfig, to_mapping
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.parsing import parse_mapping
 
@@ -136,6 +137,12 @@ class Space:
             config = _replaced(config, key.split("."), new)
         checked: RunConfig = config
         return checked
+
+    def bare(self) -> Space:
+        """Return the same space over a run that names neither records nor target: what trials get."""
+        same = copy(self)
+        same.config = replace(self.config, data=DataConfig(), target=TargetConfig(), output="")
+        return same
 
     def values(self, key: str) -> list[Any]:
         """Return the values that a field of choices can have; empty where it is not searched."""

@@ -67,6 +67,10 @@ class Problem(Protocol):
         """Return the figures of one configuration; `report`, if there is one, is told of epochs."""
         ...
 
+    def limited(self, threads: int) -> Problem:
+        """Return the same problem for trials of so many threads."""
+        ...
+
     def stack_key(self, params: Params) -> str | None:
         """Return what configurations that can be judged together have in common; None = by itself."""
         ...

@@ -69,13 +69,14 @@ def run_trial(config: Mapping[str, Any], problem: Problem) -> None:
     import torch
     from ray import tune
 
-    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
+    torch.set_num_threads(config["threads"])
     epochs: dict[int, float] = {}
 
     def report(epoch: int, value: float) -> None:
         epochs[epoch] = value
         tune.report({"epoch": epoch, "watched": value})  # the scheduler ends the trial here if it has seen enough
 
+    problem = problem.limited(config["threads"])
     trial = judged(problem, config["number"], config["params"], report if config["watch"] else None, epochs)
     tune.report({"trial": trial.to_dict()})
 
@@ -94,7 +95,7 @@ def _scheduler(search: SearchConfig, most_epochs: int) -> Any:
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
     if search.scheduler == "none":
-        return FIFOScheduler()
+        return FIFOScheduler()  # type: ignore[no-untyped-call]
     return ASHAScheduler(
         time_attr="epoch",
         metric="watched",
@@ -124,7 +125,9 @@ def _searcher(tune: Any, proposals: Proposals) -> Any:
             if handed is None:
                 return self.FINISHED
             number, params = handed
-            return {"number": number, "params": params, "watch": proposals.search.scheduler == "asha"}
+            search = proposals.search
+            threads, watch = search.cpus_per_trial, search.scheduler == "asha"
+            return {"number": number, "params": params, "threads": threads, "watch": watch}
 
         def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
             """Nothing to do here."""
