@@ -146,7 +146,7 @@ def _short(key: str, keys: Mapping[str, Any]) -> str:
 
 
 def _estimates(found: Outcome) -> Table:
-    """Return inner and outer estimates; the mean of the folds' models scores the hold-out, from which both rows gain."""
+    """Return both estimates; the mean of the folds' models scores the hold-out, from which both rows gain."""
     title = f"{found.metric} where trials were compared, and on public records that no trial saw (95% intervals)"
     table = Table(title=title, title_justify="left", title_style="", box=SIMPLE, pad_edge=False)
     for name in ("", "inner", "outer", "inner - outer"):
