@@ -130,8 +130,9 @@ def complete(values: dict[str, Any], kind: type[RunConfig] = RunConfig) -> dict[
         if isinstance(default, dict) and not isinstance(values.get(name, {}), dict):
             raise MIAError(f"configuration: {name} must be a mapping of options, got {values[name]!r}")
     merged = overlay(defaults, values)
-    if isinstance(merged["attacks"], dict):
-        merged["attacks"] = {name: attack for name, attack in merged["attacks"].items() if attack is not None}
+    for above, name in ((merged, "attacks"), (merged.get("search"), "space")):
+        if above and isinstance(above.get(name), dict):
+            above[name] = {key: value for key, value in above[name].items() if value is not None}
     return merged
 
 

@@ -106,7 +106,10 @@ def check(config: TuneConfig) -> Space:
 
 
 def _search(config: TuneConfig, space: Space, prepared: Prepared, folder: RunFolder, journal: Journal) -> Sweep:
-    answered = ask(config.run, prepared, Clock(load=prepared.seconds))
+    run = config.run
+    if config.search.goal == "recipe":  # trials train references of their own
+        run = replace(run, references=replace(run.references, count=0, imported=None))
+    answered = ask(run, prepared, Clock(load=prepared.seconds))
     problem = _problem(config, space, prepared, answered)
     done = journal.read()
     if not done:
