@@ -25,7 +25,7 @@ Numbered = tuple[int, Params]
 def run_here(problem: Problem, proposals: Proposals, search: SearchConfig, finished: Finished) -> None:
     """Run all trials that the proposals hand out, until the time budget is spent."""
     ends = perf_counter() + (search.time_budget or float("inf"))
-    stacking = search.stacked > 1 and search.scheduler == "none"
+    stacking = search.stacked > 1 and search.scheduler == "none" and problem.stack_key({}) is not None
     while perf_counter() < ends:
         adaptive = search.algorithm == "optuna"  # proposes better the more it knows, so it is asked for little ahead
         size = (search.stacked // 2 if adaptive else search.stacked * AHEAD) if stacking else 1
