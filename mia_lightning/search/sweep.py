@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from time import perf_counter
 from typing import Any, Self
 
@@ -163,6 +164,8 @@ def _worth_ray(config: TuneConfig, problem: Problem, space: Space, seconds: floa
     search = config.search
     if search.address or search.gpus_per_trial:
         return True
+    if find_spec("ray") is None:
+        return False
     slots = search.concurrent or (os.cpu_count() or 1) // search.cpus_per_trial
     drawn = [space.draw(config.seed, number) for number in range(1, min(count, 64) + 1)]
     try:

@@ -34,8 +34,11 @@ def run_with_ray(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
-    import ray
-    from ray import tune
+    try:
+        import ray
+        from ray import tune
+    except ImportError as error:
+        raise MIAError("search.engine ray needs ray[tune], which is not installed; use --search.engine here") from error
 
     own = not ray.is_initialized()
     if own:
@@ -156,15 +159,14 @@ def _callback(tune: Any, proposals: Proposals, finished: Finished) -> Any:
                 self.epochs.setdefault(trial.trial_id, {})[int(result["epoch"])] = float(result["watched"])
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            """Pass on what the trial found, or that it was stopped."""
+            """Pass on what the trial found, or that it was stopped; one that the time budget cut off is none."""
             result = trial.last_result or {}
             number, params = trial.config["number"], trial.config["params"]
             if "trial" in result:
                 self._pass(Trial.from_dict(result["trial"]))
-                return
-            seconds = float(result.get("time_total_s", 0.0))
-            epochs = self.epochs.get(trial.trial_id, {})
-            self._pass(Trial(number, params, "stopped", epochs=epochs, seconds=seconds))
+            elif epochs := self.epochs.get(trial.trial_id):
+                seconds = float(result.get("time_total_s", 0.0))
+                self._pass(Trial(number, params, "stopped", epochs=epochs, seconds=seconds))
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             """Pass on that a worker was lost."""
