@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
-from time import perf_counter
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
-from tqdm import tqdm
 
 from mia_lightning.config import RunConfig
 from mia_lightning.errors import MIAError, suggest
@@ -20,22 +15,16 @@ from mia_lightning.pipeline import Answered, Clock, Prepared, ask, check_names, 
 from mia_lightning.run_folder import RunFolder
 from mia_lightning.search import attacks, recipe
 from mia_lightning.search.board import SearchBoard
-from mia_lightning.search.here import judged, run_here
+from mia_lightning.search.engine import engine_for
+from mia_lightning.search.here import judged
 from mia_lightning.search.journal import Journal, locked
 from mia_lightning.search.outcome import compare, estimate
+from mia_lightning.search.progress import Progress
 from mia_lightning.search.proposals import Proposals
 from mia_lightning.search.report import print_attack, print_recipe, write_best, write_outcome, write_trials
 from mia_lightning.search.space import Space
-from mia_lightning.search.trial import Problem, Trial
+from mia_lightning.search.trial import Trial
 from mia_lightning.search_config import TuneConfig
-
-log = logging.getLogger(__name__)
-
-START_UP = 15.0
-"""Seconds that Ray costs on two cores before its first trial ends."""
-
-STACKED = 4.0
-"""How many times as fast networks of one shape are trained side by side; see benchmarks/sweep.py."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,14 +116,14 @@ def _search(config: TuneConfig, space: Space, prepared: Prepared, folder: RunFol
         metric=problem.metric,
         higher_is_better=problem.higher_is_better,
     )
-    with _Progress(proposals.total, done, problem) as progress:
+    with Progress(proposals.total, done, problem) as progress:
 
         def finished(trial: Trial) -> None:
             journal.append(trial)
             board.add(trial)
             progress.add(trial)
 
-        _engine(config, problem, space, done[0].seconds, len(proposals.waiting))(problem, proposals, finished)
+        engine_for(config, problem, space, done[0].seconds, len(proposals.waiting))(problem, proposals, finished)
     return _conclude(config, space, problem, answered, folder, journal.read())
 
 
@@ -142,48 +131,6 @@ def _problem(config: TuneConfig, space: Space, prepared: Prepared, answered: Ans
     if config.search.goal == "recipe":
         return recipe.recipe_problem(space, config.run, prepared, answered, count=config.search.references)
     return attacks.attack_problem(space, answered, attack=config.judged, metric=config.search.metric)
-
-
-Engine = Callable[[Any, Proposals, Callable[[Trial], None]], None]
-
-
-def _engine(config: TuneConfig, problem: Problem, space: Space, seconds: float, count: int) -> Engine:
-    """Return what runs the trials, from the time that the run's own configuration took."""
-    search = config.search
-    if count and (
-        search.engine == "ray" or (search.engine == "auto" and _worth_ray(config, problem, space, seconds, count))
-    ):
-        from mia_lightning.search.with_ray import run_with_ray
-
-        most = max([1, *(_epochs(config, space))])
-        return lambda problem, proposals, finished: run_with_ray(problem, proposals, search, finished, most_epochs=most)
-    return lambda problem, proposals, finished: run_here(problem, proposals, search, finished)
-
-
-def _worth_ray(config: TuneConfig, problem: Problem, space: Space, seconds: float, count: int) -> bool:
-    search = config.search
-    if search.address or search.gpus_per_trial:
-        return True
-    if find_spec("ray") is None:
-        return False
-    slots = search.concurrent or (os.cpu_count() or 1) // search.cpus_per_trial
-    drawn = [space.draw(config.seed, number) for number in range(1, min(count, 64) + 1)]
-    try:
-        keys = [problem.stack_key(params) for params in drawn]
-    except ValueError:
-        keys = [None]
-    side_by_side = search.stacked > 1 and search.scheduler == "none" and None not in keys
-    speed = STACKED if side_by_side and len(drawn) >= 4 * len(set(keys)) else 1.0
-    return slots > 1 and count * seconds / speed > START_UP + count * seconds / slots
-
-
-def _epochs(config: TuneConfig, space: Space) -> list[int]:
-    """Return the numbers of epochs that trials may have."""
-    found = [int(attack.epochs) for attack in config.attacks.values() if hasattr(attack, "epochs")]
-    for key, values in space.fields.items():
-        if key.endswith(".epochs"):
-            found += [int(value) for value in values.grid()]
-    return found + [config.references.recipe.epochs] * (config.search.goal == "recipe")
 
 
 def _conclude(
@@ -217,54 +164,3 @@ def _conclude(
         write_outcome(folder, found.to_dict())
         print_attack(config, ranked, trials, found, console)
     return Sweep(trials, winner, best)
-
-
-class _Progress:
-    """One line: trials done and to do, time left, the best so far."""
-
-    def __init__(self, total: int, done: list[Trial], problem: Problem) -> None:
-        self.problem, self.total, self.started = problem, total, perf_counter()
-        self.before = self.count = len(done) - 1
-        self.best: float | None = None
-        self.failures = 0
-        for trial in done:
-            self._look(trial)
-
-    def __enter__(self) -> Self:
-        layout = "trials: {desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-        self.bar: Any = tqdm(total=self.total, initial=self.count, disable=None, bar_format=layout)
-        self._show()
-        return self
-
-    def add(self, trial: Trial) -> None:
-        """Advance by a trial."""
-        self.count += 1
-        self._look(trial)
-        self.bar.update()
-        self._show()
-        if trial.status == "failed":
-            log.warning("trial %d failed: %s", trial.number, trial.message)
-        if self.bar.disable and (self.count == self.total or self.count % max(1, self.total // 10) == 0):
-            rate = (self.count - self.before) / (perf_counter() - self.started) * 60
-            log.info(
-                "trials: %d/%d, %.1f/minute, best %s %.4f",
-                self.count,
-                self.total,
-                rate,
-                self.problem.metric,
-                self.best or 0.0,
-            )
-
-    def _look(self, trial: Trial) -> None:
-        if trial.status == "finished":
-            value = trial.figures[self.problem.metric]
-            better = max if self.problem.higher_is_better else min
-            self.best = value if self.best is None else better(self.best, value)
-
-    def _show(self) -> None:
-        self.bar.set_description(f"{self.count}/{self.total}")
-        if self.best is not None:
-            self.bar.set_postfix_str(f"best {self.problem.metric} {self.best:.4f}")
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
