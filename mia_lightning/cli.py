@@ -50,10 +50,13 @@ def _train(arguments: Sequence[str]) -> None:
 
 
 def _tune(arguments: Sequence[str]) -> None:
-    if {"-h", "--help"} & set(arguments):
-        print("usage: tune.py\n\nThe search over attack hyper-parameters is not part of this version; train.py is.")
-        return
-    raise MIAError("the search over attack hyper-parameters is not part of this version; use train.py")
+    from mia_lightning.parsing import parse_tuning
+
+    config = parse_tuning([argument for argument in arguments if argument != "--resume"])
+
+    from mia_lightning.search.sweep import tune  # after parsing: --help and a typing error must not wait for torch
+
+    tune(config, resume="--resume" in arguments)
 
 
 def _evaluate(arguments: Sequence[str]) -> None:

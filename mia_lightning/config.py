@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mia_lightning.attacks import Attack, Threshold
 from mia_lightning.calibration import Calibrator, Platt
@@ -125,6 +125,10 @@ class EvaluationConfig:
     folds: int = 5
     """Cross-fitting folds over the public records."""
 
+    hold_out: float = 0.0
+    """Share of the public records that no fold sees: drawn from the seed, by membership and class alike, scored as
+    private records are, and given figures of their own. A search reports on them."""
+
     fprs: tuple[float, ...] = (0.001, 0.01, 0.05)
     """False-positive rates at which the true-positive rate is reported."""
 
@@ -134,6 +138,8 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if self.folds < 2:
             raise ValueError(f"folds must be at least 2, got {self.folds}")
+        if not 0 <= self.hold_out <= 0.9:
+            raise ValueError(f"hold_out must lie between 0 and 0.9, got {self.hold_out}")
         if not self.fprs or not all(0 < fpr < 1 for fpr in self.fprs):
             raise ValueError(f"fprs must lie between 0 and 1, got {self.fprs}")
 
@@ -193,6 +199,9 @@ class RunConfig:
         return self.submission.attack or list(self.attacks)[-1]
 
 
+Config = TypeVar("Config", bound=RunConfig)
+
+
 def load_config(*files: str | Path, **overrides: Any) -> RunConfig:
     """Read YAML files, later ones over earlier ones, then the overrides.
 
@@ -211,10 +220,10 @@ def load_config(*files: str | Path, **overrides: Any) -> RunConfig:
     return parse_mapping(overlay(merged, overrides))
 
 
-def instantiate(parser: ArgumentParser, parsed: Any) -> RunConfig:
+def instantiate(parser: ArgumentParser, parsed: Any, kind: type[Config]) -> Config:
     """Build the dataclasses of a parsed configuration."""
     built = parser.instantiate(parsed)
-    return RunConfig(**{f.name: built[f.name] for f in fields(RunConfig)})
+    return kind(**{f.name: built[f.name] for f in fields(kind)})
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

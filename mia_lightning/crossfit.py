@@ -53,6 +53,27 @@ def assign_folds(labels: NDArray[np.int64], member: NDArray[np.int8], *, folds: 
     return fold
 
 
+def draw_hold_out(labels: NDArray[np.int64], member: NDArray[np.int8], *, share: float, seed: int) -> NDArray[np.bool_]:
+    """Draw the rows that no fold sees, stratified by membership and class; rows of unknown membership are never drawn.
+
+    Args:
+        labels: (N,) class indices.
+        member: (N,) 1, 0 or -1 = unknown.
+        share: In [0, 1), of the rows of known membership; met to within one row, in each stratum too.
+        seed: Drives the draw.
+
+    Returns:
+        (N,) True where a row is held out.
+    """
+    shuffle = np.random.default_rng((seed, 1)).random(len(labels))  # not the stream that deals the folds
+    order = np.lexsort((shuffle, labels, member))
+    order = order[member[order] >= 0]
+    steps = np.floor(np.arange(len(order) + 1) * share)
+    held = np.zeros(len(labels), dtype=np.bool_)
+    held[order[np.diff(steps) > 0]] = True
+    return held
+
+
 @dataclass(frozen=True, eq=False)
 class CrossFit:
     """Scores of one attack over all rows of a table."""

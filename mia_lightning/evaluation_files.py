@@ -129,6 +129,7 @@ def _run(run: RunFacts) -> dict[str, Any]:
         "references": [asdict(one) for one in run.references],
         "learning_curve": {name: [asdict(one) for one in curve] for name, curve in run.learning_curve.items()},
         "by_probability": {name: found.to_dict() for name, found in run.by_probability.items()},
+        "held_out": {name: found.to_dict() for name, found in run.held_out.items()},
         "private": {name: found.to_dict() for name, found in run.private.items()},
         "fit_seconds": dict(run.fit_seconds),
         "folds": run.folds,

@@ -8,7 +8,7 @@ from argparse import ArgumentError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from docstring_parser import parse_from_object
@@ -20,6 +20,7 @@ from mia_lightning.config import RunConfig, class_path, instantiate, overlay, re
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.evaluation_config import EvaluationConfig, OneRun
 from mia_lightning.likelihoods import ReferenceScore
+from mia_lightning.search_config import TuneConfig
 
 PLUG_IN_BASES: dict[type, str] = {
     Attack: "--attacks.NAME",
@@ -37,6 +38,15 @@ examples:
   the whole truth:  train.py --config configs/seed.yaml --print_config > mine.yaml
 """
 
+TUNE_EXAMPLES = """\
+examples:
+  heads of attacks:  tune.py --config configs/tune.yaml --data.public pub.pt --data.private priv_out.pt \\
+                       --target.checkpoint 01_MIA.pt --output runs/sweep
+  go on:             the same command and --resume
+  reference recipes: tune.py --config configs/tune_references.yaml --data.public pub.pt --target.checkpoint 01_MIA.pt
+  the winner:        train.py --config runs/sweep/best.yaml
+"""
+
 EVALUATION_EXAMPLES = """\
 examples:
   scores of attacks:   python -m mia_lightning.evaluate scores.csv --output evaluation
@@ -52,8 +62,11 @@ class _HelpFormatter(DefaultHelpFormatter):
         return "".join(indent + line for line in text.splitlines(keepends=True))
 
 
-def run_parser(*, prog: str = "train.py", epilog: str = "") -> ArgumentParser:
-    """Return the parser of a `RunConfig`."""
+Config = TypeVar("Config", bound=RunConfig)
+
+
+def run_parser(*, prog: str = "train.py", epilog: str = "", kind: type[RunConfig] = RunConfig) -> ArgumentParser:
+    """Return the parser of a `RunConfig`, or of a subclass."""
     set_parsing_settings(subclasses_enabled=list(PLUG_IN_BASES), docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(
         prog=prog,
@@ -63,25 +76,38 @@ def run_parser(*, prog: str = "train.py", epilog: str = "") -> ArgumentParser:
         formatter_class=_HelpFormatter,
     )
     parser.add_argument("--config", action="config", help="YAML file of options; later files lie over earlier ones.")
-    parser.add_class_arguments(RunConfig)
+    parser.add_class_arguments(kind)
     return parser
 
 
 def parse_arguments(argv: Sequence[str], *, prog: str) -> RunConfig:
-    """Turn a command line into a configuration. `--help` and `--print_config` print and exit with code 0.
+    """Turn a command line of train.py into a configuration. `--help` and `--print_config` print and exit with code 0.
 
     Raises:
         MIAError: an unknown option or key (with the closest legal name), or a value of the wrong type or out of range.
     """
+    return _parse_arguments(argv, prog=prog, kind=RunConfig, examples=EXAMPLES)
+
+
+def parse_tuning(argv: Sequence[str]) -> TuneConfig:
+    """Turn a command line of tune.py into a configuration, as `parse_arguments` does.
+
+    Raises:
+        MIAError: likewise.
+    """
+    return _parse_arguments(argv, prog="tune.py", kind=TuneConfig, examples=TUNE_EXAMPLES)
+
+
+def _parse_arguments(argv: Sequence[str], *, prog: str, kind: type[Config], examples: str) -> Config:
     files, rest = _split_config_files(argv)
     merged: dict[str, Any] = {}
     for file in files:
         merged = overlay(merged, read_yaml(file))
     wants_help = "-h" in rest or "--help" in rest
-    parser = run_parser(prog=prog, epilog=f"{EXAMPLES}\n{component_help()}" if wants_help else "")
-    with translate():
-        base = yaml.safe_dump(complete(merged), sort_keys=False)
-        return instantiate(parser, parser.parse_args(["--config", base, *rest]))
+    parser = run_parser(prog=prog, epilog=f"{examples}\n{component_help()}" if wants_help else "", kind=kind)
+    with translate(lambda: option_names(kind)):
+        base = yaml.safe_dump(complete(merged, kind), sort_keys=False)
+        return instantiate(parser, parser.parse_args(["--config", base, *rest]), kind)
 
 
 def parse_mapping(values: dict[str, Any]) -> RunConfig:
@@ -92,20 +118,21 @@ def parse_mapping(values: dict[str, Any]) -> RunConfig:
     """
     parser = run_parser()
     with translate():
-        return instantiate(parser, parser.parse_object(complete(values)))
+        return instantiate(parser, parser.parse_object(complete(values)), RunConfig)
 
 
-def complete(values: dict[str, Any]) -> dict[str, Any]:
+def complete(values: dict[str, Any], kind: type[RunConfig] = RunConfig) -> dict[str, Any]:
     """Lay values over the defaults; configured attacks take the place of the default one, null entries go."""
-    defaults = to_mapping(RunConfig())
+    defaults = to_mapping(kind())
     if values.get("attacks"):
         del defaults["attacks"]
     for name, default in defaults.items():
         if isinstance(default, dict) and not isinstance(values.get(name, {}), dict):
             raise MIAError(f"configuration: {name} must be a mapping of options, got {values[name]!r}")
     merged = overlay(defaults, values)
-    if isinstance(merged["attacks"], dict):
-        merged["attacks"] = {name: attack for name, attack in merged["attacks"].items() if attack is not None}
+    for above, name in ((merged, "attacks"), (merged.get("search"), "space")):
+        if above and isinstance(above.get(name), dict):
+            above[name] = {key: value for key, value in above[name].items() if value is not None}
     return merged
 
 
@@ -189,7 +216,7 @@ def _class_named(message: str) -> type | None:
 
 
 def _resolve(group: str) -> type:
-    kind: Any = RunConfig()
+    kind: Any = TuneConfig()
     for name in group.split("."):
         kind = getattr(kind, name)
     return type(kind)
@@ -199,9 +226,9 @@ def _names(kind: type) -> list[str]:
     return [f.name for f in fields(kind) if f.init]
 
 
-def option_names() -> list[str]:
+def option_names(kind: type[RunConfig] = RunConfig) -> list[str]:
     """Return every dotted option of a run, attack options aside."""
-    return ["config", "print_config", "help", *_dotted(RunConfig())]
+    return ["config", "print_config", "help", *_dotted(kind())]
 
 
 def _dotted(config: Any) -> list[str]:

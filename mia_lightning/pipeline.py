@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.config import RunConfig
-from mia_lightning.crossfit import NO_FOLD, Progress, Reporter, assign_folds, cross_fit
+from mia_lightning.crossfit import NO_FOLD, Progress, Reporter, assign_folds, cross_fit, draw_hold_out
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.metrics import Evaluation, evaluate
 from mia_lightning.records import UNKNOWN, Records, check_disjoint
@@ -41,6 +41,9 @@ class Half:
     fold: NDArray[np.int8]
     """(N,) fold that held the record out; -1 = scored by the mean over all folds' models."""
 
+    held_out: NDArray[np.bool_]
+    """(N,) True for public records of known membership that no fold saw (`evaluation.hold_out`)."""
+
 
 @dataclass(frozen=True, eq=False)
 class AttackResult:
@@ -63,6 +66,9 @@ class AttackResult:
 
     public_calibrated: Evaluation
     """The same for a ranking by calibrated probability: what ties of the calibration cost."""
+
+    held_out: Evaluation | None
+    """Figures on the public records that no fold saw, where there are any."""
 
     private: Evaluation | None
     """Figures on the private records, where their membership is known."""
@@ -126,7 +132,7 @@ def prepare(config: RunConfig) -> Prepared:
     started = perf_counter()
     check_names(config)
     public, private = load_records(config)
-    assign_folds(public.labels, public.membership, folds=config.evaluation.folds, seed=config.seed)  # enough of each?
+    _public_half(config, public, public.labels)  # enough of each?
     return Prepared(public, private, load_and_check_target(config, public), perf_counter() - started)
 
 
@@ -141,52 +147,115 @@ def attack_target(
         progress: Told of each fit before it starts.
         report: Told of each epoch of an attack that has epochs.
     """
-    clock = _Clock(load=prepared.seconds)
-    public, private, target = prepared.public, prepared.private, prepared.target
-    notes = record_notes(public, private)
-    outputs, private_outputs = _extract(config, public, private, target)
-    columns: dict[str, NDArray[np.floating]] = {}
-    if config.embedding.architecture is not None:
-        columns[EMBEDDING] = _embedding(config, public, private)
-    clock.lap("extract")
-
-    member = public.membership
-    facts = _target_facts(target, outputs, member)
-    references, reference_columns = _references(config, prepared, outputs, private_outputs, facts)
-    columns |= reference_columns
-    notes += references.notes if references else []
-    clock.lap("references")
-
-    fold = assign_folds(outputs.labels, member, folds=config.evaluation.folds, seed=config.seed)
-    halves = Half(public.ids, member, fold), _private_half(private)
-    table = signal_table(config, outputs, private_outputs).with_columns(columns)
+    clock = Clock(load=prepared.seconds)
+    answered = ask(config, prepared, clock)
+    table = answered.table(config)
     clock.lap("signals")
-
-    beyond = len(table) - len(member)
-    fitted = cross_fit(
-        config.attacks,
-        table,
-        _extended(member, beyond, UNKNOWN),  # private membership stays out of reach
-        _extended(fold, beyond, NO_FOLD),
-        seed=config.seed,
-        progress=progress,
-        report=report,
-    )
+    member, fold = answered.visible()
+    fitted = cross_fit(config.attacks, table, member, fold, seed=config.seed, progress=progress, report=report)
     clock.lap("attack")
-    results = {name: _result(config, result.scores, result.seconds, *halves) for name, result in fitted.items()}
+    results = {name: attack_result(config, result.scores, result.seconds, answered) for name, result in fitted.items()}
     clock.lap("evaluate")
     return AuditResult(
         config=config,
-        public=halves[0],
-        private=halves[1],
+        public=answered.public,
+        private=answered.private,
         attacks=results,
-        notes=notes,
-        target=facts,
-        references=references.rows if references else (),
+        notes=answered.notes,
+        target=answered.target,
+        references=() if answered.references is None else answered.references.rows,
         table=table,
-        evidence=references.evidence if references else None,
+        evidence=None if answered.references is None else answered.references.evidence,
         seconds=clock.seconds,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """What target and references say of all records: all that signals and attacks are made from."""
+
+    public: Half
+    private: Half | None
+    outputs: Outputs
+    """Of the public records."""
+
+    private_outputs: Outputs | None
+    embedding: NDArray[np.float32] | None
+    """(N + M, D) features from another network; None where the run names none."""
+
+    target: Mapping[str, object]
+    """As in `AuditResult`."""
+
+    references: References | None
+    """None where the run has none."""
+
+    notes: list[str]
+
+    def table(self, config: RunConfig) -> SignalTable:
+        """Return the signals, the embedding and the scores from references of all records, public first."""
+        signals = signal_table(config, self.outputs, self.private_outputs).with_columns(self.embedding_columns())
+        return signals.with_columns(self.reference_columns(config))
+
+    def embedding_columns(self) -> dict[str, NDArray[np.float32]]:
+        """Return the column of the embedding, if there is one."""
+        return {} if self.embedding is None else {EMBEDDING: self.embedding}
+
+    def reference_columns(self, config: RunConfig) -> dict[str, NDArray[np.float64]]:
+        """Return the columns of the scores from references."""
+        if self.references is None:
+            return {}
+        from mia_lightning.references.evidence import reference_columns
+
+        return reference_columns(config.references.scores, self.references.evidence)
+
+    def visible(self) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+        """Return membership and fold of all records, (N + M,) each, as attacks may see them.
+
+        Private records and those held out have neither: their membership stays out of reach.
+        """
+        beyond = 0 if self.private is None else len(self.private.ids)
+        member = np.where(self.public.held_out, np.int8(UNKNOWN), self.public.membership)
+        return _extended(member, beyond, UNKNOWN), _extended(self.public.fold, beyond, NO_FOLD)
+
+
+def ask(config: RunConfig, prepared: Prepared, clock: Clock) -> Answered:
+    """Ask the target and, where the run has any, the references about all records, and deal the folds."""
+    public, private, target = prepared.public, prepared.private, prepared.target
+    notes = record_notes(public, private)
+    outputs, private_outputs = _extract(config, public, private, target)
+    embedding = None if config.embedding.architecture is None else _embedding(config, public, private)
+    clock.lap("extract")
+    facts = _target_facts(target, outputs, public.membership)
+    references = _references(config, prepared, outputs, private_outputs, facts)
+    clock.lap("references")
+    return Answered(
+        public=_public_half(config, public, outputs.labels),
+        private=_private_half(private),
+        outputs=outputs,
+        private_outputs=private_outputs,
+        embedding=embedding,
+        target=facts,
+        references=references,
+        notes=notes + ([] if references is None else list(references.notes)),
+    )
+
+
+def _public_half(config: RunConfig, public: Records, labels: NDArray[np.int64]) -> Half:
+    """Deal the folds over the records that are not held out.
+
+    Raises:
+        MIAError: fewer members or non-members than folds, or none of them held out although some should be.
+    """
+    evaluation, member = config.evaluation, public.membership
+    held_out = draw_hold_out(labels, member, share=evaluation.hold_out, seed=config.seed)
+    fold = assign_folds(labels, np.where(held_out, np.int8(UNKNOWN), member), folds=evaluation.folds, seed=config.seed)
+    counts = [int((held_out & (member == value)).sum()) for value in (1, 0)]
+    if evaluation.hold_out and min(counts) == 0:
+        raise MIAError(
+            f"evaluation.hold_out {evaluation.hold_out:g} holds out {counts[0]} members and {counts[1]} non-members; "
+            "raise it, or give more records of known membership"
+        )
+    return Half(public.ids, member, fold, held_out)
 
 
 def check_names(config: RunConfig) -> None:
@@ -286,14 +355,14 @@ def _extract(
         queries=config.extraction.queries,
         gradients=config.extraction.gradients,
         hardware=config.hardware,
-        store=_store_folder(config),
+        store=store_folder(config),
     )
 
 
 def _embedding(config: RunConfig, public: Records, private: Records | None) -> NDArray[np.float32]:
     from mia_lightning.embedding import embed
 
-    return embed(config.embedding, public, private, hardware=config.hardware, store=_store_folder(config))
+    return embed(config.embedding, public, private, hardware=config.hardware, store=store_folder(config))
 
 
 def _references(
@@ -302,11 +371,10 @@ def _references(
     outputs: Outputs,
     private_outputs: Outputs | None,
     facts: Mapping[str, object],
-) -> tuple[References | None, dict[str, NDArray[np.float64]]]:
-    """Return the references, and the columns of their scores."""
+) -> References | None:
+    """Return the references of the run, None where it has none."""
     if not config.references.wanted:
-        return None, {}
-    from mia_lightning.references.evidence import reference_columns
+        return None
     from mia_lightning.references.train import Audited, find_references
 
     audited = Audited(
@@ -320,11 +388,11 @@ def _references(
         accuracy_on_members=float(str(facts["accuracy_on_members"])),
         accuracy_on_non_members=float(str(facts["accuracy_on_non_members"])),
     )
-    found = find_references(config.references, audited, store=_store_folder(config), seed=config.seed)
-    return found, reference_columns(config.references.scores, found.evidence)
+    return find_references(config.references, audited, store=store_folder(config), seed=config.seed)
 
 
-def _store_folder(config: RunConfig) -> Path:
+def store_folder(config: RunConfig) -> Path:
+    """Return where outputs and references are kept."""
     return Path(config.extraction.store or Path(config.output).parent / ".store")
 
 
@@ -354,23 +422,19 @@ def signal_table(config: RunConfig, public: Outputs, private: Outputs | None) ->
 def _private_half(private: Records | None) -> Half | None:
     if private is None:
         return None
-    return Half(private.ids, private.membership, np.full(len(private), NO_FOLD, np.int8))
+    nowhere = np.zeros(len(private), np.bool_)
+    return Half(private.ids, private.membership, np.full(len(private), NO_FOLD, np.int8), nowhere)
 
 
-def _result(
-    config: RunConfig, scores: NDArray[np.float64], seconds: float, public: Half, private: Half | None
-) -> AttackResult:
+def attack_result(config: RunConfig, scores: NDArray[np.float64], seconds: float, answered: Answered) -> AttackResult:
+    """Calibrate and evaluate the scores of one attack over all records, (N + M,) public first."""
     from mia_lightning.calibration import cross_fit_probability
 
+    public, fprs = answered.public, config.evaluation.fprs
     member, known, count = public.membership, public.fold != NO_FOLD, len(public.ids)
-    beyond = len(scores) - count
-    probabilities = cross_fit_probability(
-        scores,
-        _extended(member, beyond, UNKNOWN),
-        _extended(public.fold, beyond, NO_FOLD),
-        config.evaluation.calibration,
-    )
-    fprs = config.evaluation.fprs
+    visible, fold = answered.visible()
+    probabilities = cross_fit_probability(scores, visible, fold, config.evaluation.calibration)
+    held_out = public.held_out
     return AttackResult(
         public_scores=scores[:count],
         public_probabilities=probabilities[:count],
@@ -378,7 +442,8 @@ def _result(
         private_probabilities=probabilities[count:],
         public=evaluate(scores[:count][known], member[known], fprs=fprs),
         public_calibrated=evaluate(probabilities[:count][known], member[known], fprs=fprs),
-        private=_private_evaluation(scores[count:], private, fprs),
+        held_out=evaluate(scores[:count][held_out], member[held_out], fprs=fprs) if held_out.any() else None,
+        private=_private_evaluation(scores[count:], answered.private, fprs),
         seconds=seconds,
     )
 
@@ -408,7 +473,7 @@ def _target_facts(target: Target, outputs: Outputs, member: NDArray[np.int8]) ->
     }
 
 
-class _Clock:
+class Clock:
     """Wall time by stage."""
 
     def __init__(self, **earlier: float) -> None:
@@ -416,5 +481,6 @@ class _Clock:
         self.last = perf_counter()
 
     def lap(self, stage: str) -> None:
+        """Book the time since the last lap on a stage."""
         now = perf_counter()
         self.seconds[stage], self.last = now - self.last, now

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
+import numpy as np
 import yaml
 
 from mia_lightning.atomic import replacing
@@ -98,7 +99,7 @@ def _write_scores(file: IO[str], result: AuditResult) -> None:
     """One row per record, public first: the submitted attack's score and probability, then every attack's score."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("id", "split", "membership", "fold", "score", "probability", *result.attacks))
-    writer.writerows(_score_rows(result, "public", result.public))
+    writer.writerows(_score_rows(result, "public", result.public))  # records that no fold saw as split hold_out
     if result.private is not None:
         writer.writerows(_score_rows(result, "private", result.private))
 
@@ -110,8 +111,9 @@ def _score_rows(result: AuditResult, split: Literal["public", "private"], half: 
     known = ["" if value < 0 else value for value in half.membership.tolist()]
     fold = ["" if value < 0 else value for value in half.fold.tolist()]
     columns = (known, fold, scores[result.config.submitted], probability, *scores.values())
-    for record, *values in zip(half.ids.tolist(), *columns, strict=True):
-        yield (record, split, *values)  # csv writes a float by its shortest exact form
+    splits = np.where(half.held_out, "hold_out", split).tolist()
+    for record, name, *values in zip(half.ids.tolist(), splits, *columns, strict=True):
+        yield (record, name, *values)  # csv writes a float by its shortest exact form
 
 
 PER_RECORD = ("", "_p_value", "_standard_error")

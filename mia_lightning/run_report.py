@@ -96,6 +96,7 @@ def _facts(result: AuditResult, prepared: Prepared, seconds: float) -> RunFacts:
         ),
         learning_curve=_curve(result),
         by_probability={name: attack.public_calibrated for name, attack in result.attacks.items()},
+        held_out={name: attack.held_out for name, attack in result.attacks.items() if attack.held_out is not None},
         private={name: attack.private for name, attack in result.attacks.items() if attack.private is not None},
         fit_seconds={name: attack.seconds for name, attack in result.attacks.items()},
         folds=config.evaluation.folds,

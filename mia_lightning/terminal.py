@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def print_result(result: AuditResult, console: Console) -> None:
-    """Print the notes, the out-of-fold table and, where membership is known, the private one."""
+    """Print the notes, the out-of-fold table and, where there are any, those of the hold-out and the private half."""
     for note in result.notes:
         console.print(f"note: {note}", soft_wrap=True, highlight=False)
     inside, outside = (float(str(result.target[f"accuracy_on_{side}"])) for side in ("members", "non_members"))
@@ -27,6 +27,9 @@ def print_result(result: AuditResult, console: Console) -> None:
         if attack.public_calibrated.distinct < attack.public.distinct / 2:  # a calibration that ties many scores
             rows.append((f"{name}, by probability", attack.public_calibrated))
     console.print(evaluation_table("public records, out-of-fold", rows))
+    held_out = [(name, attack.held_out) for name, attack in result.attacks.items() if attack.held_out is not None]
+    if held_out:
+        console.print(evaluation_table("public records that no fold saw", held_out))
     private = [(name, attack.private) for name, attack in result.attacks.items() if attack.private is not None]
     if private:
         console.print(evaluation_table("private records, never fitted on", private))

@@ -14,7 +14,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.parsing import component_help, components, parse_arguments
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = sorted(ROOT.glob("configs/*.yaml"))
+SHIPPED = sorted(set(ROOT.glob("configs/*.yaml")) - set(ROOT.glob("configs/tune*.yaml")))
 
 
 def parse(*argv: str) -> RunConfig:

@@ -42,11 +42,12 @@ ORDER = [  # a module imports from its own line or the lines above it
     {"evaluation_files", "evaluation_tables"},
     {"references"},
     {"config"},
+    {"search_config"},
     {"parsing"},
     {"embedding"},
     {"pipeline", "demo"},
     {"run_folder", "run_report", "tensorboard", "terminal"},
-    {"run"},
+    {"run", "search"},
     {"cli", "evaluate"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}

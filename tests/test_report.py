@@ -47,6 +47,7 @@ def facts(given):
         references=(Reference(0, "trained", 0.9, 0.8, 2.0, ""), Reference(1, "diverged", 0, 0, 0, HOSTILE[3])),
         learning_curve={HOSTILE[1]: tuple(curve)},
         by_probability={},
+        held_out={},
         private={},
         fit_seconds={name: 1.0 for name in given.scores},
         folds=5,

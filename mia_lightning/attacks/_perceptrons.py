@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
+from mia_lightning.attacks._losses import losses
 from mia_lightning.monitor import TPRAtFPR
 from mia_lightning.quiet import quiet_lightning
 
@@ -60,7 +60,7 @@ class Perceptrons(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the summed loss of a batch: inputs (K, B, F) and membership (K, B)."""
         inputs, member = batch
-        loss = F.binary_cross_entropy_with_logits(self(inputs), member, reduction="sum") / member.shape[1]
+        loss = losses(self.settings.loss, self(inputs), member).sum()
         self.latest_loss = loss.detach() / self.settings.networks
         return loss
 
@@ -88,7 +88,7 @@ class Perceptrons(L.LightningModule):
         return torch.cat(parts).numpy()
 
 
-class _Shuffled(IterableDataset[tuple[Tensor, Tensor]]):
+class Shuffled(IterableDataset[tuple[Tensor, Tensor]]):
     """Whole batches of a resident table, each network in an order of its own, anew every epoch."""
 
     def __init__(self, inputs: Tensor, member: Tensor, settings: MLP, generator: torch.Generator) -> None:
@@ -132,7 +132,7 @@ def train_perceptrons(
     with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
-        data = _Shuffled(torch.from_numpy(inputs), torch.from_numpy(member).float(), settings, generator)
+        data = Shuffled(torch.from_numpy(inputs), torch.from_numpy(member).float(), settings, generator)
         networks = Perceptrons(settings, inputs.shape[1], steps=len(data) * settings.epochs)
         trainer = _lean_trainer(settings, [] if watched is None else [_Report(watched)])
         trainer.fit(networks, DataLoader(data, batch_size=None))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class MLP(LearnedAttack):
-    """Multi-layer perceptrons trained with AdamW on binary cross-entropy; the score is their mean log-odds.
+    """Multi-layer perceptrons trained with AdamW; the score is their mean output, log-odds where the loss is bce.
 
     Several networks differ in initial weights, order of the records and dropout; they train as one stacked network.
     """
@@ -40,6 +42,10 @@ class MLP(LearnedAttack):
 
     schedule: bool = False
     """Whether the learning rate rises over the first tenth of the steps and then falls to 0 along a cosine."""
+
+    loss: Literal["bce", "focal", "pairwise", "partial_auc"] = "bce"
+    """Cross-entropy; focal, which looks past records that are right already; pairwise, a smooth AUC of the batch; or
+    partial_auc, the same against the highest 5% of the batch's non-members."""
 
     weight_decay: float = 1e-4
     """Decoupled weight decay."""
@@ -76,3 +82,19 @@ class MLP(LearnedAttack):
         assert self.inputs_ is not None, "fit comes before score"
         assert self.networks_ is not None
         return self.networks_.log_odds(self.inputs_(table))
+
+
+def fit_together(attacks: Sequence[MLP], table: SignalTable, member: NDArray[np.int8], *, seed: int) -> list[MLP]:
+    """Fit attacks that differ in learning rate, weight decay and dropout only, and return fitted copies.
+
+    They train side by side on the CPU, in a fraction of the time, and come out as `MLP.fit` leaves them, within
+    rounding.
+    """
+    from mia_lightning.attacks._stack import train_stack
+
+    inputs = attacks[0].inputs(table)
+    networks = train_stack(attacks, inputs(table), member, seed=seed)
+    fitted = [deepcopy(attack) for attack in attacks]
+    for attack, trained in zip(fitted, networks, strict=True):
+        attack.inputs_, attack.networks_ = inputs, trained
+    return fitted

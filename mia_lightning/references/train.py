@@ -66,7 +66,7 @@ def find_references(config: ReferencesConfig, audited: Audited, *, store: Path, 
     if config.imported is not None:
         evidence = load_evidence(config.imported, labels=labels, num_classes=audited.target.num_classes)
         return References(evidence, (), ())
-    material = _material(audited, labels, queries, config.temperature)
+    material = material_of(audited, labels, queries, temperature=config.temperature)
     membership = audited.public.membership
     private = 0 if audited.private is None else len(audited.private)
     membership = np.append(membership, np.full(private, UNKNOWN, np.int8))  # the private half's own stays out of reach
@@ -84,7 +84,12 @@ def _halves(audited: Audited) -> list[Outputs]:
     return [half for half in (audited.outputs, audited.private_outputs) if half is not None]
 
 
-def _material(audited: Audited, labels: NDArray[np.int64], queries: int, temperature: float) -> Material:
+def material_of(audited: Audited, labels: NDArray[np.int64], queries: int, *, temperature: float = 1.0) -> Material:
+    """Return what references are trained on and asked about, public records first.
+
+    Raises:
+        MIAError: images of different dtypes.
+    """
     halves = [half for half in (audited.public, audited.private) if half is not None]
     if len({half.images.dtype for half in halves}) > 1:
         raise MIAError("public and private images have different dtypes; references need both as uint8 or as float32")
@@ -142,7 +147,7 @@ def _trained(
     seed: int,
 ) -> tuple[Row, ...]:
     """Return the description of each reference, after training those that are missing."""
-    network = _network(config, audited.target)
+    network = network_of(config, audited.target)
     size = sum(tensor.nbytes for tensor in network(0).state_dict().values())
     place.open(drawn.keep, weights_bytes=size)
     rows: dict[int, Row] = {}
@@ -168,7 +173,8 @@ def _described(place: ReferenceStore, number: int) -> Row:
     return row
 
 
-def _network(config: ReferencesConfig, target: Target) -> partial[nn.Module]:
+def network_of(config: ReferencesConfig, target: Target) -> partial[nn.Module]:
+    """Return what makes an untrained network from a seed."""
     like: Mapping[str, torch.Tensor] = target.network.state_dict()
     return partial(_untrained, config.architecture or target.architecture, target.num_classes, dict(like))
 

@@ -76,6 +76,9 @@ class RunFacts:
     by_probability: Mapping[str, Evaluation]
     """Attack to the figures of a ranking by calibrated probability."""
 
+    held_out: Mapping[str, Evaluation]
+    """Attack to the figures on public records that no fold saw; empty where none were held out."""
+
     private: Mapping[str, Evaluation]
     """Attack to the figures on the private records; empty where their membership is unknown."""
 

@@ -95,6 +95,7 @@ def _context(report: Report) -> dict[str, Any]:
         "point": deciding_point(found),
         "tiles": _tiles(found, run),
         "figures_table": _figures_table(assessment.attacks, report.headline),
+        "held_out_table": _figures_table(run.held_out, report.headline) if run and run.held_out else None,
         "private_table": _figures_table(run.private, report.headline) if run and run.private else None,
         "details": [(name, _points(one)) for name, one in assessment.attacks.items()],
         "priors": [f"{100 * prior:g}%" for prior in PRIORS],
