@@ -201,7 +201,7 @@ def answered_of(n, *, signal, seed=0, share=0.5):
     held = draw_hold_out(labels, member, share=share, seed=seed)
     fold = np.where(held, NO_FOLD, rng.permutation(np.arange(n) % 4)).astype(np.int8)
     half = Half(np.arange(n), member, fold, held)
-    return Answered(half, None, outputs, None, {}, None, [])
+    return Answered(half, None, outputs, None, None, {}, None, [])
 
 
 def lottery(answered, *, trials, metric="tpr@0.05"):
