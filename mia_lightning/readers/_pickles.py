@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mia_lightning.errors import MIAError
+from mia_lightning.pickles import vet
 from mia_lightning.readers import _standins
 
 EXPECTED = "expected a data-set object or dict with ids, imgs, labels and membership, saved with torch.save"
@@ -29,6 +30,7 @@ def load(path: Path) -> Any:
     import torch
 
     try:
+        vet(path)
         allowed, dataset = _stand_ins(_asked_for(path), path.name)
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from mia_lightning.errors import MIAError
+from mia_lightning.pickles import vet
+from mia_lightning.unfolding import check_unfolding
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 INSTEAD = "save model.state_dict() instead"
@@ -97,6 +99,7 @@ def _read_pickle(path: Path) -> object:
         raise MIAError(f"{path.name}: truncated checkpoint (the end of its zip archive is missing); copy it again")
     if zipped and _is_torchscript(path):
         raise MIAError(f"{path.name}: is a TorchScript archive, which is code; {INSTEAD}")
+    vet(path)
     # S301 does not apply: weights_only builds tensors and plain containers, everything else is refused or inert
     with torch.serialization.safe_globals([(_Inert, name) for name in _HARMLESS]):
         try:
@@ -135,8 +138,10 @@ def _unsafe_globals(path: Path) -> list[str]:
 
 
 def _state_dict(payload: object, path: Path) -> dict[str, Tensor]:
-    """Return the state dict inside any nesting of the usual wrappers."""
-    while isinstance(payload, Mapping):
+    """Return the state dict inside the usual wrappers, a few deep: a dict may hold itself."""
+    for _ in range(4):
+        if not isinstance(payload, Mapping):
+            break
         inner = next((payload[key] for key in WRAPPERS if isinstance(payload.get(key), Mapping)), None)
         if inner is None:
             break
@@ -154,6 +159,7 @@ def _state_dict(payload: object, path: Path) -> dict[str, Tensor]:
         raise MIAError(
             f"{path.name}: expected a state dict, plain or under one of {', '.join(WRAPPERS)}, but {found}; {INSTEAD}"
         )
+    check_unfolding(sum(tensor.nbytes for tensor in weights.values()), path)  # an expanded tensor claims much
     return {str(name): tensor.detach() for name, tensor in weights.items()}
 
 
