@@ -16,9 +16,17 @@ from mia_lightning.errors import MIAError, suggest
 from mia_lightning.hardware import Hardware
 from mia_lightning.likelihoods import ReferenceScore
 from mia_lightning.references.config import ReferencesConfig
+from mia_lightning.spreadsheets import is_formula
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
+
+
+LARGEST = 2**20
+"""Bytes of a configuration file."""
+
+MOST_VALUES, DEEPEST = 100_000, 50
+"""Limits of a configuration with its aliases written out."""
 
 
 @dataclass
@@ -151,6 +159,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not self.attacks:
             raise ValueError("attacks must name at least one attack")
+        for name in (*self.attacks, *self.submission.columns):  # headers of CSV files
+            if is_formula(name) or not name.isprintable():
+                raise ValueError(f"{name!r} would be a formula in the CSV files; name the attack or column otherwise")
         if self.submission.attack is not None and self.submission.attack not in self.attacks:
             raise ValueError(
                 f"submission.attack {self.submission.attack!r} is not configured; "
@@ -198,16 +209,38 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     import yaml
 
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise MIAError(f"{path} has over {LARGEST >> 10} KiB; expected a configuration")
+        values = yaml.safe_load(content.decode("utf-8-sig"))
     except OSError as error:
         raise MIAError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:  # a date of month 99; too deep
         raise MIAError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise MIAError(f"{path} holds a {type(values).__name__}; expected a mapping of options")
+    _check_size(values, str(path))
     return values
+
+
+def _check_size(values: dict[str, Any], source: str) -> None:
+    """Refuse what no configuration is: aliases that unfold without end, deep nesting, keys that are no text."""
+    left: list[tuple[Any, int]] = [(values, 1)]
+    seen = 0
+    while left:
+        value, depth = left.pop()
+        inner = [*value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+        seen += 1 + len(inner)
+        if seen > MOST_VALUES or depth > DEEPEST:
+            raise MIAError(
+                f"{source} unfolds to over {MOST_VALUES:,} values or {DEEPEST} levels; expected a configuration"
+            )
+        if isinstance(value, dict) and (odd := [key for key in value if not isinstance(key, str)]):
+            raise MIAError(f"{source} has the option {odd[0]!r}; expected a name")
+        left += [(part, depth + 1) for part in inner]
 
 
 def overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

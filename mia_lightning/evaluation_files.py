@@ -34,9 +34,9 @@ from typing import IO, Any
 from mia_lightning.assessment import Assessment
 from mia_lightning.atomic import replacing
 from mia_lightning.errors import MIAError
+from mia_lightning.spreadsheets import formula_safe
 
 LIBRARIES = ("numpy", "scipy", "lightgbm")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def claim_folder(path: str) -> Path:
@@ -121,14 +121,6 @@ def write_claims(file: IO[str], assessment: Assessment) -> None:
     writer.writerow([formula_safe(cell) for cell in header])
     columns[0] = [formula_safe(cell) for cell in columns[0]]
     writer.writerows(_rows(columns))
-
-
-def formula_safe(cell: Any) -> Any:
-    """Return a text with an apostrophe before it where a spreadsheet would take it for a formula; numbers as they are.
-
-    Source: OWASP, CSV injection.
-    """
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
 
 def _rows(columns: Iterable[list[Any]]) -> Iterable[tuple[Any, ...]]:

@@ -42,8 +42,9 @@ class _Value:
 
 
 _ATOM = _Value()
-_WIDTHS = {b"J": 4, b"K": 1, b"M": 2, b"G": 8}  # numbers
-_PUSHES = frozenset(b"N\x88\x89]}\x8f")  # None, True, False, empty list, dict, set
+_WIDTHS = {ord(code): width for code, width in {"J": 4, "K": 1, "M": 2, "G": 8}.items()}  # numbers
+_ATOMS = frozenset(b"N\x88\x89]}\x8f")  # None, True, False, empty list, dict, set
+_TUPLES = {ord(")"): 0, 0x85: 1, 0x86: 2, 0x87: 3}
 
 
 def vet(path: Path) -> None:
@@ -97,94 +98,104 @@ class _Follower:
             MIAError: see `vet`.
             EOFError, IndexError, KeyError, struct.error: it is damaged, or has an instruction that torch lacks.
         """
-        while (code := self._take(1)) != b".":
+        content = self.content
+        while (code := content[self.position]) != 0x2E:
+            self.position += 1
             if code in _WIDTHS:
                 self.position += _WIDTHS[code]
                 self.stack.append(_ATOM)
-            elif code[0] in _PUSHES:
+            elif code in _ATOMS:
                 self.stack.append(_ATOM)
-            elif code == b"(":
+            elif code in b"qrhj":
+                self._use_memo(code)
+            elif code == 0x28:  # (
                 self.marked.append(self.stack)
                 self.stack = []
             elif code in b"t)\x85\x86\x87":
                 self._push_tuple(code)
-            elif code in b"qrhj":
-                self._use_memo(code)
             elif code in b"XU\x8a":
                 self._push_text(code)
             elif code in b"aesu":
                 self._fill(code)
-            elif code == b"c":
-                module, name = self._line(), self._line()
-                module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
-                self.stack.append(_Value(text=f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"))
-            elif code in b"R\x81":
-                arguments, called = self.stack.pop(), self.stack.pop()
-                self._check_call(called.text, arguments, makes=code == b"\x81")
-                self.stack.append(_Value(arguments.depth, arguments.size))
-            elif code == b"b":
-                self.stack.pop()
-            elif code == b"Q":
-                self.stack[-1] = _ATOM
-            elif code == b"\x80":
-                self.position += 1
             else:
-                raise EOFError  # an instruction that torch refuses
-        return self.position
+                self._act(code)
+        return self.position + 1
 
-    def _take(self, count: int) -> bytes:
-        taken = self.content[self.position : self.position + count]
-        if len(taken) < count:
-            raise EOFError
-        self.position += count
-        return taken
+    def _act(self, code: int) -> None:
+        if code == 0x63:  # c
+            module, name = self._line(), self._line()
+            module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
+            self.stack.append(_Value(text=f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"))
+        elif code in b"R\x81":
+            arguments, called = self.stack.pop(), self.stack.pop()
+            if called.text not in CALLED:
+                self._check_call(called.text, arguments, makes=code == 0x81)
+            self.stack.append(_ATOM)  # nothing that these return is hashed part by part
+        elif code == 0x62:  # b
+            self.stack.pop()
+        elif code == 0x51:  # Q
+            self.stack[-1] = _ATOM
+        elif code == 0x80:
+            self.position += 1
+        else:
+            raise EOFError  # an instruction that torch refuses
 
     def _line(self) -> str:
         end = self.content.find(b"\n", self.position)
         if end < 0:
             raise EOFError
-        line = self._take(end - self.position).decode()
-        self.position += 1
+        line = self.content[self.position : end].decode()
+        self.position = end + 1
         return line
 
-    def _push_tuple(self, code: bytes) -> None:
-        if code == b"t":
+    def _push_tuple(self, code: int) -> None:
+        if code == 0x74:  # t
             parts, self.stack = self.stack, self.marked.pop()
         else:
-            count = b")\x85\x86\x87".index(code)
+            count = _TUPLES[code]
             parts = self.stack[len(self.stack) - count :]
             del self.stack[len(self.stack) - count :]
-            if len(parts) < count:
-                raise EOFError
-        depth = 1 + max((part.depth for part in parts), default=0)
-        size = 1 + sum(part.size for part in parts)
-        if depth > DEEPEST or size > LARGEST:
-            raise MIAError(f"{self.source}: refused, its pickle nests tuples {depth} deep or {size:,} large, like a bomb")
-        self.stack.append(_Value(depth, size, "", tuple(parts[:8])))
+        depth, size = 0, 1
+        for part in parts:
+            size += part.size
+            if part.depth > depth:
+                depth = part.depth
+        if depth >= DEEPEST or size > LARGEST:
+            raise MIAError(
+                f"{self.source}: refused, its pickle nests tuples {depth} deep or {size:,} large, like a bomb"
+            )
+        self.stack.append(_Value(depth + 1, size, "", tuple(parts[:3])))
 
-    def _use_memo(self, code: bytes) -> None:
-        place = self._take(1)[0] if code in b"qh" else struct.unpack("<I", self._take(4))[0]
+    def _use_memo(self, code: int) -> None:
+        place = self.content[self.position]
+        self.position += 1
+        if code in b"rj":
+            (place,) = struct.unpack("<I", self.content[self.position - 1 : self.position + 3])
+            self.position += 3
         if code in b"qr":
             self.memo[place] = self.stack[-1]
         else:
             self.stack.append(self.memo[place])
 
-    def _push_text(self, code: bytes) -> None:
-        length = struct.unpack("<I", self._take(4))[0] if code == b"X" else self._take(1)[0]
-        text = self._take(length)
-        self.stack.append(_Value(text=text.decode()) if code == b"X" and length <= 16 else _ATOM)
+    def _push_text(self, code: int) -> None:
+        start = self.position + (4 if code == 0x58 else 1)
+        length = int.from_bytes(self.content[self.position : start], "little")
+        self.position = start + length
+        is_short_text = code == 0x58 and length <= 8  # the name of an encoding
+        text = self.content[start : self.position].decode() if is_short_text else ""
+        self.stack.append(_Value(text=text) if is_short_text else _ATOM)
 
-    def _fill(self, code: bytes) -> None:
+    def _fill(self, code: int) -> None:
         """Drop what goes into a list or dict: neither is ever hashed."""
         if code in b"eu":
             self.stack = self.marked.pop()
         else:
-            del self.stack[-1 if code == b"a" else -2 :]
+            del self.stack[-1 if code == 0x61 else -2 :]
         if not self.stack:
             raise EOFError
 
     def _check_call(self, name: str, arguments: _Value, *, makes: bool) -> None:
-        if not name.startswith(TORCH) or name.startswith("torch.nn.modules.") or name in CALLED:
+        if not name.startswith(TORCH) or name.startswith("torch.nn.modules."):
             return
         texts = [part.text for part in arguments.parts]
         if name == "_codecs.encode" and len(texts) == 2 and texts[1] in LATIN and not makes:

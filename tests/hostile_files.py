@@ -23,7 +23,18 @@ TABLE = b"id,membership\n1,1\n2,0\n"
 NAMED = {"1.png": PIXEL, "2.png": PIXEL}
 
 
-FORMULAS = ("=cmd|'/C calc'!A0", "+1+1", "-1+cmd", "@SUM(1)", "a\n=1", "\x1b[2J", "a\u202egnp", "a\0", "\uff1d1+1", "a\r=1")
+FORMULAS = (
+    "=cmd|'/C calc'!A0",
+    "+1+1",
+    "-1+cmd",
+    "@SUM(1)",
+    "a\n=1",
+    "\x1b[2J",
+    "a\u202egnp",
+    "a\0",
+    "\uff1d1+1",
+    "a\r=1",
+)
 """Ids that a spreadsheet would compute, or a terminal obey."""
 
 
@@ -49,7 +60,10 @@ def packed(contents: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) 
 def unfolding(name: str, size: int, start: bytes = b"") -> bytes:
     """Return a zip whose one member unfolds to `size` bytes of zeros after `start`, made in little memory."""
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, archive.open(name, "w") as file:
+    with (
+        zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open(name, "w", force_zip64=True) as file,
+    ):
         file.write(start)
         for _ in range(size >> 20):
             file.write(bytes(2**20))
@@ -98,7 +112,9 @@ def arrays(evil: np.ndarray) -> dict[str, bytes]:
         "no header": "",
     }
     found = {name: packed({"images.npy": npy(header, bytes(2**16), 2)}) for name, header in headers.items()}
-    found |= {f"{name}, version 3": packed({"images.npy": npy(header, bytes(2**16), 3)}) for name, header in headers.items()}
+    found |= {
+        f"{name}, version 3": packed({"images.npy": npy(header, bytes(2**16), 3)}) for name, header in headers.items()
+    }
     found |= {
         "objects": packed({"images.npy": good, "labels.npy": stream.getvalue()}),
         "objects as images": packed({"images.npy": stream.getvalue()}),
@@ -123,7 +139,7 @@ def many_ids() -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("images.npy", npy(described((2, 3, 4, 4)), bytes(4 * 96)))
-        with archive.open("ids.npy", "w") as file:
+        with archive.open("ids.npy", "w", force_zip64=True) as file:
             file.write(npy(described((2**27,), "<i8")))
             for _ in range(2**10):
                 file.write(bytes(2**20))
@@ -156,7 +172,9 @@ def safetensors() -> dict[str, bytes]:
         "offsets backwards": file(one([2, 3, 4, 4], (384, 0))),
         "negative offsets": file(one([2, 3, 4, 4], (-384, 0))),
         "offsets overlap": file({"images": good, "ids": {"dtype": "I64", "shape": [2], "data_offsets": [0, 16]}}),
-        "gap between tensors": file({"images": good, "ids": {"dtype": "I64", "shape": [2], "data_offsets": [400, 416]}}),
+        "gap between tensors": file(
+            {"images": good, "ids": {"dtype": "I64", "shape": [2], "data_offsets": [400, 416]}}
+        ),
         "text shape": file(one("abc")),
         "unknown dtype": file(one([2, 3, 4, 4], dtype="PICKLE")),
         "dtype numpy lacks": file(one([2, 3, 4, 4], (0, 192), dtype="BF16")),
@@ -166,7 +184,9 @@ def safetensors() -> dict[str, bytes]:
         "header is a list": file("{]"),
         "metadata of numbers": file({"__metadata__": {"a": [1]}} | one([2, 3, 4, 4])),
         "name of escapes": file({"\x1b[2J\n\0": good}, bytes(384)),
-        "hundred thousand tensors": file({f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(100_000)}, b""),
+        "hundred thousand tensors": file(
+            {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(100_000)}, b""
+        ),
         "header is no UTF-8": file("{}").replace(b"{}", b"{\xff"),
     }
 
@@ -205,7 +225,12 @@ def archives(outside: Path) -> dict[str, bytes]:
     good = [(entry("t.csv"), TABLE), *((entry(name), data) for name, data in NAMED.items())]
     up = "../" * 40 + str(outside).lstrip("/")
     found: dict[str, bytes] = {}
-    for label, name in {"absolute": f"{outside}/3.png", "dots": f"{up}/3.png", "windows": "C:/3.png", "backslash": "..\\3.png"}.items():
+    for label, name in {
+        "absolute": f"{outside}/3.png",
+        "dots": f"{up}/3.png",
+        "windows": "C:/3.png",
+        "backslash": "..\\3.png",
+    }.items():
         found[f"{label}.tar"] = tar(*good, (entry(name), PIXEL))
         found[f"{label}.zip"] = packed({"t.csv": TABLE, **NAMED, name: PIXEL})
     links = {
@@ -235,7 +260,9 @@ def archives(outside: Path) -> dict[str, bytes]:
     header.type = tarfile.XHDTYPE
     found["pax header of 6 GiB.tar.gz"] = gzipped(header.tobuf(tarfile.GNU_FORMAT), 6 * GIB)
     found["bomb in front.tar.gz"] = gzipped(entry("0.png", size=200 * GIB).tobuf(tarfile.GNU_FORMAT), GIB // 4)
-    found["image bomb.tar.gz"] = gzipped(tar(*good)[: 512 * 6] + entry("3.png", size=4 * GIB).tobuf(tarfile.GNU_FORMAT), 4 * GIB)
+    found["image bomb.tar.gz"] = gzipped(
+        tar(*good)[: 512 * 6] + entry("3.png", size=4 * GIB).tobuf(tarfile.GNU_FORMAT), 4 * GIB
+    )
     found["table bomb.tar.gz"] = gzipped(entry("t.csv", size=255 << 20).tobuf(tarfile.GNU_FORMAT) + b"id\n", 255 << 20)
     found["table bomb.zip"] = unfolding("t.csv", 2 * GIB, b"id\n1")
     found["table of line ends.zip"] = packed({"t.csv": b"id\n" + b"1\n" * (120 << 20)})
@@ -259,7 +286,9 @@ def archives(outside: Path) -> dict[str, bytes]:
             file.write(headers)
     found["three million members.tar.gz"] = million.getvalue()
     central, body = b"", zipfile.ZipInfo("0.txt").FileHeader()
-    record = bytearray(struct.pack("<4s4B4HL2L5H2L", b"PK\x01\x02", 20, 3, 20, 0, 0, 0, 0, 33, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0))
+    record = bytearray(
+        struct.pack("<4s4B4HL2L5H2L", b"PK\x01\x02", 20, 3, 20, 0, 0, 0, 0, 33, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0)
+    )
     central = (bytes(record) + b"0.txt") * 600_000
     end = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 600_000, 600_000, len(central), len(body))
     end += struct.pack("<4sLQL", b"PK\x06\x07", 0, len(body) + len(central), 1)
@@ -371,7 +400,9 @@ def images() -> dict[str, bytes]:
         "16 bits of alpha": portable(5, 6, b"", depth=16, colour=6),
         "wrong checksum": bytes(bytearray(PIXEL[:29]) + b"\0\0\0\0" + PIXEL[33:]),
         "a chunk of 2 GiB": PIXEL[:33] + struct.pack(">I", 2**31 - 1) + b"IDATxxxx",
-        "animated of another size": encoded("GIF", size=(9, 9), save_all=True, append_images=[Image.new("RGB", (9, 9), 255)] * 3),
+        "animated of another size": encoded(
+            "GIF", size=(9, 9), save_all=True, append_images=[Image.new("RGB", (9, 9), 255)] * 3
+        ),
         "CMYK of another size": encoded("JPEG", "CMYK", (7, 7)),
         "32-bit integers": encoded("TIFF", "I"),
         "floats": encoded("TIFF", "F"),
@@ -401,7 +432,7 @@ def configurations(canary: Path) -> dict[str, bytes]:
         "new object": f"seed: !!python/object/new:os.system ['touch {canary}']",
         "name": "seed: !!python/name:os.system",
         "module": "seed: !!python/module:os",
-        "code": f"seed: !!python/object/apply:builtins.eval [\"{source}\"]",
+        "code": f'seed: !!python/object/apply:builtins.eval ["{source}"]',
         "local tag": "seed: !include /etc/passwd",
         "unknown tag": "seed: !!whatever 1",
         "binary": "seed: !!binary aGVsbG8=",
@@ -411,7 +442,9 @@ def configurations(canary: Path) -> dict[str, bytes]:
         "laughs of lists": laughs.encode(),
         "laughs of mappings": nested.encode(),
         "laughs in an option": f"{laughs}signals: {{names: *a39}}\n".encode(),
-        "laughs of merges": ("m0: &m0 {x: 1}\n" + "".join(f"m{i}: &m{i} {{<<: [*m{i - 1}, *m{i - 1}], k{i}: 1}}\n" for i in range(1, 24))).encode(),
+        "laughs of merges": (
+            "m0: &m0 {x: 1}\n" + "".join(f"m{i}: &m{i} {{<<: [*m{i - 1}, *m{i - 1}], k{i}: 1}}\n" for i in range(1, 24))
+        ).encode(),
         "a mapping that holds itself": b"data: &a {public: *a}\n",
         "a list that holds itself": b"signals: {names: &a [*a]}\n",
         "deep lists": b"seed: " + b"[" * 50_000,
@@ -458,7 +491,9 @@ def scores() -> dict[str, bytes]:
     """Return hostile files of scores by name."""
     ids, member = [1, 2, 3, 4], [1, 0, 1, 0]
     many = 3 * 10**8
-    constant = pa.chunked_array([pa.DictionaryArray.from_arrays(pa.array(np.zeros(10**6, np.int8)), ["x" * 10**6])] * 100)
+    constant = pa.chunked_array(
+        [pa.DictionaryArray.from_arrays(pa.array(np.zeros(10**6, np.int8)), ["x" * 10**6])] * 100
+    )
     same = pa.chunked_array([pa.array(np.zeros(10**7))] * (many // 10**7))
     good = column_store({"id": ids, "membership": member, "score": [0.1, 0.2, 0.3, 0.4]})
     found = {
@@ -470,7 +505,9 @@ def scores() -> dict[str, bytes]:
         "binary ids": column_store({"id": [b"\xff", b"b", b"c", b"d"], "membership": member, "score": ids}),
         "binary membership": column_store({"id": ids, "membership": [b"\xff"] * 4, "score": ids}),
         "labels of lists": column_store({"id": ids, "membership": member, "label": [[1]] * 4, "score": ids}),
-        "labels of times": column_store({"id": ids, "membership": member, "label": pa.array(ids, pa.timestamp("ns")), "score": ids}),
+        "labels of times": column_store(
+            {"id": ids, "membership": member, "label": pa.array(ids, pa.timestamp("ns")), "score": ids}
+        ),
         "scores of times": column_store({"id": ids, "membership": member, "score": pa.array(ids, pa.timestamp("ns"))}),
         "scores of nothing": column_store({"id": ids, "membership": member, "score": [None] * 4}),
         "no columns": column_store({"a": pa.array([], pa.int64())}),
@@ -483,7 +520,11 @@ def scores() -> dict[str, bytes]:
         "quote never closed": b'"id,membership,score\n' + b"1,1,0.5\n" * 10**5,
         "quote never closed in a row": b'id,membership,score\n1,1,"' + b"0.5\n1,1," * 10**5,
         "long header field": b"id,membership," + b"s" * 10**6 + b"\n1,1,0\n2,0,0\n",
-        "hundred thousand columns": b"id,membership" + b"".join(b",s%d" % i for i in range(100_000)) + b"\n1,1" + b",0" * 100_000 + b"\n",
+        "hundred thousand columns": b"id,membership"
+        + b"".join(b",s%d" % i for i in range(100_000))
+        + b"\n1,1"
+        + b",0" * 100_000
+        + b"\n",
         "same column": b"id,membership,score,score\n1,1,0,0\n2,0,0,0\n",
         "NUL": b"id,membership,score\n1,1,0\0\n2,0,0\n",
         "UTF-16": "id,membership,score\n1,1,0\n".encode("utf-16"),

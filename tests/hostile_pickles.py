@@ -166,7 +166,9 @@ def executing(canary: Path) -> dict[str, Any]:
 def bodies(canary: Path) -> dict[str, bytes]:
     """Return pickle bodies that are hostile in themselves, by name; each is tried as records and as a checkpoint."""
     command = f"touch {canary}"
-    chain = call("builtins.getattr", call("builtins.__import__", text("os")), text("system")) + group(text(command)) + b"R"
+    chain = (
+        call("builtins.getattr", call("builtins.__import__", text("os")), text("system")) + group(text(command)) + b"R"
+    )
     dotted = named("torch.os.system") + group(text(command)) + b"R"
     hexed = call("_codecs.encode", text("x" * 64), text("latin1"))
     for _ in range(40):
@@ -209,7 +211,9 @@ def bodies(canary: Path) -> dict[str, bytes]:
         "sparse with indices outside": call(
             "torch._utils._rebuild_sparse_tensor",
             call("torch.serialization._get_layout", text("torch.sparse_coo")),
-            group(tensor((1, 1), kind="torch.LongStorage"), tensor((1,)), call("torch.Size", listed(number(1))), b"\x88"),
+            group(
+                tensor((1, 1), kind="torch.LongStorage"), tensor((1,)), call("torch.Size", listed(number(1))), b"\x88"
+            ),
         ),
         "meta tensor": mapping(
             **{
@@ -227,7 +231,9 @@ def bodies(canary: Path) -> dict[str, bytes]:
     body["a dict that holds itself"] = loop
     body["a list that holds itself"] = b"]q\x00h\x00a"
     body["key of a list that holds itself"] = b"}" + b"]q\x00h\x00a\x85" + number(1) + b"s"
-    body["names of ten thousand characters"] = b"}(" + b"".join(text("k\n\x1b[31m" * 5000 + str(i)) + b"N" for i in range(9)) + b"u"
+    body["names of ten thousand characters"] = (
+        b"}(" + b"".join(text("k\n\x1b[31m" * 5000 + str(i)) + b"N" for i in range(9)) + b"u"
+    )
     return body
 
 

@@ -23,7 +23,16 @@ HEADROOM = 3 * 2**30
 PATIENCE = 40
 """Seconds after which a case is taken to hang."""
 
-STARTS = {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "subprocess.Popen", "pty.spawn"}
+STARTS = {
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.fork",
+    "os.forkpty",
+    "subprocess.Popen",
+    "pty.spawn",
+}
 CHANGES = {"os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate"}
 CONNECTS = {"socket.connect", "socket.bind", "urllib.Request"}
 

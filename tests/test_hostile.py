@@ -47,7 +47,11 @@ class Corpus:
 def pickled(corpus):
     for kind in ("records", "target"):
         for name, bomb in pickles.executing(corpus.canary).items():
-            for place, held in {"outermost": bomb, "value": pickles.COLUMNS | {"x": bomb}, "key": {"x": {bomb: 1}}}.items():
+            for place, held in {
+                "outermost": bomb,
+                "value": pickles.COLUMNS | {"x": bomb},
+                "key": {"x": {bomb: 1}},
+            }.items():
                 for zipped in (True, False):
                     path = corpus.place(kind, f"{name}, {place}, zip {zipped}", ".pt")
                     torch.save(held, path, _use_new_zipfile_serialization=zipped)
@@ -60,7 +64,10 @@ def lying_tensors(corpus):
     for name, body in pickles.tensors().items():
         for form, write in (("zip", pickles.zipped), ("old form", pickles.legacy)):
             write(corpus.place("records", f"{name}, {form}", ".pt"), pickles.records(imgs=body))
-            write(corpus.place("records", f"list of {name}, {form}", ".pt"), pickles.records(imgs=pickles.listed(body, body)))
+            write(
+                corpus.place("records", f"list of {name}, {form}", ".pt"),
+                pickles.records(imgs=pickles.listed(body, body)),
+            )
             write(corpus.place("records", f"ids of {name}, {form}", ".pt"), pickles.records(ids=body))
             for key in ("fc.weight", "conv1.weight"):
                 write(corpus.place("target", f"{key} of {name}, {form}", ".pt"), b"}" + pickles.text(key) + body + b"s")
@@ -74,7 +81,9 @@ def lying_tensors(corpus):
     ) + b"b"  # fmt: skip
     body = b"](" + picture + b"q\x01" + b"h\x01" * 20_000 + b"e"
     ids = pickles.listed(*(pickles.number(i) for i in range(20_001)))
-    pickles.zipped(corpus.place("records", "one picture twenty thousand times", ".pt"), pickles.records(ids=ids, imgs=body))
+    pickles.zipped(
+        corpus.place("records", "one picture twenty thousand times", ".pt"), pickles.records(ids=ids, imgs=body)
+    )
     laughs = pickles.listed(pickles.doubled_lists(40), pickles.number(1))
     for column in ("ids", "imgs", "labels", "membership"):
         pickles.zipped(corpus.place("records", f"{column} of 2**40 lists", ".pt"), pickles.records(**{column: laughs}))
@@ -84,7 +93,9 @@ def lying_tensors(corpus):
     resnet = {f"layer{stage}.{block}.{part}": (1,) for stage in (1, 2, 3, 4) for block in (0, 1) for part in ("x",)}
     resnet |= {"conv1.weight": (64, 3, 7, 7), "layer1.0.conv2.weight": (64, 64, 3, 3), "layer4.0.conv1.weight": (1,)}
     resnet["fc.weight"] = (2**27, 1)
-    body = b"}(" + b"".join(pickles.text(k) + pickles.tensor(v, (0,) * len(v), count=1) for k, v in resnet.items()) + b"u"
+    body = (
+        b"}(" + b"".join(pickles.text(k) + pickles.tensor(v, (0,) * len(v), count=1) for k, v in resnet.items()) + b"u"
+    )
     pickles.zipped(corpus.place("target", "a ResNet of 2**27 classes", ".pt"), body)
 
 
@@ -103,7 +114,9 @@ def containers(corpus):
         corpus.write(kind, "sizes forged", ".pt", files.forged(whole, size=0xFFFFFFFE))
         for order in (b"big", b"middle", b"\xff" * 10, b"x" * 2**20):
             pickles.zipped(corpus.place(kind, f"byte order {order[:6]!r}", ".pt"), bomb, order=order)
-        pickles.zipped(corpus.place(kind, "torchscript", ".pt"), good, extra={"a/constants.pkl": bomb, "a/code/x.py": b"1"})
+        pickles.zipped(
+            corpus.place(kind, "torchscript", ".pt"), good, extra={"a/constants.pkl": bomb, "a/code/x.py": b"1"}
+        )
         pickles.zipped(corpus.place(kind, "protocol 5", ".pt"), bomb, start=b"\x80\x05")
         pickles.zipped(corpus.place(kind, "no protocol", ".pt"), bomb, start=b"")
         huge = pickles.records(imgs=pickles.tensor((6 * 2**18, 1, 32, 32), count=6 * 2**28))
@@ -161,7 +174,10 @@ def tables(corpus):
 def images(corpus):
     for name, data in files.images().items():
         for place in (1, 2):
-            good = {f"{place}.png": data.replace(b"CANARY", str(corpus.canary).encode()), f"{3 - place}.png": files.PIXEL}
+            good = {
+                f"{place}.png": data.replace(b"CANARY", str(corpus.canary).encode()),
+                f"{3 - place}.png": files.PIXEL,
+            }
             corpus.write("records", f"{name} as image {place}", ".zip", files.packed({"t.csv": files.TABLE, **good}))
 
 
@@ -195,7 +211,10 @@ def sparse(path, start, size):
         file.truncate(size)
 
 
-FAMILIES = {f.__name__: f for f in (pickled, lying_tensors, containers, arrays, archives, tables, images, configurations, scores)}
+FAMILIES = {
+    f.__name__: f
+    for f in (pickled, lying_tensors, containers, arrays, archives, tables, images, configurations, scores)
+}
 HARMLESS = {
     "records: two of one name",  # the one read holds plain numbers
 }
@@ -213,7 +232,12 @@ def test_hostile_files(family, tmp_path, task):
             wrong[name] = complaints
     assert not wrong, json.dumps(wrong, indent=1)
     assert not list(corpus.canary.parent.iterdir())
-    assert {path.name for path in tmp_path.iterdir() if not path.name[0].isdigit()} <= {"canary", "outside", "scratch", "good"}
+    assert {path.name for path in tmp_path.iterdir() if not path.name[0].isdigit()} <= {
+        "canary",
+        "outside",
+        "scratch",
+        "good",
+    }
 
 
 def complain(report):

@@ -88,7 +88,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
     try:
         return load_file(path)
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         raise MIAError(f"{path.name}: truncated or broken safetensors file ({_first_line(error)})") from error
 
 
