@@ -16,8 +16,9 @@ class Records:
     """Candidate records as they came from one source, in the order of the source.
 
     Raises:
-        MIAError: the arrays disagree in length, ids repeat or could not stand in a CSV as they are, an image dtype is neither uint8 nor float32, a pixel is
-            NaN or infinite, a label is below -1, or membership holds anything but 1, 0 and -1.
+        MIAError: the arrays disagree in length, ids repeat or could not stand in a CSV as they are, an image dtype is
+            neither uint8 nor float32, a pixel is NaN or infinite, a label is below -1, or membership holds anything but
+            1, 0 and -1.
     """
 
     ids: NDArray[np.int64] | NDArray[np.str_]

@@ -18,5 +18,5 @@ def is_formula(text: str) -> bool:
 
 
 def formula_safe(cell: Any) -> Any:
-    """Return a text with an apostrophe before it where a spreadsheet would take it for a formula; numbers as they are."""
+    """Return a text with an apostrophe before it where a spreadsheet would take it for a formula; else the cell."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
