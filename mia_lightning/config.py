@@ -213,7 +213,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             content = file.read(LARGEST + 1)
         if len(content) > LARGEST:
             raise MIAError(f"{path} has over {LARGEST >> 10} KiB; expected a configuration")
-        values = yaml.safe_load(content.decode("utf-8-sig"))
+        loader = yaml.SafeLoader(content.decode("utf-8-sig"))
+        node = loader.get_single_node()
+        _check_size(node, str(path))
+        values = None if node is None else loader.construct_document(node)
     except OSError as error:
         raise MIAError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:  # a date of month 99; too deep
@@ -222,24 +225,28 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise MIAError(f"{path} holds a {type(values).__name__}; expected a mapping of options")
-    _check_size(values, str(path))
     return values
 
 
-def _check_size(values: dict[str, Any], source: str) -> None:
-    """Refuse what no configuration is: aliases that unfold without end, deep nesting, keys that are no text."""
-    left: list[tuple[Any, int]] = [(values, 1)]
-    seen = 0
+def _check_size(root: Any, source: str) -> None:
+    """Refuse what no configuration is: aliases that unfold without end, deep nesting, keys that are no text.
+
+    Args:
+        root: A node of PyYAML, or None; nothing has been built from it yet.
+        source: The file, for error sentences.
+    """
+    left, seen = [(root, 1)], 0
     while left:
-        value, depth = left.pop()
-        inner = [*value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+        node, depth = left.pop()
+        parts = node.value if node is not None and not isinstance(node.value, str) else []
+        inner = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
         seen += 1 + len(inner)
         if seen > MOST_VALUES or depth > DEEPEST:
-            raise MIAError(
-                f"{source} unfolds to over {MOST_VALUES:,} values or {DEEPEST} levels; expected a configuration"
-            )
-        if isinstance(value, dict) and (odd := [key for key in value if not isinstance(key, str)]):
-            raise MIAError(f"{source} has the option {odd[0]!r}; expected a name")
+            limits = f"{MOST_VALUES:,} values or {DEEPEST} levels"
+            raise MIAError(f"{source} unfolds to over {limits}; expected a configuration")
+        odd = [key for key, _ in parts if not key.tag.endswith((":str", ":merge"))] if parts and inner != parts else []
+        if odd:
+            raise MIAError(f"{source} has an option that is no text ({odd[0].tag}); expected a name")
         left += [(part, depth + 1) for part in inner]
 
 

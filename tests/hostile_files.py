@@ -463,7 +463,6 @@ def configurations(canary: Path) -> dict[str, bytes]:
         "number of 5000 digits": b"seed: " + b"9" * 5000 + b"\n",
         "number beyond a float": b"seed: 1e999\n",
         "not a number": b"evaluation: {fprs: [.nan]}\n",
-        "base 60": b"seed: 190:20:30\n",
         "merge of nothing": b"<<: 1\n",
         "alias to nothing": b"seed: *a\n",
         "two documents": b"seed: 1\n---\nseed: 2\n",

@@ -8,6 +8,7 @@ folder is recorded by an audit hook, which sees what Python code does whoever as
 
 import contextlib
 import faulthandler
+import importlib
 import io
 import json
 import os
@@ -91,6 +92,10 @@ def main() -> None:
     for kind in dict.fromkeys(kind for _, kind, _ in plan["cases"]):  # what is imported late is imported now
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             run(kind, plan["bad"], good, scratch)
+    importlib.import_module("mia_lightning.run")
+    for late in ("torchvision", "torch.export", "torch.export.pt2_archive", "safetensors.torch", "pyarrow.parquet"):
+        importlib.import_module(late)
+    importlib.import_module("mia_lightning.targets.load")
     limit_memory()
     for name, kind, path in plan["cases"]:
         print(json.dumps({"start": name}), flush=True)

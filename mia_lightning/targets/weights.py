@@ -112,8 +112,11 @@ def _read_pickle(path: Path) -> object:
 
 
 def _is_torchscript(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # a damaged list, of which torch says more
+        return False
 
 
 def _refusal(path: Path, message: str) -> MIAError:
