@@ -179,7 +179,7 @@ def safetensors() -> dict[str, bytes]:
         "unknown dtype": file(one([2, 3, 4, 4], dtype="PICKLE")),
         "dtype numpy lacks": file(one([2, 3, 4, 4], (0, 192), dtype="BF16")),
         "dtype of 4 bits": file(one([2, 3, 4, 4], (0, 48), dtype="F4")),
-        "same name twice": file('{"images":%s,"images":%s}' % (json.dumps(good), json.dumps(good)), bytes(384)),
+        "same name twice": file('{"images":' + json.dumps(good) + ',"images":' + json.dumps(good) + "}", bytes(384)),
         "nested header": file('{"a":' + deep + "}"),
         "header is a list": file("{]"),
         "metadata of numbers": file({"__metadata__": {"a": [1]}} | one([2, 3, 4, 4])),

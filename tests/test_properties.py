@@ -19,11 +19,11 @@ from mia_lightning.scores_file import read_scores
 from mia_lightning.targets.weights import read_weights
 
 sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
-from seeds import seeds  # noqa: E402
+from seeds import seeds
 
 RELAXED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 PRINTABLE = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=8)
-WORDS = PRINTABLE.filter(lambda text: text.isprintable() and not text.startswith(tuple("=+-@＝＋－＠")))
+WORDS = PRINTABLE.filter(lambda text: text.isprintable() and not text.startswith(tuple("=+-@\uff1d\uff0b\uff0d\uff20")))
 
 
 @st.composite
@@ -83,7 +83,7 @@ def test_scores_come_back_as_they_were_written(tmp_path, ids, data):
 
 
 def damaged(data: bytes, other: bytes, chance: random.Random) -> bytes:
-    """Return the file with bits flipped, a part cut out, doubled, zeroed or taken from another file, or its end lost."""
+    """Return the file with bits flipped, a part cut out, doubled, zeroed or taken from elsewhere, or its end lost."""
     changed = bytearray(data)
     for _ in range(chance.randint(1, 3)):
         start, length = chance.randrange(len(changed) or 1), chance.choice([1, 2, 4, 8, 64, 512])

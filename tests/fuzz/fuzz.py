@@ -15,8 +15,8 @@ from pathlib import Path
 import atheris
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-import numpy.lib.format  # noqa: E402
-import torch._weights_only_unpickler as unpickling  # noqa: E402 (before the instrumenting: torch whole takes minutes)
+import numpy.lib.format
+import torch._weights_only_unpickler as unpickling
 
 unpickling.Unpickler.load = atheris.instrument_func(unpickling.Unpickler.load)
 numpy.lib.format.descr_to_dtype = atheris.instrument_func(numpy.lib.format.descr_to_dtype)

@@ -66,7 +66,12 @@ def column_store(**options: object) -> bytes:
 def seeds(kind: str) -> dict[str, bytes]:
     """Return valid files of a kind of `fuzz.TARGETS`, by name."""
     weights = {"fc.weight": torch.ones(2, 3), "fc.bias": torch.zeros(2)}
-    lightning = {"state_dict": weights, "pytorch-lightning_version": "2.6", "epoch": 1, "hyper_parameters": {"a": [1.5]}}
+    lightning = {
+        "state_dict": weights,
+        "pytorch-lightning_version": "2.6",
+        "epoch": 1,
+        "hyper_parameters": {"a": [1.5]},
+    }
     old = {"_use_new_zipfile_serialization": False}
     rows = "".join(",".join(map(str, row)) + "\n" for row in zip(*SCORES.values(), strict=True))
     made = {
@@ -86,10 +91,13 @@ def seeds(kind: str) -> dict[str, bytes]:
         "safetensors": lambda: {"whole": save(COLUMNS)},
         "csv": lambda: {"plain": TABLE, "file": b'ID,file\n"1",1.png\r\n2,2.png\n'},
         "archive": lambda: {"zip": store("a.zip"), "tar": store("a.tar"), "gz": store("a.tar.gz"), "all": pictures()},
-        "scores": lambda: {"plain": (",".join(SCORES) + "\n" + rows).encode(), "words": b"ID,member,s\na,in,1\nb,out,0\n"},
+        "scores": lambda: {
+            "plain": (",".join(SCORES) + "\n" + rows).encode(),
+            "words": b"ID,member,s\na,in,1\nb,out,0\n",
+        },
         "parquet": lambda: {"plain": column_store(), "zstd": column_store(compression="zstd", version="1.0")},
         "yaml": lambda: {
-            "some": b"seed: 1\nattacks: {a: {class_path: Threshold, init_args: {column: loss}}}\nsignals: {names: [phi]}\n",
+            "some": b"seed: 1\nattacks: {a: {class_path: Threshold, init_args: {column: loss}}}\nseed: 2\n",
             "json": json.dumps({"data": {"public": "a", "mean": [0.5], "std": [1.0]}, "output": "b"}).encode(),
             "alias": b"data: &a {public: x}\nsubmission: {columns: [ids, score]}\nextraction: {queries: 2}\n",
         },
