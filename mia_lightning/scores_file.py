@@ -40,8 +40,8 @@ UNKNOWN = -1
 LARGEST = 4 * 2**30
 """Bytes of a CSV; it is read whole."""
 
-LONGEST_HEADER = 2**20
-"""Characters of a CSV's first line."""
+LONGEST_HEADER, MOST_COLUMNS = 2**20, 2000
+"""Characters and columns of a CSV's first line."""
 
 WORDS = {
     **dict.fromkeys(("1", "1.0", "true", "member", "in"), 1),
@@ -186,6 +186,8 @@ def _read_table(path: Path) -> _Table:
         raise MIAError(f"{path.name}: is no CSV in UTF-8 nor Parquet ({said}); save one record per line") from error
     _check_plain(table, path.name)
     lowered = [name.strip().lower() for name in table.column_names]
+    if len(lowered) > MOST_COLUMNS:
+        raise MIAError(f"{path.name}: has {len(lowered):,} columns; expected under {MOST_COLUMNS:,}, one per attack")
     if repeated := [name for name in lowered if lowered.count(name) > 1]:
         raise MIAError(f"{path.name}: has two columns named {repeated[0]!r}; give each its own name")
     if table.num_rows == 0:
@@ -226,6 +228,7 @@ def _read_parquet(path: Path) -> pa.Table:
             longest = (compute.max(compute.binary_length(chunk.dictionary)).as_py() or 0 for chunk in column.chunks)
             check_unfolding(rows * max(longest, default=0), path)
             table = table.set_column(place, name, column.cast(pa.string()))
+    table.validate(full=True)  # texts that are no UTF-8 among it
     return table
 
 

@@ -57,17 +57,29 @@ def packed(contents: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) 
     return stream.getvalue()
 
 
-def unfolding(name: str, size: int, start: bytes = b"") -> bytes:
-    """Return a zip whose one member unfolds to `size` bytes of zeros after `start`, made in little memory."""
-    stream = io.BytesIO()
-    with (
-        zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-        archive.open(name, "w", force_zip64=True) as file,
-    ):
-        file.write(start)
-        for _ in range(size >> 20):
-            file.write(bytes(2**20))
-    return stream.getvalue()
+MIB = bytes(2**20)
+
+
+def deflated(start: bytes, block: bytes, times: int) -> bytes:
+    """Return `start` and many times `block`, deflated in little time: after a full flush, the same bytes repeat."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    first = packer.compress(start) + packer.flush(zlib.Z_FULL_FLUSH)
+    again = packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)
+    return first + again * times + packer.flush()
+
+
+def unfolding(name: str, times: int, start: bytes = b"", block: bytes = MIB) -> bytes:
+    """Return a zip whose one member unfolds to `start` and many times `block`; its checksum is wrong."""
+    raw, size, label = deflated(start, block, times), len(start) + times * len(block), name.encode()
+    common = (8, 0, 33, 0, len(raw), size, len(label), 0)
+    local = struct.pack("<4s2H3H3L2H", b"PK\x03\x04", 20, 0, *common) + label + raw
+    listed = struct.pack("<4s3H3H3L2H3H2L", b"PK\x01\x02", 20, 20, 0, *common, 0, 0, 0, 0, 0) + label
+    return local + listed + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, len(listed), len(local), 0)
+
+
+def gzipped(start: bytes, times: int, block: bytes = MIB) -> bytes:
+    """Return `start` and many times `block` as a gzip file; its checksum is wrong."""
+    return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + deflated(start, block, times) + bytes(8)
 
 
 def forged(data: bytes, *, size: int | None = None, flag: int = 0, method: int | None = None) -> bytes:
@@ -121,8 +133,8 @@ def arrays(evil: np.ndarray) -> dict[str, bytes]:
         "version 9": packed({"images.npy": npy(described((2,)), b"", 9)}),
         "length of a version 2 header": packed({"images.npy": b"\x93NUMPY\x02\0\xff\xff\xff\x7f{}"}),
         "pickle named npy": packed({"images.npy": b"\x80\x02cposix\nsystem\nX\x01\0\0\0x\x85R."}),
-        "bomb": unfolding("images.npy", 6 * GIB, npy(described((6 * 2**20, 1, 32, 32), "|u1"))),
-        "two billion images of one pixel": unfolding("images.npy", 2 * GIB, npy(described((2 * GIB, 1, 1, 1), "|u1"))),
+        "bomb": unfolding("images.npy", 3 << 10, npy(described((3 * 2**20, 1, 32, 32), "|u1"))),
+        "two billion images of one pixel": unfolding("images.npy", 2 << 10, npy(described((2 * GIB, 1, 1, 1), "|u1"))),
         "sizes forged": forged(packed({"images.npy": good}), size=0xFFFFFFFE),
         "locked": forged(packed({"images.npy": good}), flag=1),
         "unknown compression": forged(packed({"images.npy": good}), method=77),
@@ -136,13 +148,9 @@ def arrays(evil: np.ndarray) -> dict[str, bytes]:
 
 def many_ids() -> bytes:
     """Return an .npz of two images and 2**27 ids."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    stream = io.BytesIO(unfolding("ids.npy", 2**10, npy(described((2**27,), "<i8"))))
+    with zipfile.ZipFile(stream, "a") as archive:
         archive.writestr("images.npy", npy(described((2, 3, 4, 4)), bytes(4 * 96)))
-        with archive.open("ids.npy", "w", force_zip64=True) as file:
-            file.write(npy(described((2**27,), "<i8")))
-            for _ in range(2**10):
-                file.write(bytes(2**20))
     return stream.getvalue()
 
 
@@ -206,20 +214,6 @@ def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 
     return found
 
 
-def zeros(opened: io.BufferedIOBase, start: bytes, size: int) -> None:
-    with opened as file:
-        file.write(start)
-        for _ in range(size >> 20):
-            file.write(bytes(2**20))
-
-
-def gzipped(start: bytes, size: int) -> bytes:
-    """Return `start` and `size` zeros, compressed by gzip, made in little memory."""
-    stream = io.BytesIO()
-    zeros(gzip.GzipFile(fileobj=stream, mode="wb", compresslevel=1), start, size)
-    return stream.getvalue()
-
-
 def archives(outside: Path) -> dict[str, bytes]:
     """Return hostile archives of images by file name; those that lead outside name a file in the folder `outside`."""
     good = [(entry("t.csv"), TABLE), *((entry(name), data) for name, data in NAMED.items())]
@@ -256,16 +250,16 @@ def archives(outside: Path) -> dict[str, bytes]:
 
     header = tarfile.TarInfo("././@LongLink")
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, 6 * GIB
-    found["name of 6 GiB.tar.gz"] = gzipped(header.tobuf(tarfile.GNU_FORMAT), 6 * GIB)
+    found["name of 6 GiB.tar.gz"] = gzipped(header.tobuf(tarfile.GNU_FORMAT), 6 << 10)
     header.type = tarfile.XHDTYPE
-    found["pax header of 6 GiB.tar.gz"] = gzipped(header.tobuf(tarfile.GNU_FORMAT), 6 * GIB)
-    found["bomb in front.tar.gz"] = gzipped(entry("0.png", size=200 * GIB).tobuf(tarfile.GNU_FORMAT), GIB // 4)
+    found["pax header of 6 GiB.tar.gz"] = gzipped(header.tobuf(tarfile.GNU_FORMAT), 6 << 10)
+    found["bomb in front.tar.gz"] = gzipped(entry("0.png", size=200 * GIB).tobuf(tarfile.GNU_FORMAT), 256)
     found["image bomb.tar.gz"] = gzipped(
-        tar(*good)[: 512 * 6] + entry("3.png", size=4 * GIB).tobuf(tarfile.GNU_FORMAT), 4 * GIB
+        tar(*good)[: 512 * 6] + entry("3.png", size=4 * GIB).tobuf(tarfile.GNU_FORMAT), 4 << 10
     )
-    found["table bomb.tar.gz"] = gzipped(entry("t.csv", size=255 << 20).tobuf(tarfile.GNU_FORMAT) + b"id\n", 255 << 20)
-    found["table bomb.zip"] = unfolding("t.csv", 2 * GIB, b"id\n1")
-    found["table of line ends.zip"] = packed({"t.csv": b"id\n" + b"1\n" * (120 << 20)})
+    found["table bomb.tar.gz"] = gzipped(entry("t.csv", size=255 << 20).tobuf(tarfile.GNU_FORMAT) + b"id\n", 255)
+    found["table bomb.zip"] = unfolding("t.csv", 2 << 10, b"id\n1")
+    found["table of line ends.zip"] = unfolding("t.csv", 240, b"id\n", b"1\n" * 2**19)
     negative = bytearray(tar(*good, (entry("3.png"), b"")))
     place = negative.rindex(b"3.png")
     negative[place + 124 : place + 136] = (-(10**6)).to_bytes(12, "big", signed=True)
@@ -280,12 +274,8 @@ def archives(outside: Path) -> dict[str, bytes]:
     block[148:156] = b"%06o\0 " % sum(block)
     found["sparse file of 4 GiB.tar"] = bytes(block) + tar(*good)
     headers = b"".join(entry(f"{i}.txt").tobuf(tarfile.GNU_FORMAT) for i in range(1000))
-    million = io.BytesIO()
-    with gzip.GzipFile(fileobj=million, mode="wb", compresslevel=1) as file:
-        for _ in range(3000):
-            file.write(headers)
-    found["three million members.tar.gz"] = million.getvalue()
-    central, body = b"", zipfile.ZipInfo("0.txt").FileHeader()
+    found["three million members.tar.gz"] = gzipped(b"", 3000, headers)
+    central, body = b"", packed({"0.txt": b""}, zipfile.ZIP_STORED)[:35]
     record = bytearray(
         struct.pack("<4s4B4HL2L5H2L", b"PK\x01\x02", 20, 3, 20, 0, 0, 0, 0, 33, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0)
     )
@@ -489,15 +479,12 @@ def column_store(columns: dict[str, object], **options: object) -> bytes:
 def scores() -> dict[str, bytes]:
     """Return hostile files of scores by name."""
     ids, member = [1, 2, 3, 4], [1, 0, 1, 0]
-    many = 3 * 10**8
-    constant = pa.chunked_array(
-        [pa.DictionaryArray.from_arrays(pa.array(np.zeros(10**6, np.int8)), ["x" * 10**6])] * 100
-    )
-    same = pa.chunked_array([pa.array(np.zeros(10**7))] * (many // 10**7))
+    repeated = pa.DictionaryArray.from_arrays(pa.array(np.zeros(10**5, np.int8)), ["x" * 10**5])
+    same = pa.chunked_array([pa.array(np.zeros(10**7, bool))] * 5)
     good = column_store({"id": ids, "membership": member, "score": [0.1, 0.2, 0.3, 0.4]})
     found = {
         "rows of one value": column_store({"id": same, "membership": same, "score": same}, compression="zstd"),
-        "long text repeated": column_store({"id": constant, "membership": constant}, compression="zstd"),
+        "long text repeated": column_store({"id": repeated, "membership": repeated}, compression="zstd"),
         "lists": column_store({"id": ids, "membership": member, "score": [[1.0]] * 4}),
         "ids of lists": column_store({"id": [[1]] * 4, "membership": member, "score": ids}),
         "structures": column_store({"id": ids, "membership": [{"a": 1}] * 4, "score": ids}),

@@ -1,9 +1,8 @@
 """Runs the command line on hostile files under a memory limit, in a process of its own, and says what became of each.
 
 Started by the tests with the path of a JSON file: `{"cases": [[name, kind, path], ...], "good": {kind: path}}`. For
-each case one line of JSON goes to stdout before it starts and one after it, so that the parent knows which case ended the
-process. Every attempt to start a program, open a connection, or create, change or delete a file outside the scratch
-folder is recorded by an audit hook, which sees what Python code does whoever asked for it.
+each case one line of JSON goes to stdout before it starts and one after it, so that the parent knows which case ended
+the process. Every attempt to start a program, open a connection, or create, change or delete a file outside the scratch
 """
 
 import contextlib

@@ -119,11 +119,11 @@ def containers(corpus):
         )
         pickles.zipped(corpus.place(kind, "protocol 5", ".pt"), bomb, start=b"\x80\x05")
         pickles.zipped(corpus.place(kind, "no protocol", ".pt"), bomb, start=b"")
-        huge = pickles.records(imgs=pickles.tensor((6 * 2**18, 1, 32, 32), count=6 * 2**28))
-        path = pickles.zipped(corpus.place(kind, "storage that unfolds to 6 GiB", ".pt"), huge, data=b"", extra=None)
-        path.write_bytes(_with_bomb(huge, 6 * files.GIB))
-        path = corpus.place(kind, "pickle that unfolds to 6 GiB", ".pt")
-        path.write_bytes(files.unfolding("a/data.pkl", 6 * files.GIB, pickles.PROTOCOL + b"X\xff\xff\xff\xff"))
+        huge = pickles.records(imgs=pickles.tensor((3 * 2**18, 1, 32, 32), count=3 * 2**28))
+        path = pickles.zipped(corpus.place(kind, "storage that unfolds to 3 GiB", ".pt"), huge, data=b"", extra=None)
+        path.write_bytes(_with_bomb(huge, 3 << 10))
+        path = corpus.place(kind, "pickle that unfolds to 3 GiB", ".pt")
+        path.write_bytes(files.unfolding("a/data.pkl", 3 << 10, pickles.PROTOCOL + b"X\xff\xff\xff\xff"))
         corpus.write(kind, "zip behind a pickle", ".pt", pickles.PROTOCOL + bomb + b"." + whole)
         corpus.write(kind, "pickle alone", ".pt", pickles.PROTOCOL + bomb + b".")
         corpus.write(kind, "zip of a zip", ".pt", files.packed({"a/data.pkl": whole}))
@@ -216,8 +216,11 @@ FAMILIES = {
     for f in (pickled, lying_tensors, containers, arrays, archives, tables, images, configurations, scores)
 }
 HARMLESS = {
-    "records: two of one name",  # the one read holds plain numbers
+    "scores: labels of times",  # classes by any name
+    *(f"{kind}: {name} of times" for kind in ("key", "submission") for name in ("labels", "scores")),
+    "key: scores of nothing",  # a key's other columns are not looked at
 }
+"""What is odd but right for the command that it is given to."""
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -249,6 +252,8 @@ def complain(report):
     last = lines[-1] if lines else ""
     if report["crash"]:
         found.append(report["crash"][-700:])
+    elif report["code"] == 0 and report["name"] in HARMLESS:
+        return []
     elif report["code"] != 2 or not last.startswith("error: "):
         found.append(f"exit code {report['code']}: {report['error'][-300:]!r}")
     if len([line for line in lines if line.startswith("error: ")]) > 1 or "Traceback" in report["error"]:
