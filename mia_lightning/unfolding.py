@@ -33,6 +33,14 @@ def check_unfolding(needed: int, path: Path) -> None:
         )
 
 
+def is_zip(path: Path) -> bool:
+    """Say whether the file ends as a zip archive does; `zipfile.is_zipfile` raises for some damaged ends."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return False
+
+
 def check_zip(path: Path) -> None:
     """Refuse a zip archive whose members together unfold too far, by the sizes that its own list claims.
 

@@ -151,3 +151,16 @@ def _pixel():
     from seeds import PIXEL
 
     return PIXEL
+
+
+def test_ends_that_fuzzing_found(tmp_path):
+    end = b"PK\x06\x07" + bytes(12) + b"\x09\0\0\0" + b"PK\x05\x06" + bytes(18)  # a zip of nine disks
+    (tmp_path / "a.pt").write_bytes(seeds("checkpoint")["zip"][:200] + bytes(80) + end)
+    (tmp_path / "a.tar.gz").write_bytes(b"\x1f\x8b\x08\x04\0\0\0\0\0\xff")  # a gzip header that ends in its extra field
+    latin = seeds("parquet")["plain"].replace(b"public", b"\xffublic")
+    (tmp_path / "s.parquet").write_bytes(latin)
+    for read, name in ((read_weights, "a.pt"), (reading("pickled"), "a.pt"), (reading("images"), "a.tar.gz")):
+        with pytest.raises(MIAError):
+            read(tmp_path / name)
+    with pytest.raises(MIAError, match="Parquet"):
+        read_scores(tmp_path / "s.parquet")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
 from mia_lightning.readers import _files
-from mia_lightning.unfolding import RATIO, SPARE
+from mia_lightning.unfolding import RATIO, SPARE, is_zip
 
 Member = tuple[str, int, Callable[[], bytes]]
 """Path inside the store, bytes, and how to read them."""
@@ -47,6 +47,7 @@ DAMAGE = (
     RuntimeError,  # zip: a password
     ValueError,
     LookupError,
+    TypeError,  # tarfile, where a gzip header is cut
     OverflowError,
     struct.error,
 )
@@ -73,7 +74,7 @@ def members(store: Path) -> Iterator[Member]:
         return
     unfolded, limit = 0, SPARE + RATIO * store.stat().st_size
     with damage_reported(store.name):
-        for name, size, read in _zip(store) if zipfile.is_zipfile(store) else _tar(store):
+        for name, size, read in _zip(store) if is_zip(store) else _tar(store):
             unfolded += max(size, 0) + 512
             if unfolded > limit:
                 raise MIAError(f"{store.name}: unfolds to over {limit >> 30} GiB, like a decompression bomb; repack it")

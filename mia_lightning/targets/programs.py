@@ -11,14 +11,14 @@ from torch import Tensor, fx, nn
 from mia_lightning.errors import MIAError
 from mia_lightning.targets.base import Target
 from mia_lightning.targets.vetting import vetted_archive
-from mia_lightning.unfolding import check_zip
+from mia_lightning.unfolding import check_zip, is_zip
 
 _DYNAMIC = "export it with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)"
 
 
 def is_program(path: Path) -> bool:
     """Tell by content whether the file is an archive of `torch.export`, of this or an earlier layout."""
-    if not path.is_file() or not zipfile.is_zipfile(path):
+    if not path.is_file() or not is_zip(path):
         return False
     try:
         with zipfile.ZipFile(path) as archive:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mia_lightning.errors import MIAError
 from mia_lightning.pickles import vet
-from mia_lightning.unfolding import check_unfolding
+from mia_lightning.unfolding import check_unfolding, is_zip
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 INSTEAD = "save model.state_dict() instead"
@@ -95,7 +95,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_pickle(path: Path) -> object:
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
-    if zipped and not zipfile.is_zipfile(path):
+    if zipped and not is_zip(path):
         raise MIAError(f"{path.name}: truncated checkpoint (the end of its zip archive is missing); copy it again")
     if zipped and _is_torchscript(path):
         raise MIAError(f"{path.name}: is a TorchScript archive, which is code; {INSTEAD}")
