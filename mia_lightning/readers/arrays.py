@@ -57,7 +57,10 @@ def _load_npz(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
     try:
         check_zip(path)
         with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in NAMES if name in stored.files}, list(stored.files)
+            arrays = {name: stored[name] for name in NAMES if name in stored.files}
+            if odd := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+                raise ValueError(f"{odd[0]} is no array")  # numpy hands out the bytes of what is no .npy
+            return arrays, list(stored.files)
     except (MIAError, MemoryError, OSError):
         raise
     except Exception as error:  # damaged headers and streams raise many things: BadZipFile, zlib.error, SyntaxError...
