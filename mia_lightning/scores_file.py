@@ -302,7 +302,7 @@ def _labels(table: _Table) -> NDArray[np.int64] | None:
         column = column.cast(pa.string()).fill_null("")
         coded = column.combine_chunks().dictionary_encode()
         return np.asarray(coded.indices.to_numpy(zero_copy_only=False), dtype=np.int64)
-    values = column.cast(pa.float64()).fill_null(UNKNOWN).to_numpy()
+    values = column.cast(pa.float64(), safe=False).fill_null(UNKNOWN).to_numpy()
     if not ((values == np.round(values)) & (np.abs(values) < 2**53)).all():
         row = int(np.argmin((values == np.round(values)) & (np.abs(values) < 2**53)))
         raise MIAError(f"{table.where(row)}: {table.names[name]} is {values[row]:g}; expected a whole number")
@@ -364,7 +364,7 @@ def _numbers(table: _Table, name: str, rows: NDArray[np.intp]) -> Array:
 
     column, written = table.columns[name], table.names[name]
     if _is_number(column.type):
-        values = np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)[rows]
+        values = np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)[rows]
     else:
         values = _from_text(table, name, rows)
     if not np.isfinite(values).all():
