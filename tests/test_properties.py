@@ -169,3 +169,19 @@ def test_ends_that_fuzzing_found(tmp_path):
     (tmp_path / "s.csv").write_text(f"id,membership,label,s\na,1,{2**60 + 1},0\nb,0,0,1\n")
     with pytest.raises(MIAError, match="label is 1"):
         read_scores(tmp_path / "s.csv")
+
+
+@pytest.mark.parametrize(
+    "key", ["=cmd|'/C calc'!A0", "+1+1", "-1+1", "@SUM(1)", "a\n=1", "\x1b[2J", "a\u202eb", "\uff1d1"]
+)
+def test_ids_that_a_submission_could_not_carry_are_refused(tmp_path, key):
+    write_pickled(tmp_path / "a.pt", [key, "b"], list(torch.zeros(2, 3, 4, 4)), [0, 1], [0, 1])
+    with pytest.raises(MIAError, match="formula|control character") as caught:
+        read_records(str(tmp_path / "a.pt"))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("key", ["-5", "+1.5", "a=b", "cat-1", "1e5", "é", "007"])
+def test_ids_that_only_look_like_formulas_are_kept(tmp_path, key):
+    write_pickled(tmp_path / "a.pt", [key, "b"], list(torch.zeros(2, 3, 4, 4)), [0, 1], [0, 1])
+    assert read_records(str(tmp_path / "a.pt")).ids.tolist() == [key, "b"]
