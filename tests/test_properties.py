@@ -176,7 +176,7 @@ def test_ends_that_fuzzing_found(tmp_path):
 )
 def test_ids_that_a_submission_could_not_carry_are_refused(tmp_path, key):
     write_pickled(tmp_path / "a.pt", [key, "b"], list(torch.zeros(2, 3, 4, 4)), [0, 1], [0, 1])
-    with pytest.raises(MIAError, match="formula|control character") as caught:
+    with pytest.raises(MIAError, match=r"formula|control character") as caught:
         read_records(str(tmp_path / "a.pt"))
     assert str(caught.value).isprintable()
 
