@@ -57,10 +57,20 @@ class Watch:
         return False
 
 
-def run(kind: str, path: str, good: dict[str, str], scratch: str) -> int:
+WHOLE = 8
+"""Of so many cases one goes through the whole command line, which takes longer than most files; the others meet what
+it calls, under the same guard."""
+
+
+def run(kind: str, path: str, good: dict[str, str], scratch: str, *, whole: bool = True) -> int:
     """Give the file to the command that reads such files; return the exit code."""
     from mia_lightning import cli
 
+    if kind in ("records", "target") and not whole:
+        from mia_lightning.readers import read_records
+        from mia_lightning.targets import load_target
+
+        return cli._guarded(lambda _: (read_records if kind == "records" else load_target)(path), [])
     output = ["--output", f"{scratch}/out"]
     if kind in ("records", "target", "config"):
         data, target = good["records"] if kind != "records" else path, good["target"] if kind != "target" else path
@@ -96,14 +106,14 @@ def main() -> None:
         importlib.import_module(late)
     importlib.import_module("mia_lightning.targets.load")
     limit_memory()
-    for name, kind, path in plan["cases"]:
+    for place, (name, kind, path) in enumerate(plan["cases"]):
         print(json.dumps({"start": name}), flush=True)
         faulthandler.dump_traceback_later(PATIENCE, exit=True)  # ends the process even where C code loops
         before, started, err, out = peak(), time.perf_counter(), io.StringIO(), io.StringIO()
         watch.seen, watch.on, crash, code = [], True, "", None
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                code = run(kind, path, good, scratch)
+                code = run(kind, path, good, scratch, whole=place % WHOLE == 0)
         except BaseException:
             crash = traceback.format_exc()
         watch.on = False
