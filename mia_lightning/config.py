@@ -17,9 +17,17 @@ from mia_lightning.errors import MIAError, suggest
 from mia_lightning.hardware import Hardware
 from mia_lightning.likelihoods import ReferenceScore
 from mia_lightning.references.config import ReferencesConfig
+from mia_lightning.spreadsheets import is_formula
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
+
+
+LARGEST = 2**20
+"""Bytes of a configuration file."""
+
+MOST_VALUES, DEEPEST = 100_000, 50
+"""Limits of a configuration with its aliases written out."""
 
 
 @dataclass
@@ -185,6 +193,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not self.attacks:
             raise ValueError("attacks must name at least one attack")
+        for name in (*self.attacks, *self.submission.columns):  # headers of CSV files
+            if is_formula(name) or not name.isprintable():
+                raise ValueError(f"{name!r} would be a formula in the CSV files; name the attack or column otherwise")
         if self.submission.attack is not None and self.submission.attack not in self.attacks:
             raise ValueError(
                 f"submission.attack {self.submission.attack!r} is not configured; "
@@ -235,16 +246,45 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     import yaml
 
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise MIAError(f"{path} has over {LARGEST >> 10} KiB; expected a configuration")
+        loader = yaml.SafeLoader(content.decode("utf-8-sig"))
+        node = loader.get_single_node()
+        _check_size(node, str(path))
+        values = None if node is None else loader.construct_document(node)
     except OSError as error:
         raise MIAError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:  # a date of month 99; too deep
         raise MIAError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise MIAError(f"{path} holds a {type(values).__name__}; expected a mapping of options")
     return values
+
+
+def _check_size(root: Any, source: str) -> None:
+    """Refuse what no configuration is: aliases that unfold without end, deep nesting, keys that are no text.
+
+    Args:
+        root: A node of PyYAML, or None; nothing has been built from it yet.
+        source: The file, for error sentences.
+    """
+    left, seen = [(root, 1)], 0
+    while left:
+        node, depth = left.pop()
+        parts = node.value if node is not None and not isinstance(node.value, str) else []
+        inner = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
+        seen += 1 + len(inner)
+        if seen > MOST_VALUES or depth > DEEPEST:
+            limits = f"{MOST_VALUES:,} values or {DEEPEST} levels"
+            raise MIAError(f"{source} unfolds to over {limits}; expected a configuration")
+        odd = [key for key, _ in parts if not key.tag.endswith((":str", ":merge"))] if parts and inner != parts else []
+        if odd:
+            raise MIAError(f"{source} has an option that is no text ({odd[0].tag}); expected a name")
+        left += [(part, depth + 1) for part in inner]
 
 
 def overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,22 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST = 1000
+
 
 class MIAError(Exception):
     """A mistake the user can mend: one sentence that names what was found, what was expected and the fix.
 
-    The command line prints it without a traceback and exits with code 2.
+    The command line prints it without a traceback and exits with code 2. What a file brings into the sentence can
+    neither break it into lines, steer the terminal, nor flood it: such characters are escaped, and it ends at 1,000.
     """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        shown = (
+            text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:LONGEST])
+        )
+        return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}…"
 
 
 def suggest(given: str, legal: Iterable[str]) -> str:

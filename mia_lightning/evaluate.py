@@ -131,7 +131,7 @@ def _run_leaderboard(config: EvaluationConfig, console: Console) -> None:
 
 
 def _write_places(file: IO[str], places: Iterable[Place]) -> None:
-    from mia_lightning.evaluation_files import formula_safe
+    from mia_lightning.spreadsheets import formula_safe
 
     writer = csv.writer(file, lineterminator="\n")
     figures = ("tpr", "tpr_low", "tpr_high", "auc", "auc_low", "auc_high", "behind", "behind_low", "behind_high")

@@ -24,9 +24,9 @@ from mia_lightning.report.contents import Report, RunFacts
 from mia_lightning.report.figures import Drawn
 from mia_lightning.report.page import card, html
 from mia_lightning.report.verdict import verdict
+from mia_lightning.spreadsheets import formula_safe
 
 LIBRARIES = ("numpy", "scipy", "lightgbm")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def claim_folder(path: str) -> Path:
@@ -157,14 +157,6 @@ def write_claims(file: IO[str], assessment: Assessment) -> None:
     writer.writerow([formula_safe(cell) for cell in header])
     columns[0] = [formula_safe(cell) for cell in columns[0]]
     writer.writerows(_rows(columns))
-
-
-def formula_safe(cell: Any) -> Any:
-    """Return a text with an apostrophe before it where a spreadsheet would take it for a formula; numbers as they are.
-
-    Source: OWASP, CSV injection.
-    """
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
 
 def _rows(columns: Iterable[list[Any]]) -> Iterable[tuple[Any, ...]]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
+from mia_lightning.spreadsheets import is_formula
 
 UNKNOWN = -1
 
@@ -15,8 +16,9 @@ class Records:
     """Candidate records as they came from one source, in the order of the source.
 
     Raises:
-        MIAError: the arrays disagree in length, ids repeat, an image dtype is neither uint8 nor float32, a pixel is
-            NaN or infinite, a label is below -1, or membership holds anything but 1, 0 and -1.
+        MIAError: the arrays disagree in length, ids repeat or could not stand in a CSV as they are, an image dtype is
+            neither uint8 nor float32, a pixel is NaN or infinite, a label is below -1, or membership holds anything but
+            1, 0 and -1.
     """
 
     ids: NDArray[np.int64] | NDArray[np.str_]
@@ -66,6 +68,20 @@ def _check_ids(ids: NDArray[np.int64] | NDArray[np.str_], source: str) -> None:
     if len(unique) != len(ids):
         repeated = unique[counts > 1]
         raise MIAError(f"{source}: {len(repeated)} ids occur more than once, first {repeated[0]}; ids must be unique")
+
+    if ids.dtype.kind == "U":
+        _check_texts(ids.tolist(), source)
+
+
+def _check_texts(ids: list[str], source: str) -> None:
+    """Refuse ids that would do harm where we write them unchanged, which a submission needs."""
+    for text in ids:
+        if not text.isprintable():
+            raise MIAError(f"{source}: id {text[:40]!r} holds a control character; expected printable ids")
+        if is_formula(text):
+            raise MIAError(
+                f"{source}: id {text[:40]!r} is a formula to a spreadsheet that opens our submission.csv; rename it"
+            )
 
 
 def _check_pixels(records: Records) -> None:

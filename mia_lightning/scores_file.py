@@ -12,6 +12,7 @@ Columns are found by name, upper or lower case:
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from mia_lightning.assessment import ScoredRecords
 from mia_lightning.errors import MIAError, suggest
+from mia_lightning.unfolding import check_unfolding
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,6 +37,12 @@ LABEL = ("label", "labels", "class", "y")
 SPLIT = ("split",)
 IGNORED = ("fold", "file", "path")
 UNKNOWN = -1
+LARGEST = 4 * 2**30
+"""Bytes of a CSV; it is read whole."""
+
+LONGEST_HEADER, MOST_COLUMNS = 2**20, 2000
+"""Characters and columns of a CSV's first line."""
+
 WORDS = {
     **dict.fromkeys(("1", "1.0", "true", "member", "in"), 1),
     **dict.fromkeys(("0", "0.0", "false", "non-member", "nonmember", "out"), 0),
@@ -171,10 +179,15 @@ def _read_table(path: Path) -> _Table:
         table, first_row = (_read_parquet(path), 1) if is_parquet else (_read_csv(path), 2)
     except OSError as error:
         raise MIAError(f"{path.name}: cannot be read ({error.strerror or error}); check the path") from error
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError, UnicodeDecodeError) as error:
+    except MemoryError as error:
+        raise MIAError(f"{path.name}: does not fit into this machine's memory; give fewer records") from error
+    except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         said = " ".join(str(error).split())[:160]
         raise MIAError(f"{path.name}: is no CSV in UTF-8 nor Parquet ({said}); save one record per line") from error
+    _check_plain(table, path.name)
     lowered = [name.strip().lower() for name in table.column_names]
+    if len(lowered) > MOST_COLUMNS:
+        raise MIAError(f"{path.name}: has {len(lowered):,} columns; expected under {MOST_COLUMNS:,}, one per attack")
     if repeated := [name for name in lowered if lowered.count(name) > 1]:
         raise MIAError(f"{path.name}: has two columns named {repeated[0]!r}; give each its own name")
     if table.num_rows == 0:
@@ -185,13 +198,13 @@ def _read_table(path: Path) -> _Table:
 
 def _read_csv(path: Path) -> pa.Table:
     """Read ids and membership as text, so that 007 stays another id than 7; the rest by what it looks like."""
-    import csv
-
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
+    if path.stat().st_size > LARGEST:
+        raise MIAError(f"{path.name}: has {path.stat().st_size >> 30} GiB; expected under {LARGEST >> 30}, or Parquet")
     with path.open(encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader(file), [])
+        header = next(csv.reader([file.readline(LONGEST_HEADER)], strict=True), [])
     if not header:
         raise MIAError(f"{path.name}: is empty; expected a header with id, and one line per record")
     texts = {name: pa.string() for name in header if name.strip().lower() in (*ID, *MEMBER, *SPLIT)}
@@ -200,9 +213,34 @@ def _read_csv(path: Path) -> pa.Table:
 
 
 def _read_parquet(path: Path) -> pa.Table:
-    from pyarrow import parquet
+    """Read plain columns; a repeated text stays one until its length is known: a few bytes may stand for terabytes."""
+    import pyarrow as pa
+    from pyarrow import compute, parquet
 
-    return parquet.read_table(path)
+    with parquet.ParquetFile(path) as probe:
+        schema, rows = probe.schema_arrow, probe.metadata.num_rows
+    _check_plain(schema.empty_table(), path.name)
+    check_unfolding(8 * rows * len(schema), path)
+    texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    table = parquet.ParquetFile(path, read_dictionary=texts).read()
+    for place, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True)):
+        if pa.types.is_dictionary(column.type):
+            longest = (compute.max(compute.binary_length(chunk.dictionary)).as_py() or 0 for chunk in column.chunks)
+            check_unfolding(rows * max(longest, default=0), path)
+            table = table.set_column(place, name, column.cast(pa.string()))
+    table.validate(full=True)  # texts that are no UTF-8 among it
+    return table
+
+
+def _check_plain(table: pa.Table, source: str) -> None:
+    """Raise MIAError where a column holds anything but numbers or text."""
+    import pyarrow as pa
+
+    kinds = pa.types
+    for name, kind in zip(table.column_names, table.schema.types, strict=True):
+        text = kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_temporal(kind)  # a date prints
+        if not (text or _is_number(kind)):
+            raise MIAError(f"{source}: column {name} holds {kind}; expected numbers or text")
 
 
 def _ids(table: _Table) -> Ids:
@@ -260,14 +298,22 @@ def _labels(table: _Table) -> NDArray[np.int64] | None:
     if name is None:
         return None
     column = table.columns[name]
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    if not _is_number(column.type):
+        column = column.cast(pa.string()).fill_null("")
         coded = column.combine_chunks().dictionary_encode()
         return np.asarray(coded.indices.to_numpy(zero_copy_only=False), dtype=np.int64)
-    values = column.cast(pa.float64()).fill_null(UNKNOWN).to_numpy()
-    if not (values == np.round(values)).all():
-        row = int(np.argmax(values != np.round(values)))
+    values = column.cast(pa.float64(), safe=False).fill_null(UNKNOWN).to_numpy()
+    if not ((values == np.round(values)) & (np.abs(values) < 2**53)).all():
+        row = int(np.argmin((values == np.round(values)) & (np.abs(values) < 2**53)))
         raise MIAError(f"{table.where(row)}: {table.names[name]} is {values[row]:g}; expected a whole number")
     return np.asarray(values, dtype=np.int64)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    tests = (pa.types.is_null, pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    return any(test(kind) for test in tests)
 
 
 def _used_rows(table: _Table, membership: NDArray[np.int64], split: str | None, notes: list[str]) -> NDArray[np.intp]:
@@ -317,9 +363,8 @@ def _numbers(table: _Table, name: str, rows: NDArray[np.intp]) -> Array:
     import pyarrow as pa
 
     column, written = table.columns[name], table.names[name]
-    kind = column.type
-    if pa.types.is_null(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
-        values = np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)[rows]
+    if _is_number(column.type):
+        values = np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)[rows]
     else:
         values = _from_text(table, name, rows)
     if not np.isfinite(values).all():

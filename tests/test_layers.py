@@ -9,8 +9,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "mia_lightning"
 ORDER = [  # a module imports from its own line or the lines above it
-    {"errors", "evaluation_config"},
-    {"records", "tables", "hardware", "quiet", "atomic", "pixels", "ranks"},
+    {"errors", "evaluation_config", "spreadsheets"},
+    {"records", "tables", "hardware", "quiet", "atomic", "pixels", "ranks", "unfolding", "plug_ins"},
+    {"pickles"},
     {"intervals"},
     {
         "readers",

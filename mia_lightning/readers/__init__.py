@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mia_lightning.errors import MIAError, suggest
+from mia_lightning.plug_ins import import_own
 from mia_lightning.readers._files import KNOWN_FORMS, missing
 from mia_lightning.records import Records
 
@@ -76,7 +77,7 @@ def _named(reader: str) -> ModuleType:
         hint = suggest(reader, ["auto", *names])
         raise MIAError(f"reader {reader!r} is unknown; {hint}, or package.module of your own")
     try:
-        module = importlib.import_module(reader)
+        module = import_own(reader)
     except ImportError as error:
         raise MIAError(f"reader {reader!r} cannot be imported ({error}); put its folder on PYTHONPATH") from None
     if not callable(getattr(module, "read", None)):

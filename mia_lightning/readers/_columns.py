@@ -38,7 +38,7 @@ def label_column(values: Sequence[Any] | NDArray[Any] | None, count: int, name: 
     """
     if values is None:
         return np.full(count, UNKNOWN, dtype=np.int64)
-    return _int64([_whole(item, "label", name) for item in _items(values, "labels", name)], "labels", name)
+    return _int64([_whole(item, "label", name) for item in _items(values, "labels", name, count)], "labels", name)
 
 
 def membership_column(values: Sequence[Any] | NDArray[Any] | None, count: int, name: str) -> NDArray[np.int8]:
@@ -49,7 +49,7 @@ def membership_column(values: Sequence[Any] | NDArray[Any] | None, count: int, n
     """
     if values is None:
         return np.full(count, UNKNOWN, dtype=np.int8)
-    numbers = [_whole(item, "membership", name) for item in _items(values, "membership", name)]
+    numbers = [_whole(item, "membership", name) for item in _items(values, "membership", name, count)]
     for number in set(numbers) - {0, 1, UNKNOWN}:  # before the cast: 257 would wrap round to 1
         raise MIAError(f"{name}: membership holds {number}; expected 1 (member), 0 (non-member) or None (unknown)")
     return np.array(numbers, dtype=np.int8)
@@ -82,12 +82,14 @@ def image_column(array: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray[
         return np.ascontiguousarray(array, dtype=np.float32)
 
 
-def _items(values: Sequence[Any] | NDArray[Any], what: str, name: str) -> list[Any]:
+def _items(values: Sequence[Any] | NDArray[Any], what: str, name: str, count: int | None = None) -> list[Any]:
     if not isinstance(values, list | tuple | np.ndarray):
         raise MIAError(f"{name}: {what} are a {type(values).__name__}; expected one per record in a list or array")
+    if isinstance(values, np.ndarray) and values.ndim != 1:
+        raise MIAError(f"{name}: {what} have shape {values.shape}; expected one per record")
+    if count is not None and len(values) != count:  # before each becomes an object
+        raise MIAError(f"{name}: {count} ids but {len(values)} {what}; give one of each per record")
     if isinstance(values, np.ndarray):
-        if values.ndim != 1:
-            raise MIAError(f"{name}: {what} have shape {values.shape}; expected one per record")
         return list(values.tolist())
     return list(values)
 
@@ -102,7 +104,10 @@ def _whole(value: Any, what: str, name: str) -> int:
             return UNKNOWN
         if np.isfinite(value) and value == int(value):
             return int(value)
-    raise MIAError(f"{name}: {what} holds {str(value)[:40]!r} ({type(value).__name__}); expected a whole number")
+    shown = (
+        f"{str(value)[:40]!r} " if isinstance(value, str | float | np.floating) else ""
+    )  # a list may print without end
+    raise MIAError(f"{name}: {what} holds {shown}({type(value).__name__}); expected a whole number")
 
 
 def _int64(items: list[Any], what: str, name: str) -> NDArray[np.int64]:

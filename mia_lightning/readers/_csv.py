@@ -13,7 +13,8 @@ from mia_lightning.errors import MIAError
 from mia_lightning.readers import _columns
 from mia_lightning.records import UNKNOWN
 
-LARGEST = 256 * 2**20  # bytes; four million rows, far above any set of candidates
+LARGEST = 256 * 2**20  # bytes
+MOST_ROWS, MOST_CELLS = 5 * 10**6, 4 * 10**7  # far above any set of candidates; each row and cell is an object here
 WHOLE = re.compile(r"(-?\d{1,18})(\.0*)?")  # pandas writes 3.0 when a column has gaps
 BLANK = ("", "-1", "unknown", "none", "nan")
 MEMBERSHIP = {"1": 1, "true": 1, "0": 0, "false": 0, **dict.fromkeys(BLANK, UNKNOWN)}
@@ -50,7 +51,13 @@ def parse(content: bytes, name: str) -> Table:
         raise MIAError(f"{name}: has {len(content) >> 20} MiB; expected a table of records, under {LARGEST >> 20} MiB")
     try:
         lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        rows = [(lines.line_num, row) for row in lines if row]
+        rows, cells = [], 0
+        for row in lines:
+            if row:
+                rows.append((lines.line_num, row))
+                cells += len(row)
+            if lines.line_num > MOST_ROWS or cells > MOST_CELLS:
+                raise MIAError(f"{name}: has over {MOST_ROWS:,} lines or {MOST_CELLS:,} cells; split it")
     except UnicodeDecodeError:
         raise MIAError(f"{name}: is no UTF-8 text; save the table as CSV in UTF-8") from None
     except csv.Error as error:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mia_lightning.errors import MIAError
+from mia_lightning.pickles import vet
 from mia_lightning.readers import _standins
+from mia_lightning.unfolding import is_zip
 
 EXPECTED = "expected a data-set object or dict with ids, imgs, labels and membership, saved with torch.save"
 TORCH_DECIDES = ("torch.", "collections.", "_codecs.encode", "builtins.set", "builtins.bytearray", "builtins.complex")
@@ -29,6 +31,7 @@ def load(path: Path) -> Any:
     import torch
 
     try:
+        vet(path)
         allowed, dataset = _stand_ins(_asked_for(path), path.name)
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -51,7 +54,7 @@ def _asked_for(path: Path) -> set[str]:
     """Return the names the file asks for that torch does not build by itself."""
     import torch
 
-    if not zipfile.is_zipfile(path):
+    if not is_zip(path):
         with path.open("rb") as file:
             return {name for name in _scan(file) if not name.startswith(TORCH_DECIDES)}
     try:
@@ -126,7 +129,7 @@ def _is_library(full: str) -> bool:
 
 
 def _is_stored_zip(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
+    if not is_zip(path):
         return False
     with zipfile.ZipFile(path) as archive:  # a repacked file may be compressed; mapping it would read nonsense
         return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
 from mia_lightning.readers import _files
+from mia_lightning.unfolding import RATIO, SPARE, is_zip
 
 Member = tuple[str, int, Callable[[], bytes]]
 """Path inside the store, bytes, and how to read them."""
@@ -27,6 +28,14 @@ Member = tuple[str, int, Callable[[], bytes]]
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # not EPS, for which PIL starts another program
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 LARGEST = 64 * 2**20  # bytes of one image file
+LARGEST_HEADER = 2**20  # bytes of a long name or an extension header in a tar
+HEADERS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -38,6 +47,7 @@ DAMAGE = (
     RuntimeError,  # zip: a password
     ValueError,
     LookupError,
+    TypeError,  # tarfile, where a gzip header is cut
     OverflowError,
     struct.error,
 )
@@ -57,15 +67,15 @@ def members(store: Path) -> Iterator[Member]:
     """List the files of a folder, zip or tar; each must be read before the next is asked for.
 
     Raises:
-        MIAError: a name leads out of the archive, or the archive unfolds to a thousand times its size.
+        MIAError: a name leads out of the archive, or the archive unfolds too far (see `mia_lightning.unfolding`).
     """
     if store.is_dir():
         yield from opened(sorted(store.rglob("*")), store)
         return
-    unfolded, limit = 0, 1000 * store.stat().st_size + 2**30
+    unfolded, limit = 0, SPARE + RATIO * store.stat().st_size
     with damage_reported(store.name):
-        for name, size, read in _zip(store) if zipfile.is_zipfile(store) else _tar(store):
-            unfolded += size
+        for name, size, read in _zip(store) if is_zip(store) else _tar(store):
+            unfolded += max(size, 0) + 512
             if unfolded > limit:
                 raise MIAError(f"{store.name}: unfolds to over {limit >> 30} GiB, like a decompression bomb; repack it")
             yield inside(name, store.name), size, functools.partial(_content, read, store.name)
@@ -90,9 +100,21 @@ def _zip(store: Path) -> Iterator[Member]:
                 yield entry.filename, entry.file_size, lambda entry=entry: archive.read(entry)  # type: ignore[misc]
 
 
+class _Entry(tarfile.TarInfo):
+    """The header of a tar member, which may not announce a name or extension header of gigabytes."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Entry":
+        entry = super().frombuf(buf, encoding, errors)
+        if entry.size < 0 or (entry.type in HEADERS and entry.size > LARGEST_HEADER):
+            raise tarfile.ReadError(f"a header claims {entry.size} bytes")
+        return entry
+
+
 def _tar(store: Path) -> Iterator[Member]:
-    with tarfile.open(store, "r|*") as archive:
+    with tarfile.open(store, "r|*", tarinfo=_Entry) as archive:
         for entry in archive:
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header
             if entry.isfile():
                 file: IO[bytes] | None = archive.extractfile(entry)
                 if file is not None:
@@ -160,16 +182,8 @@ def _decode(data: bytes, shape: tuple[int, ...] | None, what: str) -> tuple[NDAr
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), gray
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise MIAError(f"{what} unfolds to over {Image.MAX_IMAGE_PIXELS} pixels; expected small images") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        IndexError,
-        KeyError,
-        TypeError,
-    ) as error:
+    except (MIAError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise nearly anything for a damaged file
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise MIAError(f"{what} is damaged or no image ({reason}); expected {', '.join(FORMATS)}") from None

@@ -1,7 +1,6 @@
 """Arrays by name: .npz and .safetensors with images, labels, membership and ids."""
 
 import struct
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,10 @@ from numpy.typing import NDArray
 from mia_lightning.errors import MIAError
 from mia_lightning.readers import _columns, _files
 from mia_lightning.records import Records
+from mia_lightning.unfolding import check_unfolding, check_zip
 
 EXPECTED = "expected arrays named images, and optionally ids, labels and membership"
+BESIDE = 256  # bytes that a record takes beside its image while it is read
 NAMES = ("ids", "images", "labels", "membership")
 
 
@@ -39,8 +40,12 @@ def read(source: str) -> Records:
         kind = "; it looks like a model checkpoint" if any("." in key for key in found) else ""
         raise MIAError(f"{path.name}: has no images, it has {', '.join(found[:12]) or 'no arrays'}{kind}; {EXPECTED}")
     images = _columns.image_column(arrays.pop("images"), path.name)
+    check_unfolding(images.nbytes + BESIDE * len(images), path)
+    ids = arrays.get("ids", np.arange(len(images)))
+    if ids.ndim == 1 and len(ids) != len(images):
+        raise MIAError(f"{path.name}: {len(ids)} ids but {len(images)} images; give one of each per record")
     return Records(
-        ids=_columns.id_column(arrays.get("ids", np.arange(len(images))), path.name),
+        ids=_columns.id_column(ids, path.name),
         images=images,
         labels=_columns.label_column(arrays.get("labels"), len(images), path.name),
         membership=_columns.membership_column(arrays.get("membership"), len(images), path.name),
@@ -50,11 +55,12 @@ def read(source: str) -> Records:
 
 def _load_npz(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():  # the sizes are said beforehand, so a bomb is refused before it unfolds
-                _files.check_memory(1, (entry.file_size,), 1, path.name)
+        check_zip(path)
         with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in NAMES if name in stored.files}, list(stored.files)
+            arrays = {name: stored[name] for name in NAMES if name in stored.files}
+            if odd := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+                raise ValueError(f"{odd[0]} is no array")  # numpy hands out the bytes of what is no .npy
+            return arrays, list(stored.files)
     except (MIAError, MemoryError, OSError):
         raise
     except Exception as error:  # damaged headers and streams raise many things: BadZipFile, zlib.error, SyntaxError...

@@ -1,6 +1,8 @@
 """The assignment's form: a data-set object or dict saved with torch.save, read without executing its pickle."""
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.readers import _columns, _files, _pickles
 from mia_lightning.readers._standins import Array, Picture
 from mia_lightning.records import Records
+from mia_lightning.unfolding import check_unfolding
 
 ATTRIBUTES = {
     "ids": ("ids", "id"),
@@ -40,12 +43,12 @@ def read(source: str) -> Records:
     path = _files.check_file(source)
     columns = _named_columns(_pickles.load(path), path.name)
     try:
-        ids = _columns.id_column(_plain(columns["ids"]), path.name)
+        ids = _columns.id_column(_plain(columns["ids"], path), path.name)
         return Records(
             ids=ids,
-            images=_columns.image_column(_stack(columns.pop("images"), ids, path.name), path.name),
-            labels=_columns.label_column(_plain(columns["labels"]), len(ids), path.name),
-            membership=_columns.membership_column(_plain(columns["membership"]), len(ids), path.name),
+            images=_columns.image_column(_stack(columns.pop("images"), ids, path), path.name),
+            labels=_columns.label_column(_plain(columns["labels"], path), len(ids), path.name),
+            membership=_columns.membership_column(_plain(columns["membership"], path), len(ids), path.name),
             source=path.name,
         )
     except (RuntimeError, TypeError, ValueError, OverflowError, AttributeError) as error:  # parts that do not fit
@@ -77,11 +80,12 @@ def _looks_like_model(loaded: Mapping[Any, Any]) -> bool:
     return wrapped or any("." in str(key) and isinstance(value, torch.Tensor) for key, value in loaded.items())
 
 
-def _plain(values: Any) -> Any:
+def _plain(values: Any, path: Path) -> Any:
     """Turn a column of tensors or arrays into a list or numpy array of plain numbers."""
     import torch
 
     if isinstance(values, torch.Tensor):
+        check_unfolding(32 * values.numel(), path)  # each becomes an object
         return values.tolist()
     if isinstance(values, Array):
         return values.numpy()
@@ -93,7 +97,7 @@ def _plain(values: Any) -> Any:
     return values
 
 
-def _stack(images: Any, ids: Sequence[Any] | NDArray[Any], name: str) -> NDArray[Any]:
+def _stack(images: Any, ids: Sequence[Any] | NDArray[Any], path: Path) -> NDArray[Any]:
     """Bring images into one array with one allocation; their shapes are compared first.
 
     Raises:
@@ -101,28 +105,34 @@ def _stack(images: Any, ids: Sequence[Any] | NDArray[Any], name: str) -> NDArray
     """
     import torch
 
+    name = path.name
     if not isinstance(images, list | tuple):
-        return _array(images, name)
+        return _array(images, path)
     kinds = {type(image) for image in images}
     if len(images) != len(ids) or not images:
         raise MIAError(f"{name}: {len(ids)} ids but {len(images)} images; give one image per record")
-    items: list[Any] = list(images) if kinds == {torch.Tensor} else [_array(image, name) for image in images]
-    first = items[0]
+    first = images[0] if kinds == {torch.Tensor} else _array(images[0], path)
+    _check_size(len(images), tuple(first.shape), first.dtype.itemsize, path)  # one picture may stand in every place
+    items: list[Any] = list(images) if kinds == {torch.Tensor} else [_array(image, path) for image in images]
     for row, item in enumerate(items):
         if item.shape != first.shape or item.dtype != first.dtype:
             raise MIAError(
                 f"{name}: record {ids[row]} has an image {tuple(item.shape)} {item.dtype}, but record {ids[0]} "
                 f"{tuple(first.shape)} {first.dtype}; give all images one shape and dtype"
             )
-    _files.check_memory(len(items), tuple(first.shape), first.dtype.itemsize, name)
-    return _array(torch.stack(items), name) if kinds == {torch.Tensor} else np.stack(items)
+    return _array(torch.stack(items), path) if kinds == {torch.Tensor} else np.stack(items)
 
 
-def _array(image: Any, name: str) -> NDArray[Any]:
+def _check_size(count: int, shape: tuple[int, ...], itemsize: int, path: Path) -> None:
+    check_unfolding(count * math.prod(shape) * itemsize, path)
+    _files.check_memory(count, shape, itemsize, path.name)
+
+
+def _array(image: Any, path: Path) -> NDArray[Any]:
     import torch
 
     if isinstance(image, torch.Tensor):
-        _files.check_memory(1, tuple(image.shape), image.dtype.itemsize, name)  # an expanded tensor claims much
+        _check_size(1, tuple(image.shape), image.dtype.itemsize, path)  # an expanded tensor claims much
         half = image.dtype in (torch.bfloat16, torch.float16)
         array: NDArray[Any] = (image.detach().float() if half else image.detach()).numpy()
         return array
@@ -130,4 +140,4 @@ def _array(image: Any, name: str) -> NDArray[Any]:
         return image.pixels()
     if isinstance(image, Array):
         return image.numpy()
-    raise MIAError(f"{name}: an image is a {type(image).__name__}; expected tensors, numpy arrays or PIL images")
+    raise MIAError(f"{path.name}: an image is a {type(image).__name__}; expected tensors, numpy arrays or PIL images")

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import cast
 
 from mia_lightning.errors import MIAError, suggest
+from mia_lightning.plug_ins import import_own
 from mia_lightning.signals.base import Signal
 from mia_lightning.signals.presets import SEED, STANDARD
 
@@ -88,7 +89,7 @@ def _marked(module: ModuleType) -> Iterator[tuple[str, Signal]]:
 def _own_signal(name: str) -> Signal:
     path, _, attribute = name.partition(":")
     try:
-        function = getattr(import_module(path), attribute)
+        function = getattr(import_own(path), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise MIAError(f"cannot load the signal {name!r}: {error}; expected package.module:function") from error
     if not callable(function) or not hasattr(function, "per_query"):

@@ -1,6 +1,5 @@
 """Networks by name: torchvision classifiers, and any class or function the user can import."""
 
-import importlib
 import inspect
 import os
 import sys
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mia_lightning.errors import MIAError, suggest
+from mia_lightning.plug_ins import import_own
 
 # (blocks per stage, bottleneck, shape of the first block's 3x3 convolution) of every ResNet in torchvision
 _RESNETS: dict[tuple[tuple[int, ...], bool, tuple[int, ...]], str] = {
@@ -166,7 +166,9 @@ def _import(architecture: str) -> Callable[..., object]:
     if os.getcwd() not in sys.path:  # console scripts leave the current folder out; last, so that it shadows nothing
         sys.path.append(os.getcwd())
     try:
-        module = importlib.import_module(module_name)
+        module = import_own(module_name)
+    except MIAError:
+        raise
     except Exception as error:
         raise MIAError(
             f"--target.architecture {architecture}: importing {module_name!r} failed: {_in_words(error)}"

@@ -19,6 +19,10 @@ from mia_lightning.targets.programs import is_program, load_program
 _AUTO = "give --target.architecture: a torchvision name or package.module:Class"
 
 
+MOST_CLASSES = 100_000
+"""What weights may claim without being asked."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Fitted:
     """A network with room for these weights, which are not in it yet."""
@@ -78,8 +82,11 @@ def _fit(name: str, found: Sequence[dict[str, Tensor]], num_classes: int | None,
     size, their number of rows is the answer.
     """
     guess = num_classes or _last_rows(found[-1])
+    if num_classes is None and guess > MOST_CLASSES:  # before a network of that size is built
+        raise MIAError(f"{source}: its last matrix has {guess:,} rows, too many for classes; give --target.num_classes")
     fitted = _fit_once(name, found, guess)
-    if (rows := _other_rows(fitted, guess)) is None:
+    rows = _other_rows(fitted, guess)
+    if rows is None or rows > MOST_CLASSES:
         return fitted
     if num_classes is not None:
         raise MIAError(f"{source}: its classifier has {rows} classes, but --target.num_classes is {num_classes}")

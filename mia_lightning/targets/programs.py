@@ -11,16 +11,20 @@ from torch import Tensor, fx, nn
 from mia_lightning.errors import MIAError
 from mia_lightning.targets.base import Target
 from mia_lightning.targets.vetting import vetted_archive
+from mia_lightning.unfolding import check_zip, is_zip
 
 _DYNAMIC = "export it with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)"
 
 
 def is_program(path: Path) -> bool:
     """Tell by content whether the file is an archive of `torch.export`, of this or an earlier layout."""
-    if not path.is_file() or not zipfile.is_zipfile(path):
+    if not path.is_file() or not is_zip(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        last = {name.rpartition("/")[2] for name in archive.namelist()}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            last = {name.rpartition("/")[2] for name in archive.namelist()}
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # damaged: a checkpoint's reader says how
+        return False
     return bool({"archive_format", "serialized_exported_program.json"} & last)
 
 
@@ -51,6 +55,7 @@ def load_program(path: Path) -> Target:
     Raises:
         MIAError: the file is broken, asks for code, or is no program from a dynamic batch of images to logits.
     """
+    check_zip(path)
     archive = vetted_archive(path)
     try:
         with torch.random.fork_rng(devices=[]):

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from mia_lightning.errors import MIAError
+from mia_lightning.pickles import vet
+from mia_lightning.unfolding import check_unfolding, is_zip
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 INSTEAD = "save model.state_dict() instead"
@@ -86,17 +88,18 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
     try:
         return load_file(path)
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         raise MIAError(f"{path.name}: truncated or broken safetensors file ({_first_line(error)})") from error
 
 
 def _read_pickle(path: Path) -> object:
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
-    if zipped and not zipfile.is_zipfile(path):
+    if zipped and not is_zip(path):
         raise MIAError(f"{path.name}: truncated checkpoint (the end of its zip archive is missing); copy it again")
     if zipped and _is_torchscript(path):
         raise MIAError(f"{path.name}: is a TorchScript archive, which is code; {INSTEAD}")
+    vet(path)
     # S301 does not apply: weights_only builds tensors and plain containers, everything else is refused or inert
     with torch.serialization.safe_globals([(_Inert, name) for name in _HARMLESS]):
         try:
@@ -109,8 +112,11 @@ def _read_pickle(path: Path) -> object:
 
 
 def _is_torchscript(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # a damaged list, of which torch says more
+        return False
 
 
 def _refusal(path: Path, message: str) -> MIAError:
@@ -135,8 +141,10 @@ def _unsafe_globals(path: Path) -> list[str]:
 
 
 def _state_dict(payload: object, path: Path) -> dict[str, Tensor]:
-    """Return the state dict inside any nesting of the usual wrappers."""
-    while isinstance(payload, Mapping):
+    """Return the state dict inside the usual wrappers, a few deep: a dict may hold itself."""
+    for _ in range(4):
+        if not isinstance(payload, Mapping):
+            break
         inner = next((payload[key] for key in WRAPPERS if isinstance(payload.get(key), Mapping)), None)
         if inner is None:
             break
@@ -154,6 +162,7 @@ def _state_dict(payload: object, path: Path) -> dict[str, Tensor]:
         raise MIAError(
             f"{path.name}: expected a state dict, plain or under one of {', '.join(WRAPPERS)}, but {found}; {INSTEAD}"
         )
+    check_unfolding(sum(tensor.nbytes for tensor in weights.values()), path)  # an expanded tensor claims much
     return {str(name): tensor.detach() for name, tensor in weights.items()}
 
 
