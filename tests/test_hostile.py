@@ -19,6 +19,7 @@ import pytest
 import torch
 from hostile_worker import HEADROOM
 
+pytestmark = pytest.mark.slow
 warnings.filterwarnings("ignore", "Duplicate name", UserWarning)
 WORKER = Path(__file__).with_name("hostile_worker.py")
 LONGEST = 1200
