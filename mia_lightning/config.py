@@ -5,6 +5,7 @@ A dataclass field is the option, the string below it the help. Nothing here impo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -241,6 +242,23 @@ def to_mapping(config: Any) -> Any:
     if isinstance(config, Sequence) and not isinstance(config, str):
         return [to_mapping(value) for value in config]
     return config
+
+
+def portable(values: Any) -> Any:
+    """Return plain nested values with absolute paths rewritten relative to the working directory.
+
+    What a run leaves shall tell nothing of the machine it ran on, and rerun from the same directory.
+    """
+    if isinstance(values, dict):
+        return {key: portable(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [portable(value) for value in values]
+    if not isinstance(values, str):
+        return values
+    name, option, path = values.partition("?root=")  # of a data set, such as torchvision:CIFAR10?root=data
+    if option:
+        return name + option + portable(path)
+    return os.path.relpath(values) if os.path.isabs(values) else values
 
 
 def class_path(kind: type) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mia_lightning.config import to_mapping
+from mia_lightning.config import portable, to_mapping
 from mia_lightning.crossfit import NO_FOLD
 from mia_lightning.plots import plot_histogram, plot_roc
 
@@ -41,7 +41,7 @@ class TensorBoard:
         final = final_values(result)
         for name, value in final.items():
             self.writer.add_scalar(name, value, 0)
-        options = flatten(to_mapping(result.config))
+        options = flatten(portable(to_mapping(result.config)))
         self.writer.add_hparams(options, final, run_name="hparams")
         self.writer.close()
 

@@ -304,7 +304,7 @@ def test_one_flipped_bit_is_noticed_and_mended(tmp_path, predictions, caplog):
     np.testing.assert_array_equal(first.logits, second.logits)
 
 
-def test_a_damaged_shard_is_done_again(tmp_path):
+def test_a_damaged_shard_is_done_again(tmp_path, caplog):
     entry = Entry(tmp_path, "00ff")
     for start in (0, 3):
         entry.save_shard(f"{start}", {"index": np.arange(start, start + 3), "logits": np.ones((3, 1, 2), np.float32)})
@@ -315,21 +315,23 @@ def test_a_damaged_shard_is_done_again(tmp_path):
     (shard,) = entry.load_shards()
     assert shard["index"].tolist() == [3, 4, 5]
     assert not damaged.exists()
+    assert "damaged and made again" in caplog.text
 
 
 def test_merge_wants_every_record_exactly_once():
     def shard(*rows):
         return {"index": np.array(rows), "logits": np.array(rows, np.float32)[:, None]}
 
-    merged = merge([shard(3, 1), shard(0, 2)], 4, "x")
+    merged = {"logits": np.full((4, 1), -1, np.float32)}
+    merge([shard(3, 1), shard(0, 2)], merged, 4, "x")
     np.testing.assert_array_equal(merged["logits"][:, 0], [0, 1, 2, 3])
     for shards, words in (
-        ([shard(0, 1, 3)], "1 records are missing and 0 occur more than once"),
-        ([shard(0, 1, 2), shard(2, 3)], "0 records are missing and 1 occur more than once"),
+        ([shard(0, 1, 3)], "1 records are missing, 0 occur more than once"),
+        ([shard(0, 1, 2), shard(2, 3)], "0 records are missing, 1 occur more than once"),
         ([shard(0, 1, 2, 3, 4)], "every record must occur exactly once"),
     ):
         with pytest.raises(RuntimeError, match=words):
-            merge(shards, 4, "x")
+            merge(shards, merged, 4, "x")
 
 
 # ---- processes: killed, and many

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "mia_lightning"
 ORDER = [  # a module imports from its own line or the lines above it
     {"errors", "evaluation_config"},
-    {"records", "tables", "hardware", "quiet", "atomic", "pixels", "ranks"},
+    {"records", "tables", "hardware", "quiet", "atomic", "pixels", "ranks", "locks", "mapped", "interruption"},
     {"intervals"},
     {
         "readers",

@@ -18,6 +18,8 @@ def id_column(values: Sequence[Any] | NDArray[Any], name: str) -> NDArray[np.int
     Raises:
         MIAError: ids of another type or of mixed types, above 64 bits, or longer than 256 characters.
     """
+    if (numbers := _numbers(values)) is not None:
+        return numbers
     items = _items(values, "ids", name)
     kinds = {type(item) for item in items}
     if all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds):
@@ -38,6 +40,8 @@ def label_column(values: Sequence[Any] | NDArray[Any] | None, count: int, name: 
     """
     if values is None:
         return np.full(count, UNKNOWN, dtype=np.int64)
+    if (numbers := _numbers(values)) is not None:
+        return numbers
     return _int64([_whole(item, "label", name) for item in _items(values, "labels", name)], "labels", name)
 
 
@@ -49,6 +53,8 @@ def membership_column(values: Sequence[Any] | NDArray[Any] | None, count: int, n
     """
     if values is None:
         return np.full(count, UNKNOWN, dtype=np.int8)
+    if (whole := _numbers(values)) is not None and np.isin(whole, (0, 1, UNKNOWN)).all():
+        return whole.astype(np.int8)
     numbers = [_whole(item, "membership", name) for item in _items(values, "membership", name)]
     for number in set(numbers) - {0, 1, UNKNOWN}:  # before the cast: 257 would wrap round to 1
         raise MIAError(f"{name}: membership holds {number}; expected 1 (member), 0 (non-member) or None (unknown)")
@@ -66,6 +72,7 @@ def image_column(array: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray[
     Raises:
         MIAError: another shape, number of channels or dtype.
     """
+    mapped = isinstance(array, np.memmap)  # axes may change places, but nothing may be copied
     if array.ndim == 3:
         array = array[:, None]
     if array.ndim != 4 or 0 in array.shape[1:]:
@@ -74,12 +81,21 @@ def image_column(array: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray[
         if array.shape[3] not in (1, 3):
             raise MIAError(f"{name}: images have shape {array.shape}; expected 1 or 3 channels on the second axis")
         array = array.transpose(0, 3, 1, 2)
+    if mapped and array.dtype in (np.uint8, np.float32):
+        return array
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         raise MIAError(f"{name}: images are {array.dtype}; expected uint8 or float32")
     with np.errstate(over="ignore"):  # what overflows becomes infinite, which Records reports with the record's id
         return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _numbers(values: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64] | None:
+    """Return an array of integers as int64 without a detour by Python's, or None where it is none."""
+    if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iu" and values.dtype != np.uint64:
+        return np.array(values, np.int64)
+    return None
 
 
 def _items(values: Sequence[Any] | NDArray[Any], what: str, name: str) -> list[Any]:

@@ -9,10 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
+from mia_lightning.mapped import map_npz, map_safetensors
 from mia_lightning.readers import _columns, _files
 from mia_lightning.records import Records
 
 EXPECTED = "expected arrays named images, and optionally ids, labels and membership"
+MAPPED = 64 << 20
+"""Bytes from which on an array stays in its file: smaller ones are faster, and safe from changes, in memory."""
+
 NAMES = ("ids", "images", "labels", "membership")
 
 
@@ -24,7 +28,8 @@ def matches(source: str) -> bool:
 def read(source: str) -> Records:
     """Read named arrays: images (N, C, H, W), (N, H, W, C) or (N, H, W); ids, labels, membership (N,).
 
-    `ids` may be missing (0..N-1 then), as may `labels` and `membership` (unknown then). Nothing is unpickled.
+    `ids` may be missing (0..N-1 then), as may `labels` and `membership` (unknown then). Nothing is unpickled. Large
+    arrays that are not compressed stay in the file, as read-only memory maps.
 
     Returns:
         Records with images (N, C, H, W), uint8 or float32 (float64 is rounded), values untouched.
@@ -52,9 +57,17 @@ def _load_npz(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():  # the sizes are said beforehand, so a bomb is refused before it unfolds
-                _files.check_memory(1, (entry.file_size,), 1, path.name)
+                if entry.compress_type != zipfile.ZIP_STORED:  # what is not packed is as large as it says
+                    _files.check_memory(1, (entry.file_size,), 1, path.name)
+            sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
         with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in NAMES if name in stored.files}, list(stored.files)
+            found = [name for name in NAMES if name in stored.files]
+            mapped = {name: map_npz(path, name) for name in found if sizes.get(f"{name}.npy", 0) >= MAPPED}
+            arrays = {name: array for name, array in mapped.items() if array is not None}
+            for name in found:
+                if name not in arrays:
+                    arrays[name] = stored[name]
+            return arrays, list(stored.files)
     except (MIAError, MemoryError, OSError):
         raise
     except Exception as error:  # damaged headers and streams raise many things: BadZipFile, zlib.error, SyntaxError...
@@ -69,7 +82,10 @@ def _load_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
     try:
         with safe_open(path, framework="numpy") as stored:
             names = list(stored.keys())
-            return {name: stored.get_tensor(name) for name in NAMES if name in names}, names
+            mapped = map_safetensors(path) if path.stat().st_size >= MAPPED else {}
+            large = {name: mapped[name] for name in NAMES if name in mapped and mapped[name].nbytes >= MAPPED}
+            small = {name: stored.get_tensor(name) for name in NAMES if name in names and name not in large}
+            return {**small, **large}, names
     except SafetensorError as error:
         raise MIAError(f"{path.name}: is cut short or damaged ({_reason(error)}); copy or save it again") from None
     except (TypeError, AttributeError, KeyError, ValueError) as error:  # a dtype that numpy lacks, such as bfloat16
