@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import BasePredictionWriter, Callback
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import nn
 
-from mia_lightning.datamodule import Batch, MembershipDataModule, normalisation
+from mia_lightning.datamodule import MembershipDataModule, normalisation
 from mia_lightning.errors import MIAError
 from mia_lightning.hardware import Hardware, is_first_process, is_started_from_outside
 from mia_lightning.inference import prepare_for_inference
-from mia_lightning.interruption import KeptHandlers
 from mia_lightning.locks import Lock
 from mia_lightning.mapped import Arrays
-from mia_lightning.queries import views
+from mia_lightning.predicting import InferenceModule, is_out_of_memory
 from mia_lightning.quiet import quiet_lightning
-from mia_lightning.records import UNKNOWN, Records
+from mia_lightning.records import Records
+from mia_lightning.shards import ProgressBar, ShardWriter
 from mia_lightning.store import Entry, array_digest, key_of
 from mia_lightning.tables import Outputs
 from mia_lightning.targets.base import Target
@@ -38,134 +36,11 @@ from mia_lightning.targets.features import FeatureTap
 
 log = logging.getLogger(__name__)
 
-SHARD_BYTES = 32 << 20
-"""Outputs that a process gathers before it writes them down."""
-
-SHARD_SECONDS = 60.0
-"""Work that a process does before it writes down what it has: no more is lost to a kill."""
-
 LAUNCHED = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 """What Lightning sets in the first process's environment, where a later launch would take it for torchrun's."""
 
-CODE = ("extraction", "inference", "queries", "datamodule", "targets.features")
+CODE = ("extraction", "predicting", "inference", "queries", "datamodule", "targets.features")
 """Modules whose source determines the numbers, and so the key."""
-
-
-Normalise = Callable[[Tensor], Tensor]
-
-
-class InferenceModule(L.LightningModule):
-    """The target behind `predict_step`.
-
-    Args:
-        network: Returns (logits, features) of normalised images.
-        normalise: Turns images as they are stored into the network's inputs, on their device.
-        queries: See `mia_lightning.queries`.
-        gradients: Whether to take the gradient of phi by the stored image.
-        batch_size: Rows that the network always sees; a shorter batch is filled up, because kernels round differently
-            at another size, and no record's outputs shall depend on how the records fell into batches. Where the
-            device's memory does not hold so many it is halved, for good.
-    """
-
-    def __init__(
-        self, network: nn.Module, normalise: Normalise, *, queries: int, gradients: bool, batch_size: int
-    ) -> None:
-        super().__init__()
-        self.network, self.normalise = network, normalise
-        self.queries, self.gradients, self.batch_size = queries, gradients, batch_size
-
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Return index (B,), logits (B, Q, C), features (B, D), gradient_norms (B, 0 or 3) and labels (B,).
-
-        Everything is float32 whatever the precision of the network. Features and gradients are those of query 0. A
-        missing label is replaced by the class predicted for query 0.
-
-        Raises:
-            MIAError: the device's memory does not hold a single image's pass.
-        """
-        parts: list[dict[str, Tensor]] = []
-        start, count = 0, len(batch["index"])
-        while start < count:
-            rows = slice(start, start + self.batch_size)
-            answers = self._try({name: tensor[rows] for name, tensor in batch.items()})
-            if answers is None:
-                self._halve()
-            else:
-                parts.append(answers)
-                start += self.batch_size
-        if len(parts) == 1:
-            return parts[0]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    def _try(self, batch: Batch) -> dict[str, Tensor] | None:
-        """Return the answers, or None where memory runs out; what the failed try held is free again by then."""
-        try:
-            return self._answers(batch)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        return None
-
-    def _halve(self) -> None:
-        if self.batch_size == 1:
-            raise MIAError(
-                "the device's memory does not hold the pass of a single image; run it on a larger device, or with "
-                "--hardware.accelerator cpu"
-            )
-        log.warning(
-            "the device's memory does not hold %d images at a time, going on with %d; outputs that are done stay, "
-            "those to come may differ in the last bits from those of a run that needed no change",
-            self.batch_size,
-            self.batch_size // 2,
-        )
-        self.batch_size //= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-    def _answers(self, batch: Batch) -> dict[str, Tensor]:
-        count, logits, features = len(batch["index"]), [], None
-        stored, given = (_filled(batch[name], self.batch_size) for name in ("images", "labels"))
-        images = self.normalise(stored)
-        for view in views(images, self.queries):
-            answer, tapped = self.network(view)
-            logits.append(answer.float())
-            features = tapped if features is None else features
-        assert features is not None
-        labels = torch.where(given == UNKNOWN, logits[0].argmax(dim=1), given)
-        none = logits[0].new_empty(len(labels), 0)
-        return {
-            "index": batch["index"],
-            "logits": torch.stack(logits, dim=1)[:count],
-            "features": features.float()[:count],
-            "gradient_norms": (self._gradient_norms(images, labels) if self.gradients else none)[:count],
-            "labels": labels[:count],
-        }
-
-    def _gradient_norms(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return L2, L1 and largest absolute entry of d phi / d image, (B, 3), always computed in float32.
-
-        phi = z_y - logsumexp of the others. The loss is softplus(-phi), so its gradient is sigmoid(-phi) times this one
-        and needs no pass of its own.
-        """
-        with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
-            inputs = images.detach().float().requires_grad_()
-            logits, _ = self.network(inputs)
-            own = nn.functional.one_hot(labels, logits.shape[1]).bool()
-            phi = logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1)
-            (gradient,) = torch.autograd.grad(phi.sum(), inputs)
-        flat = gradient.flatten(1)
-        return torch.stack([flat.norm(dim=1), flat.abs().sum(dim=1), flat.abs().amax(dim=1)], dim=1)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device's memory is full; on a CPU and on Apple's devices only its words do."""
-    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
-
-
-def _filled(rows: Tensor, count: int) -> Tensor:
-    """Return the rows with the first one repeated up to a count."""
-    return rows if len(rows) >= count else torch.cat([rows, rows[:1].expand(count - len(rows), *rows.shape[1:])])
 
 
 @dataclass(frozen=True, eq=False)
@@ -397,7 +272,7 @@ def _trainer(halves: list[_Half], queries: int, gradients: bool, hardware: Hardw
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,  # the data module deals the records out
-        callbacks=[_ShardWriter(halves), _Progress(total, queries)],
+        callbacks=[ShardWriter([(half.records, half.entry) for half in halves]), ProgressBar(total, queries)],
     )
 
 
@@ -439,96 +314,6 @@ def _end_other_processes(trainer: L.Trainer) -> None:
     torch.distributed.destroy_process_group()
     if not first:
         raise SystemExit(0)
-
-
-class _ShardWriter(BasePredictionWriter):
-    """Writes each process's outputs as shards that carry their rows, so that any later try can go on from them."""
-
-    def __init__(self, halves: list[_Half]) -> None:
-        super().__init__(write_interval="batch")
-        self.halves = halves
-        self.gathered: dict[int, list[Arrays]] = {}
-        self.bytes, self.since = 0, monotonic()
-        self.handlers = KeptHandlers()
-
-    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Answer signals as before: Lightning's own handlers would let prediction go on after a SIGTERM."""
-        self.handlers.restore()
-        self.since = monotonic()
-
-    def write_on_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
-        """Gather a batch; write when enough has come together."""
-        arrays = {name: tensor.cpu().numpy() for name, tensor in prediction.items()}
-        half = self._half(trainer, dataloader_idx)
-        _check_finite(arrays, self.halves[half].records)
-        self.gathered.setdefault(half, []).append(arrays)
-        self.bytes += sum(array.nbytes for array in arrays.values())
-        if self.bytes >= SHARD_BYTES or monotonic() - self.since >= SHARD_SECONDS:
-            self._write()
-
-    def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write what is left."""
-        self._write()
-
-    def _half(self, trainer: L.Trainer, dataloader_idx: int) -> int:
-        """Return which half a loader serves; one without remaining rows has no loader."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        served = data.halves[dataloader_idx]
-        return next(number for number, half in enumerate(self.halves) if half.records is served)
-
-    def _write(self) -> None:
-        for half, parts in self.gathered.items():
-            arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-            rows = arrays["index"]
-            self.halves[half].entry.save_shard(f"{rows.min():09d}-{rows.max():09d}-{len(rows)}", arrays)
-        self.gathered, self.bytes, self.since = {}, 0, monotonic()
-
-
-def _check_finite(arrays: Arrays, records: Records) -> None:
-    finite = np.isfinite(arrays["logits"]).all(axis=(1, 2))
-    if not finite.all():
-        row = int(arrays["index"][int(np.argmin(finite))])
-        raise MIAError(
-            f"{records.source}: the target answers record {records.ids[row]} with NaN or infinite logits; "
-            "check its weights and the normalisation"
-        )
-
-
-class _Progress(Callback):
-    """One bar over all records, in images per second."""
-
-    def __init__(self, records: int, queries: int) -> None:
-        self.total, self.queries = records * queries, queries
-
-    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Show the bar on the first process; it counts for all of them."""
-        hidden = None if trainer.is_global_zero else True
-        self.bar = tqdm(total=self.total, desc="extract", unit="image", unit_scale=True, disable=hidden)
-
-    def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Advance."""
-        self.bar.update(len(batch["index"]) * self.queries * trainer.world_size)
-
-    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Close the bar."""
-        self.bar.close()
 
 
 def _finished(half: _Half, hardware: Hardware) -> Arrays:

@@ -343,13 +343,13 @@ SCRIPT = """
     sys.path[:0] = [{tests!r}, {root!r}]
     import numpy as np
     import test_extraction as here
-    from mia_lightning import extraction
+    from mia_lightning import extraction, shards
     from mia_lightning.errors import MIAError
     from mia_lightning.hardware import Hardware
 
     folder, devices, count, kill_after = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     if kill_after:
-        extraction.SHARD_BYTES = 1  # a shard per batch
+        shards.SHARD_BYTES = 1  # a shard per batch
         save, written = extraction.Entry.save_shard, []
 
         def save_then_die(self, name, arrays):
