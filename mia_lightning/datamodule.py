@@ -58,9 +58,6 @@ class MembershipDataModule(L.LightningDataModule):
         MIAError: mean or std do not have one value per channel.
     """
 
-    allow_zero_length_dataloader_with_multiple_devices = True
-    """What a killed run left to do may be fewer records than there are processes."""
-
     def __init__(
         self,
         public: Records,
@@ -72,6 +69,7 @@ class MembershipDataModule(L.LightningDataModule):
         remaining: Sequence[NDArray[np.int64]] | None = None,
     ) -> None:
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a kill may leave less than one for each
         self.halves = [half for half in (public, private) if half is not None]
         self.remaining = remaining or [np.arange(len(half)) for half in self.halves]
         self.batch_size = batch_size

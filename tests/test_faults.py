@@ -327,3 +327,56 @@ def test_a_run_opens_no_socket(audit, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "looked" in done.stderr
     assert "socket" not in done.stderr
+
+
+# ---- the same command, the same bytes
+
+DEMO = ["--config", str(ROOT / "configs" / "demo.yaml"), "--config", str(ROOT / "configs" / "demo_references.yaml")]
+
+
+def demo(folder, name, *options):
+    command = [sys.executable, str(ROOT / "train.py"), *DEMO, "--output", str(folder / name), *options]
+    (folder / "quick.yaml").write_text(DEMO_IS_SHORT)
+    command += ["--config", str(folder / "quick.yaml"), "--extraction.store", str(folder / f"store-{name}")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+DEMO_IS_SHORT = """
+extraction: {queries: 2}
+references: {count: 4, recipe: {epochs: 4}, scores: {lira: {class_path: LiRA}, lira_offline: null, rmia: null, calibration: null}}
+attacks:
+  {loss_threshold: null, class_p_value: null, gaussian: null, lightgbm: null, fusion: null, lira_offline_threshold: null,
+   rmia_threshold: null, mlp: {class_path: MLP, init_args: {columns: ["phi*", loss, "lira*"], epochs: 2}}}
+"""
+
+
+@pytest.mark.slow
+def test_the_demo_gives_the_same_bytes_with_any_number_of_workers_and_devices(tmp_path):
+    ways = {
+        "once": [],
+        "twice": [],
+        "one": ["--references.workers", "1"],
+        "two": ["--references.workers", "2"],
+        "devices": ["--hardware.accelerator", "cpu", "--hardware.devices", "2", "--hardware.strategy", "ddp"],
+    }
+    for name, options in ways.items():
+        process = demo(tmp_path, name, *options)
+        said = process.communicate(timeout=300)[1]
+        assert process.returncode == 0, said
+    expected = (tmp_path / "once" / "submission.csv").read_bytes()
+    assert expected.count(b"\n") > 800
+    for name in ways:
+        assert (tmp_path / name / "submission.csv").read_bytes() == expected, name
+
+
+@pytest.mark.slow
+def test_a_signal_ends_the_workers_of_ray_too(tmp_path):
+    (tmp_path / "long.yaml").write_text("references: {recipe: {epochs: 100000}}")
+    process = demo(tmp_path, "run", "--references.workers", "1", "--config", str(tmp_path / "long.yaml"))
+    wait_for(lambda: list(tmp_path.glob("store-run/references/*/0000.checkpoint")), process)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=90)[1]
+    assert process.returncode == 143, said
+    assert "ended by SIGTERM; the same command goes on where it stopped" in said
+    wait_for(lambda: not others_of_session(process.pid))
