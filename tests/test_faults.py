@@ -331,24 +331,28 @@ def test_a_run_opens_no_socket(audit, tmp_path):
 
 # ---- the same command, the same bytes
 
-DEMO = ["--config", str(ROOT / "configs" / "demo.yaml"), "--config", str(ROOT / "configs" / "demo_references.yaml")]
+DEMO = """
+data: {public: "digits:public", private: "digits:private", mean: [0.31], std: [0.37]}
+target: {architecture: "mia_lightning.demo:digits_target"}
+references:
+  count: 4
+  architecture: mia_lightning.demo:digits_network
+  queries: 1
+  recipe: {epochs: 4, batch_size: 64, optimiser: adamw, learning_rate: 2.0e-3, schedule: constant, flip: false}
+  scores: {lira: {class_path: LiRA}}
+attacks:
+  lira_threshold: {class_path: Threshold, init_args: {column: lira}}
+  mlp: {class_path: MLP, init_args: {columns: ["phi*", loss, "lira*"], hidden: [8], epochs: 2}}
+"""
 
 
 def demo(folder, name, *options):
-    command = [sys.executable, str(ROOT / "train.py"), *DEMO, "--output", str(folder / name), *options]
-    (folder / "quick.yaml").write_text(DEMO_IS_SHORT)
-    command += ["--config", str(folder / "quick.yaml"), "--extraction.store", str(folder / f"store-{name}")]
+    """Start the demo with references, shortened, with a store of its own."""
+    (folder / "demo.yaml").write_text(DEMO)
+    command = [sys.executable, str(ROOT / "train.py"), "--config", str(folder / "demo.yaml"), *options]
+    command += ["--output", str(folder / name), "--extraction.store", str(folder / f"store-{name}")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-
-DEMO_IS_SHORT = """
-extraction: {queries: 2}
-references: {count: 4, recipe: {epochs: 4}, scores: {lira: {class_path: LiRA}, lira_offline: null, rmia: null, calibration: null}}
-attacks:
-  {loss_threshold: null, class_p_value: null, gaussian: null, lightgbm: null, fusion: null, lira_offline_threshold: null,
-   rmia_threshold: null, mlp: {class_path: MLP, init_args: {columns: ["phi*", loss, "lira*"], epochs: 2}}}
-"""
 
 
 @pytest.mark.slow
