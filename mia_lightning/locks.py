@@ -7,6 +7,8 @@ import fcntl
 import logging
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -86,6 +88,21 @@ class Lock:
     def holder(self) -> str:
         """Return "process NUMBER on HOST" of the last holder that did not release it."""
         return _content(self.path) or "a process that did not name itself"
+
+    @contextmanager
+    def held(self, what: str) -> Iterator[None]:
+        """Hold it within the block, after waiting for another holder where there is one, which is said.
+
+        Raises:
+            OSError: the file cannot be made.
+        """
+        if not self.acquire():
+            log.info("%s: another run (%s) is making the same; waiting for it", what, self.holder)
+            self.acquire(wait=True)
+        try:
+            yield
+        finally:
+            self.release()
 
     def release(self) -> None:
         """Give the lock back, if it is held."""

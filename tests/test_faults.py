@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -194,6 +195,25 @@ def test_a_lock_ends_with_its_holder(tmp_path):
     assert other.holder.startswith(f"process {os.getpid()} on ")
     other.release()
     assert not path.exists()
+
+
+def test_whoever_makes_the_same_references_waits(tmp_path, caplog):
+    caplog.set_level("INFO", logger="mia_lightning")
+    first, order = Lock(tmp_path / "lock"), []
+    assert first.acquire()
+
+    def second():
+        with Lock(tmp_path / "lock").held("references"):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    wait_for(lambda: "waiting for it" in caplog.text)
+    order.append("first")
+    first.release()
+    thread.join(timeout=30)
+    assert order == ["first", "second"]
+    assert not (tmp_path / "lock").exists()
 
 
 # ---- disks
