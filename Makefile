@@ -5,11 +5,12 @@ INSTALLED := .venv/.installed
 
 export UV_COMPILE_BYTECODE = 1
 
-.PHONY: demo test lint lock help clean
+.PHONY: demo test test-minimum lint lock help clean
 
 help:
 	@echo "make demo   set up .venv and attack a small target on embedded images"
 	@echo "make test   set up .venv, then lint, format check, types and tests"
+	@echo "make test-minimum   set up .venv-minimum with the oldest versions that pyproject.toml allows, then tests"
 	@echo "make lock   pin the dependencies of pyproject.toml again"
 	@echo "make clean  remove .venv and the demo's runs"
 
@@ -33,9 +34,16 @@ test: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/pytest
 
+# torchvision's floor is the release that was built for torch's.
+test-minimum: $(INSTALLED)
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-minimum
+	$(BIN)/uv pip install --quiet --python .venv-minimum/bin/python --resolution lowest-direct --extra dev --requirement pyproject.toml
+	$(BIN)/uv pip install --quiet --python .venv-minimum/bin/python --no-deps --no-build-isolation --editable .
+	.venv-minimum/bin/python -m pytest
+
 lock:
 	uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	  --quiet pyproject.toml --output-file requirements.lock
 
 clean:
-	rm -rf .venv runs/demo
+	rm -rf .venv .venv-minimum runs/demo

@@ -5,11 +5,18 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from mia_lightning.errors import MIAError
+
+UNWRITABLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.EEXIST),
+)
+"""What is wrong with a disk or a folder when it is the user who has to help."""
 
 
 @contextmanager
@@ -19,7 +26,7 @@ def replacing(folder: Path, name: str) -> Iterator[IO[str]]:
     Raises:
         MIAError: the disk is full or the folder cannot be written.
     """
-    final, partial = folder / name, folder / f".{name}.partial"
+    final, partial = folder / name, folder / f".{name}.{os.getpid()}.partial"
     try:
         with partial.open("w", encoding="utf-8", newline="") as file:
             yield file
@@ -27,8 +34,9 @@ def replacing(folder: Path, name: str) -> Iterator[IO[str]]:
             os.fsync(file.fileno())
         partial.replace(final)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        with suppress(OSError):
+            partial.unlink()
+        if error.errno not in UNWRITABLE:
             raise
         raise MIAError(f"cannot write {name} into {folder.name}: {error.strerror}; free space or permit it") from error
     except BaseException:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from mia_lightning.errors import MIAError
+from mia_lightning.interruption import Interrupted, interruptible
 
 
 def train(argv: Sequence[str] | None = None) -> int:
@@ -27,16 +30,27 @@ def _guarded(command: Callable[[Sequence[str]], None], argv: Sequence[str] | Non
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:
-        command([argument for argument in arguments if argument != "--debug"])
-    except MIAError as error:
-        if debug:
+        with interruptible():
+            command([argument for argument in arguments if argument != "--debug"])
+    except (MIAError, OSError) as error:
+        if debug or not (sentence := _sentence(error)):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {sentence}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
+    except Interrupted as stop:
+        print(f"ended by {stop.signal.name}; the same command goes on where it stopped", file=sys.stderr)
+        return stop.exit_code
     return 0
+
+
+def _sentence(error: Exception) -> str:
+    """Return what to tell the user, or "" where the error is none of theirs."""
+    if isinstance(error, MIAError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+        where = f" {Path(error.filename).name}" if error.filename else ""
+        return f"cannot write{where}: {error.strerror}; free space, or name another --output and --extraction.store"
+    return ""
 
 
 def _train(arguments: Sequence[str]) -> None:

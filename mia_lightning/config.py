@@ -5,6 +5,7 @@ A dataclass field is the option, the string below it the help. Nothing here impo
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -331,6 +332,23 @@ def _without_folders(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_folders(inner) for inner in value]
     return re.sub(r"[^?=&:,]*[/\\]", "", value) if isinstance(value, str) else value
+
+
+def portable(values: Any) -> Any:
+    """Return plain nested values with absolute paths rewritten relative to the working directory.
+
+    What a run leaves shall tell nothing of the machine it ran on, and rerun from the same directory.
+    """
+    if isinstance(values, dict):
+        return {key: portable(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [portable(value) for value in values]
+    if not isinstance(values, str):
+        return values
+    name, option, path = values.partition("?root=")  # of a data set, such as torchvision:CIFAR10?root=data
+    if option:
+        return name + option + portable(path)
+    return os.path.relpath(values) if os.path.isabs(values) else values
 
 
 def class_path(kind: type) -> str:

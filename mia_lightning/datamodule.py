@@ -1,4 +1,4 @@
-"""The Lightning data module: whole batches of images by position, normalised on the device."""
+"""The Lightning data module: whole batches of images by position, to be normalised on the device."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Rows(Dataset[Batch]):
         rows = self.rows[items]
         return {
             "index": torch.from_numpy(rows),
-            "images": torch.from_numpy(self.records.images[rows]),
+            "images": torch.from_numpy(self.records.images[rows]),  # a copy, also of a memory map
             "labels": torch.from_numpy(self.records.labels[rows]),
         }
 
@@ -52,7 +52,7 @@ class MembershipDataModule(L.LightningDataModule):
         mean: Per channel, of images in [0, 1]; None = that of the public images.
         std: Likewise.
         batch_size: Records per batch.
-        remaining: Rows that each loader serves; None = all of both.
+        remaining: Rows that all processes together serve of each half; None = all of both.
 
     Raises:
         MIAError: mean or std do not have one value per channel.
@@ -69,6 +69,7 @@ class MembershipDataModule(L.LightningDataModule):
         remaining: Sequence[NDArray[np.int64]] | None = None,
     ) -> None:
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a kill may leave less than one for each
         self.halves = [half for half in (public, private) if half is not None]
         self.remaining = remaining or [np.arange(len(half)) for half in self.halves]
         self.batch_size = batch_size
@@ -87,17 +88,17 @@ class MembershipDataModule(L.LightningDataModule):
         return [self._loader(half) for half in range(len(self.halves))]
 
     def _loader(self, half: int) -> DataLoader[Batch]:
-        # Fetching is one indexing operation, which a worker process would only slow down.
-        rows = _Rows(self.halves[half], self.remaining[half])
+        # Fetching is one indexing operation, which a worker process would only slow down. Each process takes a stretch
+        # of neighbours, since a file that does not fit into memory is read faster so than by every n-th record.
+        world, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        rows = _Rows(self.halves[half], np.array_split(self.remaining[half], world)[rank])
         return DataLoader(rows, batch_size=self.batch_size, collate_fn=_as_it_is)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Normalise on the device: uint8 is taken as 0..255, float32 as it is."""
-        images = batch["images"]
+    def normalise(self, images: Tensor) -> Tensor:
+        """Return (B, C, H, W) float32 inputs of the target: uint8 is taken as 0..255, float32 as it is."""
         scaled = images.float() / 255 if images.dtype == torch.uint8 else images
         mean, std = (torch.tensor(v, device=scaled.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
-        batch["images"] = ((scaled - mean) / std).contiguous(memory_format=torch.channels_last)
-        return batch
+        return ((scaled - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def normalisation(

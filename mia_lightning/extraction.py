@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -15,88 +17,30 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import BasePredictionWriter, Callback
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import nn
 
-from mia_lightning.datamodule import Batch, MembershipDataModule, normalisation
+from mia_lightning.datamodule import MembershipDataModule, normalisation
 from mia_lightning.errors import MIAError
-from mia_lightning.hardware import Hardware, is_first_process
+from mia_lightning.hardware import Hardware, is_first_process, is_started_from_outside
 from mia_lightning.inference import prepare_for_inference
-from mia_lightning.queries import views
+from mia_lightning.locks import Lock
+from mia_lightning.mapped import Arrays
+from mia_lightning.predicting import InferenceModule, is_out_of_memory
 from mia_lightning.quiet import quiet_lightning
-from mia_lightning.records import UNKNOWN, Records
-from mia_lightning.store import Arrays, Entry, array_digest, key_of, merge
+from mia_lightning.records import Records
+from mia_lightning.shards import ProgressBar, ShardWriter
+from mia_lightning.store import Entry, array_digest, key_of
 from mia_lightning.tables import Outputs
 from mia_lightning.targets.base import Target
 from mia_lightning.targets.features import FeatureTap
 
 log = logging.getLogger(__name__)
 
-SHARD_BYTES = 32 << 20
-"""Outputs that a process gathers before it writes them down."""
+LAUNCHED = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+"""What Lightning sets in the first process's environment, where a later launch would take it for torchrun's."""
 
-CODE = ("extraction", "inference", "queries", "datamodule", "targets.features")
+CODE = ("extraction", "predicting", "inference", "queries", "datamodule", "targets.features")
 """Modules whose source determines the numbers, and so the key."""
-
-
-class InferenceModule(L.LightningModule):
-    """The target behind `predict_step`.
-
-    Args:
-        network: Returns (logits, features) of normalised images.
-        queries: See `mia_lightning.queries`.
-        gradients: Whether to take the gradient of phi by the stored image.
-        batch_size: Rows that the network always sees; a shorter batch is filled up, because kernels round differently
-            at another size, and no record's outputs shall depend on how the records fell into batches.
-    """
-
-    def __init__(self, network: nn.Module, *, queries: int, gradients: bool, batch_size: int) -> None:
-        super().__init__()
-        self.network, self.queries, self.gradients, self.batch_size = network, queries, gradients, batch_size
-
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Return index (B,), logits (B, Q, C), features (B, D), gradient_norms (B, 0 or 3) and labels (B,).
-
-        Everything is float32 whatever the precision of the network. Features and gradients are those of query 0. A
-        missing label is replaced by the class predicted for query 0.
-        """
-        count, logits, features = len(batch["index"]), [], None
-        images, given = (_filled(batch[name], self.batch_size) for name in ("images", "labels"))
-        for view in views(images, self.queries):
-            answer, tapped = self.network(view)
-            logits.append(answer.float())
-            features = tapped if features is None else features
-        assert features is not None
-        labels = torch.where(given == UNKNOWN, logits[0].argmax(dim=1), given)
-        none = logits[0].new_empty(len(labels), 0)
-        return {
-            "index": batch["index"],
-            "logits": torch.stack(logits, dim=1)[:count],
-            "features": features.float()[:count],
-            "gradient_norms": (self._gradient_norms(images, labels) if self.gradients else none)[:count],
-            "labels": labels[:count],
-        }
-
-    def _gradient_norms(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return L2, L1 and largest absolute entry of d phi / d image, (B, 3), always computed in float32.
-
-        phi = z_y - logsumexp of the others. The loss is softplus(-phi), so its gradient is sigmoid(-phi) times this one
-        and needs no pass of its own.
-        """
-        with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
-            inputs = images.detach().float().requires_grad_()
-            logits, _ = self.network(inputs)
-            own = nn.functional.one_hot(labels, logits.shape[1]).bool()
-            phi = logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1)
-            (gradient,) = torch.autograd.grad(phi.sum(), inputs)
-        flat = gradient.flatten(1)
-        return torch.stack([flat.norm(dim=1), flat.abs().sum(dim=1), flat.abs().amax(dim=1)], dim=1)
-
-
-def _filled(rows: Tensor, count: int) -> Tensor:
-    """Return the rows with the first one repeated up to a count."""
-    return rows if len(rows) >= count else torch.cat([rows, rows[:1].expand(count - len(rows), *rows.shape[1:])])
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,14 +95,41 @@ def extract(
         ingredients = _ingredients(records, target, normal, queries, gradients, hardware)
         halves.append(_Half(name, records, Entry(store, key_of(ingredients)), ingredients))
     arrays = [_stored(half) for half in halves]
-    missing = [half for half, known in zip(halves, arrays, strict=True) if known is None]
-    if missing:
-        _predict(missing, target, normal, queries, gradients, hardware)
-        arrays = [known or _merged(half) for half, known in zip(halves, arrays, strict=True)]
-    elif not is_first_process():
+    if all(known is not None for known in arrays) and not is_first_process():
         raise SystemExit(0)
+    missing = [half for half, known in zip(halves, arrays, strict=True) if known is None]
+    with _locked(missing) as waited:
+        if waited:  # another run may have done all of it
+            arrays = [known or half.entry.load() for half, known in zip(halves, arrays, strict=True)]
+            missing = [half for half, known in zip(halves, arrays, strict=True) if known is None]
+        if missing:
+            _predict(missing, target, normal, queries, gradients, hardware)
+            arrays = [known or _finished(half, hardware) for half, known in zip(halves, arrays, strict=True)]
     outputs = [Outputs(**known) for known in arrays if known is not None]
     return outputs[0], outputs[1] if private is not None else None
+
+
+@contextmanager
+def _locked(halves: list[_Half]) -> Iterator[bool]:
+    """Keep other runs from making the same entries meanwhile; yield whether this one had to wait for another."""
+    waited = False
+    with ExitStack() as held:
+        for half in sorted(halves if is_first_process() else [], key=lambda half: half.entry.key):  # never crosswise
+            lock = half.entry.lock()
+            if not lock.acquire():
+                _wait(lock, half)
+                waited = True
+            held.callback(lock.release)
+        yield waited
+
+
+def _wait(lock: Lock, half: _Half) -> None:
+    if is_started_from_outside():  # the other processes of this run would not know that there is nothing left to do
+        raise MIAError(
+            f"another run ({lock.holder}) is extracting {half.records.source}; start this one when it has ended"
+        )
+    log.info("%s: another run (%s) is extracting the same; waiting for it", half.name, lock.holder)
+    lock.acquire(wait=True)
 
 
 def check_labels(records: Records, target: Target) -> None:
@@ -229,8 +200,12 @@ def _predict(
         return
     with quiet_lightning():
         trainer = _trainer(halves, queries, gradients, hardware, total)
-    if 0 < min(len(rows) for rows in remaining if len(rows)) < trainer.world_size:
-        raise MIAError(f"{total} records are fewer than the {trainer.world_size} processes; lower --hardware.devices")
+    for half in halves:
+        if len(half.records) < trainer.world_size:
+            raise MIAError(
+                f"{half.records.source}: {len(half.records)} records are fewer than the {trainer.world_size} "
+                "processes; lower --hardware.devices"
+            )
     kept = [number for number, rows in enumerate(remaining) if len(rows)]
     batch_size = min(
         hardware.batch_size or (256 if _on_cpu(trainer) else 4096), max(len(half.records) for half in halves)
@@ -244,9 +219,9 @@ def _predict(
         remaining=[remaining[number] for number in kept],
     )
     network = _network(target, halves[0].records, hardware)
-    module = InferenceModule(network, queries=queries, gradients=gradients, batch_size=batch_size)
+    module = InferenceModule(network, data.normalise, queries=queries, gradients=gradients, batch_size=batch_size)
     started = perf_counter()
-    with quiet_lightning():
+    with _helpers_end_with(trainer), quiet_lightning():
         trainer.predict(module, data, return_predictions=False)
     _end_other_processes(trainer)
     seconds = perf_counter() - started
@@ -260,9 +235,11 @@ def _predict(
 
 
 def _remaining(half: _Half) -> np.ndarray[Any, np.dtype[np.int64]]:
-    done = [shard["index"] for shard in half.entry.load_shards()]
-    rows = np.setdiff1d(np.arange(len(half.records)), np.concatenate(done)) if done else np.arange(len(half.records))
-    if done:
+    left = np.ones(len(half.records), bool)
+    for shard in half.entry.load_shards():
+        left[shard["index"]] = False
+    rows = np.flatnonzero(left)
+    if len(rows) < len(left):
         log.info(
             "%s: %s of %s records were done by an earlier try",
             half.name,
@@ -294,12 +271,38 @@ def _trainer(halves: list[_Half], queries: int, gradients: bool, hardware: Hardw
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[_ShardWriter(halves), _Progress(total, queries)],
+        use_distributed_sampler=False,  # the data module deals the records out
+        callbacks=[ShardWriter([(half.records, half.entry) for half in halves]), ProgressBar(total, queries)],
     )
 
 
 def _on_cpu(trainer: L.Trainer) -> bool:
     return trainer.strategy.root_device.type == "cpu"
+
+
+@contextmanager
+def _helpers_end_with(trainer: L.Trainer) -> Iterator[None]:
+    """End the processes that Lightning started when this one fails or is interrupted: they would wait for it."""
+    before = {name: os.environ.get(name) for name in LAUNCHED}
+    try:
+        yield
+    except BaseException as error:
+        launcher = trainer.strategy.launcher
+        processes = getattr(launcher, "procs", [])
+        for process in processes:
+            process.kill()
+        processes.clear()  # Lightning watches them and would kill this process for their death
+        if is_out_of_memory(error):
+            raise MIAError(
+                f"memory does not hold one batch of images ({str(error).splitlines()[0][:200]}); lower "
+                "--hardware.batch_size"
+            ) from error
+        raise
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _end_other_processes(trainer: L.Trainer) -> None:
@@ -313,91 +316,10 @@ def _end_other_processes(trainer: L.Trainer) -> None:
         raise SystemExit(0)
 
 
-class _ShardWriter(BasePredictionWriter):
-    """Writes each process's outputs as shards that carry their rows, so that any later try can go on from them."""
-
-    def __init__(self, halves: list[_Half]) -> None:
-        super().__init__(write_interval="batch")
-        self.halves = halves
-        self.gathered: dict[int, list[Arrays]] = {}
-        self.bytes = 0
-
-    def write_on_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
-        """Gather a batch; write when enough has come together."""
-        arrays = {name: tensor.cpu().numpy() for name, tensor in prediction.items()}
-        half = self._half(trainer, dataloader_idx)
-        _check_finite(arrays, self.halves[half].records)
-        self.gathered.setdefault(half, []).append(arrays)
-        self.bytes += sum(array.nbytes for array in arrays.values())
-        if self.bytes >= SHARD_BYTES:
-            self._write()
-
-    def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write what is left."""
-        self._write()
-
-    def _half(self, trainer: L.Trainer, dataloader_idx: int) -> int:
-        """Return which half a loader serves; one without remaining rows has no loader."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        served = data.halves[dataloader_idx]
-        return next(number for number, half in enumerate(self.halves) if half.records is served)
-
-    def _write(self) -> None:
-        for half, parts in self.gathered.items():
-            arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-            rows = arrays["index"]
-            self.halves[half].entry.save_shard(f"{rows.min():09d}-{rows.max():09d}-{len(rows)}", arrays)
-        self.gathered, self.bytes = {}, 0
-
-
-def _check_finite(arrays: Arrays, records: Records) -> None:
-    finite = np.isfinite(arrays["logits"]).all(axis=(1, 2))
-    if not finite.all():
-        row = int(arrays["index"][int(np.argmin(finite))])
-        raise MIAError(
-            f"{records.source}: the target answers record {records.ids[row]} with NaN or infinite logits; "
-            "check its weights and the normalisation"
-        )
-
-
-class _Progress(Callback):
-    """One bar over all records, in images per second."""
-
-    def __init__(self, records: int, queries: int) -> None:
-        self.total, self.queries = records * queries, queries
-
-    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Show the bar on the first process; it counts for all of them."""
-        hidden = None if trainer.is_global_zero else True
-        self.bar = tqdm(total=self.total, desc="extract", unit="image", unit_scale=True, disable=hidden)
-
-    def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Advance."""
-        self.bar.update(len(batch["index"]) * self.queries * trainer.world_size)
-
-    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Close the bar."""
-        self.bar.close()
-
-
-def _merged(half: _Half) -> Arrays:
-    arrays = merge(half.entry.load_shards(), len(half.records), half.records.source)
-    half.entry.save(arrays, half.ingredients)
-    return arrays
+def _finished(half: _Half, hardware: Hardware) -> Arrays:
+    try:
+        return half.entry.finish(len(half.records), half.ingredients, half.records.source)
+    except RuntimeError as error:
+        if hardware.num_nodes == 1:
+            raise
+        raise MIAError(f"{error}; name an --extraction.store that all nodes see") from error

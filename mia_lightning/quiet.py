@@ -16,6 +16,7 @@ def quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined.*")
+            warnings.filterwarnings("ignore", message="Total length of `DataLoader` across ranks is zero.*")
             # Lightning 2.6.6 beside torch 2.15; nothing a user could do
             warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
             yield

@@ -37,6 +37,13 @@ def run(config: RunConfig) -> AuditResult:
     if not is_first_process():  # started by Lightning to help with extraction, and ended by it
         return attack_target(config, prepare(config))
     folder = RunFolder(config)
+    try:
+        return _run(config, folder)
+    finally:
+        folder.release()
+
+
+def _run(config: RunConfig, folder: RunFolder) -> AuditResult:
     prepared = prepare(config)
     folder.claim()
     board = TensorBoard(folder.path / "tensorboard")

@@ -13,8 +13,9 @@ import numpy as np
 import yaml
 
 from mia_lightning.atomic import replacing
-from mia_lightning.config import RunConfig, to_mapping
+from mia_lightning.config import RunConfig, portable, to_mapping
 from mia_lightning.errors import MIAError
+from mia_lightning.locks import Lock
 from mia_lightning.pipeline import AuditResult, Half
 
 
@@ -25,14 +26,18 @@ class RunFolder:
         config: The run; its output folder must be new, empty, or left by an earlier try of this very configuration.
 
     Raises:
-        MIAError: the folder holds another run or other files, or cannot be read.
+        MIAError: the folder holds another run or other files, another run is writing it, or it cannot be read.
     """
 
     def __init__(self, config: RunConfig) -> None:
         self.path = Path(config.output)
-        self.text = yaml.safe_dump(to_mapping(config), sort_keys=False)
+        self.text = yaml.safe_dump(portable(to_mapping(config)), sort_keys=False)
+        self.lock = Lock(self.path / ".lock")
+        if self.lock.is_taken:
+            raise self._refusal()
         try:
             found = sorted(entry.name for entry in self.path.iterdir()) if self.path.exists() else []
+            found = [name for name in found if name != ".lock" and not _is_partial(name)]  # left by a killed run
             earlier = (self.path / "config.yaml").read_text(encoding="utf-8") if "config.yaml" in found else None
         except OSError as error:
             raise MIAError(f"cannot use the output folder {config.output}: {error.strerror}; name another") from error
@@ -42,18 +47,32 @@ class RunFolder:
             raise MIAError(f"{config.output} holds another run (its config.yaml differs); name another --output")
         self.is_new = not found
 
+    def _refusal(self) -> MIAError:
+        return MIAError(
+            f"another run ({self.lock.holder}) is writing into {self.path}; wait for it, or name another --output"
+        )
+
     def claim(self) -> None:
-        """Create the folder and write the configuration that reruns it.
+        """Create the folder, lock it until `release`, and write the configuration that reruns it.
 
         Raises:
-            MIAError: the folder cannot be written.
+            MIAError: the folder cannot be written, or another run was quicker.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            taken = self.lock.acquire()
         except OSError as error:
             raise MIAError(f"cannot create the output folder {self.path}: {error.strerror}; name another") from error
+        if not taken:
+            raise self._refusal()
+        for left in self.path.rglob(".*.partial"):  # by a killed run
+            left.unlink(missing_ok=True)
         with self.replacing("config.yaml") as file:
             file.write(self.text)
+
+    def release(self) -> None:
+        """Let other runs use the folder; without it the end of the process does."""
+        self.lock.release()
 
     def abandon(self) -> None:
         """Remove the folder again if it was claimed by this run, which failed."""
@@ -82,6 +101,10 @@ class RunFolder:
     def _write(self, name: str, write: Callable[[IO[str]], None]) -> None:
         with self.replacing(name) as file:
             write(file)
+
+
+def _is_partial(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".partial")
 
 
 def _write_submission(file: IO[str], result: AuditResult) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
+from mia_lightning.atomic import UNWRITABLE
 from mia_lightning.errors import MIAError
+from mia_lightning.locks import Lock
+from mia_lightning.mapped import Arrays, map_safetensors, new_safetensors
 
-Arrays = dict[str, NDArray[Any]]
+log = logging.getLogger(__name__)
 
 
 def array_digest(array: NDArray[Any]) -> str:
@@ -34,7 +39,10 @@ def key_of(ingredients: Mapping[str, Any]) -> str:
 
 
 class Entry:
-    """The outputs under one key: shards while the work goes on, one file with its checksum once it is done."""
+    """The outputs under one key: shards while the work goes on, one file with its checksum once it is done.
+
+    No array is ever held whole: shards are read one at a time, and what is done is a memory map.
+    """
 
     def __init__(self, store: Path, key: str) -> None:
         self.key = key
@@ -43,13 +51,11 @@ class Entry:
         self.shards = self.folder / "shards"
 
     def load(self) -> Arrays | None:
-        """Return the finished arrays, or None where there are none or they are damaged."""
+        """Return the finished arrays as read-only memory maps, or None where there are none or they are damaged."""
         try:
             recorded = json.loads((self.folder / "outputs.json").read_text())["sha256"]
-            if sha256(self.final.read_bytes()).hexdigest() != recorded:
-                return None
-            return load_file(self.final)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            return map_safetensors(self.final) if _digest(self.final) == recorded else None
+        except (OSError, ValueError, KeyError, TypeError):
             return None
 
     @property
@@ -57,40 +63,97 @@ class Entry:
         """Whether a finished file is there, damaged or not."""
         return self.final.exists()
 
-    def save(self, arrays: Arrays, ingredients: Mapping[str, Any]) -> None:
-        """Write the finished arrays, their checksum and what they are made of, then let the shards go.
+    def lock(self) -> Lock:
+        """Return the lock that whoever makes this entry has to hold.
 
         Raises:
-            MIAError: the disk is full or cannot be written.
+            MIAError: the store cannot be written.
         """
-        payload = save(arrays)
-        description = {
-            "sha256": sha256(payload).hexdigest(),
-            "arrays": {name: [str(array.dtype), list(array.shape)] for name, array in arrays.items()},
-            "made_of": dict(ingredients),
-        }
-        write_atomically(self.final, payload)
-        write_atomically(self.folder / "outputs.json", json.dumps(description, indent=2).encode())
-        for shard in self.shards.glob("*"):
-            shard.unlink(missing_ok=True)
+        with _in_words("a lock"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return Lock(self.folder / "lock")
 
     def save_shard(self, name: str, arrays: Arrays) -> None:
         """Write a part of the rows; see `load_shards`."""
         payload = save(arrays)
         write_atomically(self.shards / f"{name}.safetensors", sha256(payload).digest() + payload)
 
-    def load_shards(self) -> list[Arrays]:
-        """Return all undamaged shards; each holds its rows under "index"."""
-        from safetensors.numpy import load
-
-        shards = []
+    def load_shards(self) -> Iterator[Arrays]:
+        """Yield the undamaged shards, one at a time; each holds its rows under "index". Damaged ones are removed."""
         for path in sorted(self.shards.glob("*.safetensors")):
-            data = path.read_bytes()
-            if sha256(data[32:]).digest() == data[:32]:
-                shards.append(load(data[32:]))
-            else:
-                path.unlink()  # its rows are done again
-        return shards
+            try:
+                data = path.read_bytes()
+                if sha256(data[32:]).digest() == data[:32]:
+                    yield load(data[32:])
+                    continue
+                path.unlink()
+            except (FileNotFoundError, SafetensorError):  # another process of this run was first to remove it
+                continue
+            log.warning("a part of the stored outputs %s is damaged and made again", self.key[:12])
+
+    def finish(self, count: int, made_of: Mapping[str, Any], source: str) -> Arrays:
+        """Put the shards' rows into one file in the order of the records, let the shards go and return `load`'s arrays.
+
+        Args:
+            count: Number of records.
+            made_of: What the key is made of, for people.
+            source: Where the records are from, for the error.
+
+        Raises:
+            MIAError: the disk is full or cannot be written.
+            RuntimeError: a record is missing or occurs more than once, which no run may ever pass over.
+        """
+        kinds = {
+            name: (array.dtype, (count, *array.shape[1:]))
+            for name, array in next(iter(self.load_shards()), {}).items()
+            if name != "index"
+        }
+        partial = self.final.with_name(f".{self.final.name}.{os.getpid()}.partial")
+        try:
+            with _in_words(self.final.name):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with new_safetensors(partial, kinds) as arrays:
+                    merge(self.load_shards(), arrays, count, source)
+                description = {
+                    "sha256": _digest(partial),
+                    "arrays": {name: [str(dtype), list(shape)] for name, (dtype, shape) in kinds.items()},
+                    "made_of": dict(made_of),
+                }
+                partial.replace(self.final)
+        finally:
+            with suppress(OSError):
+                partial.unlink()
+        write_atomically(self.folder / "outputs.json", json.dumps(description, indent=2).encode())
+        for left in (*self.shards.glob("*"), *self.shards.glob(".*.partial"), *self.folder.glob(".*.partial")):
+            left.unlink(missing_ok=True)
+        return map_safetensors(self.final)
+
+
+def merge(shards: Iterable[Arrays], into: Arrays, count: int, source: str) -> None:
+    """Write the shards' rows where their "index" says.
+
+    Raises:
+        RuntimeError: a record is missing or occurs more than once, which no run may ever pass over.
+    """
+    times = np.zeros(count, np.int32)
+    beyond = 0
+    for shard in shards:
+        rows = shard["index"]
+        inside = (rows >= 0) & (rows < count)
+        beyond += int((~inside).sum())
+        np.add.at(times, rows[inside], 1)
+        for name, array in into.items():
+            array[rows[inside]] = shard[name] if inside.all() else shard[name][inside]
+    if beyond or (times != 1).any():
+        raise RuntimeError(
+            f"{source}: {int((times == 0).sum())} records are missing, {int((times > 1).sum())} occur more than once "
+            f"and {beyond} are unknown among the shards; every record must occur exactly once"
+        )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, payload: bytes) -> None:
@@ -101,37 +164,26 @@ def write_atomically(path: Path, payload: bytes) -> None:
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with _in_words(path.name):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+@contextmanager
+def _in_words(name: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT):
+        if error.errno not in UNWRITABLE:
             raise
         raise MIAError(
-            f"cannot write {path.name} into the store: {error.strerror}; free space, or name another --extraction.store"
+            f"cannot write {name} into the store: {error.strerror}; free space, or name another --extraction.store"
         ) from error
-
-
-def merge(shards: list[Arrays], count: int, source: str) -> Arrays:
-    """Return the shards' rows in the order of the records.
-
-    Raises:
-        RuntimeError: a record is missing or occurs more than once, which no run may ever pass over.
-    """
-    index = np.concatenate([shard["index"] for shard in shards])
-    times = np.bincount(index, minlength=count)
-    if len(times) != count or (times != 1).any():
-        raise RuntimeError(
-            f"{source}: {int((times[:count] == 0).sum())} records are missing and {int((times > 1).sum())} occur more "
-            "than once among the shards; every record must occur exactly once"
-        )
-    names = [name for name in shards[0] if name != "index"]
-    merged = {name: np.empty((count, *shards[0][name].shape[1:]), shards[0][name].dtype) for name in names}
-    for shard in shards:
-        for name in names:
-            merged[name][shard["index"]] = shard[name]
-    return merged

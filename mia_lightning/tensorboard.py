@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mia_lightning.atomic import UNWRITABLE
 from mia_lightning.config import shareable
 
 if TYPE_CHECKING:
     from mia_lightning.pipeline import AuditResult
     from mia_lightning.report.figures import Drawn
+
+
+Hook = Callable[[threading.ExceptHookArgs], object]
 
 
 class TensorBoard:
@@ -21,6 +26,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         shutil.rmtree(folder, ignore_errors=True)  # events of an earlier try would be drawn over these
+        self.hook, threading.excepthook = threading.excepthook, _without_full_disks(threading.excepthook)
         self.writer = SummaryWriter(str(folder))
 
     def report(self, attack: str, fold: int, epoch: int, values: Mapping[str, float]) -> None:
@@ -39,6 +45,17 @@ class TensorBoard:
         options = flatten(shareable(result.config))
         self.writer.add_hparams(options, final, run_name="hparams")
         self.writer.close()
+        threading.excepthook = self.hook
+
+
+def _without_full_disks(hook: Hook) -> Hook:
+    """Return a hook that leaves out what the writing thread prints of a disk, since `report` or `finish` raise it."""
+
+    def filtered(arguments: threading.ExceptHookArgs) -> None:
+        if not (isinstance(arguments.exc_value, OSError) and arguments.exc_value.errno in UNWRITABLE):
+            hook(arguments)
+
+    return filtered
 
 
 def final_values(result: AuditResult) -> dict[str, float]:

@@ -30,12 +30,12 @@ def test_loaders_serve_every_record_in_order():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_images_are_normalised_after_the_transfer(dtype):
+def test_images_are_normalised_on_their_device(dtype):
     public = records(9, dtype)
     data = MembershipDataModule(public, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0), batch_size=9)
     (batch,) = data.public_dataloader()
     assert batch["images"].numpy().dtype == dtype  # as it came, until it is on the device
-    found = data.on_after_batch_transfer(batch, 0)["images"]
+    found = data.normalise(batch["images"])
     scaled = public.images / (255 if dtype == np.uint8 else 1)
     expected = (scaled - np.array([0.1, 0.2, 0.3]).reshape(3, 1, 1)) / np.array([1, 2, 4]).reshape(3, 1, 1)
     assert found.dtype == torch.float32

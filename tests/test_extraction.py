@@ -8,14 +8,18 @@ import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torchvision.models import resnet18
 
 from mia_lightning import extraction
+from mia_lightning.datamodule import MembershipDataModule
 from mia_lightning.errors import MIAError
 from mia_lightning.hardware import Hardware
 from mia_lightning.records import Records
@@ -304,7 +308,7 @@ def test_one_flipped_bit_is_noticed_and_mended(tmp_path, predictions, caplog):
     np.testing.assert_array_equal(first.logits, second.logits)
 
 
-def test_a_damaged_shard_is_done_again(tmp_path):
+def test_a_damaged_shard_is_done_again(tmp_path, caplog):
     entry = Entry(tmp_path, "00ff")
     for start in (0, 3):
         entry.save_shard(f"{start}", {"index": np.arange(start, start + 3), "logits": np.ones((3, 1, 2), np.float32)})
@@ -315,21 +319,23 @@ def test_a_damaged_shard_is_done_again(tmp_path):
     (shard,) = entry.load_shards()
     assert shard["index"].tolist() == [3, 4, 5]
     assert not damaged.exists()
+    assert "damaged and made again" in caplog.text
 
 
 def test_merge_wants_every_record_exactly_once():
     def shard(*rows):
         return {"index": np.array(rows), "logits": np.array(rows, np.float32)[:, None]}
 
-    merged = merge([shard(3, 1), shard(0, 2)], 4, "x")
+    merged = {"logits": np.full((4, 1), -1, np.float32)}
+    merge([shard(3, 1), shard(0, 2)], merged, 4, "x")
     np.testing.assert_array_equal(merged["logits"][:, 0], [0, 1, 2, 3])
     for shards, words in (
-        ([shard(0, 1, 3)], "1 records are missing and 0 occur more than once"),
-        ([shard(0, 1, 2), shard(2, 3)], "0 records are missing and 1 occur more than once"),
+        ([shard(0, 1, 3)], "1 records are missing, 0 occur more than once"),
+        ([shard(0, 1, 2), shard(2, 3)], "0 records are missing, 1 occur more than once"),
         ([shard(0, 1, 2, 3, 4)], "every record must occur exactly once"),
     ):
         with pytest.raises(RuntimeError, match=words):
-            merge(shards, 4, "x")
+            merge(shards, merged, 4, "x")
 
 
 # ---- processes: killed, and many
@@ -341,13 +347,13 @@ SCRIPT = """
     sys.path[:0] = [{tests!r}, {root!r}]
     import numpy as np
     import test_extraction as here
-    from mia_lightning import extraction
+    from mia_lightning import extraction, shards
     from mia_lightning.errors import MIAError
     from mia_lightning.hardware import Hardware
 
     folder, devices, count, kill_after = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     if kill_after:
-        extraction.SHARD_BYTES = 1  # a shard per batch
+        shards.SHARD_BYTES = 1  # a shard per batch
         save, written = extraction.Entry.save_shard, []
 
         def save_then_die(self, name, arrays):
@@ -405,7 +411,7 @@ def test_two_processes_give_every_record_once_and_the_same_bits(tmp_path):
 def test_fewer_records_than_processes(tmp_path):
     refused = run_script(tmp_path, devices=2, count=1)
     assert refused.returncode == 2
-    assert "1 records are fewer than the 2 processes; lower --hardware.devices" in refused.stderr
+    assert "public: 1 records are fewer than the 2 processes; lower --hardware.devices" in refused.stderr
 
 
 def test_description_beside_the_outputs_says_what_they_are_made_of(tmp_path):
@@ -426,3 +432,120 @@ def test_outputs_do_not_depend_on_how_records_fall_into_batches(tmp_path):
     _, alone = extract(tmp_path / "b", public, last, queries=2, gradients=True)
     for name in ("logits", "features", "gradient_norms"):
         np.testing.assert_array_equal(getattr(whole, name)[-1:], getattr(alone, name))
+
+
+# ---- memory that runs out
+
+
+class Cramped(Small):
+    """A network whose device holds only so many images."""
+
+    def __init__(self, holds, error):
+        super().__init__()
+        self.holds, self.error = holds, error
+
+    def forward(self, images):
+        if len(images) > self.holds:
+            raise self.error
+        return super().forward(images)
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    RuntimeError("MPS backend out of memory"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "cpu", "mps"])
+def test_memory_that_runs_out_halves_the_batch_and_says_so(tmp_path, caplog, error):
+    torch.manual_seed(0)
+    target = Target(with_statistics(Cramped(5, error)), CLASSES, "head", "small", "digest of small")
+    options = {"queries": 2, "gradients": True}
+    cramped, _ = extract(tmp_path / "a", target=target, hardware=replace(CPU, fast=False), **options)
+    said = [record.getMessage() for record in caplog.records if "does not hold" in record.getMessage()]
+    assert len(said) == 2
+    assert "16 images at a time, going on with 8" in said[0]
+    assert "8 images at a time, going on with 4" in said[1]
+    assert "may differ in the last bits" in said[0]
+    small, _ = extract(tmp_path / "b", hardware=replace(CPU, fast=False, batch_size=4), **options)
+    for name in ("logits", "features", "gradient_norms", "labels"):
+        np.testing.assert_array_equal(getattr(cramped, name), getattr(small, name))
+
+
+def test_memory_for_less_than_one_image_is_one_sentence(tmp_path):
+    target = replace(small_target(), network=with_statistics(Cramped(0, OUT_OF_MEMORY[0])))
+    with pytest.raises(MIAError, match="does not hold the pass of a single image"):
+        extract(tmp_path, target=target, hardware=replace(CPU, fast=False))
+
+
+def test_other_errors_of_the_network_are_not_taken_for_a_lack_of_memory(tmp_path):
+    target = replace(small_target(), network=with_statistics(Cramped(0, RuntimeError("mat1 and mat2 shapes"))))
+    with pytest.raises(RuntimeError, match="mat1 and mat2 shapes"):
+        extract(tmp_path, target=target, hardware=replace(CPU, fast=False))
+
+
+# ---- many processes
+
+
+@given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 9), st.integers(0, 50))
+def test_records_are_dealt_out_once_whatever_their_number(count, world, batch_size, done):
+    remaining = np.arange(count)[min(done, count - 1) :]
+    served = []
+    for rank in range(world):
+        data = MembershipDataModule(make_records(count=count, size=2), batch_size=batch_size, remaining=[remaining])
+        data.trainer = SimpleNamespace(world_size=world, global_rank=rank)
+        served += [batch["index"] for loader in data.predict_dataloader() for batch in loader]
+    assert torch.cat(served).tolist() == remaining.tolist()
+    assert max(map(len, served)) <= batch_size
+
+
+def launched(folder, count, *, devices=2, launcher="lightning", kill_after=0):
+    """Run the script under a launcher and return (exit code, what it said)."""
+    path = folder / "script.py"
+    path.write_text(textwrap.dedent(SCRIPT).format(tests=str(Path(__file__).parent), root=str(ROOT)))
+    arguments = [str(path), str(folder), str(devices), str(count), str(kill_after)]
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK")}
+    commands = [[sys.executable, *arguments]]
+    variables = [{}]
+    if launcher == "torchrun":
+        options = ["--standalone", "--nproc-per-node", str(devices), "--local-addr", "127.0.0.1"]
+        commands = [[sys.executable, "-m", "torch.distributed.run", *options, *arguments]]
+    if launcher == "slurm":
+        job = {"SLURM_JOB_ID": str(15000 + os.getpid() % 1000), "SLURM_JOB_NAME": "audit", "SLURM_NTASKS": str(devices)}
+        job |= {"SLURM_NODELIST": "127.0.0.1", "SLURM_NODEID": "0", "SLURM_NTASKS_PER_NODE": str(devices)}
+        job |= {"MASTER_ADDR": "127.0.0.1"}
+        variables = [job | {"SLURM_PROCID": str(n), "SLURM_LOCALID": str(n)} for n in range(devices)]
+        commands *= devices
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    processes = [
+        subprocess.Popen(command, env=environment | own, **pipes)
+        for command, own in zip(commands, variables, strict=True)
+    ]
+    said = [process.communicate(timeout=240)[1] for process in processes]
+    return max(process.returncode for process in processes), "\n".join(said)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "devices", "count"),
+    [("lightning", 3, 46), ("torchrun", 2, 41), ("slurm", 2, 42)],  # 46 = 3 x 15 + 1; 41 = 2 x 20 + 1: a batch of one
+)
+def test_processes_of_any_launcher_give_the_bits_of_one(tmp_path, launcher, devices, count):
+    code, said = launched(tmp_path, count, devices=devices, launcher=launcher)
+    assert code == 0, said
+    (path,) = tmp_path.glob("*.npz")  # the other processes ended after extraction
+    single, _ = extract(tmp_path / "other", make_records(count=count), queries=2, hardware=replace(CPU, batch_size=4))
+    with np.load(path) as arrays:
+        np.testing.assert_array_equal(arrays["logits"], single.logits)
+        np.testing.assert_array_equal(arrays["features"], single.features)
+
+
+def test_what_a_kill_left_may_be_fewer_records_than_processes(tmp_path):
+    killed = run_script(tmp_path, kill_after=11)  # 44 of 45 records
+    assert killed.returncode == -signal.SIGKILL
+    code, said = launched(tmp_path, COUNT)
+    assert code == 0, said
+    (path,) = tmp_path.glob("*.npz")
+    single, _ = extract(tmp_path / "other", queries=2, hardware=replace(CPU, batch_size=4))
+    with np.load(path) as arrays:
+        np.testing.assert_array_equal(arrays["logits"], single.logits)

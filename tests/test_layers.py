@@ -10,7 +10,20 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "mia_lightning"
 ORDER = [  # a module imports from its own line or the lines above it
     {"errors", "evaluation_config", "spreadsheets"},
-    {"records", "tables", "hardware", "quiet", "atomic", "pixels", "ranks", "unfolding", "plug_ins"},
+    {
+        "records",
+        "tables",
+        "hardware",
+        "quiet",
+        "atomic",
+        "pixels",
+        "ranks",
+        "unfolding",
+        "plug_ins",
+        "locks",
+        "mapped",
+        "interruption",
+    },
     {"pickles"},
     {"intervals"},
     {
@@ -25,7 +38,8 @@ ORDER = [  # a module imports from its own line or the lines above it
         "inference",
         "monitor",
     },
-    {"attacks", "datamodule", "assessment"},
+    {"attacks", "datamodule", "assessment", "shards"},
+    {"predicting"},
     {
         "crossfit",
         "extraction",

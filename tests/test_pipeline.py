@@ -192,4 +192,5 @@ def test_a_killed_write_leaves_no_file_under_its_name(tmp_path):
 
     with pytest.raises(RuntimeError):
         write_and_fail()
+    folder.release()
     assert [path.name for path in folder.path.iterdir()] == ["config.yaml"]

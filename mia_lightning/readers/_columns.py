@@ -18,6 +18,8 @@ def id_column(values: Sequence[Any] | NDArray[Any], name: str) -> NDArray[np.int
     Raises:
         MIAError: ids of another type or of mixed types, above 64 bits, or longer than 256 characters.
     """
+    if (numbers := _numbers(values, "ids", name)) is not None:
+        return numbers
     items = _items(values, "ids", name)
     kinds = {type(item) for item in items}
     if all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds):
@@ -38,6 +40,8 @@ def label_column(values: Sequence[Any] | NDArray[Any] | None, count: int, name: 
     """
     if values is None:
         return np.full(count, UNKNOWN, dtype=np.int64)
+    if (numbers := _numbers(values, "labels", name, count)) is not None:
+        return numbers
     return _int64([_whole(item, "label", name) for item in _items(values, "labels", name, count)], "labels", name)
 
 
@@ -49,6 +53,8 @@ def membership_column(values: Sequence[Any] | NDArray[Any] | None, count: int, n
     """
     if values is None:
         return np.full(count, UNKNOWN, dtype=np.int8)
+    if (whole := _numbers(values, "membership", name, count)) is not None and np.isin(whole, (0, 1, UNKNOWN)).all():
+        return whole.astype(np.int8)
     numbers = [_whole(item, "membership", name) for item in _items(values, "membership", name, count)]
     for number in set(numbers) - {0, 1, UNKNOWN}:  # before the cast: 257 would wrap round to 1
         raise MIAError(f"{name}: membership holds {number}; expected 1 (member), 0 (non-member) or None (unknown)")
@@ -66,6 +72,7 @@ def image_column(array: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray[
     Raises:
         MIAError: another shape, number of channels or dtype.
     """
+    mapped = isinstance(array, np.memmap)  # axes may change places, but nothing may be copied
     if array.ndim == 3:
         array = array[:, None]
     if array.ndim != 4 or 0 in array.shape[1:]:
@@ -74,6 +81,8 @@ def image_column(array: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray[
         if array.shape[3] not in (1, 3):
             raise MIAError(f"{name}: images have shape {array.shape}; expected 1 or 3 channels on the second axis")
         array = array.transpose(0, 3, 1, 2)
+    if mapped and array.dtype in (np.uint8, np.float32):
+        return array
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
@@ -82,13 +91,27 @@ def image_column(array: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray[
         return np.ascontiguousarray(array, dtype=np.float32)
 
 
+def _numbers(
+    values: Sequence[Any] | NDArray[Any], what: str, name: str, count: int | None = None
+) -> NDArray[np.int64] | None:
+    """Return an array of integers as int64 without a detour by Python's, or None where it is none."""
+    if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iu" and values.dtype != np.uint64:
+        _check_count(values, what, name, count)
+        return np.array(values, np.int64)
+    return None
+
+
+def _check_count(values: Sequence[Any] | NDArray[Any], what: str, name: str, count: int | None) -> None:
+    if count is not None and len(values) != count:  # before each becomes an object
+        raise MIAError(f"{name}: {count} ids but {len(values)} {what}; give one of each per record")
+
+
 def _items(values: Sequence[Any] | NDArray[Any], what: str, name: str, count: int | None = None) -> list[Any]:
     if not isinstance(values, list | tuple | np.ndarray):
         raise MIAError(f"{name}: {what} are a {type(values).__name__}; expected one per record in a list or array")
     if isinstance(values, np.ndarray) and values.ndim != 1:
         raise MIAError(f"{name}: {what} have shape {values.shape}; expected one per record")
-    if count is not None and len(values) != count:  # before each becomes an object
-        raise MIAError(f"{name}: {count} ids but {len(values)} {what}; give one of each per record")
+    _check_count(values, what, name, count)
     if isinstance(values, np.ndarray):
         return list(values.tolist())
     return list(values)

@@ -1,6 +1,7 @@
 """Arrays by name: .npz and .safetensors with images, labels, membership and ids."""
 
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
+from mia_lightning.mapped import map_npz, map_safetensors
 from mia_lightning.readers import _columns, _files
 from mia_lightning.records import Records
 from mia_lightning.unfolding import check_unfolding, check_zip
 
 EXPECTED = "expected arrays named images, and optionally ids, labels and membership"
 BESIDE = 256  # bytes that a record takes beside its image while it is read
+MAPPED = 64 << 20
+"""Bytes from which on an array stays in its file: smaller ones are faster, and safe from changes, in memory."""
+
 NAMES = ("ids", "images", "labels", "membership")
 
 
@@ -25,7 +30,8 @@ def matches(source: str) -> bool:
 def read(source: str) -> Records:
     """Read named arrays: images (N, C, H, W), (N, H, W, C) or (N, H, W); ids, labels, membership (N,).
 
-    `ids` may be missing (0..N-1 then), as may `labels` and `membership` (unknown then). Nothing is unpickled.
+    `ids` may be missing (0..N-1 then), as may `labels` and `membership` (unknown then). Nothing is unpickled. Large
+    arrays that are not compressed stay in the file, as read-only memory maps.
 
     Returns:
         Records with images (N, C, H, W), uint8 or float32 (float64 is rounded), values untouched.
@@ -56,8 +62,15 @@ def read(source: str) -> Records:
 def _load_npz(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
     try:
         check_zip(path)
+        with zipfile.ZipFile(path) as archive:
+            sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
         with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in NAMES if name in stored.files}
+            found = [name for name in NAMES if name in stored.files]
+            mapped = {name: map_npz(path, name) for name in found if sizes.get(f"{name}.npy", 0) >= MAPPED}
+            arrays = {name: array for name, array in mapped.items() if array is not None}
+            for name in found:
+                if name not in arrays:
+                    arrays[name] = stored[name]
             if odd := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
                 raise ValueError(f"{odd[0]} is no array")  # numpy hands out the bytes of what is no .npy
             return arrays, list(stored.files)
@@ -75,7 +88,10 @@ def _load_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
     try:
         with safe_open(path, framework="numpy") as stored:
             names = list(stored.keys())
-            return {name: stored.get_tensor(name) for name in NAMES if name in names}, names
+            mapped = map_safetensors(path) if path.stat().st_size >= MAPPED else {}
+            large = {name: mapped[name] for name in NAMES if name in mapped and mapped[name].nbytes >= MAPPED}
+            small = {name: stored.get_tensor(name) for name in NAMES if name in names and name not in large}
+            return {**small, **large}, names
     except SafetensorError as error:
         raise MIAError(f"{path.name}: is cut short or damaged ({_reason(error)}); copy or save it again") from None
     except (TypeError, AttributeError, KeyError, ValueError) as error:  # a dtype that numpy lacks, such as bfloat16

@@ -39,7 +39,8 @@ def on_device(material: Material, device: torch.device) -> tuple[Tensor, Tensor]
     """Return images and labels on the device; on a CPU without a copy."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # they are only read
-        return torch.from_numpy(material.images).to(device), torch.from_numpy(material.labels).to(device)
+        images = np.require(material.images, requirements=("C", "A"))  # a memory map may lie in the file in another way
+        return torch.from_numpy(images).to(device), torch.from_numpy(material.labels).to(device)
 
 
 class Normalise:

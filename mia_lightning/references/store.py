@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
+from mia_lightning.locks import Lock
 from mia_lightning.store import key_of, write_atomically
 
 if TYPE_CHECKING:
@@ -94,6 +95,18 @@ class ReferenceStore:
         np.save(buffer, keep)
         write_atomically(self.folder / "keep.npy", buffer.getvalue())
         write_atomically(self.folder / "made_of.json", json.dumps(self.made_of, indent=2).encode())
+
+    def lock(self) -> Lock:
+        """Return the lock that whoever trains these references has to hold.
+
+        Raises:
+            MIAError: the store cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _cannot_write(error) from error
+        return Lock(self.folder / "lock")
 
     @property
     def _row_bytes(self) -> int:

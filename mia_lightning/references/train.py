@@ -72,7 +72,8 @@ def find_references(config: ReferencesConfig, audited: Audited, *, store: Path, 
     membership = np.append(membership, np.full(private, UNKNOWN, np.int8))  # the private half's own stays out of reach
     drawn = assign(config.scheme, config.count, membership, private=private, seed=seed, released=config.released)
     place = _store(config, audited, material, drawn, membership, store=store, seed=seed)
-    rows = _trained(config, audited, material, drawn, place, seed=seed)
+    with place.lock().held("references"):  # two runs would train the same
+        rows = _trained(config, audited, material, drawn, place, seed=seed)
     found = _references(config, audited, place, rows, drawn, target, labels)
     if config.exported is not None:
         save_evidence(Path(config.exported), found.evidence)

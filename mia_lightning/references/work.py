@@ -16,6 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mia_lightning.errors import MIAError
+from mia_lightning.interruption import KeptHandlers
 from mia_lightning.references.asking import ask
 from mia_lightning.references.config import Recipe, ReferencesConfig
 from mia_lightning.references.material import Material
@@ -101,7 +102,9 @@ def _with_ray(jobs: list[Job], material: Material, config: ReferencesConfig) -> 
     own = not ray.is_initialized()
     if own:
         options: dict[str, Any] = {"address": config.address} if config.address else _machine(config)
+        handlers = KeptHandlers()
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        handlers.restore()
     try:
         shared = ray.put(material)
         resources: dict[str, Any] = {"num_cpus": config.threads, "num_gpus": config.gpus_per_worker, "max_retries": 3}

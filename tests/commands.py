@@ -1,0 +1,132 @@
+"""A small audit, and a server that runs commands on it in forked processes, so that libraries are imported once.
+
+As a program: reads a JSON list of jobs from the standard input and prints one of results. A job is
+{"arguments": [...], "kill_before": name, "delay": seconds}; `kill_before` sends SIGKILL when a file is about to take
+that name, `slow` waits before each batch of extraction so that something may happen meanwhile.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+COUNT = 160
+
+TARGET = """
+import torch
+
+
+def network():
+    torch.manual_seed(0)
+    layers = [torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4)]
+    return torch.nn.Sequential(*layers)
+"""
+
+
+@dataclass
+class Audit:
+    """Files of a small audit."""
+
+    folder: Path
+
+    @property
+    def environment(self):
+        own = {"PYTHONPATH": f"{self.folder}{os.pathsep}{ROOT}", "PYTHONWARNINGS": "ignore"}
+        started = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+        return {name: value for name, value in os.environ.items() if name not in started} | own
+
+    def arguments(self, output, *options):
+        return [
+            *("--data.public", str(self.folder / "public.npz"), "--data.private", str(self.folder / "private.npz")),
+            *("--target.architecture", "tiny_target:network", "--hardware.accelerator", "cpu"),
+            *("--evaluation.folds", "2", "--hardware.batch_size", "20", "--output", str(output), *options),
+        ]
+
+    def start(self, output, *options, **popen):
+        """Start train.py as a process of its own."""
+        command = [sys.executable, str(ROOT / "train.py"), *self.arguments(output, *options)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, env=self.environment, **(pipes | popen))
+
+    def serve(self, jobs, *, prefix=()):
+        """Run jobs one after the other and return their (exit code, stderr)."""
+        done = subprocess.run(
+            [*prefix, sys.executable, __file__],
+            input=json.dumps(jobs),
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+        assert done.returncode == 0, done.stderr
+        return [tuple(result) for result in json.loads(done.stdout)]
+
+
+def make_audit(folder):
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    for half, name in enumerate(("public", "private")):
+        arrays = {"images": rng.integers(0, 256, (COUNT, 3, 8, 8), dtype=np.uint8)}
+        arrays |= {"ids": np.arange(COUNT) + half * COUNT, "labels": rng.integers(0, 4, COUNT)}
+        if name == "public":
+            arrays["membership"] = rng.permutation(np.repeat([0, 1], COUNT // 2))
+        np.savez(folder / f"{name}.npz", **arrays)
+    (folder / "tiny_target.py").write_text(TARGET)
+    return Audit(folder)
+
+
+def _serve():
+    import lightning  # noqa: F401  (before the forks)
+    import sklearn.linear_model  # noqa: F401
+
+    import mia_lightning.run
+    import mia_lightning.shards
+    from mia_lightning.cli import train
+
+    mia_lightning.shards.SHARD_BYTES = 1  # a shard per batch
+    results = []
+    for job in json.loads(sys.stdin.read()):
+        with tempfile.TemporaryFile("w+") as errors:
+            child = os.fork()
+            if child == 0:
+                os.dup2(errors.fileno(), 2)
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+                _inject(job)
+                os._exit(train(job["arguments"]))
+            status = os.waitpid(child, 0)[1]
+            errors.seek(0)
+            results.append((os.waitstatus_to_exitcode(status), errors.read()))
+    print(json.dumps(results))
+
+
+def _inject(job):
+    replace = Path.replace
+
+    def dying(self, target):
+        if Path(target).name.endswith(job["kill_before"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+
+    if job.get("kill_before"):
+        Path.replace = dying
+    if job.get("delay"):
+        from mia_lightning import extraction
+
+        step = extraction.InferenceModule.predict_step
+
+        def slow(self, *arguments):
+            time.sleep(job["delay"])
+            return step(self, *arguments)
+
+        extraction.InferenceModule.predict_step = slow
+
+
+if __name__ == "__main__":
+    _serve()

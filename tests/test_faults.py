@@ -1,0 +1,406 @@
+"""Commands that are killed, interrupted, run twice at once, or run on a disk that is full or cannot be written."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import ROOT, make_audit
+
+from mia_lightning.locks import Lock
+
+
+@pytest.fixture(scope="module")
+def audit(tmp_path_factory):
+    return make_audit(tmp_path_factory.mktemp("audit"))
+
+
+@pytest.fixture(scope="module")
+def whole(audit, tmp_path_factory):
+    """The folder of a run that nothing disturbed, with a store of its own."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    ((code, said),) = audit.serve([{"arguments": audit.arguments(output)}])
+    assert code == 0, said
+    return output
+
+
+def files(folder):
+    return {
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "tfevents" not in path.name
+    }
+
+
+def assert_equal_runs(one, other):
+    assert files(one) == files(other)
+    for name in ("submission.csv", "scores.csv", "evaluation/claims.csv"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+# ---- kill -9
+
+
+def test_a_run_killed_before_each_of_its_files_is_completed_by_the_same_command(audit, whole, tmp_path):
+    stations = [
+        "19-20.safetensors",
+        "outputs.safetensors",
+        "outputs.json",
+        "submission.csv",
+        "metrics.json",
+        "claims.csv",
+    ]
+    output = tmp_path / "run"
+    jobs = [{"arguments": audit.arguments(output), "kill_before": name} for name in stations]
+    *killed, (code, said) = audit.serve([*jobs, {"arguments": audit.arguments(output)}])
+    assert [code for code, _ in killed] == [-signal.SIGKILL] * len(stations)
+    assert "ended without finishing" in said
+    assert code == 0, said
+    assert_equal_runs(output, whole)
+    assert files(tmp_path / ".store") == files(whole.parent / ".store")
+
+
+def test_a_run_killed_at_a_random_moment_is_completed_by_the_same_command(audit, whole, tmp_path):
+    process = audit.start(tmp_path / "run")
+    time.sleep(random.uniform(1, 8))
+    process.kill()
+    process.wait()
+    ((code, said),) = audit.serve([{"arguments": audit.arguments(tmp_path / "run")}])
+    assert code == 0, said
+    assert_equal_runs(tmp_path / "run", whole)
+
+
+# ---- SIGTERM and SIGINT
+
+
+def wait_for(condition, process=None):
+    for _ in range(1200):
+        if found := condition():
+            return found
+        assert process is None or process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    raise AssertionError("nothing happened for a minute")
+
+
+SLOW = """
+import sys, time
+from mia_lightning import cli, extraction, shards
+step = extraction.InferenceModule.predict_step
+def slow(self, *arguments):
+    time.sleep(0.5)
+    return step(self, *arguments)
+extraction.InferenceModule.predict_step, shards.SHARD_BYTES = slow, 1
+sys.exit(cli.train(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("number", "devices"), [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGTERM, 2)])
+def test_a_signal_during_extraction_ends_the_run_within_seconds(audit, whole, tmp_path, number, devices):
+    (tmp_path / "slow.py").write_text(SLOW)
+    options = ["--hardware.devices", str(devices), "--hardware.strategy", "ddp" if devices > 1 else "auto"]
+    command = [sys.executable, str(tmp_path / "slow.py"), *audit.arguments(tmp_path / "run", *options)]
+    process = subprocess.Popen(
+        command, env=audit.environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for(lambda: list(tmp_path.glob(".store/*/*/shards/*.safetensors")), process)
+    started = time.monotonic()
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert time.monotonic() - started < 20  # one batch, and a machine that may be busy
+    assert process.returncode == 128 + number, said
+    assert f"ended by {number.name}; the same command goes on where it stopped" in said
+    assert "Traceback" not in said
+    wait_for(lambda: not others_of_session(process.pid))
+    assert not list(tmp_path.rglob("*.partial"))
+    assert not (tmp_path / "run" / ".lock").exists()
+    if (number, devices) == (signal.SIGTERM, 1):
+        ((code, said),) = audit.serve([{"arguments": audit.arguments(tmp_path / "run", *options)}])
+        assert code == 0, said
+        assert "were done by an earlier try" in said
+        assert_equal_runs(tmp_path / "run", whole)
+
+
+def others_of_session(session):
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != session:
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(entry.name)
+    return found
+
+
+# ---- two at once
+
+
+def test_a_second_run_on_the_same_folder_is_refused_and_names_the_first(audit, tmp_path):
+    output = tmp_path / "run"
+    output.mkdir()
+    lock = Lock(output / ".lock")
+    assert lock.acquire()
+    ((code, said),) = audit.serve([{"arguments": audit.arguments(output)}])
+    assert code == 2
+    assert f"another run (process {os.getpid()} on " in said
+    assert "wait for it, or name another --output" in said
+    lock.release()
+    assert not (output / ".lock").exists()
+
+
+def test_runs_that_need_the_same_outputs_wait_for_one_another(audit, whole, tmp_path):
+    store = ["--extraction.store", str(tmp_path / "store")]
+    (tmp_path / "slow.py").write_text(SLOW)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(tmp_path / "slow.py"), *audit.arguments(tmp_path / name, *store)],
+            env=audit.environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in "ab"
+    ]
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert sum("extracted" in text for text in said) == 1
+    assert (tmp_path / "a" / "scores.csv").read_bytes() == (tmp_path / "b" / "scores.csv").read_bytes()
+    assert (tmp_path / "a" / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
+
+
+def test_a_lock_ends_with_its_holder(tmp_path):
+    script = "import sys, os, signal; from pathlib import Path; from mia_lightning.locks import Lock\n"
+    script += "assert Lock(Path(sys.argv[1])).acquire(); print(os.getpid(), flush=True); signal.pause()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    path = tmp_path / "lock"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    pid = int(process.stdout.readline())
+    other = Lock(path)
+    assert other.is_taken
+    assert not other.acquire()
+    assert other.holder.startswith(f"process {pid} on ")
+    process.kill()
+    process.wait()
+    assert path.exists()  # the file of a killed holder means nothing
+    assert not other.is_taken
+    assert other.acquire()
+    assert other.holder.startswith(f"process {os.getpid()} on ")
+    other.release()
+    assert not path.exists()
+
+
+def test_whoever_makes_the_same_references_waits(tmp_path, caplog):
+    caplog.set_level("INFO", logger="mia_lightning")
+    first, order = Lock(tmp_path / "lock"), []
+    assert first.acquire()
+
+    def second():
+        with Lock(tmp_path / "lock").held("references"):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    wait_for(lambda: "waiting for it" in caplog.text)
+    order.append("first")
+    first.release()
+    thread.join(timeout=30)
+    assert order == ["first", "second"]
+    assert not (tmp_path / "lock").exists()
+
+
+# ---- disks
+
+
+SIZES = ["4k", "16k", "48k", "80k"]
+STORE_SIZES = ["8k", "24k"]
+
+
+@pytest.fixture(scope="module")
+def on_disks(audit, whole, tmp_path_factory):
+    """What commands say whose folders are small disks of their own, which other processes do not see."""
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("this machine does not permit mounting a file system")
+    folder = tmp_path_factory.mktemp("disks")
+    known = ["--extraction.store", str(whole.parent / ".store")]
+    jobs, mounts = {}, []
+    for size in (*SIZES, *STORE_SIZES, "fixed"):
+        disk = folder / size
+        disk.mkdir()
+        mounts.append(f"mount -t tmpfs -o size={'1m' if size == 'fixed' else size} tmpfs {disk}")
+        jobs["output", size] = audit.arguments(disk / "run", *known)
+        jobs["store", size] = audit.arguments(folder / f"run-{size}", "--extraction.store", str(disk / "store"))
+    mounts += [f"mkdir {folder}/fixed/run", f"mount -o remount,ro {folder}/fixed"]
+    jobs["new output", "fixed"] = audit.arguments(folder / "fixed" / "new", *known)
+    wanted = [(what, size) for what, size in jobs if size in {"output": SIZES, "store": STORE_SIZES}.get(what, [])]
+    wanted += [key for key in jobs if "fixed" in key]
+    prefix = ["unshare", "-m", "sh", "-c", " && ".join(mounts) + ' && exec "$@"', "sh"]
+    found = audit.serve([{"arguments": jobs[key]} for key in wanted], prefix=prefix)
+    assert not list(folder.glob("run-*"))  # a run that fails takes its own folder away
+    return dict(zip(wanted, found, strict=True))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_full_disk_under_the_run_folder_is_one_sentence(on_disks, size):
+    code, said = on_disks["output", size]
+    assert code == 2, said
+    assert "Traceback" not in said
+    assert "No space left on device; free space" in said
+
+
+@pytest.mark.parametrize("size", STORE_SIZES)
+def test_a_full_disk_under_the_store_is_one_sentence(on_disks, size):
+    code, said = on_disks["store", size]
+    assert code == 2, said
+    assert "Traceback" not in said
+    assert "into the store: No space left on device; free space, or name another --extraction.store" in said
+
+
+@pytest.mark.parametrize("what", ["output", "new output", "store"])
+def test_a_folder_that_cannot_be_written_is_one_sentence(on_disks, what):
+    code, said = on_disks[what, "fixed"]
+    assert code == 2, said
+    assert "Traceback" not in said
+    assert "Read-only file system" in said
+
+
+# ---- clocks
+
+
+def test_no_result_depends_on_the_clock(tmp_path, monkeypatch):
+    from test_extraction import CPU, extract
+
+    honest, _ = extract(tmp_path / "a")
+    clock = iter(range(10**6, 0, -1000))
+    monkeypatch.setattr(time, "time", lambda: float(next(clock, 0)))  # runs backwards
+    monkeypatch.setattr(time, "time_ns", lambda: next(clock, 0))
+    jumping, _ = extract(tmp_path / "b", hardware=replace(CPU))
+    np.testing.assert_array_equal(honest.logits, jumping.logits)
+    for path in (ROOT / "mia_lightning").rglob("*.py"):
+        text = path.read_text()
+        for word in ("time.time(", "datetime.now", "st_mtime", "utcnow", "import time\n"):
+            assert word not in text, f"{path.name} reads the clock of the day; durations are by perf_counter"
+
+
+# ---- what is said and shown to others
+
+
+def test_the_run_folder_tells_nothing_of_the_machine_and_reruns(audit, whole, tmp_path):
+    places = {str(audit.folder).encode(), str(whole.parent).encode(), str(ROOT).encode(), str(Path.home()).encode()}
+    checked = 0
+    for path in whole.rglob("*"):
+        if path.is_file():
+            checked += 1
+            for place in places - {b"/"}:
+                assert place not in path.read_bytes(), f"{path.name} holds {place}"
+    assert checked >= 8
+    rerun = ["--config", str(whole / "config.yaml"), "--output", str(tmp_path / "again")]
+    ((code, said),) = audit.serve([{"arguments": rerun}])
+    assert code == 0, said
+    assert (tmp_path / "again" / "submission.csv").read_bytes() == (whole / "submission.csv").read_bytes()
+
+
+LISTENING = """
+import sys
+from pathlib import Path
+from mia_lightning import cli, run
+
+def sockets():
+    inodes = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            inodes.add(str(entry.readlink()))
+        except OSError:
+            pass
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if f"socket:[{fields[9]}]" in inodes:
+                print("socket", table, fields[1], fields[2], fields[3], file=sys.stderr)
+
+write = run.write_assessment
+def watched(*arguments, **options):
+    sockets()
+    print("looked", file=sys.stderr)
+    return write(*arguments, **options)
+run.write_assessment = watched
+sys.exit(cli.train(sys.argv[1:]))
+"""
+
+
+def test_a_run_opens_no_socket(audit, tmp_path):
+    (tmp_path / "watched.py").write_text(LISTENING)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "watched.py"), *audit.arguments(tmp_path / "run")],
+        env=audit.environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "looked" in done.stderr
+    assert "socket" not in done.stderr
+
+
+# ---- the same command, the same bytes
+
+DEMO = """
+data: {public: "digits:public", private: "digits:private", mean: [0.31], std: [0.37]}
+target: {architecture: "mia_lightning.demo:digits_target"}
+references:
+  count: 4
+  architecture: mia_lightning.demo:digits_network
+  queries: 1
+  recipe: {epochs: 4, batch_size: 64, optimiser: adamw, learning_rate: 2.0e-3, schedule: constant, flip: false}
+  scores: {lira: {class_path: LiRA}}
+attacks:
+  lira_threshold: {class_path: Threshold, init_args: {column: lira}}
+  mlp: {class_path: MLP, init_args: {columns: ["phi*", loss, "lira*"], hidden: [8], epochs: 2}}
+"""
+
+
+def demo(folder, name, *options):
+    """Start the demo with references, shortened, with a store of its own."""
+    (folder / "demo.yaml").write_text(DEMO)
+    command = [sys.executable, str(ROOT / "train.py"), "--config", str(folder / "demo.yaml"), *options]
+    command += ["--output", str(folder / name), "--extraction.store", str(folder / f"store-{name}")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.slow
+def test_the_demo_gives_the_same_bytes_with_any_number_of_workers_and_devices(tmp_path):
+    ways = {
+        "once": [],
+        "twice": [],
+        "one": ["--references.workers", "1"],
+        "two": ["--references.workers", "2"],
+        "devices": ["--hardware.accelerator", "cpu", "--hardware.devices", "2", "--hardware.strategy", "ddp"],
+    }
+    for name, options in ways.items():
+        process = demo(tmp_path, name, *options)
+        said = process.communicate(timeout=300)[1]
+        assert process.returncode == 0, said
+    expected = (tmp_path / "once" / "submission.csv").read_bytes()
+    assert expected.count(b"\n") > 800
+    for name in ways:
+        assert (tmp_path / name / "submission.csv").read_bytes() == expected, name
+
+
+@pytest.mark.slow
+def test_a_signal_ends_the_workers_of_ray_too(tmp_path):
+    (tmp_path / "long.yaml").write_text("references: {recipe: {epochs: 100000}}")
+    process = demo(tmp_path, "run", "--references.workers", "1", "--config", str(tmp_path / "long.yaml"))
+    wait_for(lambda: list(tmp_path.glob("store-run/references/*/0000.checkpoint")), process)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=90)[1]
+    assert process.returncode == 143, said
+    assert "ended by SIGTERM; the same command goes on where it stopped" in said
+    wait_for(lambda: not others_of_session(process.pid))

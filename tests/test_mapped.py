@@ -1,0 +1,121 @@
+"""Files that are larger than memory: arrays that stay where they are, and peak memory that does not know N."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from test_extraction import MEAN, STD, extract, make_records
+
+from mia_lightning.errors import MIAError
+from mia_lightning.mapped import map_safetensors, new_safetensors
+from mia_lightning.readers import arrays, read_records
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def all_mapped(monkeypatch):
+    monkeypatch.setattr(arrays, "MAPPED", 1)
+
+
+def write(path, **changes):
+    public = make_records()
+    stored = {"images": public.images, "ids": public.ids, "labels": public.labels, "membership": public.membership}
+    stored |= changes
+    save_file(stored, path) if path.suffix == ".safetensors" else np.savez(path, **stored)
+
+
+def is_in_file(array):
+    while array is not None:
+        if isinstance(array, np.memmap):
+            return True
+        array = array.base if isinstance(array, np.ndarray) else None
+    return False
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.safetensors"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("order", ["NCHW", "NHWC"])
+def test_large_arrays_stay_in_the_file_and_give_the_same_outputs(tmp_path, all_mapped, name, dtype, order):
+    public = make_records(dtype=dtype)
+    images = public.images if order == "NCHW" else np.ascontiguousarray(public.images.transpose(0, 2, 3, 1))
+    write(tmp_path / name, images=images)
+    found = read_records(str(tmp_path / name))
+    assert is_in_file(found.images)
+    assert found.images.dtype == dtype
+    for field in ("images", "ids", "labels", "membership"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(public, field))
+    np.testing.assert_array_equal(
+        extract(tmp_path / "a", found)[0].logits, extract(tmp_path / "b", make_records(dtype=dtype))[0].logits
+    )
+    keys = [{path.name for path in (tmp_path / store).glob("*/*")} for store in "ab"]
+    assert keys[0] == keys[1]
+
+
+def test_small_arrays_are_read_into_memory(tmp_path):
+    write(tmp_path / "x.npz")
+    assert not is_in_file(read_records(str(tmp_path / "x.npz")).images)
+
+
+def test_compressed_arrays_are_read_into_memory(tmp_path, all_mapped):
+    public = make_records()
+    np.savez_compressed(tmp_path / "x.npz", images=public.images)
+    found = read_records(str(tmp_path / "x.npz"))
+    assert not is_in_file(found.images)
+    np.testing.assert_array_equal(found.images, public.images)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut"])
+def test_a_damaged_entry_is_refused_though_it_is_only_mapped(tmp_path, all_mapped, damage):
+    path = tmp_path / "x.npz"
+    write(path)
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        middle = archive.getinfo("images.npy").header_offset + 2000
+    if damage == "flip":
+        data[middle] ^= 1
+    else:
+        del data[-400:-200]  # within the list of entries
+    path.write_bytes(data)
+    with pytest.raises(MIAError, match="damaged"):
+        read_records(str(path))
+
+
+def test_a_file_written_through_maps_is_one_that_safetensors_reads(tmp_path):
+    rng = np.random.default_rng(0)
+    expected = {
+        "labels": rng.integers(0, 9, 7),
+        "logits": rng.standard_normal((7, 2, 3)).astype(np.float32),
+        "none": np.empty((7, 0), np.float32),
+        "bytes": rng.integers(0, 256, (7, 3), dtype=np.uint8),
+    }
+    path = tmp_path / "x.safetensors"
+    with new_safetensors(path, {name: (array.dtype, array.shape) for name, array in expected.items()}) as filled:
+        for name, array in expected.items():
+            filled[name][:] = array
+    for found in (load_file(path), map_safetensors(path)):
+        assert found.keys() == expected.keys()
+        for name, array in expected.items():
+            assert found[name].dtype == array.dtype
+            np.testing.assert_array_equal(found[name], array)
+
+
+def test_outputs_are_read_only_maps(tmp_path):
+    found, _ = extract(tmp_path, mean=MEAN, std=STD)
+    assert is_in_file(found.logits)
+    assert is_in_file(extract(tmp_path)[0].logits)
+    with pytest.raises(ValueError, match="read-only"):
+        found.logits[0] = 0
+
+
+def test_memory_does_not_grow_with_the_number_of_records(tmp_path):
+    """Sixteen times the records are 177 MiB more of images and 8 MiB more of outputs; neither is in memory."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "memory.py"), "--records", "4000", "64000", "--plain"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    few, many = (float(line) for line in done.stdout.split())
+    assert many < few + 40, f"{few} MiB grew to {many} MiB"
