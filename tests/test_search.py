@@ -23,11 +23,12 @@ from mia_lightning.attacks.mlp import MLP, fit_together
 from mia_lightning.cli import train, tune
 from mia_lightning.config import load_config, to_mapping
 from mia_lightning.crossfit import NO_FOLD, draw_hold_out
+from mia_lightning.locks import Lock
 from mia_lightning.parsing import parse_mapping, parse_tuning
 from mia_lightning.pipeline import Answered, Half
 from mia_lightning.search.attacks import attack_problem, needed
 from mia_lightning.search.here import run_here
-from mia_lightning.search.journal import Journal, locked
+from mia_lightning.search.journal import Journal
 from mia_lightning.search.outcome import compare, estimate, range_of
 from mia_lightning.search.proposals import Proposals
 from mia_lightning.search.space import Space, distribution
@@ -603,8 +604,12 @@ def test_a_foreign_or_locked_folder_is_refused(quick, sweep, capsys, tmp_path):
     assert "holds other files" in refuse(capsys, *arguments, "--output", str(tmp_path))
     assert "holds another run" in refuse(capsys, *arguments, "--seed", "7", "--output", str(sweep))
     assert "add --resume to go on" in refuse(capsys, *arguments, "--output", str(sweep))
-    with locked(sweep):
-        assert "is locked by another process" in refuse(capsys, *arguments, "--output", str(sweep), "--resume")
+    lock = Lock(sweep / ".lock")
+    assert lock.acquire()
+    try:
+        assert "is writing into" in refuse(capsys, *arguments, "--output", str(sweep), "--resume")
+    finally:
+        lock.release()
 
 
 def test_help_and_mistakes_wait_for_neither_torch_nor_ray():

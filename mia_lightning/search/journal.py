@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from mia_lightning.errors import MIAError
@@ -54,20 +51,3 @@ class Journal:
                 os.fsync(file.fileno())
         except OSError as error:
             raise MIAError(f"cannot write {self.path}: {error.strerror}; free space or permit it") from error
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep the folder of a sweep to this process while the block runs; a killed process lets go of it.
-
-    Raises:
-        MIAError: another process has it.
-    """
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise MIAError(
-                f"{folder} is locked by another process that searches there; wait for it, or name another --output"
-            ) from None
-        yield

@@ -17,7 +17,7 @@ from mia_lightning.search import attacks, recipe
 from mia_lightning.search.board import SearchBoard
 from mia_lightning.search.engine import engine_for
 from mia_lightning.search.here import judged
-from mia_lightning.search.journal import Journal, locked
+from mia_lightning.search.journal import Journal
 from mia_lightning.search.outcome import compare, estimate
 from mia_lightning.search.progress import Progress
 from mia_lightning.search.proposals import Proposals
@@ -61,12 +61,13 @@ def tune(config: TuneConfig, *, resume: bool = False) -> Sweep:
     prepared = prepare(config.run)
     folder.claim()
     try:
-        with locked(folder.path):
-            return _search(config, space, prepared, folder, journal)
+        return _search(config, space, prepared, folder, journal)
     except MIAError:
         if not journal.path.exists():
             folder.abandon()
         raise
+    finally:
+        folder.release()
 
 
 def check(config: TuneConfig) -> Space:
