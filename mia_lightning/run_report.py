@@ -108,7 +108,9 @@ def _facts(result: AuditResult, prepared: Prepared, seconds: float) -> RunFacts:
 def _curve(result: AuditResult) -> dict[str, tuple[CurvePoint, ...]]:
     if result.evidence is None or not result.config.references.scores:
         return {}
-    return learning_curve(result.config.references.scores, result.evidence, result.public.membership)
+    scores, columns = result.config.references.scores, result.table.columns
+    known = {name: columns[name] for name in scores if name in columns}
+    return learning_curve(scores, result.evidence, result.public.membership, known=known)
 
 
 def _gap(result: AuditResult, records: ScoredRecords) -> Guard:
