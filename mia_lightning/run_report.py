@@ -148,9 +148,8 @@ def _threat(result: AuditResult) -> tuple[str, ...]:
         said.append("It has no reference models.")
     else:
         count = len(result.evidence.references)
-        said.append(
-            f"It has {count} reference models, trained on halves of these very records by a recipe like the target's."
-        )
+        source = "trained on halves of these very records" if result.references else "whose answers were imported"
+        said.append(f"It has {count} reference models, {source}.")
     return tuple(said)
 
 
