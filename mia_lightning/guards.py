@@ -111,8 +111,8 @@ def blind_baseline(
     fewer than 1% of cases, all figures together (Bonferroni). Scores of a model fitted across folds depend on each
     other: the score of one record grows with the membership of another, and that one's score with the first's. Every
     such pair counts twice, so that the variance is up to twice that of independent scores; the p-values are of half
-    the squared deviation. Of 400 data sets without a difference it warned in 0.5% (300 records) and 0.75% (1,500);
-    p-values for independent scores warned in 4.5% and 3.75%. The variance of the AUC was 1.9 and 2.0 times DeLong's.
+    the squared deviation. Of 400 data sets without a difference it warned in 1% (300 records) and 0.25% (1,500), where
+    p-values for independent scores would have in 3.5% and 2.5% (`benchmarks/blind.py`).
 
     Args:
         records: N records.

@@ -14,7 +14,12 @@ from mia_lightning.tables import Evidence
 
 
 def learning_curve(
-    scores: Mapping[str, ReferenceScore], evidence: Evidence, member: NDArray[np.int8], *, fpr: float = 0.01
+    scores: Mapping[str, ReferenceScore],
+    evidence: Evidence,
+    member: NDArray[np.int8],
+    *,
+    fpr: float = 0.01,
+    known: Mapping[str, NDArray[np.floating]] | None = None,
 ) -> dict[str, tuple[CurvePoint, ...]]:
     """Score all records by the first 2, 4, 8, ... references and by all, and evaluate on those of known membership.
 
@@ -27,22 +32,23 @@ def learning_curve(
         evidence: phi of N records under K references.
         member: (M,) 1, 0 or -1 = unknown, of the first M <= N records.
         fpr: In [0, 1).
+        known: Name to the (N,) score of all K references, where that was computed before.
 
     Returns:
         Name to points, fewest references first; a score without any point is left out.
     """
     total = len(evidence.references)
     counts = sorted({2**power for power in range(1, total.bit_length()) if 2**power <= total} | {total})
-    known = np.flatnonzero(member >= 0)
+    rows = np.flatnonzero(member >= 0)
     curves: dict[str, list[CurvePoint]] = {name: [] for name in scores}
     for count in counts:
         first = _first(evidence, count)
         for name, score in scores.items():
             try:
-                values = score.columns(first)[""]
+                values = known[name] if known and count == total and name in known else score.columns(first)[""]
             except MIAError:  # too few references for this score
                 continue
-            curves[name].append(_point(values[known], member[known], count, fpr))
+            curves[name].append(_point(np.asarray(values[rows], np.float64), member[rows], count, fpr))
     return {name: tuple(curve) for name, curve in curves.items() if curve}
 
 

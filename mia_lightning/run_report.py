@@ -109,7 +109,9 @@ def _facts(result: AuditResult, prepared: Prepared, seconds: float) -> RunFacts:
 def _curve(result: AuditResult) -> dict[str, tuple[CurvePoint, ...]]:
     if result.evidence is None or not result.config.references.scores:
         return {}
-    return learning_curve(result.config.references.scores, result.evidence, result.public.membership)
+    scores, columns = result.config.references.scores, result.table.columns
+    known = {name: columns[name] for name in scores if name in columns}
+    return learning_curve(scores, result.evidence, result.public.membership, known=known)
 
 
 def _gap(result: AuditResult, records: ScoredRecords) -> Guard:
@@ -147,9 +149,8 @@ def _threat(result: AuditResult) -> tuple[str, ...]:
         said.append("It has no reference models.")
     else:
         count = len(result.evidence.references)
-        said.append(
-            f"It has {count} reference models, trained on halves of these very records by a recipe like the target's."
-        )
+        source = "trained on halves of these very records" if result.references else "whose answers were imported"
+        said.append(f"It has {count} reference models, {source}.")
     return tuple(said)
 
 

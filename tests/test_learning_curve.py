@@ -40,6 +40,15 @@ def test_points_are_the_scores_of_the_first_references():
     assert isinstance(curve[0], CurvePoint)
 
 
+def test_what_is_known_of_all_references_is_not_computed_again():
+    given, member = evidence()
+    scores = {"calibration": DifficultyCalibration()}
+    known = {"calibration": np.arange(len(given), dtype=np.float64)}
+    curve = learning_curve(scores, given, member, known=known)["calibration"]
+    assert curve[-1].auc == pytest.approx(roc_auc_score(member, known["calibration"]))
+    assert curve[:-1] == learning_curve(scores, given, member)["calibration"][:-1]
+
+
 def test_a_score_starts_where_it_has_enough_references():
     given, member = evidence(references=8)
     curves = learning_curve({"lira": LiRA(), "calibration": DifficultyCalibration()}, given, member)

@@ -109,6 +109,8 @@ def _context(report: Report) -> dict[str, Any]:
         "claimed": _claimed(assessment),
         "increments": _differences(tuple(gain for gain in assessment.increments if gain.first == report.headline)),
         "bounds": [bound for bound in assessment.bounds if bound.epsilon is not None],
+        "methods": list(dict.fromkeys(bound.method for bound in assessment.bounds if bound.epsilon is not None)),
+        "epsilons": _epsilons(assessment),
         "assumptions": list(dict.fromkeys(b.assumptions for b in assessment.bounds if b.epsilon is not None)),
         "refusals": list(dict.fromkeys((b.method, b.refusal) for b in assessment.bounds if b.refusal)),
         "limits": limits(report),
@@ -214,6 +216,15 @@ def _agreement(assessment: Assessment) -> dict[str, Any] | None:
         for name, row in zip(agreement.names, agreement.jaccard.tolist(), strict=True)
     ]
     return {"alpha": wording.rate_name(agreement.alpha), "names": agreement.names, "rows": rows}
+
+
+def _epsilons(assessment: Assessment) -> dict[str, dict[str, float]]:
+    """Return the bounds that are not refused by attack and method."""
+    found: dict[str, dict[str, float]] = {}
+    for bound in assessment.bounds:
+        if bound.epsilon is not None:
+            found.setdefault(bound.attack, {})[bound.method] = bound.epsilon
+    return found
 
 
 def _claimed(assessment: Assessment) -> list[tuple[str, list[tuple[int, int]]]]:
