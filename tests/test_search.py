@@ -318,13 +318,37 @@ def test_signals_and_reference_scores_are_those_of_a_run(task):
             assert np.array_equal(found.columns[name], column)
 
 
+def test_anchored_references_tell_no_trial_who_is_held_out():
+    """Where a reference is IN because its record is a known member, `keep` is membership itself."""
+    from mia_lightning.references.evidence import References, reference_columns
+    from mia_lightning.tables import Evidence
+
+    answered = answered_of(120, signal=1.0)
+    truth, rng = answered.public.membership, np.random.default_rng(0)
+    drawn = np.argsort(rng.random((12, 120)), axis=0) < 8
+    keep = np.where(drawn, np.argsort(rng.random((12, 120)), axis=0) % 2 == 0, truth == 1)
+    phi = rng.normal(size=(12, 120, 2)).astype(np.float32) + keep[..., None]
+    evidence = Evidence(phi[0], phi, keep, answered.outputs.labels, 3, drawn)
+    config = load_config(
+        references={"count": 12, "scores": {"lira": {"class_path": "LiRA"}}}, attacks={"a": {"class_path": "MLP"}}
+    )
+    described = {"references.scores.lira.variance": {"dist": "choice", "values": ["fixed", "empirical_bayes"]}}
+    space = Space(config, described, roots=("references.scores",))
+    answered = replace(answered, references=References(evidence, (), ()))
+    problem = attack_problem(space, answered, attack="a", metric="auc")
+    assert not problem.evidence.keep[~drawn].any()
+    expected = reference_columns(config.references.scores, evidence)
+    for name, column in expected.items():
+        assert np.array_equal(problem.table(config).columns[name], column)
+
+
 # Engines and proposals
 
 
 class Hill:
     """Highest at x = 0.3; counts what it is asked, and fails where it is told to."""
 
-    metric, higher_is_better = "auc", True
+    metric, higher_is_better, width = "auc", True, 1
 
     def __init__(self, fail=()):
         self.fail, self.seen = fail, []
