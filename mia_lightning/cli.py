@@ -15,7 +15,7 @@ def train(argv: Sequence[str] | None = None) -> int:
 
 def tune(argv: Sequence[str] | None = None) -> int:
     """Run `tune.py`. Return the exit code."""
-    return _guarded(_tune, argv)
+    return _guarded(_tune, argv, again="the same command with --resume")
 
 
 def evaluate(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +23,9 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
     return _guarded(_evaluate, argv)
 
 
-def _guarded(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None) -> int:
+def _guarded(
+    command: Callable[[Sequence[str]], None], argv: Sequence[str] | None, *, again: str = "the same command"
+) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:
@@ -34,7 +36,7 @@ def _guarded(command: Callable[[Sequence[str]], None], argv: Sequence[str] | Non
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print(f"interrupted; {again} goes on where it stopped", file=sys.stderr)
         return 130
     return 0
 
