@@ -245,6 +245,27 @@ def test_with_permuted_labels_the_best_trial_looks_good_and_the_hold_out_says_ch
     assert found.gain.low <= 0 <= found.gain.high
 
 
+@pytest.mark.parametrize("metric", ["auc", "partial_auc", "tpr@0.05", "tpr@0.001"])
+def test_the_gain_over_itself_is_nothing_and_over_noise_is_seen(metric):
+    answered = answered_of(1200, signal=2.0)
+    noise = {"class_path": "Threshold", "init_args": {"column": "feature_norm"}}
+    config = load_config(
+        attacks={"a": noise}, signals={"names": ["phi", "feature_norm"]}, evaluation={"folds": 4, "fprs": [0.05, 0.001]}
+    )
+    space = Space(config, {"attacks.a.column": {"dist": "choice", "values": ["phi"]}}, roots=("attacks",))
+    problem = attack_problem(space, answered, attack="a", metric=metric)
+    default = estimate(problem, answered, config, 0)
+    winner = estimate(problem, answered, space.apply({"attacks.a.column": "phi"}), 1)
+    same = compare(default, default, answered, metric=metric, seed=0)
+    assert (same.gain.value, same.gain.low, same.gain.high) == (0.0, 0.0, 0.0)
+    found = compare(default, winner, answered, metric=metric, seed=0)
+    assert found.gain.value == range_of(winner.outer, metric).value - range_of(default.outer, metric).value
+    assert found.gain.low <= found.gain.value <= found.gain.high
+    assert found.resolvable == (metric != "tpr@0.001")
+    assert found.gain.low > 0 or metric == "tpr@0.001"
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
 def test_a_trial_holds_no_membership_but_that_of_development_records(task):
     """Whatever can be reached from what a trial is given: arrays of membership, and names of files."""
     answered = answered_of(300, signal=1.0)
