@@ -10,6 +10,7 @@ compared before a ratio is printed. --ray-trials 0 leaves Ray out.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import subprocess
 import sys
@@ -161,7 +162,8 @@ def actors(arguments):
     import ray
     from ray import tune
 
-    ray.init(log_to_driver=False, include_dashboard=False)
+    ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
 
     def sweep(count, reuse):
         with tempfile.TemporaryDirectory() as folder:

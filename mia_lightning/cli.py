@@ -18,7 +18,7 @@ def train(argv: Sequence[str] | None = None) -> int:
 
 def tune(argv: Sequence[str] | None = None) -> int:
     """Run `tune.py`. Return the exit code."""
-    return _guarded(_tune, argv)
+    return _guarded(_tune, argv, again="the same command with --resume")
 
 
 def evaluate(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +26,9 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
     return _guarded(_evaluate, argv)
 
 
-def _guarded(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None) -> int:
+def _guarded(
+    command: Callable[[Sequence[str]], None], argv: Sequence[str] | None, *, again: str = "the same command"
+) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:
@@ -38,7 +40,7 @@ def _guarded(command: Callable[[Sequence[str]], None], argv: Sequence[str] | Non
         print(f"error: {sentence}", file=sys.stderr)
         return 2
     except Interrupted as stop:
-        print(f"ended by {stop.signal.name}; the same command goes on where it stopped", file=sys.stderr)
+        print(f"ended by {stop.signal.name}; {again} goes on where it stopped", file=sys.stderr)
         return stop.exit_code
     return 0
 

@@ -17,7 +17,7 @@ from mia_lightning.evaluation_config import FPRS
 from mia_lightning.evaluation_files import versions
 from mia_lightning.guards import generalisation_gap, refitted_null
 from mia_lightning.learning_curve import learning_curve
-from mia_lightning.pipeline import AuditResult, Prepared
+from mia_lightning.pipeline import EMBEDDING, AuditResult, Prepared
 from mia_lightning.records import UNKNOWN, Records
 from mia_lightning.report.contents import Reference, Report, RunFacts, Source, Stage
 from mia_lightning.store import array_digest, key_of
@@ -143,6 +143,8 @@ def _threat(result: AuditResult) -> tuple[str, ...]:
         said.append("It also sees penultimate features (access to the network's inside).")
     if config.extraction.gradients:
         said.append("It also takes gradients of the input (access to the weights).")
+    if EMBEDDING in columns:
+        said.append("It also describes the images by a network of its own.")
     known = int((result.public.fold != NO_FOLD).sum())
     said.append(f"It knows the membership of {known:,} records and fits attacks on them.")
     if result.evidence is None:

@@ -77,7 +77,9 @@ def test_searches_run(command, task, tmp_path, monkeypatch):
     quick = ["--hardware.accelerator", "cpu", "--search.trials", "2", "--search.engine", "here"]
     if "references" in command:
         quick += [f"{recipe}batch_size", "32", f"{recipe}epochs", "1", "--references.workers", "0"]
-        quick += ["--search.scheduler", "none"]
+        quick += ["--search.scheduler", "none", "--search.trials", "1", f"{recipe}precision", "32-true"]
+        (tmp_path / "quick.yaml").write_text("search: {space: {references.recipe.epochs: {low: 1, high: 2}}}")
+        quick += ["--config", "quick.yaml"]
     else:
         quick += ["--extraction.queries", "2", "--attacks.mlp.epochs", "1"]
     assert tune([*shlex.split(command)[2:], *quick]) == 0

@@ -246,6 +246,27 @@ def test_with_permuted_labels_the_best_trial_looks_good_and_the_hold_out_says_ch
     assert found.gain.low <= 0 <= found.gain.high
 
 
+@pytest.mark.parametrize("metric", ["auc", "partial_auc", "tpr@0.05", "tpr@0.001"])
+def test_the_gain_over_itself_is_nothing_and_over_noise_is_seen(metric):
+    answered = answered_of(1200, signal=2.0)
+    noise = {"class_path": "Threshold", "init_args": {"column": "feature_norm"}}
+    config = load_config(
+        attacks={"a": noise}, signals={"names": ["phi", "feature_norm"]}, evaluation={"folds": 4, "fprs": [0.05, 0.001]}
+    )
+    space = Space(config, {"attacks.a.column": {"dist": "choice", "values": ["phi"]}}, roots=("attacks",))
+    problem = attack_problem(space, answered, attack="a", metric=metric)
+    default = estimate(problem, answered, config, 0)
+    winner = estimate(problem, answered, space.apply({"attacks.a.column": "phi"}), 1)
+    same = compare(default, default, answered, metric=metric, seed=0)
+    assert (same.gain.value, same.gain.low, same.gain.high) == (0.0, 0.0, 0.0)
+    found = compare(default, winner, answered, metric=metric, seed=0)
+    assert found.gain.value == range_of(winner.outer, metric).value - range_of(default.outer, metric).value
+    assert found.gain.low <= found.gain.value <= found.gain.high
+    assert found.resolvable == (metric != "tpr@0.001")
+    assert found.gain.low > 0 or metric == "tpr@0.001"
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
 def test_a_trial_holds_no_membership_but_that_of_development_records(task):
     """Whatever can be reached from what a trial is given: arrays of membership, and names of files."""
     answered = answered_of(300, signal=1.0)
@@ -319,13 +340,37 @@ def test_signals_and_reference_scores_are_those_of_a_run(task):
             assert np.array_equal(found.columns[name], column)
 
 
+def test_anchored_references_tell_no_trial_who_is_held_out():
+    """Where a reference is IN because its record is a known member, `keep` is membership itself."""
+    from mia_lightning.references.evidence import References, reference_columns
+    from mia_lightning.tables import Evidence
+
+    answered = answered_of(120, signal=1.0)
+    truth, rng = answered.public.membership, np.random.default_rng(0)
+    drawn = np.argsort(rng.random((12, 120)), axis=0) < 8
+    keep = np.where(drawn, np.argsort(rng.random((12, 120)), axis=0) % 2 == 0, truth == 1)
+    phi = rng.normal(size=(12, 120, 2)).astype(np.float32) + keep[..., None]
+    evidence = Evidence(phi[0], phi, keep, answered.outputs.labels, 3, drawn)
+    config = load_config(
+        references={"count": 12, "scores": {"lira": {"class_path": "LiRA"}}}, attacks={"a": {"class_path": "MLP"}}
+    )
+    described = {"references.scores.lira.variance": {"dist": "choice", "values": ["fixed", "empirical_bayes"]}}
+    space = Space(config, described, roots=("references.scores",))
+    answered = replace(answered, references=References(evidence, (), ()))
+    problem = attack_problem(space, answered, attack="a", metric="auc")
+    assert not problem.evidence.keep[~drawn].any()
+    expected = reference_columns(config.references.scores, evidence)
+    for name, column in expected.items():
+        assert np.array_equal(problem.table(config).columns[name], column)
+
+
 # Engines and proposals
 
 
 class Hill:
     """Highest at x = 0.3; counts what it is asked, and fails where it is told to."""
 
-    metric, higher_is_better = "auc", True
+    metric, higher_is_better, width = "auc", True, 1
 
     def __init__(self, fail=()):
         self.fail, self.seen = fail, []

@@ -67,6 +67,11 @@ class AttackProblem:
 
     higher_is_better: bool = True
 
+    @property
+    def width(self) -> int:
+        """Networks of the judged attack."""
+        return int(getattr(self.space.config.attacks[self.attack], "networks", 1))
+
     def table(self, config: RunConfig) -> SignalTable:
         """Return the table that the pipeline would make for a configuration of the space."""
         from mia_lightning.references.evidence import reference_columns
@@ -215,10 +220,15 @@ def attack_problem(space: Space, answered: Answered, *, attack: str, metric: str
         metric=metric,
         signals={kind: table.columns for kind, table in tables.items()},
         scores=scores,
-        evidence=references.evidence if references is not None and searched else None,
+        evidence=_undrawn_hidden(references.evidence) if references is not None and searched else None,
         embedding=answered.embedding_columns(),
         labels=first.labels,
         num_classes=first.num_classes,
         member=member,
         fold=fold,
     )
+
+
+def _undrawn_hidden(evidence: Evidence) -> Evidence:
+    """Return evidence that does not say who is IN where that followed from membership; no score looks there anyway."""
+    return evidence if evidence.drawn is None else replace(evidence, keep=evidence.keep & evidence.drawn)

@@ -25,14 +25,15 @@ Numbered = tuple[int, Params]
 def run_here(problem: Problem, proposals: Proposals, search: SearchConfig, finished: Finished) -> None:
     """Run all trials that the proposals hand out, until the time budget is spent."""
     ends = perf_counter() + (search.time_budget or float("inf"))
-    stacking = search.stacked > 1 and search.scheduler == "none" and problem.stack_key({}) is not None
+    together = search.scheduler == "none" and problem.stack_key({}) is not None
+    stack = max(1, search.stacked // problem.width) if together else 1
     while perf_counter() < ends:
         adaptive = search.algorithm == "optuna"  # proposes better the more it knows, so it is asked for little ahead
-        size = (search.stacked // 2 if adaptive else search.stacked * AHEAD) if stacking else 1
-        asked = [one for _ in range(max(size, 1)) if (one := proposals.next()) is not None]
+        asked_for = max(1, stack // 2 if adaptive else stack * AHEAD) if stack > 1 else 1
+        asked = [one for _ in range(asked_for) if (one := proposals.next()) is not None]
         if not asked:
             return
-        for group in _groups(problem, asked, search.stacked if stacking else 1):
+        for group in _groups(problem, asked, stack):
             if perf_counter() >= ends:
                 break
             for trial in (

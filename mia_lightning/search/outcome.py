@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mia_lightning.config import RunConfig
 from mia_lightning.crossfit import cross_fit
 from mia_lightning.intervals import TAILS
-from mia_lightning.metrics import Evaluation
+from mia_lightning.metrics import PARTIAL, Evaluation
 from mia_lightning.pipeline import Answered, attack_result
 from mia_lightning.ranks import allowed
 from mia_lightning.search.attacks import AttackProblem, figure, needed
@@ -106,8 +106,9 @@ def compare(default: Estimate, winner: Estimate, answered: Answered, *, metric: 
         moved[place] = figure(metric, first[rows], member[rows]) - figure(metric, second[rows], member[rows])
     value = figure(metric, first, member) - figure(metric, second, member)
     low, high = (float(end) for end in np.quantile(moved, TAILS))
-    fpr = float(metric.removeprefix("tpr@")) if metric.startswith("tpr@") else 1.0
-    return Outcome(metric, default, winner, Range(value, low, high), allowed(len(sides[1]), fpr) >= ENOUGH)
+    fpr = PARTIAL if metric == "partial_auc" else float(metric.removeprefix("tpr@")) if metric != "auc" else None
+    resolvable = fpr is None or allowed(len(sides[1]), fpr) >= ENOUGH
+    return Outcome(metric, default, winner, Range(value, low, high), resolvable)
 
 
 def range_of(evaluation: Evaluation, metric: str) -> Range:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mia_lightning.search.space import Choice, IntRange, LogUniform, Params, Space
+from mia_lightning.search.space import Choice, IntRange, LogUniform, Params, Space, rounded
 from mia_lightning.search.trial import Trial
 from mia_lightning.search_config import SearchConfig
 
@@ -130,6 +130,8 @@ class Proposals:
         for key, values in self.space.fields.items():
             if isinstance(values, Choice):
                 found[key] = values.values[params[key]]
+            elif isinstance(values, IntRange):
+                found[key] = params[key]
             else:
-                found[key] = params[key] if isinstance(values, IntRange) else float(f"{params[key]:.4g}")
+                found[key] = rounded(params[key], values.low, values.high)
         return found

@@ -120,6 +120,11 @@ class RecipeProblem:
         """Return the same problem on other halves and starting weights, which no trial saw."""
         return replace(self, keep=~self.keep, seed=self.seed + 7919)
 
+    @property
+    def width(self) -> int:
+        """References of a trial."""
+        return len(self.keep)
+
     def limited(self, threads: int) -> RecipeProblem:
         """Return itself; torch knows its threads."""
         return self

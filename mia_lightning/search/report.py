@@ -68,7 +68,13 @@ def print_attack(
     console.print(_best(title, ranked, metric))
     if metric not in ("auc", "partial_auc"):
         partial = range_of(inner, "partial_auc")
-        signal, smooth = range_of(inner, metric).value / noise, (partial.value - 0.5) / partial.standard_error
+        signal, smooth = (
+            above / max(error, 1e-12)  # a perfect attack has no error
+            for above, error in (
+                (range_of(inner, metric).value, noise),
+                (partial.value - 0.5, partial.standard_error),
+            )
+        )
         _say(
             console,
             f"{metric} is {signal:.1f} of its standard errors above 0 here, the partial AUC {smooth:.1f} of its own "

@@ -33,7 +33,7 @@ class Uniform:
 
     def at(self, share: float) -> float:
         """Return the number at a share in [0, 1] of the way from low to high."""
-        return _rounded(self.low + share * (self.high - self.low), self.low, self.high)
+        return rounded(self.low + share * (self.high - self.low), self.low, self.high)
 
     def grid(self) -> list[Any]:
         """Return the points of a grid."""
@@ -46,7 +46,7 @@ class LogUniform(Uniform):
 
     def at(self, share: float) -> float:
         """Return the number at a share in [0, 1] of the way from low to high, on the log scale."""
-        return _rounded(self.low * (self.high / self.low) ** share, self.low, self.high)
+        return rounded(self.low * (self.high / self.low) ** share, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,8 @@ def _number(name: str, option: str, value: Any, *, whole: bool) -> float | int:
     return int(number) if whole else number
 
 
-def _rounded(value: float, low: float, high: float) -> float:
+def rounded(value: float, low: float, high: float) -> float:
+    """Return a number of few digits within a range."""
     return min(max(float(f"{value:.{DIGITS}g}"), low), high)
 
 

@@ -63,6 +63,11 @@ class Problem(Protocol):
     metric: str
     higher_is_better: bool
 
+    @property
+    def width(self) -> int:
+        """Networks of one configuration."""
+        ...
+
     def judge(self, params: Params, report: Report | None) -> Judgement:
         """Return the figures of one configuration; `report`, if there is one, is told of epochs."""
         ...

@@ -60,7 +60,7 @@ def run_with_ray(
             run_config = tune.RunConfig(
                 name="sweep", storage_path=scratch, verbose=0, callbacks=[_callback(tune, proposals, finished)]
             )
-            logging.getLogger("ray.tune").setLevel(logging.ERROR)
+            logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a lost worker is told of in one line
             tune.Tuner(trainable, tune_config=tune.TuneConfig(**options), run_config=run_config).fit()
     finally:
         if own:
