@@ -98,7 +98,8 @@ class MembershipDataModule(L.LightningDataModule):
         """Return (B, C, H, W) float32 inputs of the target: uint8 is taken as 0..255, float32 as it is."""
         scaled = images.float() / 255 if images.dtype == torch.uint8 else images
         mean, std = (torch.tensor(v, device=scaled.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
-        return ((scaled - mean) / std).contiguous(memory_format=torch.channels_last)
+        # Written into strides of our own: with one channel many are right, and which came would choose the kernel.
+        return torch.empty_like(scaled, memory_format=torch.channels_last).copy_((scaled - mean) / std)
 
 
 def normalisation(

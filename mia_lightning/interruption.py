@@ -37,6 +37,32 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def through_keyboard_interrupt() -> Iterator[None]:
+    """Raise `Interrupted` from calls that swallow everything but KeyboardInterrupt in a signal handler, as Ray's do."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    if signal.getsignal(signal.SIGTERM) is not _interrupt or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        received.append(number)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(received[0] if received else signal.SIGINT) from None
+    finally:
+        for number in numbers:
+            if number not in received:
+                signal.signal(number, _interrupt)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)
     raise Interrupted(number)

@@ -16,7 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mia_lightning.errors import MIAError
-from mia_lightning.interruption import KeptHandlers
+from mia_lightning.interruption import KeptHandlers, through_keyboard_interrupt
 from mia_lightning.references.asking import ask
 from mia_lightning.references.config import Recipe, ReferencesConfig
 from mia_lightning.references.material import Material
@@ -116,7 +116,8 @@ def _with_ray(jobs: list[Job], material: Material, config: ReferencesConfig) -> 
                 running[remote.remote(job, shared, config.threads)] = job
             if not running:
                 return
-            done, _ = ray.wait(list(running), num_returns=1)
+            with through_keyboard_interrupt():
+                done, _ = ray.wait(list(running), num_returns=1)
             yield running.pop(done[0]), _fetched(ray, done[0])
     finally:
         if own:
