@@ -379,20 +379,15 @@ def demo(folder, name, *options):
 
 @pytest.mark.slow
 def test_the_demo_gives_the_same_bytes_with_any_number_of_workers_and_devices(tmp_path):
-    ways = {
-        "once": [],
-        "one": ["--references.workers", "1"],
-        "two": ["--references.workers", "2"],
-        "devices": ["--hardware.accelerator", "cpu", "--hardware.devices", "2", "--hardware.strategy", "ddp"],
-    }
+    two_devices = ["--hardware.accelerator", "cpu", "--hardware.devices", "2", "--hardware.strategy", "ddp"]
+    ways = {"one": ["--references.workers", "1"], "two": ["--references.workers", "2", *two_devices]}
     for name, options in ways.items():
         process = demo(tmp_path, name, *options)
         said = process.communicate(timeout=300)[1]
         assert process.returncode == 0, said
-    expected = (tmp_path / "once" / "submission.csv").read_bytes()
+    expected = (tmp_path / "one" / "submission.csv").read_bytes()
     assert expected.count(b"\n") > 800
-    for name in ways:
-        assert (tmp_path / name / "submission.csv").read_bytes() == expected, name
+    assert (tmp_path / "two" / "submission.csv").read_bytes() == expected
 
 
 @pytest.mark.slow
