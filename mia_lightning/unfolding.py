@@ -45,8 +45,11 @@ def check_zip(path: Path) -> None:
     """Refuse a zip archive whose members together unfold too far, by the sizes that its own list claims.
 
     Raises:
-        MIAError: see `check_unfolding`.
+        MIAError: see `check_unfolding`; or two members of one name, of which readers pick different ones.
         zipfile.BadZipFile: it is no zip archive.
     """
     with zipfile.ZipFile(path) as archive:
-        check_unfolding(sum(entry.file_size for entry in archive.infolist()), path)
+        entries = archive.infolist()
+    check_unfolding(sum(entry.file_size for entry in entries), path)
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise MIAError(f"{path.name}: holds two members of one name; save it again")

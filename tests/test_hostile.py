@@ -212,6 +212,9 @@ FAMILIES = {
     for f in (pickled, lying_tensors, containers, arrays, archives, tables, images, configurations, scores)
 }
 HARMLESS = {
+    "records: storage of another type",  # four-byte numbers in a record that is called eight-byte
+    "records: same name twice",  # in the header of a .safetensors file, with the same content
+    *(f"records: more rows than it says as image {place}" for place in (1, 2)),  # the rows that it says are read
     "scores: labels of times",  # classes by any name
     *(f"{kind}: {name} of times" for kind in ("key", "submission") for name in ("labels", "scores")),
     "key: scores of nothing",  # a key's other columns are not looked at

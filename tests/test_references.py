@@ -395,7 +395,8 @@ class TestRuns:
         result = run(config)
         with (tmp_path / "run" / "references.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-        assert list(rows[0]) == ["id", "split", "lira", "lira_p_value", "lira_standard_error", "calibration"]
+        columns = ["calibration", "calibration_standard_error"]
+        assert list(rows[0]) == ["id", "split", "lira", "lira_p_value", "lira_standard_error", *columns]
         assert [int(row["id"]) for row in rows] == [*result.public.ids, *result.private.ids]
         expected = LiRA().columns(result.evidence)
         for name in ("", "_p_value", "_standard_error"):

@@ -298,7 +298,7 @@ def test_presets_leave_out_what_the_target_does_not_give(outputs):
         (["standard", "phi_gradient_norm"], "extraction.gradients: true"),
         (["features"], "penultimate features"),
         (["nowhere.at:all"], "package.module:function"),
-        (["math:sqrt"], "not a signal"),
+        (["numpy:sqrt"], "not a signal"),
     ],
 )
 def test_a_signal_that_cannot_be_had_is_named(outputs, names, said):

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,8 @@ def parse(content: bytes, name: str) -> Table:
     """
     if len(content) > LARGEST:
         raise MIAError(f"{name}: has {len(content) >> 20} MiB; expected a table of records, under {LARGEST >> 20} MiB")
+    if b"\0" in content:  # numpy would cut it off the end of an id
+        raise MIAError(f"{name}: holds NUL bytes, so it is no text; save the table as CSV in UTF-8")
     try:
         lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
         rows, cells = [], 0
@@ -82,6 +85,9 @@ def _split(rows: list[tuple[int, list[str]]], name: str) -> dict[str, list[str]]
     if len(rows) < 2:
         raise MIAError(f"{name}: holds no records; expected a header with id, and one line per record")
     names = [field.strip().lower() for field in rows[0][1]]
+    if len(set(names)) < len(names):
+        twice, _ = Counter(names).most_common(1)[0]
+        raise MIAError(f"{name}: has the column {twice[:40]!r} twice; keep one")
     for line, row in rows[1:]:
         if len(row) != len(names):
             raise MIAError(f"{name}, line {line}: has {len(row)} fields; expected {len(names)}, as in the header")
