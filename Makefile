@@ -28,18 +28,19 @@ $(INSTALLED): requirements.lock pyproject.toml
 demo: $(INSTALLED)
 	$(BIN)/python train.py --config configs/demo.yaml
 
+# Two processes of one thread each: most tests wait for processes of their own or train networks of a few kilobytes.
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 # torchvision's floor is the release that was built for torch's.
 test-minimum: $(INSTALLED)
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-minimum
 	$(BIN)/uv pip install --quiet --python .venv-minimum/bin/python --resolution lowest-direct --extra dev --requirement pyproject.toml
 	$(BIN)/uv pip install --quiet --python .venv-minimum/bin/python --no-deps --no-build-isolation --editable .
-	.venv-minimum/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv-minimum/bin/python -m pytest -n 2 --dist loadfile
 
 lock:
 	uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \

@@ -388,6 +388,9 @@ class TestRuns:
         result = audit(load_config(DEMO, **overrides(tmp_path, 3)))
         assert any("2 of 3 are in the store" in line for line in started_trainings(caplog))
         np.testing.assert_array_equal(matrix_of(tmp_path)[: len(first)], first)
+        (keep,) = (tmp_path / ".store").glob("references/*/keep.npy")
+        audit(load_config(DEMO, **overrides(tmp_path, 1)))
+        assert len(np.load(keep)) == 3  # fewer references later leave the others' rows
 
     def test_each_record_gets_score_p_value_and_standard_error(self, tmp_path):
         scores = {"lira": {"class_path": "LiRA"}, "calibration": {"class_path": "DifficultyCalibration"}}
@@ -485,6 +488,24 @@ def wait_for(pattern, folder, process):
     raise AssertionError(f"no {pattern} after four minutes")
 
 
+def worker_below(driver):
+    """Return the process of a Ray worker that a driver started, not one of another driver on this machine."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    parents, workers = {}, []
+    for line in listed.splitlines():
+        pid, parent, command = line.split(maxsplit=2)
+        parents[int(pid)] = int(parent)
+        if command.startswith("ray::_in_worker"):
+            workers.append(int(pid))
+    for worker in workers:
+        above = worker
+        while above > 1 and above != driver:
+            above = parents.get(above, 0)
+        if above == driver:
+            return worker
+    raise AssertionError("no worker of this driver is running")
+
+
 class TestKills:
     def test_a_killed_training_goes_on_with_equal_phi(self, tmp_path):
         whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -508,8 +529,6 @@ class TestKills:
         assert process.wait() == 0, process.stderr.read()
         process = run_script(ray, 40, workers=1)
         wait_for(".store/references/*/0000.checkpoint", ray, process)
-        found = subprocess.run(["pgrep", "-f", "ray::_in_worker"], capture_output=True, text=True, check=False)
-        assert found.stdout.split(), "no worker of this name is running"
-        os.kill(int(found.stdout.split()[0]), signal.SIGKILL)
+        os.kill(worker_below(process.pid), signal.SIGKILL)
         assert process.wait() == 0, process.stderr.read()
         np.testing.assert_array_equal(matrix_of(ray), matrix_of(here))

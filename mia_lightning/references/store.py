@@ -91,9 +91,10 @@ class ReferenceStore:
                     file.truncate(keep.shape[0] * self._row_bytes)
         except OSError as error:
             raise _cannot_write(error) from error
-        buffer = BytesIO()
-        np.save(buffer, keep)
-        write_atomically(self.folder / "keep.npy", buffer.getvalue())
+        if not self._keeps(keep):
+            buffer = BytesIO()
+            np.save(buffer, keep)
+            write_atomically(self.folder / "keep.npy", buffer.getvalue())
         write_atomically(self.folder / "made_of.json", json.dumps(self.made_of, indent=2).encode())
 
     def lock(self) -> Lock:
@@ -107,6 +108,14 @@ class ReferenceStore:
         except OSError as error:
             raise _cannot_write(error) from error
         return Lock(self.folder / "lock")
+
+    def _keeps(self, keep: NDArray[np.bool_]) -> bool:
+        """Whether the stored keep-matrix begins with these rows; fewer references leave those of the others there."""
+        try:
+            stored = np.load(self.folder / "keep.npy", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return False
+        return bool(np.array_equal(stored[: len(keep)], keep))
 
     @property
     def _row_bytes(self) -> int:
