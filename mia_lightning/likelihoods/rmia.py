@@ -154,7 +154,7 @@ def _error(evidence: Evidence, *, weights: tuple[Array, Array], constant: float 
         with np.errstate(divide="ignore"):
             terms = [term + np.log(weight[rows, None]) for term, weight in zip(terms, weights, strict=True)]
             total = np.logaddexp(np.logaddexp(*terms), np.log(constant))
-        relative[:, rows] = np.exp(np.minimum(others - total, 700.0)).mean(axis=-1)
+        relative[:, rows] = np.exp(np.minimum(others - total, 300.0)).mean(axis=-1)  # no square may overflow
     square = np.zeros(len(evidence))
     for weight, mask in zip(weights, evidence.sides(slice(None)), strict=True):
         if weight.any():
