@@ -338,8 +338,3 @@ def _check(delta: float, confidence: float) -> None:
 def _check_counts(canaries: int, guesses: int, correct: int) -> None:
     if not 0 <= correct <= guesses <= canaries or canaries < 1:
         raise MIAError(f"{correct} correct of {guesses} guesses on {canaries} canaries is impossible; check the counts")
-
-
-def epsilon_text(bound: Bound) -> str:
-    """Return a bound in words, for tables: its epsilon, or that it is refused."""
-    return "refused" if bound.epsilon is None else f">= {bound.epsilon:.3f}" if bound.epsilon > 0 else "0 (none shown)"
