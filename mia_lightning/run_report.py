@@ -56,7 +56,7 @@ def assess_result(result: AuditResult, prepared: Prepared) -> Assessment:
         seed=config.seed,
         folds=config.evaluation.folds,
         pixels=public.images if len(known) == len(public) else public.images[known],  # an index would copy them
-        guards=(refitted,) if labels is None else (refitted, _gap(result, records)),
+        guards=(refitted,) if labels is None else (refitted, _gap(result)),
     )
 
 
@@ -114,8 +114,10 @@ def _curve(result: AuditResult) -> dict[str, tuple[CurvePoint, ...]]:
     return learning_curve(scores, result.evidence, result.public.membership, known=known)
 
 
-def _gap(result: AuditResult, records: ScoredRecords) -> Guard:
-    counts = int((records.membership == 1).sum()), int((records.membership == 0).sum())
+def _gap(result: AuditResult) -> Guard:
+    """Return the guard over all known public records, held out or not, as the target's accuracies are."""
+    member = result.public.membership
+    counts = int((member == 1).sum()), int((member == 0).sum())
     rates = (float(str(result.target[f"accuracy_on_{side}"])) for side in ("members", "non_members"))
     inside, outside = (round(rate * count) for rate, count in zip(rates, counts, strict=True))
     return generalisation_gap((inside, outside), counts)
