@@ -1,4 +1,4 @@
-"""Lightning without the notices that say nothing to our users."""
+"""Libraries without the notices that say nothing to our users."""
 
 import logging
 import warnings
@@ -9,16 +9,22 @@ from contextlib import contextmanager
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Silence hardware banners and the warnings that do not apply to loaders of whole resident batches."""
-    banners = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = banners.level
-    banners.setLevel(logging.WARNING)
+    with quiet_logger("lightning.pytorch.utilities.rank_zero", logging.WARNING), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined.*")
+        warnings.filterwarnings("ignore", message="Total length of `DataLoader` across ranks is zero.*")
+        # Lightning 2.6.6 beside torch 2.15; nothing a user could do
+        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
+        yield
+
+
+@contextmanager
+def quiet_logger(name: str, level: int) -> Iterator[None]:
+    """Let a library's logger say only what is of this level or above."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined.*")
-            warnings.filterwarnings("ignore", message="Total length of `DataLoader` across ranks is zero.*")
-            # Lightning 2.6.6 beside torch 2.15; nothing a user could do
-            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
-            yield
+        yield
     finally:
-        banners.setLevel(level)
+        logger.setLevel(before)

@@ -1,5 +1,6 @@
 """`torch.export` programs (`.pt2`) as targets."""
 
+import logging
 import zipfile
 from hashlib import sha256
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from mia_lightning.errors import MIAError
+from mia_lightning.quiet import quiet_logger
 from mia_lightning.targets.base import Target
 from mia_lightning.targets.vetting import vetted_archive
 from mia_lightning.unfolding import check_zip, is_zip
@@ -58,11 +60,11 @@ def load_program(path: Path) -> Target:
     check_zip(path)
     archive = vetted_archive(path)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), quiet_logger("torch.export", logging.CRITICAL):  # a traceback each
             exported = torch.export.load(archive).module(check_guards=False)
     except Exception as error:
-        reason = str(error).split("\n", 1)[0][:200]
-        raise MIAError(f"{path.name}: this torch ({torch.__version__}) cannot load the program: {reason}") from error
+        again = "export it again with torch.export.save and the installed version"
+        raise MIAError(f"{path.name}: torch {torch.__version__} cannot put the program together; {again}") from error
     network, images, logits = _plain(exported, path.name)
     if len(images) != 4 or len(logits) != 2:
         raise MIAError(

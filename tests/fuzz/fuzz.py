@@ -5,12 +5,16 @@
 KIND is one of `TARGETS`. An input may load or raise MIAError in one printable sentence; all else is a finding.
 """
 
+import json
 import os
+import random
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import atheris
 
@@ -34,12 +38,25 @@ with atheris.instrument_imports(include=["mia_lightning", "zipfile", "tarfile", 
     from mia_lightning.parsing import parse_mapping
     from mia_lightning.readers import read_records
     from mia_lightning.scores_file import read_scores
+    from mia_lightning.targets.programs import is_program, load_program
     from mia_lightning.targets.weights import check_finite, read_weights
 
 
 def read_checkpoint(path: str) -> None:
     tensors, _ = read_weights(Path(path))
     check_finite(tensors, "it")
+
+
+def read_pickle(path: str) -> None:
+    """Read it as records and as weights, whichever it is."""
+    with suppress(MIAError):
+        read_records(path, reader="pickled")
+    read_checkpoint(path)
+
+
+def read_program(path: str) -> None:
+    if is_program(Path(path)):
+        load_program(Path(path))
 
 
 def read_configuration(path: str) -> None:
@@ -50,9 +67,25 @@ def reading(reader: str) -> Callable[[str], object]:
     return lambda path: read_records(path, reader=reader)
 
 
+def as_it_is(data: bytes) -> bytes:
+    return data
+
+
+def inside(archive: bytes, ending: str) -> Callable[[bytes], bytes]:
+    """Put an input into a valid archive, where mutations would else fail on the checksum."""
+    return lambda data: seeds.with_member(archive, ending, data)
+
+
+WRAPS: dict[str, Callable[[], Callable[[bytes], bytes]]] = {
+    "pickle": lambda: inside(seeds.data_set(), "data.pkl"),
+    "graph": lambda: inside(seeds.convolutional_program(), "model.json"),
+}
 TARGETS: dict[str, tuple[str, Callable[[str], object]]] = {
     "pickled": (".pt", reading("pickled")),
     "checkpoint": (".ckpt", read_checkpoint),
+    "pickle": (".pt", read_pickle),
+    "program": (".pt2", read_program),
+    "graph": (".pt2", read_program),
     "npz": (".npz", reading("arrays")),
     "safetensors": (".safetensors", reading("arrays")),
     "csv": (".csv", reading("images")),
@@ -61,6 +94,46 @@ TARGETS: dict[str, tuple[str, Callable[[str], object]]] = {
     "parquet": (".parquet", read_scores),
     "yaml": (".yaml", read_configuration),
 }
+
+
+CANARY = "__import__('os').system('true')"
+VALUES = (CANARY, f"Symbol('s0') + {CANARY}", "a.__class__", "torch.ops.aten.from_file.default", "x\n" + CANARY)
+VALUES += ("", "../../x", None, True, [], {}, 0, -1, 2**40, 2**63, 2**64, 1e308, "s0", "sin", "Mod(Symbol('s0'), 0)")
+
+
+def places(value: object) -> list[tuple[object, object]]:
+    """Return (container, key) of every value inside."""
+    keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    return [found for key in list(keys) for found in [(value, key), *places(value[key])]]
+
+
+def mutated_json(data: bytes, max_size: int, seed: int) -> bytes:
+    """Put another value, or one from elsewhere, into a JSON text; now and then mutate its bytes."""
+    draw = random.Random(seed)
+    try:
+        found = places(value := json.loads(data))
+    except (ValueError, RecursionError):
+        found = []
+    if not found or draw.random() < 0.1:
+        return atheris.Mutate(data, max_size)
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        (container, key), (other, name) = draw.choice(found), draw.choice(found)
+        container[key] = draw.choice(VALUES) if draw.random() < 0.5 else json.loads(json.dumps(other[name]))
+    return json.dumps(value).encode()[:max_size]
+
+
+def watch(folder: Path) -> None:
+    """End the process, which libFuzzer takes for a finding, when an input starts a program, connects, or writes."""
+    refused = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "os.symlink")
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        wrote = event == "open" and all(isinstance(text, str) for text in arguments[:2])
+        wrote = wrote and bool(set("wax+") & set(arguments[1])) and not arguments[0].startswith((str(folder), "/dev"))
+        if event in refused or wrote:
+            print(f"an input led to {event} {arguments}", file=sys.stderr, flush=True)
+            os.abort()
+
+    sys.addaudithook(hook)
 
 
 def main() -> None:
@@ -76,16 +149,19 @@ def main() -> None:
         (folder / "1.png").write_bytes(seeds.PIXEL)
         (folder / "2.png").write_bytes(seeds.PIXEL)
     path = folder / f"input{suffix}"
+    wrap = WRAPS[kind]() if kind in WRAPS else as_it_is
 
     def once(data: bytes) -> None:
-        path.write_bytes(data)
+        path.write_bytes(wrap(data))
         try:
             read(str(path))
         except MIAError as error:
             if not str(error).isprintable():
                 raise AssertionError(f"no sentence: {error}") from error
 
-    atheris.Setup([sys.argv[0], *sys.argv[1:], str(corpus)], once)
+    options = {"custom_mutator": mutated_json} if kind == "graph" else {}
+    atheris.Setup([sys.argv[0], *sys.argv[1:], str(corpus)], once, **options)
+    watch(folder)
     atheris.Fuzz()
 
 

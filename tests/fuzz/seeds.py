@@ -63,6 +63,43 @@ def column_store(**options: object) -> bytes:
     return stream.getvalue()
 
 
+def members(data: bytes) -> dict[str, bytes]:
+    """Return what a zip holds, by name."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def with_member(data: bytes, ending: str, content: bytes) -> bytes:
+    """Return a zip with one member's content replaced, under a checksum that fits it."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:  # stored, as torch's own are
+        for name, before in members(data).items():
+            archive.writestr(name, content if name.endswith(ending) else before)
+    return stream.getvalue()
+
+
+def member(data: bytes, ending: str) -> bytes:
+    return next(content for name, content in members(data).items() if name.endswith(ending))
+
+
+def program(*layers: torch.nn.Module) -> bytes:
+    """Return an exported program from images (any, 3, 4, 4) to logits."""
+    stream = io.BytesIO()
+    network = torch.nn.Sequential(*layers).eval()
+    sizes = ({0: torch.export.Dim.DYNAMIC},)
+    torch.export.save(torch.export.export(network, (torch.zeros(2, 3, 4, 4),), dynamic_shapes=sizes), stream)
+    return stream.getvalue()
+
+
+def linear_program() -> bytes:
+    return program(torch.nn.Flatten(), torch.nn.Linear(48, 2))
+
+
+def convolutional_program() -> bytes:
+    layers = (torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.BatchNorm2d(4), torch.nn.ReLU())
+    return program(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 2))
+
+
 def seeds(kind: str) -> dict[str, bytes]:
     """Return valid files of a kind of `fuzz.TARGETS`, by name."""
     weights = {"fc.weight": torch.ones(2, 3), "fc.bias": torch.zeros(2)}
@@ -86,6 +123,16 @@ def seeds(kind: str) -> dict[str, bytes]:
             "old": saved(lightning, **old),
             "lightning": saved(lightning),
             "safetensors": save({"fc.weight": np.ones((2, 3), np.float32)}),
+        },
+        "pickle": lambda: {
+            "weights": member(saved(weights), "data.pkl"),
+            "lightning": member(saved(lightning), "data.pkl"),
+            "records": member(data_set(), "data.pkl"),
+        },
+        "program": lambda: {"linear": linear_program(), "convolutional": convolutional_program()},
+        "graph": lambda: {
+            "linear": member(linear_program(), "model.json"),
+            "convolutional": member(convolutional_program(), "model.json"),
         },
         "npz": lambda: {"stored": npz(np.savez), "packed": npz(np.savez_compressed)},
         "safetensors": lambda: {"whole": save(COLUMNS)},
