@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from mia_lightning.inference import prepare_for_inference
 from mia_lightning.locks import Lock
 from mia_lightning.mapped import Arrays
 from mia_lightning.predicting import InferenceModule, is_out_of_memory
+from mia_lightning.processes import new_trainer, together
 from mia_lightning.quiet import quiet_lightning
 from mia_lightning.records import Records
 from mia_lightning.shards import ProgressBar, ShardWriter
@@ -35,9 +35,6 @@ from mia_lightning.targets.base import Target
 from mia_lightning.targets.features import FeatureTap
 
 log = logging.getLogger(__name__)
-
-LAUNCHED = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
-"""What Lightning sets in the first process's environment, where a later launch would take it for torchrun's."""
 
 CODE = ("extraction", "predicting", "inference", "queries", "datamodule", "targets.features")
 """Modules whose source determines the numbers, and so the key."""
@@ -221,9 +218,8 @@ def _predict(
     network = _network(target, halves[0].records, hardware)
     module = InferenceModule(network, data.normalise, queries=queries, gradients=gradients, batch_size=batch_size)
     started = perf_counter()
-    with _helpers_end_with(trainer), quiet_lightning():
+    with together(trainer), _lack_of_memory_in_words(), quiet_lightning():
         trainer.predict(module, data, return_predictions=False)
-    _end_other_processes(trainer)
     seconds = perf_counter() - started
     log.info(
         "extracted %s records x %d queries in %.1f s (%s images/s)",
@@ -260,12 +256,8 @@ def _network(target: Target, records: Records, hardware: Hardware) -> nn.Module:
 
 
 def _trainer(halves: list[_Half], queries: int, gradients: bool, hardware: Hardware, total: int) -> L.Trainer:
-    return L.Trainer(
-        accelerator=hardware.accelerator,
-        devices=hardware.devices,
-        num_nodes=hardware.num_nodes,
-        strategy=hardware.strategy,
-        precision=hardware.precision,
+    return new_trainer(
+        hardware,
         inference_mode=not gradients,
         logger=False,
         enable_checkpointing=False,
@@ -281,39 +273,16 @@ def _on_cpu(trainer: L.Trainer) -> bool:
 
 
 @contextmanager
-def _helpers_end_with(trainer: L.Trainer) -> Iterator[None]:
-    """End the processes that Lightning started when this one fails or is interrupted: they would wait for it."""
-    before = {name: os.environ.get(name) for name in LAUNCHED}
+def _lack_of_memory_in_words() -> Iterator[None]:
     try:
         yield
-    except BaseException as error:
-        launcher = trainer.strategy.launcher
-        processes = getattr(launcher, "procs", [])
-        for process in processes:
-            process.kill()
-        processes.clear()  # Lightning watches them and would kill this process for their death
-        if is_out_of_memory(error):
-            raise MIAError(
-                f"memory does not hold one batch of images ({str(error).splitlines()[0][:200]}); lower "
-                "--hardware.batch_size"
-            ) from error
-        raise
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
-def _end_other_processes(trainer: L.Trainer) -> None:
-    """Let only the first process go on: the others were started to help with this and would repeat the rest."""
-    if trainer.world_size == 1:
-        return
-    trainer.strategy.barrier()
-    first = trainer.is_global_zero
-    torch.distributed.destroy_process_group()
-    if not first:
-        raise SystemExit(0)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MIAError(
+            f"memory does not hold one batch of images ({str(error).splitlines()[0][:200]}); lower "
+            "--hardware.batch_size"
+        ) from error
 
 
 def _finished(half: _Half, hardware: Hardware) -> Arrays:

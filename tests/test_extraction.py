@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -351,7 +353,7 @@ SCRIPT = """
     from mia_lightning.errors import MIAError
     from mia_lightning.hardware import Hardware
 
-    folder, devices, count, kill_after = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    folder, devices, count, kill_after, nodes = Path(sys.argv[1]), *map(int, sys.argv[2:])
     if kill_after:
         shards.SHARD_BYTES = 1  # a shard per batch
         save, written = extraction.Entry.save_shard, []
@@ -363,7 +365,8 @@ SCRIPT = """
                 os.kill(os.getpid(), signal.SIGKILL)
 
         extraction.Entry.save_shard = save_then_die
-    hardware = Hardware(accelerator="cpu", devices=devices, batch_size=4, strategy="ddp" if devices > 1 else "auto")
+    devices = "auto" if "TORCHELASTIC_RUN_ID" in os.environ else devices
+    hardware = Hardware(accelerator="cpu", devices=devices, num_nodes=nodes, batch_size=4)
     try:
         outputs, _ = here.extract(folder / "store", here.make_records(count=count), hardware=hardware, queries=2)
     except MIAError as error:
@@ -378,7 +381,7 @@ def run_script(folder, *, devices=1, count=COUNT, kill_after=0):
     path.write_text(textwrap.dedent(SCRIPT).format(tests=str(Path(__file__).parent), root=str(ROOT)))
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK")}
     return subprocess.run(
-        [sys.executable, str(path), str(folder), str(devices), str(count), str(kill_after)],
+        [sys.executable, str(path), str(folder), str(devices), str(count), str(kill_after), "1"],
         capture_output=True,
         text=True,
         timeout=240,
@@ -488,6 +491,25 @@ def test_other_errors_of_the_network_are_not_taken_for_a_lack_of_memory(tmp_path
 # ---- many processes
 
 
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"strategy": "telepathy"}, "invalid strategy name: `strategy='telepathy'`"),
+        ({"accelerator": "abacus"}, "invalid accelerator name: `accelerator='abacus'`"),
+        ({"strategy": "ddp_spawn", "devices": 2}, "forked or spawned are not supported; use ddp"),
+    ],
+)
+def test_devices_that_are_not_there_are_one_sentence(tmp_path, wrong, sentence):
+    with pytest.raises(MIAError, match=re.escape(sentence)):
+        extract(tmp_path, hardware=replace(CPU, **wrong))
+
+
+def test_a_process_more_than_devices_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(MIAError, match="more processes were started than"):
+        extract(tmp_path, hardware=replace(CPU, devices=1))
+
+
 @given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 9), st.integers(0, 50))
 def test_records_are_dealt_out_once_whatever_their_number(count, world, batch_size, done):
     remaining = np.arange(count)[min(done, count - 1) :]
@@ -500,11 +522,12 @@ def test_records_are_dealt_out_once_whatever_their_number(count, world, batch_si
     assert max(map(len, served)) <= batch_size
 
 
-def launched(folder, count, *, devices=2, launcher="lightning", kill_after=0):
+def launched(folder, count, *, devices=2, launcher="helpers", kill_after=0):
     """Run the script under a launcher and return (exit code, what it said)."""
     path = folder / "script.py"
     path.write_text(textwrap.dedent(SCRIPT).format(tests=str(Path(__file__).parent), root=str(ROOT)))
-    arguments = [str(path), str(folder), str(devices), str(count), str(kill_after)]
+    nodes = 2 if launcher == "nodes" else 1
+    arguments = [str(path), str(folder), str(devices // nodes), str(count), str(kill_after), str(nodes)]
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK")}
     commands = [[sys.executable, *arguments]]
     variables = [{}]
@@ -517,6 +540,12 @@ def launched(folder, count, *, devices=2, launcher="lightning", kill_after=0):
         job |= {"MASTER_ADDR": "127.0.0.1"}
         variables = [job | {"SLURM_PROCID": str(n), "SLURM_LOCALID": str(n)} for n in range(devices)]
         commands *= devices
+    if launcher == "nodes":  # two machines, as they see themselves, with a helper each
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        variables = [job | {"NODE_RANK": str(n)} for n in range(nodes)]
+        commands *= nodes
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     processes = [
         subprocess.Popen(command, env=environment | own, **pipes)
@@ -528,7 +557,12 @@ def launched(folder, count, *, devices=2, launcher="lightning", kill_after=0):
 
 @pytest.mark.parametrize(
     ("launcher", "devices", "count"),
-    [("lightning", 3, 46), ("torchrun", 2, 41), ("slurm", 2, 42)],  # 46 = 3 x 15 + 1; 41 = 2 x 20 + 1: a batch of one
+    [
+        ("helpers", 3, 46),
+        ("torchrun", 2, 41),
+        ("slurm", 2, 42),
+        ("nodes", 4, 47),
+    ],  # 46 = 3 x 15 + 1; 41 = 2 x 20 + 1: a batch of one
 )
 def test_processes_of_any_launcher_give_the_bits_of_one(tmp_path, launcher, devices, count):
     code, said = launched(tmp_path, count, devices=devices, launcher=launcher)

@@ -40,6 +40,10 @@ def files(folder):
 
 def assert_equal_runs(one, other):
     assert files(one) == files(other)
+    assert_equal_scores(one, other)
+
+
+def assert_equal_scores(one, other):
     for name in ("submission.csv", "scores.csv", "claims.csv"):
         assert (one / name).read_bytes() == (other / name).read_bytes()
 
@@ -125,6 +129,71 @@ def test_a_signal_during_extraction_ends_the_run_within_seconds(audit, whole, tm
         assert code == 0, said
         assert "were done by an earlier try" in said
         assert_equal_runs(tmp_path / "run", whole)
+
+
+HELPER = """
+import os, signal, sys, time
+from pathlib import Path
+from mia_lightning import cli, extraction, shards
+step = extraction.InferenceModule.predict_step
+fault, rank = os.environ["FAULT"], os.environ.get("LOCAL_RANK", "0")
+def faulty(self, batch, *arguments):
+    answers = step(self, batch, *arguments)
+    if fault == "nan" and rank == "1":
+        answers["logits"][-1] = float("nan")
+    if fault == "killed" and rank == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fault == "orphan" and rank == "1":
+        time.sleep(0.2)
+    if fault == "orphan" and rank == "0" and list(Path(os.environ["STORE"]).glob("*/*/shards/*")):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if rank == "0":
+        time.sleep(0.5)
+    return answers
+extraction.InferenceModule.predict_step, shards.SHARD_BYTES = faulty, 1
+sys.exit(cli.train(sys.argv[1:]))
+"""
+
+
+def run_with_faulty_helper(audit, folder, fault):
+    (folder / "faulty.py").write_text(HELPER)
+    options = ["--hardware.devices", "2", "--hardware.strategy", "ddp"]
+    process = subprocess.Popen(
+        [sys.executable, str(folder / "faulty.py"), *audit.arguments(folder / "run", *options)],
+        env={**audit.environment, "FAULT": fault, "STORE": str(folder / ".store")},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    said = process.communicate(timeout=120)[1]
+    wait_for(lambda: not others_of_session(process.pid))
+    return process.returncode, said
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("nan", "with NaN or infinite logits; check its weights and the normalisation"),
+        ("killed", "process 2 of 2 was ended by SIGKILL; is memory short? The same command goes on where it stopped"),
+    ],
+)
+def test_what_goes_wrong_in_a_helper_is_the_error_of_the_run(audit, tmp_path, fault, sentence):
+    code, said = run_with_faulty_helper(audit, tmp_path, fault)
+    assert code == 2, said
+    assert said.count("error: ") == 1
+    assert sentence in said
+    assert "Traceback" not in said
+
+
+def test_a_helper_does_not_outlive_the_first_process_and_the_same_command_completes(audit, whole, tmp_path):
+    code, said = run_with_faulty_helper(audit, tmp_path, "orphan")
+    assert code == -signal.SIGKILL, said
+    ((code, said),) = audit.serve([{"arguments": audit.arguments(tmp_path / "run", "--hardware.devices", "1")}])
+    assert code == 2  # another configuration
+    code, said = run_with_faulty_helper(audit, tmp_path, "none")
+    assert code == 0, said
+    assert "were done by an earlier try" in said
+    assert_equal_scores(tmp_path / "run", whole)
 
 
 def others_of_session(session):
@@ -327,6 +396,13 @@ def sockets():
             if f"socket:[{fields[9]}]" in inodes:
                 print("socket", table, fields[1], fields[2], fields[3], file=sys.stderr)
 
+from mia_lightning import extraction
+step = extraction.InferenceModule.predict_step
+def stepped(self, *arguments):
+    sockets()
+    return step(self, *arguments)
+extraction.InferenceModule.predict_step = stepped
+
 write = run.write_report
 def watched(*arguments, **options):
     sockets()
@@ -337,10 +413,12 @@ sys.exit(cli.train(sys.argv[1:]))
 """
 
 
-def test_a_run_opens_no_socket(audit, tmp_path):
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_run_on_one_device_opens_no_socket_and_on_two_only_of_the_loopback(audit, tmp_path, devices):
     (tmp_path / "watched.py").write_text(LISTENING)
+    options = ["--hardware.devices", str(devices)]
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "watched.py"), *audit.arguments(tmp_path / "run")],
+        [sys.executable, str(tmp_path / "watched.py"), *audit.arguments(tmp_path / "run", *options)],
         env=audit.environment,
         capture_output=True,
         text=True,
@@ -348,7 +426,8 @@ def test_a_run_opens_no_socket(audit, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "looked" in done.stderr
-    assert "socket" not in done.stderr
+    addresses = {line.split()[2].partition(":")[0] for line in done.stderr.splitlines() if line.startswith("socket")}
+    assert addresses == (set() if devices == 1 else {"0100007F"})  # 127.0.0.1, as Linux writes it
 
 
 # ---- the same command, the same bytes

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from mia_lightning.attacks._losses import losses
 from mia_lightning.monitor import TPRAtFPR
+from mia_lightning.processes import settings_in_words
 from mia_lightning.quiet import quiet_lightning
 
 if TYPE_CHECKING:
@@ -141,13 +142,14 @@ def train_perceptrons(
 
 def _lean_trainer(settings: MLP, callbacks: list[L.Callback]) -> L.Trainer:
     """Return a Trainer without what costs more than a step of a network this small: bar, logger, checkpoints."""
-    return L.Trainer(
-        accelerator=settings.accelerator,
-        devices=1,
-        max_epochs=settings.epochs,
-        callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    with settings_in_words("accelerator of the MLP"):
+        return L.Trainer(
+            accelerator=settings.accelerator,
+            devices=1,
+            max_epochs=settings.epochs,
+            callbacks=callbacks,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )

@@ -1,0 +1,276 @@
+"""The processes of one run: this one, and one that helps it per further device of this machine.
+
+Lightning would start the helpers itself, but they would meet at a port that is open on every interface, and SIGKILL for
+all would be its answer to the end of one. Here the processes of one machine meet in a file, what goes wrong in a helper
+becomes the error of the first process, and helpers end when the first one does. Lightning takes them for processes that
+were started from outside, as it does those of torchrun and SLURM, whose meeting is theirs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import sleep
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
+
+from mia_lightning.errors import MIAError
+from mia_lightning.hardware import Hardware, is_first_process, is_started_from_outside
+from mia_lightning.interruption import Interrupted
+
+FOLDER, FIRST = "MIA_LIGHTNING_FOLDER", "MIA_LIGHTNING_FIRST"
+"""What a helper finds in its environment: the folder where all meet, and the number of the process that started it."""
+
+LAUNCHED = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+"""What Lightning may set in this process's environment, where a later trainer would take it for torchrun's."""
+
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+
+LAST_WORDS = 2.0
+"""Seconds that a helper has to end after this process has lost the connection to it."""
+
+
+def new_trainer(hardware: Hardware, **options: Any) -> L.Trainer:
+    """Return a trainer for these devices; where their number is left open, for the processes of torchrun or SLURM.
+
+    Args:
+        hardware: Where.
+        options: Further arguments of Lightning's trainer.
+
+    Raises:
+        MIAError: a device, strategy or number of processes that is not there.
+    """
+    devices, nodes = hardware.devices, hardware.num_nodes
+    if (started := _started()) is not None:
+        devices = started[0] if devices == "auto" else devices
+        nodes = started[1] if nodes == 1 else nodes
+    with settings_in_words("--hardware"):
+        trainer = L.Trainer(
+            accelerator=hardware.accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            strategy=hardware.strategy,
+            precision=hardware.precision,
+            **options,
+        )
+        if isinstance(launcher := trainer.strategy.launcher, _SubprocessScriptLauncher):
+            launcher.cluster_environment.validate_settings(num_devices=trainer.num_devices, num_nodes=nodes)
+    if isinstance(launcher, _MultiProcessingLauncher):
+        raise MIAError("--hardware.strategy: processes that are forked or spawned are not supported; use ddp")
+    if trainer.world_size == 1 and not is_first_process():
+        raise MIAError("more processes were started than --hardware.devices asks for; leave it at auto")
+    return trainer
+
+
+def _started() -> tuple[int, int] | None:
+    """Return how many processes torchrun or SLURM started on each machine and how many machines there are, if any."""
+    each, machines = os.environ.get("LOCAL_WORLD_SIZE", ""), 1
+    if each.isdecimal():
+        machines = int(os.environ.get("WORLD_SIZE", each)) // int(each)
+    elif is_started_from_outside() and SLURMEnvironment.detect():
+        each, machines = os.environ.get("SLURM_NTASKS_PER_NODE", ""), int(os.environ.get("SLURM_NNODES", "1"))
+    return (int(each), machines) if each.isdecimal() else None
+
+
+@contextmanager
+def settings_in_words(option: str) -> Iterator[None]:
+    """Turn what Lightning says of devices that are not there into one sentence.
+
+    Raises:
+        MIAError: in place of Lightning's own errors.
+    """
+    try:
+        yield
+    except (ValueError, MisconfigurationException) as error:
+        said = " ".join(str(error).split()).rstrip(".!")
+        raise MIAError(f"{option}: {said}; choose an accelerator, devices and a strategy that are there") from error
+
+
+@contextmanager
+def together(trainer: L.Trainer) -> Iterator[None]:
+    """Let every process of the trainer run the block; after it, only the first one of all goes on.
+
+    Args:
+        trainer: New; its `predict` is to be called within the block.
+
+    Raises:
+        MIAError: the first process: whatever a helper raised, or that one ended early. Helpers raise SystemExit.
+    """
+    launcher = trainer.strategy.launcher
+    with _kept_environment():
+        if FOLDER in os.environ:
+            with _helping(trainer, Path(os.environ[FOLDER])):
+                yield
+        elif (
+            isinstance(launcher, _SubprocessScriptLauncher)
+            and not launcher.cluster_environment.creates_processes_externally
+        ):
+            with _leading(trainer):
+                yield
+        else:
+            yield
+            _part(trainer, others=True)
+        if not trainer.is_global_zero:
+            raise SystemExit(0)
+
+
+@contextmanager
+def _kept_environment() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in LAUNCHED}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def _leading(trainer: L.Trainer) -> Iterator[None]:
+    """Start the helpers of this machine, and end with them."""
+    with TemporaryDirectory(prefix="mia-lightning-") as folder:
+        helpers = _Helpers(Path(folder))
+        try:
+            helpers.start(trainer)
+            _meet(trainer, Path(folder))
+            yield
+            _part(trainer, others=trainer.num_nodes > 1)
+            helpers.wait()
+        except MIAError:
+            raise
+        except Exception as error:  # a connection that a helper's end has broken, among others
+            helpers.check(seconds=LAST_WORDS)
+            raise error
+        finally:
+            helpers.end()
+
+
+@contextmanager
+def _helping(trainer: L.Trainer, folder: Path) -> Iterator[None]:
+    """Help, and leave to the first process whatever there is to be said."""
+    rank = trainer.strategy.local_rank  # type: ignore[attr-defined]
+    try:
+        trainer.callbacks.append(_EndsWithFirst(int(os.environ[FIRST])))  # type: ignore[attr-defined]
+        (folder / f"here-{rank}").touch()
+        _meet(trainer, folder)
+        yield
+        _part(trainer, others=trainer.num_nodes > 1)
+    except MIAError as error:
+        (folder / f"error-{rank}").write_text(str(error), encoding="utf-8")
+        raise SystemExit(2) from None
+    except Interrupted as stop:
+        raise SystemExit(stop.exit_code) from None
+
+
+def _meet(trainer: L.Trainer, folder: Path) -> None:
+    """Connect the processes of one machine by a file; Lightning connects several machines by their address."""
+    if trainer.num_nodes > 1:
+        return
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", LOOPBACK)
+    torch.distributed.init_process_group(
+        torch.distributed.get_default_backend_for_device(trainer.strategy.root_device),
+        init_method=f"file://{folder}/meeting",
+        rank=trainer.strategy.local_rank,  # type: ignore[attr-defined]
+        world_size=trainer.world_size,
+    )
+
+
+def _part(trainer: L.Trainer, *, others: bool) -> None:
+    """Take the connection down, after waiting for `others` than this process and its helpers, which it sees end."""
+    if trainer.world_size > 1:
+        if others:
+            trainer.strategy.barrier()
+        torch.distributed.destroy_process_group()
+
+
+class _Helpers(Callback):
+    """The helpers that this process has started; as a callback it notices the end of one after each batch.
+
+    Args:
+        folder: Where all meet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, trainer: L.Trainer) -> None:
+        """Start one for each further device and wait until all have come."""
+        environment = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
+        os.environ["LOCAL_RANK"] = "0"
+        if trainer.num_nodes > 1:
+            os.environ["MASTER_ADDR"] = environment.main_address
+            os.environ["MASTER_PORT"] = str(environment.main_port)
+        own = {FOLDER: str(self.folder), FIRST: str(os.getpid())}
+        for rank in range(1, trainer.strategy.num_processes):  # type: ignore[attr-defined]
+            variables = os.environ | own | {"LOCAL_RANK": str(rank)}
+            self.processes.append(subprocess.Popen([sys.executable, *sys.orig_argv[1:]], env=variables))
+        trainer.callbacks.append(self)  # type: ignore[attr-defined]
+        while not all((self.folder / f"here-{number}").exists() for number in self.numbers):
+            self.check()
+            sleep(0.05)
+
+    @property
+    def numbers(self) -> range:
+        """Their local ranks."""
+        return range(1, len(self.processes) + 1)
+
+    def check(self, *, seconds: float = 0.0) -> None:
+        """Raise what a helper has raised, or that one ended early; wait so long for that to happen."""
+        for wait in (*[0.05] * int(seconds / 0.05), 0.0):
+            for number, process in zip(self.numbers, self.processes, strict=True):
+                if process.poll():
+                    raise MIAError(self._last_words(number, process.returncode))
+            sleep(wait)
+
+    def _last_words(self, number: int, code: int) -> str:
+        try:
+            return (self.folder / f"error-{number}").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            why = "; is memory short? The" if code == -signal.SIGKILL else "; the"
+            return f"process {number + 1} of {len(self.processes) + 1} {how}{why} same command goes on where it stopped"
+
+    def wait(self) -> None:
+        """Wait until all have ended, which they do when they have written what they had."""
+        while any(process.poll() is None for process in self.processes):
+            self.check()
+            sleep(0.05)
+        self.check()
+
+    def end(self) -> None:
+        """End those that are left."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    def on_predict_batch_end(self, *arguments: Any, **options: Any) -> None:
+        """Go on only while all do."""
+        self.check()
+
+
+class _EndsWithFirst(Callback):
+    """Ends a helper whose first process was killed: nobody is left to put together what it does."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    def on_predict_batch_end(self, *arguments: Any, **options: Any) -> None:
+        """Go on only while it does."""
+        if os.getppid() != self.first:
+            raise Interrupted(signal.SIGTERM)
