@@ -18,16 +18,19 @@ def train(argv: Sequence[str] | None = None) -> int:
 
 def tune(argv: Sequence[str] | None = None) -> int:
     """Run `tune.py`. Return the exit code."""
-    return _guarded(_tune, argv, again="the same command with --resume")
+    return _guarded(_tune, argv, again="the same command with --resume goes on where it stopped")
 
 
 def evaluate(argv: Sequence[str] | None = None) -> int:
     """Run `python -m mia_lightning.evaluate`. Return the exit code."""
-    return _guarded(_evaluate, argv)
+    return _guarded(_evaluate, argv, again="the same command starts anew")
 
 
 def _guarded(
-    command: Callable[[Sequence[str]], None], argv: Sequence[str] | None, *, again: str = "the same command"
+    command: Callable[[Sequence[str]], None],
+    argv: Sequence[str] | None,
+    *,
+    again: str = "the same command goes on where it stopped",
 ) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
@@ -40,7 +43,7 @@ def _guarded(
         print(f"error: {sentence}", file=sys.stderr)
         return 2
     except Interrupted as stop:
-        print(f"ended by {stop.signal.name}; {again} goes on where it stopped", file=sys.stderr)
+        print(f"ended by {stop.signal.name}; {again}", file=sys.stderr)
         return stop.exit_code
     return 0
 

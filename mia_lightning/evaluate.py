@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -98,36 +99,41 @@ def report_of(config: EvaluationConfig, assessment: Assessment, notes: Iterable[
     return Report(assessment, config.headline or names[-1], named, versions("matplotlib"), notes=tuple(notes))
 
 
+@contextmanager
+def _output(config: EvaluationConfig) -> Iterator[Path | None]:
+    from mia_lightning.evaluation_files import claimed_folder
+
+    with nullcontext() if config.output is None else claimed_folder(config.output) as folder:
+        yield folder
+
+
 def _run_evaluation(config: EvaluationConfig, console: Console) -> None:
-    from mia_lightning.evaluation_files import claim_folder, write_report
+    from mia_lightning.evaluation_files import write_report
     from mia_lightning.evaluation_tables import print_assessment
     from mia_lightning.report.figures import draw
 
-    assessment, notes = evaluate_file(config)
-    report = report_of(config, assessment, notes)
-    for note in notes:
-        console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
-    print_assessment(assessment, console)
-    if config.output is not None:
-        written = write_report(report, claim_folder(config.output), draw(report))
-        _say(f"wrote {', '.join(written)} in {config.output}", console)
+    with _output(config) as folder:
+        assessment, notes = evaluate_file(config)
+        report = report_of(config, assessment, notes)
+        for note in notes:
+            _say(f"note: {note}", console)
+        print_assessment(assessment, console)
+        if folder is not None:
+            written = write_report(report, folder, draw(report))
+            _say(f"wrote {', '.join(written)} in {config.output}", console)
 
 
 def _run_leaderboard(config: EvaluationConfig, console: Console) -> None:
     from mia_lightning.atomic import replacing
     from mia_lightning.evaluation_tables import leaderboard_table
 
-    places = rank_files(config)
-    console.print(leaderboard_table(places, config.fpr))
-    if config.output is not None:
-        folder = Path(config.output)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MIAError(f"cannot create {config.output}: {error.strerror}; name another --output") from error
-        with replacing(folder, "leaderboard.csv") as file:
-            _write_places(file, places)
-        _say(f"wrote leaderboard.csv in {config.output}", console)
+    with _output(config) as folder:
+        places = rank_files(config)
+        console.print(leaderboard_table(places, config.fpr))
+        if folder is not None:
+            with replacing(folder, "leaderboard.csv") as file:
+                _write_places(file, places)
+            _say(f"wrote leaderboard.csv in {config.output}", console)
 
 
 def _write_places(file: IO[str], places: Iterable[Place]) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import IO, Any
 from mia_lightning.assessment import Assessment
 from mia_lightning.atomic import replacing
 from mia_lightning.errors import MIAError
+from mia_lightning.output_folder import OutputFolder
 from mia_lightning.report.contents import Report, RunFacts
 from mia_lightning.report.figures import Drawn
 from mia_lightning.report.page import card, html
@@ -29,21 +31,25 @@ from mia_lightning.spreadsheets import formula_safe
 LIBRARIES = ("numpy", "scipy", "lightgbm")
 
 
-def claim_folder(path: str) -> Path:
-    """Create the folder of an evaluation, or take an empty one or an earlier evaluation's.
+@contextmanager
+def claimed_folder(path: str) -> Iterator[Path]:
+    """Keep the folder of an evaluation, which is new, empty, or an earlier evaluation's, for this process.
 
     Raises:
-        MIAError: it holds something else, or cannot be written.
+        MIAError: it holds something else, cannot be written, or another process is writing it. A folder that is new is
+            removed again where the block fails.
     """
-    folder = Path(path)
+    folder = OutputFolder(path)
+    if folder.found and ("config.yaml" in folder.found or not {"claims.csv", "leaderboard.csv"} & set(folder.found)):
+        raise MIAError(f"{path} holds other files ({folder.found[0]}, …); name an empty or new --output")
+    folder.claim()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        found = {entry.name for entry in folder.iterdir()}
-    except OSError as error:
-        raise MIAError(f"cannot use the output folder {path}: {error.strerror}; name another --output") from error
-    if found and ("claims.csv" not in found or "config.yaml" in found):
-        raise MIAError(f"{path} holds other files ({min(found)}, …); name an empty or new --output")
-    return folder
+        yield folder.path
+    except BaseException:
+        folder.abandon()
+        raise
+    finally:
+        folder.release()
 
 
 def write_report(report: Report, folder: Path, drawn: Iterable[Drawn]) -> list[str]:
@@ -57,6 +63,8 @@ def write_report(report: Report, folder: Path, drawn: Iterable[Drawn]) -> list[s
     Raises:
         MIAError: the disk is full or the folder cannot be written.
     """
+    with replacing(folder, "claims.csv") as file:  # first: it marks the folder as an evaluation's
+        write_claims(file, report.assessment)
     texts = {
         "report.html": html(report, drawn),
         "audit_card.md": card(report),
@@ -65,8 +73,6 @@ def write_report(report: Report, folder: Path, drawn: Iterable[Drawn]) -> list[s
     for name, text in texts.items():
         with replacing(folder, name) as file:
             file.write(text)
-    with replacing(folder, "claims.csv") as file:
-        write_claims(file, report.assessment)
     return [*texts, "claims.csv"]
 
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import csv
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
 import yaml
 
-from mia_lightning.atomic import replacing
 from mia_lightning.config import RunConfig, portable, to_mapping
 from mia_lightning.errors import MIAError
-from mia_lightning.locks import Lock
+from mia_lightning.output_folder import OutputFolder
 from mia_lightning.pipeline import AuditResult, Half
 
 
-class RunFolder:
+class RunFolder(OutputFolder):
     """Claims a folder for one configuration and writes the run's files into it.
 
     Args:
@@ -30,60 +26,28 @@ class RunFolder:
     """
 
     def __init__(self, config: RunConfig) -> None:
-        self.path = Path(config.output)
+        super().__init__(config.output)
         self.text = yaml.safe_dump(portable(to_mapping(config)), sort_keys=False)
-        self.lock = Lock(self.path / ".lock")
-        if self.lock.is_taken:
-            raise self._refusal()
+        if not self.found:
+            return
+        if "config.yaml" not in self.found:
+            raise MIAError(f"{config.output} holds other files ({self.found[0]}, …); name an empty or new --output")
         try:
-            found = sorted(entry.name for entry in self.path.iterdir()) if self.path.exists() else []
-            found = [name for name in found if name != ".lock" and not _is_partial(name)]  # left by a killed run
-            earlier = (self.path / "config.yaml").read_text(encoding="utf-8") if "config.yaml" in found else None
+            earlier = (self.path / "config.yaml").read_text(encoding="utf-8")
         except OSError as error:
-            raise MIAError(f"cannot use the output folder {config.output}: {error.strerror}; name another") from error
-        if found and earlier is None:
-            raise MIAError(f"{config.output} holds other files ({found[0]}, …); name an empty or new --output")
-        if earlier is not None and earlier != self.text:
+            raise self.cannot("use", error) from error
+        if earlier != self.text:
             raise MIAError(f"{config.output} holds another run (its config.yaml differs); name another --output")
-        self.is_new = not found
-
-    def _refusal(self) -> MIAError:
-        return MIAError(
-            f"another run ({self.lock.holder}) is writing into {self.path}; wait for it, or name another --output"
-        )
 
     def claim(self) -> None:
-        """Create the folder, lock it until `release`, and write the configuration that reruns it.
+        """Create and lock the folder, and write the configuration that reruns it.
 
         Raises:
             MIAError: the folder cannot be written, or another run was quicker.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            taken = self.lock.acquire()
-        except OSError as error:
-            raise MIAError(f"cannot create the output folder {self.path}: {error.strerror}; name another") from error
-        if not taken:
-            raise self._refusal()
-        for left in self.path.rglob(".*.partial"):  # by a killed run
-            left.unlink(missing_ok=True)
+        super().claim()
         with self.replacing("config.yaml") as file:
             file.write(self.text)
-
-    def release(self) -> None:
-        """Let other runs use the folder; without it the end of the process does."""
-        self.lock.release()
-
-    def abandon(self) -> None:
-        """Remove the folder again if it was claimed by this run, which failed."""
-        if self.is_new:
-            shutil.rmtree(self.path, ignore_errors=True)
-
-    @contextmanager
-    def replacing(self, name: str) -> Iterator[IO[str]]:
-        """Open a text file that takes its name when the block ends without an error."""
-        with replacing(self.path, name) as file:
-            yield file
 
     def write_result(self, result: AuditResult) -> list[str]:
         """Write submission and scores; return the names of the files."""
@@ -101,10 +65,6 @@ class RunFolder:
     def _write(self, name: str, write: Callable[[IO[str]], None]) -> None:
         with self.replacing(name) as file:
             write(file)
-
-
-def _is_partial(name: str) -> bool:
-    return name.startswith(".") and name.endswith(".partial")
 
 
 def _write_submission(file: IO[str], result: AuditResult) -> None:

@@ -1,8 +1,8 @@
 """A small audit, and a server that runs commands on it in forked processes, so that libraries are imported once.
 
 As a program: reads a JSON list of jobs from the standard input and prints one of results. A job is
-{"arguments": [...], "kill_before": name, "delay": seconds}; `kill_before` sends SIGKILL when a file is about to take
-that name, `slow` waits before each batch of extraction so that something may happen meanwhile.
+{"command": "train", "arguments": [...], "kill_before": name}; `kill_before` sends SIGKILL when a file is about to take
+that name.
 """
 
 import json
@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +87,7 @@ def _serve():
 
     import mia_lightning.run
     import mia_lightning.shards
-    from mia_lightning.cli import train
+    from mia_lightning import cli
 
     mia_lightning.shards.SHARD_BYTES = 1  # a shard per batch
     results = []
@@ -99,7 +98,7 @@ def _serve():
                 os.dup2(errors.fileno(), 2)
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
                 _inject(job)
-                os._exit(train(job["arguments"]))
+                os._exit(getattr(cli, job.get("command", "train"))(job["arguments"]))
             status = os.waitpid(child, 0)[1]
             errors.seek(0)
             results.append((os.waitstatus_to_exitcode(status), errors.read()))
@@ -116,16 +115,6 @@ def _inject(job):
 
     if job.get("kill_before"):
         Path.replace = dying
-    if job.get("delay"):
-        from mia_lightning import extraction
-
-        step = extraction.InferenceModule.predict_step
-
-        def slow(self, *arguments):
-            time.sleep(job["delay"])
-            return step(self, *arguments)
-
-        extraction.InferenceModule.predict_step = slow
 
 
 if __name__ == "__main__":

@@ -81,6 +81,21 @@ def test_a_run_killed_at_a_random_moment_is_completed_by_the_same_command(audit,
     assert_equal_runs(tmp_path / "run", whole)
 
 
+def test_an_evaluation_killed_before_each_of_its_files_is_completed_by_the_same_command(audit, whole, tmp_path):
+    output = tmp_path / "evaluation"
+    arguments = [str(whole / "scores.csv"), "--bootstrap", "100"]
+    job = {"command": "evaluate", "arguments": [*arguments, "--output", str(output)]}
+    undisturbed = {"command": "evaluate", "arguments": [*arguments, "--output", str(tmp_path / "undisturbed")]}
+    stations = ["claims.csv", "report.html", "audit_card.md", "metrics.json"]
+    jobs = [job | {"kill_before": name} for name in stations]
+    *killed, (code, said), (other, _) = audit.serve([*jobs, job, undisturbed])
+    assert [code for code, _ in killed] == [-signal.SIGKILL] * len(stations)
+    assert (code, other) == (0, 0), said
+    assert files(output) == {"claims.csv", "report.html", "audit_card.md", "metrics.json"}
+    for name in files(output):
+        assert (output / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
 # ---- SIGTERM and SIGINT
 
 
@@ -212,15 +227,16 @@ def others_of_session(session):
 # ---- two at once
 
 
-def test_a_second_run_on_the_same_folder_is_refused_and_names_the_first(audit, tmp_path):
+def test_a_second_run_on_the_same_folder_is_refused_and_names_the_first(audit, whole, tmp_path):
     output = tmp_path / "run"
     output.mkdir()
     lock = Lock(output / ".lock")
     assert lock.acquire()
-    ((code, said),) = audit.serve([{"arguments": audit.arguments(output)}])
-    assert code == 2
-    assert f"another run (process {os.getpid()} on " in said
-    assert "wait for it, or name another --output" in said
+    evaluation = {"command": "evaluate", "arguments": [str(whole / "scores.csv"), "--output", str(output)]}
+    for code, said in audit.serve([{"arguments": audit.arguments(output)}, evaluation]):
+        assert code == 2
+        assert f"another run (process {os.getpid()} on " in said
+        assert "wait for it, or name another --output" in said
     lock.release()
     assert not (output / ".lock").exists()
 

@@ -24,7 +24,7 @@ ORDER = [  # a module imports from its own line or the lines above it
         "mapped",
         "interruption",
     },
-    {"pickles", "processes"},
+    {"pickles", "processes", "output_folder"},
     {"intervals"},
     {
         "readers",
