@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -238,6 +238,12 @@ def ask(config: RunConfig, prepared: Prepared, clock: Clock) -> Answered:
         references=references,
         notes=notes + ([] if references is None else list(references.notes)),
     )
+
+
+def assist(config: RunConfig) -> NoReturn:
+    """Take part in the extraction of a run's first process, and end this one (SystemExit)."""
+    ask(config, prepare(config), Clock())
+    raise SystemExit(0)
 
 
 def _public_half(config: RunConfig, public: Records, labels: NDArray[np.int64]) -> Half:

@@ -16,7 +16,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.evaluation_files import write_report
 from mia_lightning.evaluation_tables import print_guards
 from mia_lightning.hardware import is_first_process
-from mia_lightning.pipeline import AuditResult, Prepared, attack_target, prepare
+from mia_lightning.pipeline import AuditResult, Prepared, assist, attack_target, prepare
 from mia_lightning.plots import plot_roc
 from mia_lightning.report.figures import draw
 from mia_lightning.run_folder import RunFolder
@@ -33,9 +33,9 @@ def run(config: RunConfig) -> AuditResult:
             created is removed again.
     """
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("mia_lightning").setLevel(logging.INFO)
-    if not is_first_process():  # started by Lightning to help with extraction, and ended by it
-        return attack_target(config, prepare(config))
+    logging.getLogger("mia_lightning").setLevel(logging.INFO if is_first_process() else logging.WARNING)
+    if not is_first_process():  # started to help with extraction, and ends after it
+        assist(config)
     folder = RunFolder(config)
     try:
         return _run(config, folder)

@@ -513,6 +513,25 @@ def test_tensorboard_has_hyper_parameters_and_scalars_of_each_trial(sweep):
     assert b"attacks.mlp.learning_rate" in plugin
 
 
+def test_a_sweep_on_two_devices_has_the_trials_of_one(quick, sweep):
+    arguments, folder = quick
+    own = [
+        "--hardware.devices",
+        "2",
+        "--extraction.store",
+        str(folder / "store-of-two"),
+        "--output",
+        str(folder / "two"),
+    ]
+    command = [sys.executable, str(ROOT / "tune.py"), *arguments, *own]
+    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("extracted") == 1
+    one, two = rows_of(sweep), rows_of(folder / "two")
+    assert [row["attacks.mlp.learning_rate"] for row in one] == [row["attacks.mlp.learning_rate"] for row in two]
+    assert float(two[0]["auc"]) == pytest.approx(float(one[0]["auc"]), abs=1e-3)  # batches of another process's threads
+
+
 def test_a_killed_sweep_goes_on(quick, sweep):
     arguments, folder = quick
     output = folder / "killed"
@@ -598,6 +617,7 @@ BASE = ["--config", str(ROOT / "configs/demo.yaml"), "--evaluation.hold_out", "0
 @pytest.mark.parametrize(
     ("search", "sentence"),
     [
+        ({"attacks.mlp.learning_rate": {"low": 1e-4, "high": 1e-2}}, "no dist is given; write {dist: uniform"),
         ("{}", "search.space is empty; name at least one field"),
         ("{attacks.mlp.learning_rat: {dist: int, low: 1, high: 2}}", "is unknown.*did you mean 'learning_rate'"),
         ("{attacks.mpl.epochs: {dist: int, low: 1, high: 2}}", "is unknown.*did you mean 'mlp'"),

@@ -156,7 +156,12 @@ def distribution(name: str, description: Mapping[str, Any]) -> Distribution:
         MIAError: an unknown kind or option, a missing one, a value of the wrong type, or low above high.
     """
     options = dict(description)
-    kind = options.pop("dist", None)
+    if "dist" not in options:
+        raise MIAError(
+            f"search.space.{name}: no dist is given; write {{dist: uniform, low: 0, high: 1}} or another of "
+            f"{', '.join(sorted(DISTRIBUTIONS))}"
+        )
+    kind = options.pop("dist")
     if kind not in DISTRIBUTIONS:
         raise MIAError(f"search.space.{name}: no distribution is named {kind!r}; {suggest(str(kind), DISTRIBUTIONS)}")
     legal = {f.name: f for f in fields(DISTRIBUTIONS[kind])}

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from mia_lightning.config import RunConfig
 from mia_lightning.errors import MIAError, suggest
-from mia_lightning.pipeline import Answered, Clock, Prepared, ask, check_names, prepare
+from mia_lightning.hardware import is_first_process
+from mia_lightning.pipeline import Answered, Clock, Prepared, ask, assist, check_names, prepare
 from mia_lightning.run_folder import RunFolder
 from mia_lightning.search import attacks, recipe
 from mia_lightning.search.board import SearchBoard
@@ -50,8 +51,10 @@ def tune(config: TuneConfig, *, resume: bool = False) -> Sweep:
         MIAError: any mistake in the configuration, the files it names, or the output folder.
     """
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("mia_lightning").setLevel(logging.INFO)
+    logging.getLogger("mia_lightning").setLevel(logging.INFO if is_first_process() else logging.WARNING)
     space = check(config)
+    if not is_first_process():  # started to help with extraction, and ends after it
+        assist(config.run)
     folder = RunFolder(config)
     journal = Journal(folder.path)
     if journal.path.exists() and not resume:
