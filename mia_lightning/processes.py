@@ -68,7 +68,9 @@ def new_trainer(hardware: Hardware, **options: Any) -> L.Trainer:
         if isinstance(launcher := trainer.strategy.launcher, _SubprocessScriptLauncher):
             launcher.cluster_environment.validate_settings(num_devices=trainer.num_devices, num_nodes=nodes)
     if isinstance(launcher, _MultiProcessingLauncher):
-        raise MIAError("--hardware.strategy: processes that are forked or spawned are not supported; use ddp")
+        raise MIAError(
+            "--hardware.strategy: forked or spawned processes, as in notebooks, are not supported; use ddp in a script, or --hardware.devices 1"
+        )
     if trainer.world_size == 1 and not is_first_process():
         raise MIAError("more processes were started than --hardware.devices asks for; leave it at auto")
     return trainer

@@ -496,7 +496,10 @@ def test_other_errors_of_the_network_are_not_taken_for_a_lack_of_memory(tmp_path
     [
         ({"strategy": "telepathy"}, "invalid strategy name: `strategy='telepathy'`"),
         ({"accelerator": "abacus"}, "invalid accelerator name: `accelerator='abacus'`"),
-        ({"strategy": "ddp_spawn", "devices": 2}, "forked or spawned are not supported; use ddp"),
+        (
+            {"strategy": "ddp_spawn", "devices": 2},
+            "forked or spawned processes, as in notebooks, are not supported; use ddp in a script",
+        ),
     ],
 )
 def test_devices_that_are_not_there_are_one_sentence(tmp_path, wrong, sentence):

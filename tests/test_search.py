@@ -617,7 +617,7 @@ BASE = ["--config", str(ROOT / "configs/demo.yaml"), "--evaluation.hold_out", "0
 @pytest.mark.parametrize(
     ("search", "sentence"),
     [
-        ({"attacks.mlp.learning_rate": {"low": 1e-4, "high": 1e-2}}, "no dist is given; write {dist: uniform"),
+        ("{attacks.mlp.dropout: {low: 0, high: 0.5}}", "no dist is given; write {dist: uniform"),
         ("{}", "search.space is empty; name at least one field"),
         ("{attacks.mlp.learning_rat: {dist: int, low: 1, high: 2}}", "is unknown.*did you mean 'learning_rate'"),
         ("{attacks.mpl.epochs: {dist: int, low: 1, high: 2}}", "is unknown.*did you mean 'mlp'"),
