@@ -69,7 +69,8 @@ def new_trainer(hardware: Hardware, **options: Any) -> L.Trainer:
             launcher.cluster_environment.validate_settings(num_devices=trainer.num_devices, num_nodes=nodes)
     if isinstance(launcher, _MultiProcessingLauncher):
         raise MIAError(
-            "--hardware.strategy: forked or spawned processes, as in notebooks, are not supported; use ddp in a script, or --hardware.devices 1"
+            "--hardware.strategy: forked or spawned processes, as in notebooks, are not supported; use ddp in a "
+            "script, or --hardware.devices 1"
         )
     if trainer.world_size == 1 and not is_first_process():
         raise MIAError("more processes were started than --hardware.devices asks for; leave it at auto")

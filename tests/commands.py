@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,15 @@ def make_audit(folder):
         np.savez(folder / f"{name}.npz", **arrays)
     (folder / "tiny_target.py").write_text(TARGET)
     return Audit(folder)
+
+
+def wait_for(condition, process=None):
+    for _ in range(1200):
+        if found := condition():
+            return found
+        assert process is None or process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    raise AssertionError("nothing happened for a minute")
 
 
 def _serve():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import ROOT, make_audit
+from commands import ROOT, make_audit, wait_for
 
 from mia_lightning.locks import Lock
 
@@ -97,15 +97,6 @@ def test_an_evaluation_killed_before_each_of_its_files_is_completed_by_the_same_
 
 
 # ---- SIGTERM and SIGINT
-
-
-def wait_for(condition, process=None):
-    for _ in range(1200):
-        if found := condition():
-            return found
-        assert process is None or process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    raise AssertionError("nothing happened for a minute")
 
 
 SLOW = """
@@ -444,6 +435,41 @@ def test_a_run_on_one_device_opens_no_socket_and_on_two_only_of_the_loopback(aud
     assert "looked" in done.stderr
     addresses = {line.split()[2].partition(":")[0] for line in done.stderr.splitlines() if line.startswith("socket")}
     assert addresses == (set() if devices == 1 else {"0100007F"})  # 127.0.0.1, as Linux writes it
+
+
+RAY = """
+import os, time
+from pathlib import Path
+from mia_lightning.ray_cluster import connected
+
+with connected(None, option="", num_cpus=2) as ray:
+    ray.get([ray.remote(lambda: time.sleep(0.5)).remote() for _ in range(2)])
+    own = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "stat").read_text().rpartition(")")[2].split()[3] == str(os.getsid(0)):
+                own |= {str(file.readlink()) for file in (entry / "fd").iterdir()}
+        except OSError:
+            pass
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if f"socket:[{fields[9]}]" in own and (fields[3] == "0A" or table.startswith("udp")):
+                print("listens", fields[1].partition(":")[0], flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_ray_listens_on_the_loopback_only(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", RAY]
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240, start_new_session=True
+    )
+    assert done.returncode == 0, done.stderr
+    addresses = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("listens")]
+    assert len(addresses) >= 4
+    assert set(addresses) <= {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
 # ---- the same command, the same bytes

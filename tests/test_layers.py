@@ -24,7 +24,7 @@ ORDER = [  # a module imports from its own line or the lines above it
         "mapped",
         "interruption",
     },
-    {"pickles", "processes", "output_folder"},
+    {"pickles", "processes", "output_folder", "ray_cluster"},
     {"intervals"},
     {
         "readers",

@@ -7,13 +7,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import fields, is_dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from commands import ROOT, wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -36,7 +35,6 @@ from mia_lightning.search.trial import Judgement, Trial
 from mia_lightning.search_config import SearchConfig
 from mia_lightning.tables import Outputs, SignalTable
 
-ROOT = Path(__file__).parent.parent
 RATE = {"attacks.mlp.learning_rate": {"dist": "loguniform", "low": 1e-4, "high": 1e-2}}
 SEARCH = """
 data: {private: null}
@@ -536,14 +534,12 @@ def test_a_killed_sweep_goes_on(quick, sweep):
     arguments, folder = quick
     output = folder / "killed"
     command = [sys.executable, str(ROOT / "tune.py"), *arguments, "--search.stacked", "1", "--search.trials", "60"]
-    running = subprocess.Popen([*command, "--output", str(output)], env=os.environ, cwd=ROOT, stderr=subprocess.DEVNULL)
-    for _ in range(1200):
-        if (output / "trials.jsonl").exists() and len((output / "trials.jsonl").read_bytes().splitlines()) >= 3:
-            break
-        time.sleep(0.05)
+    running = subprocess.Popen([*command, "--output", str(output)], env=os.environ, cwd=ROOT, stderr=subprocess.PIPE)
+    trials = output / "trials.jsonl"
+    wait_for(lambda: trials.exists() and len(trials.read_bytes().splitlines()) >= 3, running)
     running.send_signal(signal.SIGKILL)
-    running.wait()
-    before = (output / "trials.jsonl").read_bytes().splitlines()
+    running.communicate()
+    before = trials.read_bytes().splitlines()
     assert 3 <= len(before) < 61
     assert not (output / "best.yaml").exists()
     assert tune([*command[2:], "--output", str(output)]) == 2  # not without --resume
@@ -554,6 +550,24 @@ def test_a_killed_sweep_goes_on(quick, sweep):
     first = {row["trial"]: row["auc"] for row in rows_of(sweep)}
     again = {row["trial"]: row["auc"] for row in rows_of(output)}
     assert all(float(again[n]) == pytest.approx(float(value), abs=2e-3) for n, value in first.items())
+
+
+@pytest.mark.parametrize(
+    ("engine", "number"), [("here", signal.SIGTERM), ("ray", signal.SIGTERM), ("ray", signal.SIGINT)]
+)
+def test_a_signal_ends_a_sweep_within_seconds(quick, sweep, engine, number):
+    arguments, folder = quick
+    output = folder / f"{engine}-{number.name}"
+    options = ["--search.engine", engine, "--search.stacked", "1", "--search.trials", "500", "--output", str(output)]
+    command = [sys.executable, str(ROOT / "tune.py"), *arguments, *options]
+    running = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    wait_for(lambda: (output / "trials.jsonl").exists() and len((output / "trials.jsonl").read_bytes()) > 1000, running)
+    running.send_signal(number)
+    said = running.communicate(timeout=60)[1]
+    assert running.returncode == 128 + number, said
+    assert f"ended by {number.name}; the same command with --resume goes on where it stopped" in said
+    assert "Traceback" not in said
+    assert not (output / "best.yaml").exists()
 
 
 @pytest.mark.slow

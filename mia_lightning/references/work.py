@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
@@ -16,7 +15,8 @@ from torch import nn
 from tqdm import tqdm
 
 from mia_lightning.errors import MIAError
-from mia_lightning.interruption import KeptHandlers, through_keyboard_interrupt
+from mia_lightning.interruption import through_keyboard_interrupt
+from mia_lightning.ray_cluster import connected
 from mia_lightning.references.asking import ask
 from mia_lightning.references.config import Recipe, ReferencesConfig
 from mia_lightning.references.material import Material
@@ -96,16 +96,9 @@ def do(job: Job, material: Material, *, on_epoch: Epoch | None = None) -> Result
 
 def _with_ray(jobs: list[Job], material: Material, config: ReferencesConfig) -> Iterator[tuple[Job, Result]]:
     """Let Ray's workers do the jobs, as many at a time as there are processors for; a lost worker's job is retried."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    own = not ray.is_initialized()
-    if own:
-        options: dict[str, Any] = {"address": config.address} if config.address else _machine(config)
-        handlers = KeptHandlers()
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        handlers.restore()
-    try:
+    gpus = {"num_gpus": torch.cuda.device_count()} if config.gpus_per_worker else {}
+    machine: dict[str, Any] = {"num_cpus": config.workers * config.threads, **gpus}
+    with connected(config.address, option="--references.address", **machine) as ray:
         shared = ray.put(material)
         resources: dict[str, Any] = {"num_cpus": config.threads, "num_gpus": config.gpus_per_worker, "max_retries": 3}
         remote = ray.remote(**resources)(_in_worker)
@@ -119,14 +112,6 @@ def _with_ray(jobs: list[Job], material: Material, config: ReferencesConfig) -> 
             with through_keyboard_interrupt():
                 done, _ = ray.wait(list(running), num_returns=1)
             yield running.pop(done[0]), _fetched(ray, done[0])
-    finally:
-        if own:
-            ray.shutdown()
-
-
-def _machine(config: ReferencesConfig) -> dict[str, Any]:
-    gpus = {"num_gpus": torch.cuda.device_count()} if config.gpus_per_worker else {}
-    return {"num_cpus": config.workers * config.threads, "include_dashboard": False, **gpus}
 
 
 def _fetched(ray: Any, reference: Any) -> Result:

@@ -8,11 +8,20 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from mia_lightning.errors import MIAError
+from mia_lightning.interruption import through_keyboard_interrupt
+from mia_lightning.ray_cluster import connected
 from mia_lightning.search.here import Finished, judged
 from mia_lightning.search.proposals import Proposals
 from mia_lightning.search.trial import Problem, Trial, failed
 from mia_lightning.search_config import SearchConfig
+
+TUNE = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+"""Tune's switches: no tables, no files, no complaint about a trial that failed before its first metric, no handler."""
 
 
 def run_with_ray(
@@ -28,22 +37,14 @@ def run_with_ray(
         most_epochs: Of any trial, for ASHA.
 
     Raises:
-        MIAError: no cluster at the address.
+        MIAError: Ray is not installed, or no cluster is at the address.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage report leaves the machine
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
-    try:
-        import ray
+    for name, value in TUNE.items():
+        os.environ.setdefault(name, value)
+    machine = {"num_cpus": search.concurrent * search.cpus_per_trial} if search.concurrent else {}
+    with connected(search.address, option="--search.address", **machine):
         from ray import tune
-    except ImportError as error:
-        raise MIAError("search.engine ray needs ray[tune], which is not installed; use --search.engine here") from error
 
-    own = not ray.is_initialized()
-    if own:
-        _start(ray, search)
-    try:
         with tempfile.TemporaryDirectory(prefix="mia-search-") as scratch:  # the sweep has a journal of its own
             resources: dict[str, float] = {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial}
             trainable = tune.with_resources(tune.with_parameters(run_trial, problem=problem), resources)
@@ -61,10 +62,8 @@ def run_with_ray(
                 name="sweep", storage_path=scratch, verbose=0, callbacks=[_callback(tune, proposals, finished)]
             )
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a lost worker is told of in one line
-            tune.Tuner(trainable, tune_config=tune.TuneConfig(**options), run_config=run_config).fit()
-    finally:
-        if own:
-            ray.shutdown()
+            with through_keyboard_interrupt():
+                tune.Tuner(trainable, tune_config=tune.TuneConfig(**options), run_config=run_config).fit()
 
 
 def run_trial(config: Mapping[str, Any], problem: Problem) -> None:
@@ -82,16 +81,6 @@ def run_trial(config: Mapping[str, Any], problem: Problem) -> None:
     problem = problem.limited(config["threads"])
     trial = judged(problem, config["number"], config["params"], report if config["watch"] else None, epochs)
     tune.report({"trial": trial.to_dict()})
-
-
-def _start(ray: Any, search: SearchConfig) -> None:
-    options: dict[str, Any] = {"address": search.address} if search.address else {"include_dashboard": False}
-    if not search.address and search.concurrent:
-        options["num_cpus"] = search.concurrent * search.cpus_per_trial
-    try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise MIAError(f"cannot join the Ray cluster at search.address {search.address!r}: {error}") from error
 
 
 def _scheduler(search: SearchConfig, most_epochs: int) -> Any:
