@@ -14,6 +14,7 @@ from pathlib import Path
 
 import hostile_files as files
 import hostile_pickles as pickles
+import hostile_programs
 import numpy as np
 import pytest
 import torch
@@ -207,9 +208,14 @@ def sparse(path, start, size):
         file.truncate(size)
 
 
+def programs(corpus):
+    for name, data in hostile_programs.programs(str(corpus.canary)).items():
+        corpus.write("target", name, ".pt2", data)
+
+
 FAMILIES = {
     f.__name__: f
-    for f in (pickled, lying_tensors, containers, arrays, archives, tables, images, configurations, scores)
+    for f in (pickled, lying_tensors, containers, arrays, archives, tables, images, configurations, scores, programs)
 }
 HARMLESS = {
     "records: storage of another type",  # four-byte numbers in a record that is called eight-byte
@@ -217,6 +223,13 @@ HARMLESS = {
     *(f"records: more rows than it says as image {place}" for place in (1, 2)),  # the rows that it says are read
     "scores: labels of times",  # classes by any name
     *(f"{kind}: {name} of times" for kind in ("key", "submission") for name in ("labels", "scores")),
+    "target: a sample that is a pickle",  # these four are never read
+    "target: guards that are code",
+    "target: a call that is code",
+    "target: notes that are code",
+    "target: padding of 2**40",  # told of when images meet it
+    "target: a weight on a device of code",  # all is read for the CPU
+    "target: a compiled library",  # left where it is
     "key: scores of nothing",  # a key's other columns are not looked at
 }
 """What is odd but right for the command that it is given to."""

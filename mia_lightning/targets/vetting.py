@@ -8,6 +8,7 @@ integer arithmetic only, no text outside a narrow alphabet that can form neither
 metadata, guards, sample inputs and libraries are left out.
 """
 
+import ast
 import io
 import json
 import re
@@ -19,7 +20,20 @@ from mia_lightning.errors import MIAError
 _NAME = re.compile(r"[A-Za-z0-9_.]*")
 _TEXT = re.compile(r"[A-Za-z0-9_., >-]*")  # a string argument, as "bhid,bhjd->bhij": neither quotes nor slashes
 _SYMBOL = re.compile(r"Symbol\('[suz][0-9]+'(?:, [a-z]+=(?:True|False))*\)")
-_WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
+_LONGEST, _MOST_POWERS = 2000, 4
+_GRAMMAR: tuple[type[ast.AST], ...] = (
+    ast.Call,
+    ast.UnaryOp,
+    ast.USub,
+    ast.BinOp,
+    ast.Add,
+    ast.Sub,
+    ast.Mult,
+    ast.FloorDiv,
+    ast.Mod,
+    ast.Compare,
+)
+_GRAMMAR += (ast.Load, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 _EXPRESSION = re.compile(r"[A-Za-z0-9+*/%(), <>=-]*")
 _FUNCTIONS = {"Integer", "Add", "Mul", "Pow", "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CleanDiv", "CeilDiv"}
 _FUNCTIONS |= {
@@ -154,6 +168,30 @@ def _vet(value: object, source: str, key: str = "") -> None:
 
 
 def _is_arithmetic(text: str) -> bool:
-    """Tell whether an expression, as sympy writes it, holds only size symbols, integers and known functions."""
+    """Tell whether an expression, as sympy writes it, holds only size symbols, integers and known functions.
+
+    It is computed when it is read, so powers are kept small: a few characters could ask for more digits than fit into
+    memory.
+    """
     rest = _SYMBOL.sub("0", text)
-    return _EXPRESSION.fullmatch(rest) is not None and all(word in _FUNCTIONS for word in _WORD.findall(rest))
+    if len(text) > _LONGEST or _EXPRESSION.fullmatch(rest) is None:
+        return False
+    try:
+        nodes = list(ast.walk(ast.parse(rest, mode="eval").body))
+    except (SyntaxError, RecursionError, MemoryError):
+        return False
+    powers = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "Pow"]
+    return all(map(_is_plain, nodes)) and len(powers) <= _MOST_POWERS and all(map(_is_small_power, powers))
+
+
+def _is_plain(node: ast.AST) -> bool:
+    """Tell whether a part of an expression is an integer below 2**63, a known function, or arithmetic on such."""
+    if isinstance(node, ast.Constant):
+        return type(node.value) is int and node.value < 2**63
+    if isinstance(node, ast.Name):
+        return node.id in _FUNCTIONS
+    return isinstance(node, _GRAMMAR)
+
+
+def _is_small_power(power: ast.Call) -> bool:
+    return len(power.args) == 2 and re.fullmatch(r"Integer\(-?[0-8]\)", ast.unparse(power.args[1])) is not None

@@ -98,7 +98,25 @@ TARGETS: dict[str, tuple[str, Callable[[str], object]]] = {
 
 CANARY = "__import__('os').system('true')"
 VALUES = (CANARY, f"Symbol('s0') + {CANARY}", "a.__class__", "torch.ops.aten.from_file.default", "x\n" + CANARY)
-VALUES += ("", "../../x", None, True, [], {}, 0, -1, 2**40, 2**63, 2**64, 1e308, "s0", "sin", "Mod(Symbol('s0'), 0)")
+VALUES += (
+    "",
+    "../../x",
+    None,
+    True,
+    [],
+    {},
+    0,
+    -1,
+    2**40,
+    2**63,
+    2**64,
+    1e308,
+    "s0",
+    "sin",
+    "Mod(Symbol('s0'), 0)",
+    "9**9**9",
+)
+VALUES += ("Pow(Integer(9), Integer(9999999))", "Mul(Integer(2), Symbol('s0'))", {"as_expr": {"expr_str": CANARY}})
 
 
 def places(value: object) -> list[tuple[object, object]]:
