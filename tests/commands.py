@@ -83,12 +83,12 @@ def make_audit(folder):
 
 
 def wait_for(condition, process=None):
-    for _ in range(1200):
+    for _ in range(3600):
         if found := condition():
             return found
         assert process is None or process.poll() is None, process.stderr.read()
         time.sleep(0.05)
-    raise AssertionError("nothing happened for a minute")
+    raise AssertionError("nothing happened for three minutes")
 
 
 def _serve():

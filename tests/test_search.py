@@ -552,9 +552,7 @@ def test_a_killed_sweep_goes_on(quick, sweep):
     assert all(float(again[n]) == pytest.approx(float(value), abs=2e-3) for n, value in first.items())
 
 
-@pytest.mark.parametrize(
-    ("engine", "number"), [("here", signal.SIGTERM), ("ray", signal.SIGTERM), ("ray", signal.SIGINT)]
-)
+@pytest.mark.parametrize(("engine", "number"), [("here", signal.SIGTERM), ("ray", signal.SIGINT)])
 def test_a_signal_ends_a_sweep_within_seconds(quick, sweep, engine, number):
     arguments, folder = quick
     output = folder / f"{engine}-{number.name}"
