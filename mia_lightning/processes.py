@@ -182,6 +182,8 @@ def _meet(trainer: L.Trainer, folder: Path) -> None:
     """Connect the processes of one machine by a file; Lightning connects several machines by their address."""
     if trainer.num_nodes > 1:
         return
+    if torch.distributed.is_initialized():  # left by an earlier try that failed
+        torch.distributed.destroy_process_group()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
     os.environ.setdefault("NCCL_SOCKET_IFNAME", LOOPBACK)
     torch.distributed.init_process_group(
