@@ -166,7 +166,9 @@ def _helping(trainer: L.Trainer, folder: Path) -> Iterator[None]:
     """Help, and leave to the first process whatever there is to be said."""
     rank = trainer.strategy.local_rank  # type: ignore[attr-defined]
     try:
-        trainer.callbacks.append(_EndsWithFirst(int(os.environ[FIRST])))  # type: ignore[attr-defined]
+        first = _EndsWithFirst(int(os.environ[FIRST]))
+        first.check()
+        trainer.callbacks.append(first)  # type: ignore[attr-defined]
         (folder / f"here-{rank}").touch()
         _meet(trainer, folder)
         yield
@@ -223,10 +225,15 @@ class _Helpers(Callback):
         own = {FOLDER: str(self.folder), FIRST: str(os.getpid())}
         for rank in range(1, trainer.strategy.num_processes):  # type: ignore[attr-defined]
             variables = os.environ | own | {"LOCAL_RANK": str(rank)}
-            self.processes.append(subprocess.Popen([sys.executable, *sys.orig_argv[1:]], env=variables))
+            command = [sys.executable, *sys.orig_argv[1:]]
+            # in a group of its own, since Ctrl-C is for this process, which ends them
+            self.processes.append(subprocess.Popen(command, env=variables, process_group=0))
         trainer.callbacks.append(self)  # type: ignore[attr-defined]
-        while not all((self.folder / f"here-{number}").exists() for number in self.numbers):
+        while missing := [number for number in self.numbers if not (self.folder / f"here-{number}").exists()]:
             self.check()
+            for number in missing:
+                if self.processes[number - 1].poll() is not None:
+                    raise MIAError(self._last_words(number, 0))
             sleep(0.05)
 
     @property
@@ -275,7 +282,11 @@ class _EndsWithFirst(Callback):
     def __init__(self, first: int) -> None:
         self.first = first
 
-    def on_predict_batch_end(self, *arguments: Any, **options: Any) -> None:
-        """Go on only while it does."""
+    def check(self) -> None:
+        """Raise Interrupted if it has ended."""
         if os.getppid() != self.first:
             raise Interrupted(signal.SIGTERM)
+
+    def on_predict_batch_end(self, *arguments: Any, **options: Any) -> None:
+        """Go on only while it does."""
+        self.check()

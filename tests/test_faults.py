@@ -143,6 +143,8 @@ from pathlib import Path
 from mia_lightning import cli, extraction, shards
 step = extraction.InferenceModule.predict_step
 fault, rank = os.environ["FAULT"], os.environ.get("LOCAL_RANK", "0")
+if fault == "absent" and rank == "1":
+    sys.exit(0)
 def faulty(self, batch, *arguments):
     answers = step(self, batch, *arguments)
     if fault == "nan" and rank == "1":
@@ -180,6 +182,7 @@ def run_with_faulty_helper(audit, folder, fault):
     ("fault", "sentence"),
     [
         ("nan", "with NaN or infinite logits; check its weights and the normalisation"),
+        ("absent", "process 2 of 2 ended with exit code 0; the same command goes on where it stopped"),
         ("killed", "process 2 of 2 was ended by SIGKILL; is memory short? The same command goes on where it stopped"),
     ],
 )
