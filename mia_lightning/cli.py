@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mia_lightning.errors import MIAError
+from mia_lightning.hardware import is_first_process
 from mia_lightning.interruption import Interrupted, interruptible
 
 
@@ -43,7 +44,8 @@ def _guarded(
         print(f"error: {sentence}", file=sys.stderr)
         return 2
     except Interrupted as stop:
-        print(f"ended by {stop.signal.name}; {again}", file=sys.stderr)
+        if is_first_process():
+            print(f"ended by {stop.signal.name}; {again}", file=sys.stderr)
         return stop.exit_code
     return 0
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import sleep
+from time import monotonic, sleep
 from typing import Any
 
 import lightning as L
@@ -37,6 +37,9 @@ LAUNCHED = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE
 """What Lightning may set in this process's environment, where a later trainer would take it for torchrun's."""
 
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+
+PATIENCE = 5.0
+"""Seconds that helpers have to end when they are told to."""
 
 LAST_WORDS = 2.0
 """Seconds that a helper has to end after this process has lost the connection to it."""
@@ -265,11 +268,17 @@ class _Helpers(Callback):
         self.check()
 
     def end(self) -> None:
-        """End those that are left."""
-        for process in self.processes:
-            if process.poll() is None:
+        """End those that are left, which get some seconds to leave no half-written file."""
+        left = [process for process in self.processes if process.poll() is None]
+        for process in left:
+            process.terminate()
+        last = monotonic() + PATIENCE
+        for process in left:
+            try:
+                process.wait(max(0.0, last - monotonic()))
+            except subprocess.TimeoutExpired:  # waiting for another process, where no signal reaches it
                 process.kill()
-            process.wait()
+                process.wait()
 
     def on_predict_batch_end(self, *arguments: Any, **options: Any) -> None:
         """Go on only while all do."""
