@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
@@ -69,11 +68,9 @@ class OutputFolder:
         if not self.found:
             shutil.rmtree(self.path, ignore_errors=True)
 
-    @contextmanager
-    def replacing(self, name: str) -> Iterator[IO[str]]:
+    def replacing(self, name: str) -> AbstractContextManager[IO[str]]:
         """Open a text file that takes its name when the block ends without an error."""
-        with replacing(self.path, name) as file:
-            yield file
+        return replacing(self.path, name)
 
 
 def _is_partial(name: str) -> bool:

@@ -127,7 +127,8 @@ def together(trainer: L.Trainer) -> Iterator[None]:
                 yield
         else:
             yield
-            _part(trainer, others=True)
+            if trainer.world_size > 1:
+                _part(trainer, others=True)
         if not trainer.is_global_zero:
             raise SystemExit(0)
 
@@ -157,9 +158,9 @@ def _leading(trainer: L.Trainer) -> Iterator[None]:
             helpers.wait()
         except MIAError:
             raise
-        except Exception as error:  # a connection that a helper's end has broken, among others
+        except Exception:  # a connection that a helper's end has broken, among others
             helpers.check(seconds=LAST_WORDS)
-            raise error
+            raise
         finally:
             helpers.end()
 
@@ -201,10 +202,9 @@ def _meet(trainer: L.Trainer, folder: Path) -> None:
 
 def _part(trainer: L.Trainer, *, others: bool) -> None:
     """Take the connection down, after waiting for `others` than this process and its helpers, which it sees end."""
-    if trainer.world_size > 1:
-        if others:
-            trainer.strategy.barrier()
-        torch.distributed.destroy_process_group()
+    if others:
+        trainer.strategy.barrier()
+    torch.distributed.destroy_process_group()
 
 
 class _Helpers(Callback):

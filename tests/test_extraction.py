@@ -507,6 +507,13 @@ def test_devices_that_are_not_there_are_one_sentence(tmp_path, wrong, sentence):
         extract(tmp_path, hardware=replace(CPU, **wrong))
 
 
+def test_ddp_on_one_device_leaves_no_connection(tmp_path):
+    found, _ = extract(tmp_path / "a", hardware=replace(CPU, devices=1, strategy="ddp"))
+    assert not torch.distributed.is_initialized()
+    assert "LOCAL_RANK" not in os.environ
+    np.testing.assert_array_equal(found.logits, extract(tmp_path / "b")[0].logits)
+
+
 def test_a_process_more_than_devices_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(MIAError, match="more processes were started than"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,10 @@ def save_evidence(path: Path, evidence: Evidence) -> None:
             np.savez(file, **arrays)  # type: ignore[arg-type]
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise MIAError(f"cannot write {path}: {error.strerror}; name another --references.exported") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
 
 
 def load_evidence(path: str, *, labels: NDArray[np.int64], num_classes: int) -> Evidence:
