@@ -365,7 +365,7 @@ SCRIPT = """
                 os.kill(os.getpid(), signal.SIGKILL)
 
         extraction.Entry.save_shard = save_then_die
-    devices = "auto" if "TORCHELASTIC_RUN_ID" in os.environ else devices
+    devices = "auto" if {{"TORCHELASTIC_RUN_ID", "SLURM_JOB_ID"}} & set(os.environ) else devices
     hardware = Hardware(accelerator="cpu", devices=devices, num_nodes=nodes, batch_size=4)
     try:
         outputs, _ = here.extract(folder / "store", here.make_records(count=count), hardware=hardware, queries=2)
