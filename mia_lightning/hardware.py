@@ -42,10 +42,10 @@ class Hardware:
 
 
 def is_started_from_outside() -> bool:
-    """Whether torchrun, SLURM or the like started this and other processes, rather than Lightning from the first."""
+    """Whether torchrun, SLURM or the like started this and other processes, rather than the first of them."""
     return any(os.environ.get(name, "1") != "1" for name in ("WORLD_SIZE", "SLURM_NTASKS"))
 
 
 def is_first_process() -> bool:
-    """Whether this process goes on after extraction; others are started by Lightning, torchrun or SLURM to help."""
+    """Whether this process goes on after extraction; others are started by it, torchrun or SLURM to help."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
