@@ -11,16 +11,16 @@ import json
 
 import numpy as np
 
-from mia_lightning.assessment import ScoredRecords
-from mia_lightning.comparison import comparable_rates
-from mia_lightning.guards import (
+from mia_lightning.evaluation.blind_baseline import (
     BLIND_LEVEL,
     _chance_p_values,
     _of_doubled_variance,
     blind_features,
     blind_scores,
 )
-from mia_lightning.metrics import evaluate
+from mia_lightning.evaluation.comparison import comparable_rates
+from mia_lightning.metrics.roc import evaluate
+from mia_lightning.scores.scored_records import ScoredRecords
 
 
 def one(size, seed):

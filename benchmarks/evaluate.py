@@ -18,14 +18,14 @@ from time import perf_counter
 import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from mia_lightning.assess import FPRS, assess
-from mia_lightning.comparison import comparable_rates, paired_bootstrap
-from mia_lightning.evaluation_files import versions, write_report
-from mia_lightning.metrics import evaluate
+from mia_lightning.evaluation.assess import FPRS, assess
+from mia_lightning.evaluation.comparison import comparable_rates, paired_bootstrap
+from mia_lightning.metrics.roc import evaluate
 from mia_lightning.report.contents import Report
 from mia_lightning.report.figures import draw
+from mia_lightning.report.files import versions, write_report
 from mia_lightning.report.page import html
-from mia_lightning.scores_file import read_scores
+from mia_lightning.scores.files import read_scores
 
 TIME, MEMORY = 60.0, 4.0  # seconds and GiB on two cores
 

@@ -23,11 +23,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.models import resnet18
 
-from mia_lightning.extraction import extract
-from mia_lightning.hardware import Hardware
-from mia_lightning.inference import prepare_for_inference
-from mia_lightning.queries import views
-from mia_lightning.records import Records
+from mia_lightning.outputs.extraction import extract
+from mia_lightning.outputs.fuse import prepare_for_inference
+from mia_lightning.outputs.views import views
+from mia_lightning.records.records import Records
+from mia_lightning.runtime.hardware import Hardware
 from mia_lightning.targets.base import Target
 from mia_lightning.targets.features import FeatureTap
 

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from mia_lightning.extraction import extract
-from mia_lightning.hardware import Hardware
-from mia_lightning.readers import arrays, read_records
+from mia_lightning.outputs.extraction import extract
+from mia_lightning.records.readers import arrays, read_records
+from mia_lightning.runtime.hardware import Hardware
 from mia_lightning.targets.base import Target
 
 BLOCK, CLASSES = 10000, 10

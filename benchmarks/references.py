@@ -19,19 +19,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from mia_lightning.likelihoods.carlini import Carlini
-from mia_lightning.likelihoods.joint import JointLiRA
-from mia_lightning.likelihoods.lira import LiRA
-from mia_lightning.likelihoods.rmia import BASE, RMIA
-from mia_lightning.likelihoods.simple import AttackR, DifficultyCalibration
-from mia_lightning.metrics import evaluate
-from mia_lightning.readers import read_records
-from mia_lightning.references.asking import ask
-from mia_lightning.references.assignment import assign
+from mia_lightning.metrics.roc import evaluate
+from mia_lightning.records.readers import read_records
 from mia_lightning.references.config import Recipe
-from mia_lightning.references.material import Material
+from mia_lightning.references.inference import ask
+from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.scores.attack_r import AttackR
+from mia_lightning.references.scores.carlini import Carlini
+from mia_lightning.references.scores.difficulty_calibration import DifficultyCalibration
+from mia_lightning.references.scores.joint_lira import JointLiRA
+from mia_lightning.references.scores.lira import LiRA
+from mia_lightning.references.scores.rmia import BASE, RMIA
+from mia_lightning.references.splits import assign
 from mia_lightning.references.training import train_reference
-from mia_lightning.tables import Evidence
+from mia_lightning.references.training_data import Material
 
 RECIPE = Recipe(epochs=30, batch_size=64, learning_rate=0.1)
 FPRS = (0.001, 0.01, 0.05)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mia_lightning.plots import plot_roc
+from mia_lightning.report.plots import plot_roc
 
 
 def submitted(folder):

@@ -18,12 +18,14 @@ from time import perf_counter
 import numpy as np
 from scipy import stats
 
-from mia_lightning.likelihoods.carlini import Carlini
-from mia_lightning.likelihoods.joint import JointLiRA
-from mia_lightning.likelihoods.lira import LiRA, leave_one_out
-from mia_lightning.likelihoods.rmia import BASE, RMIA, dominated
-from mia_lightning.likelihoods.simple import AttackR, DifficultyCalibration, ReferenceStatistics
-from mia_lightning.tables import Evidence
+from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.scores.attack_r import AttackR
+from mia_lightning.references.scores.carlini import Carlini
+from mia_lightning.references.scores.difficulty_calibration import DifficultyCalibration
+from mia_lightning.references.scores.joint_lira import JointLiRA
+from mia_lightning.references.scores.lira import LiRA, leave_one_out
+from mia_lightning.references.scores.rmia import BASE, RMIA, dominated
+from mia_lightning.references.scores.statistics import ReferenceStatistics
 
 SCORES = {
     "LiRA online, empirical Bayes": LiRA(),

@@ -25,7 +25,7 @@ HIDDEN, BATCH = [64, 32], 200
 
 
 def table_of(records, columns):
-    from mia_lightning.tables import SignalTable
+    from mia_lightning.signals.table import SignalTable
 
     rng = np.random.default_rng(0)
     member = rng.permutation(np.arange(records) % 2).astype(np.int8)
@@ -57,7 +57,7 @@ def naive(records, columns, epochs, number):
     from torch import nn
     from torch.utils.data import DataLoader, TensorDataset
 
-    from mia_lightning.metrics import auc
+    from mia_lightning.metrics.roc import auc
 
     table, member, fold = table_of(records, columns)
     one = settings(number + 1, epochs)[number]
@@ -105,7 +105,7 @@ def timed(function):
 
 def heads(arguments):
     """P12: networks of one shape, side by side and one by one."""
-    from mia_lightning.attacks.mlp import fit_together
+    from mia_lightning.search.stacked import fit_together
 
     table, member, _ = table_of(arguments.records, arguments.columns)
     some = settings(16, arguments.epochs)
@@ -121,8 +121,8 @@ def heads(arguments):
 
 
 def sweeps(arguments):
-    from mia_lightning.metrics import auc
-    from mia_lightning.search.stack import cross_fit_together
+    from mia_lightning.metrics.roc import auc
+    from mia_lightning.search.stacked import cross_fit_together
 
     table, member, fold = table_of(arguments.records, arguments.columns)
     some = settings(arguments.trials, arguments.epochs)

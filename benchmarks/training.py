@@ -24,10 +24,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 from torchvision.models import resnet18
 
-from mia_lightning.quiet import quiet_lightning
 from mia_lightning.references.config import Recipe
-from mia_lightning.references.material import Material
 from mia_lightning.references.training import _batches, train_reference, with_small_convolutions
+from mia_lightning.references.training_data import Material
+from mia_lightning.runtime.library_noise import quiet_lightning
 
 RECIPE = Recipe(epochs=1, batch_size=128, learning_rate=0.01, schedule="constant")
 

@@ -3,18 +3,20 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mia_lightning.config import RunConfig, load_config
+    from mia_lightning.config.command_line import load_config
+    from mia_lightning.config.schema import RunConfig
     from mia_lightning.errors import MIAError
-    from mia_lightning.pipeline import AuditResult, audit
+    from mia_lightning.pipeline.audit import audit
+    from mia_lightning.pipeline.results import AuditResult
 
 __all__ = ["AuditResult", "MIAError", "RunConfig", "audit", "load_config"]
 
 _HOMES = {
-    "RunConfig": "config",
-    "load_config": "config",
+    "RunConfig": "config.schema",
+    "load_config": "config.command_line",
     "MIAError": "errors",
-    "AuditResult": "pipeline",
-    "audit": "pipeline",
+    "AuditResult": "pipeline.results",
+    "audit": "pipeline.audit",
 }
 
 

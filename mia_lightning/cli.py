@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mia_lightning.errors import MIAError
-from mia_lightning.hardware import is_first_process
-from mia_lightning.interruption import Interrupted, interruptible
+from mia_lightning.runtime.hardware import is_first_process
+from mia_lightning.runtime.interruption import Interrupted, interruptible
 
 
 def train(argv: Sequence[str] | None = None) -> int:
@@ -61,17 +61,17 @@ def _sentence(error: Exception) -> str:
 
 
 def _train(arguments: Sequence[str]) -> None:
-    from mia_lightning.parsing import parse_arguments
+    from mia_lightning.config.command_line import parse_arguments
 
     config = parse_arguments(arguments, prog="train.py")
 
-    from mia_lightning.run import run  # after parsing: --help and a typing error must not wait for torch
+    from mia_lightning.pipeline.run import run  # after parsing: --help and a typing error must not wait for torch
 
     run(config)
 
 
 def _tune(arguments: Sequence[str]) -> None:
-    from mia_lightning.parsing import parse_tuning
+    from mia_lightning.config.command_line import parse_tuning
 
     config = parse_tuning([argument for argument in arguments if argument != "--resume"])
 
@@ -81,10 +81,12 @@ def _tune(arguments: Sequence[str]) -> None:
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
-    from mia_lightning.parsing import parse_evaluation
+    from mia_lightning.config.command_line import parse_evaluation
 
     config = parse_evaluation(arguments)
 
-    from mia_lightning.evaluate import run  # after parsing: --help and a typing error must not wait for scipy
+    from mia_lightning.pipeline.evaluate_scores import (
+        run,  # after parsing: --help and a typing error must not wait for scipy
+    )
 
     run(config)

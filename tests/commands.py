@@ -95,8 +95,8 @@ def _serve():
     import lightning  # noqa: F401  (before the forks)
     import sklearn.linear_model  # noqa: F401
 
-    import mia_lightning.run
-    import mia_lightning.shards
+    import mia_lightning.outputs.shards
+    import mia_lightning.pipeline.run
     from mia_lightning import cli
 
     mia_lightning.shards.SHARD_BYTES = 1  # a shard per batch

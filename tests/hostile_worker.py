@@ -67,7 +67,7 @@ def run(kind: str, path: str, good: dict[str, str], scratch: str, *, whole: bool
     from mia_lightning import cli
 
     if kind in ("records", "target") and not whole:
-        from mia_lightning.readers import read_records
+        from mia_lightning.records.readers import read_records
         from mia_lightning.targets import load_target
 
         return cli._guarded(lambda _: (read_records if kind == "records" else load_target)(path), [])
@@ -101,7 +101,7 @@ def main() -> None:
     for kind in dict.fromkeys(kind for _, kind, _ in plan["cases"]):  # what is imported late is imported now
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             run(kind, plan["bad"], good, scratch)
-    importlib.import_module("mia_lightning.run")
+    importlib.import_module("mia_lightning.pipeline.run")
     for late in ("torchvision", "torch.export", "torch.export.pt2_archive", "safetensors.torch", "pyarrow.parquet"):
         importlib.import_module(late)
     importlib.import_module("mia_lightning.targets.load")

@@ -7,18 +7,18 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 from mia_lightning.attacks import Attack
-from mia_lightning.attacks.class_pvalue import ClassPValue
+from mia_lightning.attacks.attack_p import ClassPValue
 from mia_lightning.attacks.fusion import Fusion
-from mia_lightning.attacks.gaussian import GaussianRatio
+from mia_lightning.attacks.gaussian_ratio import GaussianRatio
 from mia_lightning.attacks.learned import ClassScale, Inputs, LearnedAttack
 from mia_lightning.attacks.lightgbm import LightGBM
 from mia_lightning.attacks.mlp import MLP
-from mia_lightning.attacks.quantile import AmortisedLiRA, QuantileRegression, _exceedance
+from mia_lightning.attacks.quantile import QuantileRegression, _exceedance
 from mia_lightning.attacks.random_forest import RandomForest
 from mia_lightning.attacks.threshold import Threshold
+from mia_lightning.config.help import components
 from mia_lightning.errors import MIAError
-from mia_lightning.parsing import components
-from mia_lightning.tables import SignalTable
+from mia_lightning.signals.table import SignalTable
 
 ATTACKS = [
     Threshold(),
@@ -31,7 +31,6 @@ ATTACKS = [
     Fusion(["phi", "other"]),
     QuantileRegression(column="phi", columns=["wide"], epochs=5, batch_size=100),
     QuantileRegression(column="phi", columns=["wide"], head="quantiles", epochs=5, batch_size=100),
-    AmortisedLiRA(column="phi", columns=["wide"], epochs=5, batch_size=100),
 ]
 
 
@@ -146,7 +145,7 @@ def difficult(n: int, seed: int) -> tuple[SignalTable, np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize(
     "attack",
-    [QuantileRegression(), QuantileRegression(head="quantiles"), AmortisedLiRA()],
+    [QuantileRegression(), QuantileRegression(head="quantiles")],
     ids=lambda attack: f"{type(attack).__name__}-{getattr(attack, 'head', '')}",
 )
 def test_conditional_attacks_find_the_distribution_that_made_the_signal(attack):
@@ -230,7 +229,7 @@ def test_stacked_networks_learn_as_if_alone():
     """The summed loss gives each network the gradient it would have alone."""
     import torch
 
-    from mia_lightning.attacks._perceptrons import Perceptrons
+    from mia_lightning.attacks._mlp_training import Perceptrons
 
     torch.manual_seed(0)
     stacked = Perceptrons(MLP(networks=3, hidden=[8]), inputs=5, steps=1)

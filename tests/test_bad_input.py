@@ -23,7 +23,7 @@ def replace(arguments, option, value):
 
 def public_with(task, path, **changes):
     """Write the public file with some of its columns changed."""
-    from mia_lightning.readers import read_records
+    from mia_lightning.records.readers import read_records
 
     records = read_records(str(task.folder / "pub.pt"))
     columns = {

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from mia_lightning.calibration import Beta, Calibrator, Isotonic, Platt, cross_fit_probability
 from mia_lightning.errors import MIAError
-from mia_lightning.metrics import tpr_at_fpr
+from mia_lightning.metrics.roc import tpr_at_fpr
+from mia_lightning.scores.calibration import Beta, Calibrator, Isotonic, Platt, cross_fit_probability
 
 KINDS = [Platt(), Beta(), Isotonic(), Isotonic(tie_break=False)]
 each_kind = pytest.mark.parametrize("calibrator", KINDS, ids=repr)

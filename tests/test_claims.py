@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control, kstest
 
-from mia_lightning.claims import claim, class_p_values, conformal_p_values, q_values
 from mia_lightning.errors import MIAError
+from mia_lightning.evaluation.claims import claim, class_p_values, conformal_p_values, q_values
 
 
 def slow_p_value(scores, member, row, rows):

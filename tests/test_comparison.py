@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mia_lightning.comparison import agreement, comparable_rates, differences, holm, paired_bootstrap
 from mia_lightning.errors import MIAError
-from mia_lightning.metrics import auc, evaluate, tpr_at_fpr
+from mia_lightning.evaluation.comparison import agreement, comparable_rates, differences, holm, paired_bootstrap
+from mia_lightning.metrics.roc import auc, evaluate, tpr_at_fpr
 
 RATES = (0.0, 0.01, 0.1)
 
@@ -48,7 +48,7 @@ def test_resamples_have_the_law_of_the_plain_bootstrap(digits, large, monkeypatc
 
     Also with the AUC to first order, which is otherwise left to far more records.
     """
-    monkeypatch.setattr("mia_lightning.comparison.LARGE", large)
+    monkeypatch.setattr("mia_lightning.evaluation.comparison.LARGE", large)
     scores, member = example(digits=digits)
     found = paired_bootstrap(scores, member, RATES, resamples=1500, seed=0).resampled
     rng = np.random.default_rng(1)
@@ -87,7 +87,7 @@ def test_first_order_leaves_out_little_where_it_is_used(monkeypatch):
     scores, member = example(42_000, 2)
     found = {}
     for large in (20_000, 10**9):
-        monkeypatch.setattr("mia_lightning.comparison.LARGE", large)
+        monkeypatch.setattr("mia_lightning.evaluation.comparison.LARGE", large)
         found[large] = paired_bootstrap(scores, member, (), resamples=60, seed=0)
     exact = found[10**9].resampled
     assert found[20_000].estimates == pytest.approx(found[10**9].estimates, abs=1e-12)

@@ -9,9 +9,11 @@ import pytest
 import yaml
 
 from mia_lightning.attacks.threshold import Threshold
-from mia_lightning.config import RunConfig, load_config, overlay, to_mapping
+from mia_lightning.config.command_line import load_config, parse_arguments
+from mia_lightning.config.files import overlay, to_mapping
+from mia_lightning.config.help import component_help, components
+from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
-from mia_lightning.parsing import component_help, components, parse_arguments
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = sorted(set(ROOT.glob("configs/*.yaml")) - set(ROOT.glob("configs/tune*.yaml")))

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from mia_lightning.attacks.base import Attack
 from mia_lightning.attacks.fusion import Fusion
-from mia_lightning.attacks.gaussian import GaussianRatio
+from mia_lightning.attacks.gaussian_ratio import GaussianRatio
 from mia_lightning.attacks.threshold import Threshold
-from mia_lightning.crossfit import assign_folds, cross_fit
 from mia_lightning.errors import MIAError
-from mia_lightning.tables import SignalTable
+from mia_lightning.scores.crossfit import assign_folds, cross_fit
+from mia_lightning.signals.table import SignalTable
 
 
 def table_of(n: int, seed: int = 0) -> SignalTable:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from mia_lightning.datamodule import MembershipDataModule, channel_statistics
 from mia_lightning.errors import MIAError
-from mia_lightning.records import Records
+from mia_lightning.outputs.datamodule import MembershipDataModule
+from mia_lightning.records.normalization import channel_statistics
+from mia_lightning.records.records import Records
 
 RNG = np.random.default_rng(0)
 

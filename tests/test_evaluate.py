@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mia_lightning.assess import assess
 from mia_lightning.cli import evaluate
-from mia_lightning.evaluation_files import formula_safe
-from mia_lightning.leaderboard import rank_submissions
-from mia_lightning.scores_file import read_scores
+from mia_lightning.evaluation.assess import assess
+from mia_lightning.evaluation.leaderboard import rank_submissions
+from mia_lightning.report.files import formula_safe
+from mia_lightning.scores.files import read_scores
 
 
 def write(path, **columns):

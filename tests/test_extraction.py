@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.models import resnet18
 
-from mia_lightning import extraction
-from mia_lightning.datamodule import MembershipDataModule
 from mia_lightning.errors import MIAError
-from mia_lightning.hardware import Hardware
-from mia_lightning.records import Records
-from mia_lightning.store import Entry, merge
+from mia_lightning.outputs import extraction
+from mia_lightning.outputs.datamodule import MembershipDataModule
+from mia_lightning.records.records import Records
+from mia_lightning.runtime.hardware import Hardware
+from mia_lightning.runtime.store import Entry, merge
 from mia_lightning.targets.base import Target
 
 COUNT, CLASSES = 45, 5
@@ -349,9 +349,9 @@ SCRIPT = """
     sys.path[:0] = [{tests!r}, {root!r}]
     import numpy as np
     import test_extraction as here
-    from mia_lightning import extraction, shards
+    from mia_lightning.outputs import extraction, shards
     from mia_lightning.errors import MIAError
-    from mia_lightning.hardware import Hardware
+    from mia_lightning.runtime.hardware import Hardware
 
     folder, devices, count, kill_after, nodes = Path(sys.argv[1]), *map(int, sys.argv[2:])
     if kill_after:

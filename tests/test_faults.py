@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from commands import ROOT, make_audit, wait_for
 
-from mia_lightning.locks import Lock
+from mia_lightning.runtime.locks import Lock
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,8 @@ def test_an_evaluation_killed_before_each_of_its_files_is_completed_by_the_same_
 
 SLOW = """
 import sys, time
-from mia_lightning import cli, extraction, shards
+from mia_lightning import cli
+from mia_lightning.outputs import extraction, shards
 step = extraction.InferenceModule.predict_step
 def slow(self, *arguments):
     time.sleep(0.5)
@@ -140,7 +141,8 @@ def test_a_signal_during_extraction_ends_the_run_within_seconds(audit, whole, tm
 HELPER = """
 import os, signal, sys, time
 from pathlib import Path
-from mia_lightning import cli, extraction, shards
+from mia_lightning import cli
+from mia_lightning.outputs import extraction, shards
 step = extraction.InferenceModule.predict_step
 fault, rank = os.environ["FAULT"], os.environ.get("LOCAL_RANK", "0")
 if fault == "absent" and rank == "1":
@@ -391,7 +393,8 @@ def test_the_run_folder_tells_nothing_of_the_machine_and_reruns(audit, whole, tm
 LISTENING = """
 import sys
 from pathlib import Path
-from mia_lightning import cli, run
+from mia_lightning import cli
+from mia_lightning.pipeline import run
 
 def sockets():
     inodes = set()
@@ -406,7 +409,7 @@ def sockets():
             if f"socket:[{fields[9]}]" in inodes:
                 print("socket", table, fields[1], fields[2], fields[3], file=sys.stderr)
 
-from mia_lightning import extraction
+from mia_lightning.outputs import extraction
 step = extraction.InferenceModule.predict_step
 def stepped(self, *arguments):
     sockets()
@@ -443,7 +446,7 @@ def test_a_run_on_one_device_opens_no_socket_and_on_two_only_of_the_loopback(aud
 RAY = """
 import os, time
 from pathlib import Path
-from mia_lightning.ray_cluster import connected
+from mia_lightning.runtime.ray_cluster import connected
 
 with connected(None, option="", num_cpus=2) as ray:
     ray.get([ray.remote(lambda: time.sleep(0.5)).remote() for _ in range(2)])
@@ -479,7 +482,7 @@ def test_ray_listens_on_the_loopback_only(tmp_path):
 
 DEMO = """
 data: {public: "digits:public", private: "digits:private", mean: [0.31], std: [0.37]}
-target: {architecture: "mia_lightning.demo:digits_target"}
+target: {architecture: "mia_lightning.targets.demo:digits_target"}
 references:
   count: 4
   architecture: mia_lightning.demo:digits_network

@@ -7,24 +7,18 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
 
-from mia_lightning.assess import assess
-from mia_lightning.assessment import ScoredRecords
 from mia_lightning.attacks import Attack, Threshold
 from mia_lightning.attacks.fusion import Fusion
-from mia_lightning.attacks.gaussian import GaussianRatio
+from mia_lightning.attacks.gaussian_ratio import GaussianRatio
 from mia_lightning.errors import MIAError
-from mia_lightning.guards import (
-    blind_baseline,
-    blind_features,
-    blind_scores,
-    generalisation_gap,
-    permuted_labels,
-    preprocessing_parity,
-    refitted_null,
-)
-from mia_lightning.intervals import rate_interval
-from mia_lightning.pixels import pixel_statistics
-from mia_lightning.tables import SignalTable
+from mia_lightning.evaluation.assess import assess
+from mia_lightning.evaluation.blind_baseline import blind_baseline, blind_features, blind_scores
+from mia_lightning.evaluation.guards import generalisation_gap, preprocessing_parity
+from mia_lightning.evaluation.permutation import permuted_labels, refitted_null
+from mia_lightning.metrics.intervals import rate_interval
+from mia_lightning.records.pixel_statistics import pixel_statistics
+from mia_lightning.scores.scored_records import ScoredRecords
+from mia_lightning.signals.table import SignalTable
 
 
 def records(n=1500, seed=0, **changes):
@@ -86,8 +80,8 @@ def test_blind_baseline_seldom_warns_without_a_difference():
 
 def test_cross_fitted_scores_have_up_to_twice_the_variance():
     """A linear rule on many random features: every pair of records counts in both directions."""
-    from mia_lightning.guards import _of_doubled_variance
-    from mia_lightning.metrics import evaluate
+    from mia_lightning.evaluation.blind_baseline import _of_doubled_variance
+    from mia_lightning.metrics.roc import evaluate
 
     rng = np.random.default_rng(5)
     deviations = []
@@ -138,7 +132,7 @@ def test_preprocessing_parity_sees_another_preprocessing(dtype):
 def test_pixel_statistics_in_blocks_are_those_of_the_whole(monkeypatch):
     images = (pictures(50) / 255).astype(np.float32)
     whole = pixel_statistics(images)
-    monkeypatch.setattr("mia_lightning.pixels.BLOCK", 7)
+    monkeypatch.setattr("mia_lightning.records.pixel_statistics.BLOCK", 7)
     assert all((pixel_statistics(images)[name] == values).all() for name, values in whole.items())
     assert whole["mean"] == pytest.approx(images.mean(axis=(1, 2, 3)), abs=1e-6)
     assert whole["mean of channel 1"] == pytest.approx(images[:, 1].mean(axis=(1, 2)), abs=1e-6)
@@ -154,7 +148,7 @@ def test_permuted_labels_pass_for_any_scores():
 
 
 def test_permuted_labels_warn_when_intervals_lie(monkeypatch):
-    monkeypatch.setattr("mia_lightning.guards._claims_success", lambda found: found.auc > 0.5)
+    monkeypatch.setattr("mia_lightning.evaluation.permutation._claims_success", lambda found: found.auc > 0.5)
     assert permuted_labels(records().scores, records().membership, (), seed=0).status == "warn"
 
 
@@ -241,8 +235,8 @@ def test_assess_refuses_bad_arguments():
 
 def test_p_values_against_chance_are_those_of_random_rankings():
     """Of many rankings by lot, as many reach a TPR as its p-value says."""
-    from mia_lightning.guards import _chance_p_values
-    from mia_lightning.metrics import evaluate
+    from mia_lightning.evaluation.blind_baseline import _chance_p_values
+    from mia_lightning.metrics.roc import evaluate
 
     rng = np.random.default_rng(3)
     member = np.repeat([1, 0], [60, 100]).astype(np.int8)

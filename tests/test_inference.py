@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 from torchvision.models import resnet18
 
-from mia_lightning.inference import TinyConvolution, prepare_for_inference
+from mia_lightning.outputs.fuse import TinyConvolution, prepare_for_inference
 
 SETTINGS = settings(deadline=None, max_examples=40)
 
@@ -89,7 +89,7 @@ def test_what_cannot_be_rewritten_is_used_as_it_is(kind):
 
 
 def test_a_rewrite_that_answers_otherwise_is_thrown_away(monkeypatch):
-    from mia_lightning import inference
+    from mia_lightning.outputs import fuse as inference
 
     class Wrong(nn.Module):
         def __init__(self, network):

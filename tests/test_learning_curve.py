@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mia_lightning.assessment import CurvePoint
-from mia_lightning.class_figures import class_figures
-from mia_lightning.learning_curve import learning_curve
-from mia_lightning.likelihoods.lira import LiRA
-from mia_lightning.likelihoods.simple import DifficultyCalibration
-from mia_lightning.metrics import tpr_at_fpr
-from mia_lightning.tables import Evidence
+from mia_lightning.evaluation.assessment import CurvePoint
+from mia_lightning.evaluation.learning_curve import learning_curve
+from mia_lightning.evaluation.per_class import class_figures
+from mia_lightning.metrics.roc import tpr_at_fpr
+from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.scores.difficulty_calibration import DifficultyCalibration
+from mia_lightning.references.scores.lira import LiRA
 
 
 def evidence(references=6, n=400, seed=0):

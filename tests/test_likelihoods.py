@@ -7,21 +7,18 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mia_lightning.errors import MIAError
-from mia_lightning.likelihoods._moments import log_mean_exp, masked_median, moments, reduce_queries
-from mia_lightning.likelihoods._variance import (
-    log_density,
-    log_upper_tail,
-    normal_inverse_gamma,
-    variance_prior,
-)
-from mia_lightning.likelihoods.carlini import Carlini
-from mia_lightning.likelihoods.each import EachReference
-from mia_lightning.likelihoods.joint import JointLiRA
-from mia_lightning.likelihoods.lira import LiRA, fit_sides, leave_one_out
-from mia_lightning.likelihoods.rmia import BASE, RMIA, choose_a, dominated, log_ratio
-from mia_lightning.likelihoods.simple import AttackR, DifficultyCalibration, ReferenceStatistics
-from mia_lightning.metrics import auc, tpr_at_fpr
-from mia_lightning.tables import Evidence
+from mia_lightning.metrics.roc import auc, tpr_at_fpr
+from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.scores._moments import log_mean_exp, masked_median, moments, reduce_queries
+from mia_lightning.references.scores._variance import log_density, log_upper_tail, normal_inverse_gamma, variance_prior
+from mia_lightning.references.scores.attack_r import AttackR
+from mia_lightning.references.scores.carlini import Carlini
+from mia_lightning.references.scores.difficulty_calibration import DifficultyCalibration
+from mia_lightning.references.scores.joint_lira import JointLiRA
+from mia_lightning.references.scores.lira import LiRA, fit_sides, leave_one_out
+from mia_lightning.references.scores.per_reference import EachReference
+from mia_lightning.references.scores.rmia import BASE, RMIA, choose_a, dominated, log_ratio
+from mia_lightning.references.scores.statistics import ReferenceStatistics
 
 IN, OUT, PHI = (3.0, 4.0, 5.0, 4.0), (0.0, 1.0, 2.0, 1.5), 3.2
 
@@ -146,7 +143,7 @@ class TestPieces:
     def test_blocks_do_not_change_moments(self, monkeypatch):
         evidence, _ = simulated(k=6, n=500, queries=18)
         whole = moments(evidence, "contrast")
-        monkeypatch.setattr("mia_lightning.likelihoods._moments.BLOCK", 1000)
+        monkeypatch.setattr("mia_lightning.references.scores._moments.BLOCK", 1000)
         parts = moments(evidence, "contrast")
         np.testing.assert_array_equal(whole.inside.squares, parts.inside.squares)
         np.testing.assert_array_equal(whole.outside.mean, parts.outside.mean)
@@ -375,7 +372,7 @@ class TestJointLiRA:
     def test_blocks_do_not_change_it(self, monkeypatch):
         evidence, _ = simulated(k=6, n=300, queries=4)
         whole = JointLiRA().columns(evidence)[""]
-        monkeypatch.setattr("mia_lightning.likelihoods._moments.BLOCK", 500)
+        monkeypatch.setattr("mia_lightning.references.scores._moments.BLOCK", 500)
         np.testing.assert_allclose(JointLiRA().columns(evidence)[""], whole, rtol=1e-9, atol=1e-9)
 
     def test_p_values_of_non_members_are_uniform(self):

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file, save_file
 from test_extraction import MEAN, STD, extract, make_records
 
 from mia_lightning.errors import MIAError
-from mia_lightning.mapped import map_safetensors, new_safetensors
-from mia_lightning.readers import arrays, read_records
+from mia_lightning.records.readers import arrays, read_records
+from mia_lightning.runtime.memory_maps import map_safetensors, new_safetensors
 
 ROOT = Path(__file__).parent.parent
 

@@ -17,16 +17,8 @@ from sklearn import metrics as sk
 from torch import distributed
 
 from mia_lightning.errors import MIAError
-from mia_lightning.metrics import (
-    auc,
-    auc_interval,
-    evaluate,
-    fpr_interval,
-    roc_curve,
-    tpr_at_fpr,
-    tpr_interval,
-)
-from mia_lightning.monitor import TPRAtFPR
+from mia_lightning.metrics.roc import auc, auc_interval, evaluate, fpr_interval, roc_curve, tpr_at_fpr, tpr_interval
+from mia_lightning.metrics.torchmetric import TPRAtFPR
 
 
 def slow_tpr(scores, member, allowed: Fraction) -> Fraction:
@@ -292,7 +284,7 @@ def test_torchmetric_starts_anew_after_reset():
 OTHER_PROCESS = """
 import sys, numpy, torch
 from torch import distributed
-from mia_lightning.monitor import TPRAtFPR
+from mia_lightning.metrics.torchmetric import TPRAtFPR
 store, share = sys.argv[1:]
 distributed.init_process_group("gloo", init_method=f"file://{store}", rank=1, world_size=2)
 arrays = numpy.load(share)

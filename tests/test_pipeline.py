@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mia_lightning import audit, load_config
 from mia_lightning.cli import train
-from mia_lightning.run_folder import RunFolder
+from mia_lightning.pipeline.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ def test_scores_and_figures_agree(run, task):
 
 def test_a_run_is_assessed_like_a_file_of_scores(run):
     """The folder's evaluation and `mia_lightning.evaluate` on its scores agree, and the guards that need images ran."""
-    from mia_lightning.evaluate import evaluate_file
-    from mia_lightning.evaluation_config import EvaluationConfig
+    from mia_lightning.evaluation.config import EvaluationConfig
+    from mia_lightning.pipeline.evaluate_scores import evaluate_file
 
     figures = json.loads((run / "metrics.json").read_text())
     assessment, _ = evaluate_file(EvaluationConfig(scores=(str(run / "scores.csv"),)))
@@ -142,7 +142,7 @@ def test_no_partial_files_are_left(run):
 
 def test_private_membership_reaches_the_evaluation_only(task, tmp_path):
     """With and without known private membership, the scores are the same; with it, the private table appears."""
-    from mia_lightning.readers import read_records
+    from mia_lightning.records.readers import read_records
 
     private = read_records(str(task.folder / "priv_out.pt"))
     truth = task.membership[len(private) :]

@@ -6,19 +6,17 @@ from scipy.special import ndtr
 from scipy.stats import binomtest
 
 from mia_lightning.errors import MIAError
-from mia_lightning.privacy import (
-    OneRun,
+from mia_lightning.evaluation.config import OneRun
+from mia_lightning.evaluation.epsilon import (
     bonferroni_epsilon,
     clopper_pearson,
     epsilon_from_counts,
     fixed_ranks,
-    gaussian_epsilon,
     multi_split_epsilon,
-    one_run_epsilon,
-    one_run_f_dp_epsilon,
-    privacy_bounds,
     split_epsilon,
 )
+from mia_lightning.evaluation.one_run import gaussian_epsilon, one_run_epsilon, one_run_f_dp_epsilon
+from mia_lightning.evaluation.privacy import privacy_bounds
 
 
 @pytest.mark.parametrize(

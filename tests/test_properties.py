@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from mia_lightning.config import load_config, read_yaml
+from mia_lightning.config.command_line import load_config
+from mia_lightning.config.files import read_yaml
 from mia_lightning.errors import MIAError
-from mia_lightning.readers import read_records
-from mia_lightning.scores_file import read_scores
+from mia_lightning.records.readers import read_records
+from mia_lightning.scores.files import read_scores
 from mia_lightning.targets.weights import read_weights
 
 sys.path.insert(0, str(Path(__file__).parent / "fuzz"))

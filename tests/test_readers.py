@@ -12,14 +12,14 @@ import torch
 from files import csv_text, make_images, png, write_pickled, write_store
 
 from mia_lightning.errors import MIAError
-from mia_lightning.readers import read_records, reader_names
-from mia_lightning.records import Records
+from mia_lightning.records.readers import read_records, reader_names
+from mia_lightning.records.records import Records
 
 REPLICA = Path(__file__).parents[2] / "shared" / "replica"
 
 
 def test_readers_are_the_modules_of_the_package():
-    folder = Path(sys.modules["mia_lightning.readers"].__file__).parent
+    folder = Path(sys.modules["mia_lightning.records.readers"].__file__).parent
     assert reader_names() == sorted(file.stem for file in folder.glob("*.py") if not file.stem.startswith("_"))
 
 
@@ -27,8 +27,8 @@ def test_importing_readers_and_matching_imports_nothing_heavy(tmp_path):
     (tmp_path / "x.csv").write_text("id\n1\n")
     code = (
         "import importlib, sys\n"
-        "import mia_lightning.readers as r\n"
-        "for n in r.reader_names(): importlib.import_module('mia_lightning.readers.' + n).matches(sys.argv[1])\n"
+        "import mia_lightning.records.readers as r\n"
+        "for n in r.reader_names(): importlib.import_module(r.__name__ + '.' + n).matches(sys.argv[1])\n"
         "print([m for m in ('torch', 'torchvision', 'sklearn', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run(

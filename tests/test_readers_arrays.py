@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save, save_file
 
 from mia_lightning.errors import MIAError
-from mia_lightning.readers import read_records
+from mia_lightning.records.readers import read_records
 
 
 def _write(path, arrays):

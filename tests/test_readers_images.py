@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mia_lightning.errors import MIAError
-from mia_lightning.readers import read_records
+from mia_lightning.records.readers import read_records
 
 PIXELS = (make_images(3, (3, 6, 5)) * 255).round().astype(np.uint8)
 TABLE = csv_text({"id": [70, 1, 5], "label": [2, "", 0], "membership": [1, 0, "true"]})

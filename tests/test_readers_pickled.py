@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mia_lightning.errors import MIAError
-from mia_lightning.readers import read_records
+from mia_lightning.records.readers import read_records
 
 
 def read(path):

@@ -123,8 +123,8 @@ def test_python_block(monkeypatch, capsys, tmp_path):
 
 def test_attack_block(tmp_path, monkeypatch):
     from mia_lightning.attacks import Attack
-    from mia_lightning.config import load_config
-    from mia_lightning.tables import SignalTable
+    from mia_lightning.config.command_line import load_config
+    from mia_lightning.signals.table import SignalTable
 
     module_from(block_with("NearestMean"), "readme_attack", tmp_path, monkeypatch)
     attacks = {"mine": {"class_path": "readme_attack.NearestMean", "init_args": {"column": "phi"}}}
@@ -137,8 +137,8 @@ def test_attack_block(tmp_path, monkeypatch):
 
 
 def test_signal_block(tmp_path, monkeypatch):
+    from mia_lightning.outputs.outputs import Outputs
     from mia_lightning.signals import build_table
-    from mia_lightning.tables import Outputs
 
     module_from(block_with("feature_sparsity"), "readme_signal", tmp_path, monkeypatch)
     features = np.array([[0, 0, 1, 1], [0, 0, 0, 1]], np.float32)
@@ -158,7 +158,7 @@ def test_target_block(tmp_path, monkeypatch):
 
 
 def test_format_block(tmp_path, monkeypatch):
-    from mia_lightning.readers import read_records
+    from mia_lightning.records.readers import read_records
 
     module_from(block_with("def matches"), "readme_formats", tmp_path, monkeypatch)
     package = tmp_path / "own"

@@ -18,19 +18,16 @@ from torch import nn
 
 from mia_lightning import audit, load_config
 from mia_lightning.errors import MIAError
-from mia_lightning.likelihoods.lira import LiRA
-from mia_lightning.queries import views
-from mia_lightning.references.asking import ask
-from mia_lightning.references.assignment import assign
+from mia_lightning.outputs.outputs import Outputs
+from mia_lightning.outputs.views import views
+from mia_lightning.pipeline.run import run
 from mia_lightning.references.config import Recipe
-from mia_lightning.references.evidence import (
-    fidelity_notes,
-    load_evidence,
-    save_evidence,
-    target_phi,
-    view_columns,
-)
-from mia_lightning.references.material import Material, Normalise
+from mia_lightning.references.fidelity import fidelity_notes
+from mia_lightning.references.inference import ask
+from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.phi import load_evidence, save_evidence, target_phi, view_columns
+from mia_lightning.references.scores.lira import LiRA
+from mia_lightning.references.splits import assign
 from mia_lightning.references.store import ReferenceStore, Row
 from mia_lightning.references.training import (
     DivergedError,
@@ -39,8 +36,7 @@ from mia_lightning.references.training import (
     train_reference,
     with_small_convolutions,
 )
-from mia_lightning.run import run
-from mia_lightning.tables import Evidence, Outputs
+from mia_lightning.references.training_data import Material, Normalise
 from mia_lightning.targets.architectures import untrained
 
 DEMO = "configs/demo.yaml"
@@ -62,7 +58,7 @@ def overrides(tmp_path, count, **references):
         },
         "references": {
             "count": count,
-            "architecture": "mia_lightning.demo:digits_network",
+            "architecture": "mia_lightning.targets.demo:digits_network",
             "recipe": {"epochs": 3, "batch_size": 64, "learning_rate": 0.05, "flip": False},
             "scores": {"calibration": {"class_path": "DifficultyCalibration"}},
             **references,
@@ -246,10 +242,10 @@ class TestTraining:
         assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
 
     def test_a_function_that_returns_the_target_is_no_starting_point(self):
-        like = untrained("mia_lightning.demo:digits_network", 10, {}, seed=0).state_dict()
+        like = untrained("mia_lightning.targets.demo:digits_network", 10, {}, seed=0).state_dict()
         with pytest.raises(MIAError, match="as it was trained"):  # a function that gives those very weights again
-            untrained("mia_lightning.demo:digits_network", 10, like, seed=0)
-        untrained("mia_lightning.demo:digits_network", 10, like, seed=1)
+            untrained("mia_lightning.targets.demo:digits_network", 10, like, seed=0)
+        untrained("mia_lightning.targets.demo:digits_network", 10, like, seed=1)
 
     def test_an_exported_program_is_no_starting_point(self):
         with pytest.raises(MIAError, match=r"--references.architecture"):
@@ -453,10 +449,10 @@ import sys
 from pathlib import Path
 import numpy as np
 from mia_lightning.references.config import Recipe, ReferencesConfig
-from mia_lightning.references.material import Material
+from mia_lightning.references.training_data import Material
 from mia_lightning.references.store import ReferenceStore
-from mia_lightning.references.train import _untrained
-from mia_lightning.references.work import Job, work
+from mia_lightning.references.prepare import _untrained
+from mia_lightning.references.workers import Job, work
 from functools import partial
 
 folder, epochs, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -466,7 +462,7 @@ material = Material(images, labels, (0.5,), (0.5,), 10, 2)
 keep = draw.random((2, 300)) < 0.5
 store = ReferenceStore(folder / ".store", training={}, asking={}, records=300, queries=2)
 store.open(keep, weights_bytes=1000)
-network = partial(_untrained, "mia_lightning.demo:digits_network", 10, {})
+network = partial(_untrained, "mia_lightning.targets.demo:digits_network", 10, {})
 recipe = Recipe(epochs=epochs, batch_size=8, learning_rate=0.02)
 jobs = [Job(k, keep[k], k, recipe, network, store, "cpu") for k in range(2) if store.row(k) is None]
 work(jobs, material, ReferencesConfig(workers=workers))

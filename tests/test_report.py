@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 from scipy.special import ndtri
 
-from mia_lightning.assess import assess
-from mia_lightning.assessment import CurvePoint, Guard, ScoredRecords
 from mia_lightning.cli import evaluate
-from mia_lightning.config import load_config, shareable
-from mia_lightning.evaluation_files import metrics, versions
+from mia_lightning.config.command_line import load_config
+from mia_lightning.config.files import shareable
+from mia_lightning.evaluation.assess import assess
+from mia_lightning.evaluation.assessment import CurvePoint, Guard
 from mia_lightning.report.contents import Reference, Report, RunFacts, Source, Stage
 from mia_lightning.report.exposed import most_exposed, picture
 from mia_lightning.report.figures import draw
+from mia_lightning.report.files import metrics, versions
 from mia_lightning.report.page import card, html, plain_markdown
 from mia_lightning.report.verdict import verdict
 from mia_lightning.report.wording import percent, seconds
+from mia_lightning.scores.scored_records import ScoredRecords
 
 HOSTILE = ("<script>alert(1)</script>", "$x_{", "_a|b", '"><img src=x onerror=alert(1)>', "{{ 7*7 }}")
 VOID = {"meta", "img", "br", "hr", "link", "input", "use", "path", "image"}

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mia_lightning.assess import assess
-from mia_lightning.assessment import ScoredRecords
-from mia_lightning.evaluation_files import versions
+from mia_lightning.evaluation.assess import assess
 from mia_lightning.report.contents import Report
 from mia_lightning.report.figures import draw
+from mia_lightning.report.files import versions
 from mia_lightning.report.page import html
+from mia_lightning.scores.scored_records import ScoredRecords
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)

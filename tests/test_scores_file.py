@@ -8,7 +8,7 @@ import pytest
 from pyarrow import parquet
 
 from mia_lightning.errors import MIAError
-from mia_lightning.scores_file import read_key, read_scores, read_submission
+from mia_lightning.scores.files import read_key, read_scores, read_submission
 
 COLUMNS = {
     "id": [3, 1, 2, 7],

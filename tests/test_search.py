@@ -18,22 +18,25 @@ from hypothesis import strategies as st
 from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mia_lightning.attacks.mlp import MLP, fit_together
+from mia_lightning.attacks.mlp import MLP
 from mia_lightning.cli import train, tune
-from mia_lightning.config import load_config, to_mapping
-from mia_lightning.crossfit import NO_FOLD, draw_hold_out
-from mia_lightning.locks import Lock
-from mia_lightning.parsing import parse_mapping, parse_tuning
-from mia_lightning.pipeline import Answered, Half
-from mia_lightning.search.attacks import attack_problem, needed
-from mia_lightning.search.here import run_here
-from mia_lightning.search.journal import Journal
-from mia_lightning.search.outcome import compare, estimate, range_of
-from mia_lightning.search.proposals import Proposals
+from mia_lightning.config.command_line import load_config, parse_mapping, parse_tuning
+from mia_lightning.config.files import to_mapping
+from mia_lightning.config.search import SearchConfig
+from mia_lightning.outputs.outputs import Outputs
+from mia_lightning.pipeline.model_outputs import Answered
+from mia_lightning.pipeline.results import Half
+from mia_lightning.runtime.locks import Lock
+from mia_lightning.scores.crossfit import NO_FOLD, draw_hold_out
+from mia_lightning.search.attack_objective import attack_problem, needed
+from mia_lightning.search.local import run_here
+from mia_lightning.search.sampler import Proposals
+from mia_lightning.search.selection import compare, estimate, range_of
 from mia_lightning.search.space import Space, distribution
+from mia_lightning.search.stacked import fit_together
 from mia_lightning.search.trial import Judgement, Trial
-from mia_lightning.search_config import SearchConfig
-from mia_lightning.tables import Outputs, SignalTable
+from mia_lightning.search.trial_log import Journal
+from mia_lightning.signals.table import SignalTable
 
 RATE = {"attacks.mlp.learning_rate": {"dist": "loguniform", "low": 1e-4, "high": 1e-2}}
 SEARCH = """
@@ -308,8 +311,8 @@ def test_held_out_labels_change_no_trial():
 
 def test_signals_and_reference_scores_are_those_of_a_run(task):
     """What a trial puts together from columns computed once equals what the pipeline computes for it."""
-    from mia_lightning.references.evidence import References
-    from mia_lightning.tables import Evidence
+    from mia_lightning.references.outputs import Evidence
+    from mia_lightning.references.phi import References
 
     answered = answered_of(120, signal=1.0)
     rng = np.random.default_rng(0)
@@ -340,8 +343,9 @@ def test_signals_and_reference_scores_are_those_of_a_run(task):
 
 def test_anchored_references_tell_no_trial_who_is_held_out():
     """Where a reference is IN because its record is a known member, `keep` is membership itself."""
-    from mia_lightning.references.evidence import References, reference_columns
-    from mia_lightning.tables import Evidence
+    from mia_lightning.references.outputs import Evidence
+    from mia_lightning.references.phi import References
+    from mia_lightning.references.scores._columns import reference_columns
 
     answered = answered_of(120, signal=1.0)
     truth, rng = answered.public.membership, np.random.default_rng(0)

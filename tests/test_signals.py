@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mia_lightning.errors import MIAError
+from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.signals import build_table, expand_names, get_signal, preset, signal, signal_names
 from mia_lightning.signals import functional as F
-from mia_lightning.tables import Outputs
 
 getcontext().prec = 250
 
@@ -160,7 +160,7 @@ def test_renaming_the_classes_changes_nothing(logits, order, label):
 
 def test_order_of_records_and_size_of_blocks_change_nothing(outputs, monkeypatch):
     whole = build_table(outputs, names=["all"])
-    monkeypatch.setattr("mia_lightning.signals._table.BLOCK", 7 * 3 * 5)
+    monkeypatch.setattr("mia_lightning.signals._build.BLOCK", 7 * 3 * 5)
     order = np.random.default_rng(1).permutation(50)
     shuffled = Outputs(*(getattr(outputs, f)[order] for f in ("logits", "features", "gradient_norms", "labels")))
     blocked = build_table(shuffled, names=["all"])

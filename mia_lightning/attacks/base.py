@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.tables import SignalTable
+from mia_lightning.signals.table import SignalTable
 
 
 @dataclass(frozen=True, eq=False)

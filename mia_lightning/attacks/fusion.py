@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mia_lightning.attacks.base import Attack, Watch
 from mia_lightning.attacks.threshold import single_column
-from mia_lightning.tables import SignalTable
+from mia_lightning.signals.table import SignalTable
 
 
 @dataclass

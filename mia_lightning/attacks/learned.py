@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.attacks.base import Attack
-from mia_lightning.tables import SignalTable
+from mia_lightning.signals.table import SignalTable
 
 
 @dataclass

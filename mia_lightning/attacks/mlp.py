@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
@@ -12,10 +10,10 @@ from numpy.typing import NDArray
 
 from mia_lightning.attacks.base import Watch
 from mia_lightning.attacks.learned import Inputs, LearnedAttack
-from mia_lightning.tables import SignalTable
+from mia_lightning.signals.table import SignalTable
 
 if TYPE_CHECKING:
-    from mia_lightning.attacks._perceptrons import Perceptrons
+    from mia_lightning.attacks._mlp_training import MLPTraining, Perceptrons
 
 
 @dataclass
@@ -70,31 +68,22 @@ class MLP(LearnedAttack):
 
     def fit(self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, watch: Watch | None = None) -> Self:
         """Train the networks; the watched rows' TPR at 5% and 1% FPR is reported after each epoch."""
-        from mia_lightning.attacks._perceptrons import train_perceptrons
+        from mia_lightning.attacks._mlp_training import train_perceptrons
 
         self.inputs_ = self.inputs(table)
         watched = None if watch is None else (self.inputs_(watch.table), watch.member, watch.report)
-        self.networks_ = train_perceptrons(self, self.inputs_(table), member, seed=seed, watched=watched)
+        self.networks_ = train_perceptrons(self.training(), self.inputs_(table), member, seed=seed, watched=watched)
         return self
+
+    def training(self) -> MLPTraining:
+        """Return the shape and the optimization of the networks."""
+        from mia_lightning.attacks._mlp_training import MLPTraining
+
+        values = {f.name: getattr(self, f.name) for f in fields(MLPTraining)}
+        return MLPTraining(**values | {"hidden": tuple(self.hidden)})
 
     def score(self, table: SignalTable) -> NDArray[np.float64]:
         """Return the mean log-odds of membership, (N,)."""
         assert self.inputs_ is not None, "fit comes before score"
         assert self.networks_ is not None
         return self.networks_.log_odds(self.inputs_(table))
-
-
-def fit_together(attacks: Sequence[MLP], table: SignalTable, member: NDArray[np.int8], *, seed: int) -> list[MLP]:
-    """Fit attacks that differ in learning rate, weight decay and dropout only, and return fitted copies.
-
-    They train side by side on the CPU, in a fraction of the time, and come out as `MLP.fit` leaves them, within
-    rounding.
-    """
-    from mia_lightning.attacks._stack import train_stack
-
-    inputs = attacks[0].inputs(table)
-    networks = train_stack(attacks, inputs(table), member, seed=seed)
-    fitted = [deepcopy(attack) for attack in attacks]
-    for attack, trained in zip(fitted, networks, strict=True):
-        attack.inputs_, attack.networks_ = inputs, trained
-    return fitted

@@ -13,10 +13,10 @@ from mia_lightning.attacks.base import Watch
 from mia_lightning.attacks.learned import Inputs, LearnedAttack
 from mia_lightning.attacks.threshold import single_column
 from mia_lightning.errors import MIAError
-from mia_lightning.tables import SignalTable
+from mia_lightning.signals.table import SignalTable
 
 if TYPE_CHECKING:
-    from mia_lightning.attacks._regression import Regression, Training
+    from mia_lightning.attacks._density_network import Regression, Training
 
 Array = NDArray[np.float64]
 
@@ -28,8 +28,8 @@ class _Conditional(LearnedAttack):
     column: str = "phi_original"
     """The signal that is compared; higher = more likely a member."""
 
-    columns: list[str] = field(default_factory=lambda: ["embedding"])
-    """What describes the record: an image embedding, or answers to other views. Columns that determine the compared
+    columns: list[str] = field(default_factory=lambda: ["shifted_logits"])
+    """What describes the record: outputs for other views of its image. Columns that determine the compared
     signal (its loss, logits or features of the same view) leave nothing to compare."""
 
     class_one_hot: bool = True
@@ -77,14 +77,14 @@ class _Conditional(LearnedAttack):
         seed: int,
         side: str,
     ) -> Regression:
-        from mia_lightning.attacks._regression import regress
+        from mia_lightning.attacks._density_network import regress
 
         if len(signal) < 2:
             raise MIAError(f"there are {len(signal)} {side} to fit a distribution on; at least 2 are needed")
         return regress(inputs, signal, head, self._training(), seed=seed)
 
     def _training(self) -> Training:
-        from mia_lightning.attacks._regression import Training
+        from mia_lightning.attacks._density_network import Training
 
         return Training(
             hidden=tuple(self.hidden),
@@ -102,7 +102,7 @@ class QuantileRegression(_Conditional):
     Membership Inference Attacks via Quantile Regression").
 
     Fitted on known non-members only. gaussian scores by (s - mu) / sigma, quantiles by -log10 of the share of
-    non-members predicted to lie above. Deviations: the network reads columns (an embedding, other views) instead of
+    non-members predicted to lie above. Deviations: the network reads columns (outputs for other views) instead of
     being fine-tuned on the image; quantiles are sorted so that they do not cross, interpolated between levels and
     extended beyond the last, so that few records tie.
     """
@@ -125,7 +125,7 @@ class QuantileRegression(_Conditional):
 
     def score(self, table: SignalTable) -> Array:
         """Return the score, (N,)."""
-        from mia_lightning.attacks._regression import LEVELS, clipped
+        from mia_lightning.attacks._density_network import LEVELS, clipped
 
         assert self.inputs_ is not None, "fit comes before score"
         assert self.outside_ is not None
@@ -134,51 +134,6 @@ class QuantileRegression(_Conditional):
         if self.head == "gaussian":
             return np.asarray((signal - predicted[:, 0]) * np.exp(-clipped(predicted[:, 1])))
         return _exceedance(signal, np.sort(predicted, axis=1), -np.log10(1 - LEVELS))
-
-
-@dataclass
-class AmortisedLiRA(_Conditional):
-    """LiRA without references: both distributions of a record's signal are predicted from what describes the record.
-
-    Two Gaussian heads, one fitted on known members and one on known non-members, amortise over records what LiRA
-    (Carlini et al. 2022, eq. 4) estimates for each record from reference models. The score is the log ratio of their
-    densities.
-    """
-
-    heads_: tuple[Regression, Regression] | None = field(default=None, init=False, repr=False, compare=False)
-
-    def fit(self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, watch: Watch | None = None) -> Self:
-        """Fit the distributions of the non-members' and the members' signal.
-
-        Raises:
-            MIAError: fewer than two of either.
-        """
-        self.inputs_ = self.inputs(table)
-        inputs, signal = self.inputs_(table), single_column(table, self.column)
-        outside, inside = (
-            self._fitted(inputs[member == side], signal[member == side], "gaussian", seed=seed, side=name)
-            for side, name in ((0, "non-members"), (1, "members"))
-        )
-        self.heads_ = outside, inside
-        return self
-
-    def score(self, table: SignalTable) -> Array:
-        """Return log p(signal | member) - log p(signal | non-member), (N,)."""
-        assert self.inputs_ is not None, "fit comes before score"
-        assert self.heads_ is not None
-        inputs, signal = self.inputs_(table), single_column(table, self.column)
-        outside, inside = (_log_density(head, inputs, signal) for head in self.heads_)
-        return inside - outside
-
-
-def _log_density(head: Regression, inputs: NDArray[np.float32], signal: Array) -> Array:
-    """Return the predicted normal log density of the signal, (N,), up to the constant that a ratio loses."""
-    from mia_lightning.attacks._regression import clipped
-
-    mean, log_deviation = head.predict(inputs).T
-    log_deviation = clipped(log_deviation)
-    gap = (head.standardised(signal) - mean) * np.exp(-log_deviation)
-    return np.asarray(-0.5 * gap**2 - log_deviation - np.log(head.scale))
 
 
 def _exceedance(signal: Array, quantiles: Array, heights: Array) -> Array:

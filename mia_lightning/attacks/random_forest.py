@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mia_lightning.attacks.base import Watch
 from mia_lightning.attacks.learned import Inputs, LearnedAttack
-from mia_lightning.tables import SignalTable
+from mia_lightning.signals.table import SignalTable
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mia_lightning.likelihoods import ReferenceScore
+from mia_lightning.references.scores import ReferenceScore
 
 
 @dataclass

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from mia_lightning.errors import MIAError
 from mia_lightning.references.config import Recipe
-from mia_lightning.references.material import Material, Normalise, on_device
-from mia_lightning.store import write_atomically
+from mia_lightning.references.training_data import Material, Normalise, on_device
+from mia_lightning.runtime.store import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.assessment import Assessment, CurvePoint
-from mia_lightning.metrics import Evaluation
+from mia_lightning.evaluation.assessment import Assessment, CurvePoint
+from mia_lightning.metrics.roc import Evaluation
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from mia_lightning import plots
-from mia_lightning.metrics import Evaluation
+from mia_lightning.metrics.roc import Evaluation
+from mia_lightning.report import plots
 from mia_lightning.report.contents import Report
 from mia_lightning.report.wording import between, percent
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from mia_lightning.assessment import Assessment, Difference
-from mia_lightning.metrics import PRIORS, Evaluation, OperatingPoint
+from mia_lightning.evaluation.assessment import Assessment, Difference
+from mia_lightning.metrics.roc import PRIORS, Evaluation, OperatingPoint
 from mia_lightning.report import wording
 from mia_lightning.report.contents import Report, RunFacts
 from mia_lightning.report.exposed import most_exposed

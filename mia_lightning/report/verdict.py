@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from mia_lightning.assessment import Assessment, Difference
-from mia_lightning.metrics import Evaluation, OperatingPoint
+from mia_lightning.evaluation.assessment import Assessment, Difference
+from mia_lightning.metrics.roc import Evaluation, OperatingPoint
 from mia_lightning.report.contents import Report
 from mia_lightning.report.wording import between, one_in, percent, rate_name
 

@@ -1,6 +1,6 @@
 """Numbers as a reader wants them."""
 
-from mia_lightning.metrics import OperatingPoint
+from mia_lightning.metrics.roc import OperatingPoint
 
 
 def percent(value: float) -> str:

@@ -12,11 +12,12 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from mia_lightning.config import RunConfig, to_mapping
-from mia_lightning.run_folder import RunFolder
-from mia_lightning.search.outcome import Estimate, Outcome, Range, optimism, range_of
+from mia_lightning.config.files import to_mapping
+from mia_lightning.config.schema import RunConfig
+from mia_lightning.config.search import TuneConfig
+from mia_lightning.pipeline.run_folder import RunFolder
+from mia_lightning.search.selection import Estimate, Outcome, Range, optimism, range_of
 from mia_lightning.search.trial import Trial
-from mia_lightning.search_config import TuneConfig
 
 SHOWN = 5
 """Trials on the terminal."""

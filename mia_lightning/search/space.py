@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from mia_lightning.config import DataConfig, RunConfig, TargetConfig, to_mapping
+from mia_lightning.config.command_line import parse_mapping
+from mia_lightning.config.files import to_mapping
+from mia_lightning.config.schema import DataConfig, RunConfig, TargetConfig
 from mia_lightning.errors import MIAError, suggest
-from mia_lightning.parsing import parse_mapping
 
 Params = dict[str, Any]
 """Dotted field to plain value."""

@@ -9,23 +9,27 @@ from typing import Any
 
 from rich.console import Console
 
-from mia_lightning.config import RunConfig
+from mia_lightning.config.schema import RunConfig
+from mia_lightning.config.search import TuneConfig
 from mia_lightning.errors import MIAError, suggest
-from mia_lightning.hardware import is_first_process
-from mia_lightning.pipeline import Answered, Clock, Prepared, ask, assist, check_names, prepare
-from mia_lightning.run_folder import RunFolder
-from mia_lightning.search import attacks, recipe
-from mia_lightning.search.board import SearchBoard
-from mia_lightning.search.engine import engine_for
-from mia_lightning.search.here import judged
-from mia_lightning.search.journal import Journal
-from mia_lightning.search.outcome import compare, estimate
+from mia_lightning.pipeline.audit import ask, assist, prepare
+from mia_lightning.pipeline.checks import check_names
+from mia_lightning.pipeline.model_outputs import Answered
+from mia_lightning.pipeline.results import Clock, Prepared
+from mia_lightning.pipeline.run_folder import RunFolder
+from mia_lightning.runtime.hardware import is_first_process
+from mia_lightning.search import attack_objective as attacks
+from mia_lightning.search import recipe_objective as recipe
+from mia_lightning.search.backend import engine_for
+from mia_lightning.search.local import judged
 from mia_lightning.search.progress import Progress
-from mia_lightning.search.proposals import Proposals
 from mia_lightning.search.report import print_attack, print_recipe, write_best, write_outcome, write_trials
+from mia_lightning.search.sampler import Proposals
+from mia_lightning.search.selection import compare, estimate
 from mia_lightning.search.space import Space
+from mia_lightning.search.tensorboard import SearchBoard
 from mia_lightning.search.trial import Trial
-from mia_lightning.search_config import TuneConfig
+from mia_lightning.search.trial_log import Journal
 
 
 @dataclass(frozen=True, eq=False)

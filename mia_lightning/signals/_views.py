@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.signals.functional import Array, Labels
-from mia_lightning.tables import Outputs
 
 
 def query_logits(outputs: Outputs) -> tuple[Array, Labels]:

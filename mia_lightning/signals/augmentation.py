@@ -7,11 +7,11 @@ answered steadily over the views that training drew.
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.signals import functional as F
 from mia_lightning.signals._views import query_logits
 from mia_lightning.signals.base import signal
 from mia_lightning.signals.functional import Array
-from mia_lightning.tables import Outputs
 
 
 @signal(direction=1, per_query=False)
@@ -69,8 +69,8 @@ def canonical_contrast(outputs: Outputs) -> Array:
 def shifted_logits(outputs: Outputs) -> Array:
     """Mean canonical logits over the shifted views alone, (N, C); zeros where no query is shifted.
 
-    They tell how hard the record is without having seen its stored pixels: what `QuantileRegression` and
-    `AmortisedLiRA` can predict `phi_original` from.
+    They tell how hard the record is without having seen its stored pixels: what `QuantileRegression` can
+    predict `phi_original` from.
     """
     values = F.canonical_logits(*query_logits(outputs))
     unshifted = _unshifted(values.shape[1])

@@ -6,7 +6,7 @@ from typing import Literal, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.tables import Outputs
+from mia_lightning.outputs.outputs import Outputs
 
 Direction = Literal[1, -1, 0]
 Need = Literal["features", "gradient_norms"]

@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.signals import functional as F
 from mia_lightning.signals._views import query_logits, stored_logits
 from mia_lightning.signals.base import signal
 from mia_lightning.signals.functional import Array
 from mia_lightning.signals.vectors import feature_norm
-from mia_lightning.tables import Outputs
 
 
 @signal(direction=-1, per_query=True)

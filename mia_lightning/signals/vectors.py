@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.signals import functional as F
 from mia_lightning.signals._views import query_logits
 from mia_lightning.signals.base import signal
 from mia_lightning.signals.functional import Array
-from mia_lightning.tables import Outputs
 
 
 @signal(direction=0, per_query=True)

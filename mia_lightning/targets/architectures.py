@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mia_lightning.errors import MIAError, suggest
-from mia_lightning.plug_ins import import_own
+from mia_lightning.security.imports import import_own
 
 # (blocks per stage, bottleneck, shape of the first block's 3x3 convolution) of every ResNet in torchvision
 _RESNETS: dict[tuple[tuple[int, ...], bool, tuple[int, ...]], str] = {

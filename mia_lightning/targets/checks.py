@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from mia_lightning.errors import MIAError
 from mia_lightning.targets.base import Target
-from mia_lightning.targets.programs import Program
+from mia_lightning.targets.exported import Program
 
 
 def check(target: Target, image_shape: tuple[int, int, int]) -> None:

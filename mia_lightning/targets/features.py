@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mia_lightning.errors import MIAError
-from mia_lightning.targets.programs import Program
+from mia_lightning.targets.exported import Program
 
 
 class FeatureTap(nn.Module):

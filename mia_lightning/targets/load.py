@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from mia_lightning.errors import MIAError
-from mia_lightning.targets import architectures, prefixes, weights
+from mia_lightning.targets import architectures, weights
+from mia_lightning.targets import key_prefixes as prefixes
 from mia_lightning.targets.base import Target
 from mia_lightning.targets.checks import image_channels
+from mia_lightning.targets.exported import is_program, load_program
 from mia_lightning.targets.features import probe
-from mia_lightning.targets.programs import is_program, load_program
 
 _AUTO = "give --target.architecture: a torchvision name or package.module:Class"
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from mia_lightning.errors import MIAError
-from mia_lightning.pickles import vet
-from mia_lightning.unfolding import check_unfolding, is_zip
+from mia_lightning.security.archives import check_unfolding, is_zip
+from mia_lightning.security.torch_pickles import vet
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 INSTEAD = "save model.state_dict() instead"

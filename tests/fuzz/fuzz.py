@@ -33,12 +33,12 @@ with atheris.instrument_imports(include=["mia_lightning", "zipfile", "tarfile", 
     import seeds
     import yaml  # noqa: F401
 
-    from mia_lightning.config import read_yaml
+    from mia_lightning.config.command_line import parse_mapping
+    from mia_lightning.config.files import read_yaml
     from mia_lightning.errors import MIAError
-    from mia_lightning.parsing import parse_mapping
-    from mia_lightning.readers import read_records
-    from mia_lightning.scores_file import read_scores
-    from mia_lightning.targets.programs import is_program, load_program
+    from mia_lightning.records.readers import read_records
+    from mia_lightning.scores.files import read_scores
+    from mia_lightning.targets.exported import is_program, load_program
     from mia_lightning.targets.weights import check_finite, read_weights
 
 

@@ -1,0 +1,1 @@
+"""Options, YAML files, the command line and its help."""

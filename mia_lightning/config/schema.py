@@ -1,0 +1,169 @@
+"""The one typed configuration that the command line, YAML files and the Python API share.
+
+A dataclass field is the option, the string below it the help. Nothing here imports torch, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mia_lightning.attacks import Attack, Threshold
+from mia_lightning.errors import suggest
+from mia_lightning.references.config import ReferencesConfig
+from mia_lightning.runtime.hardware import Hardware
+from mia_lightning.scores.calibration import Calibrator, Platt
+from mia_lightning.security.csv_formulas import is_formula
+
+
+@dataclass
+class DataConfig:
+    """Where the records come from."""
+
+    public: str | None = None
+    """Records whose membership is known: .pt, .npz, .safetensors, a CSV beside images, a folder, tar or zip, or a data
+    set's name such as torchvision:CIFAR10."""
+
+    private: str | None = None
+    """Records to be scored. Membership found in them is used for a final evaluation only. Leave out to audit the
+    public records alone."""
+
+    reader: str = "auto"
+    """Which reader takes both: auto looks at what the file is."""
+
+    mean: tuple[float, ...] | None = None
+    """Per-channel mean that the target's training normalised with; computed from the public images when not given."""
+
+    std: tuple[float, ...] | None = None
+    """Per-channel standard deviation, likewise."""
+
+    def __post_init__(self) -> None:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("give both mean and std, or neither")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"std must be above 0 in every channel, got {self.std}")
+
+
+@dataclass
+class TargetConfig:
+    """The classifier under attack."""
+
+    checkpoint: str | None = None
+    """Its weights: a state dict (.pt, .pth, .safetensors), a Lightning .ckpt, or a torch.export program (.pt2). Leave
+    out where the architecture is a function that returns the network trained."""
+
+    architecture: str = "auto"
+    """A torchvision model's name, package.module:Class, or auto (a ResNet recognised from the weights)."""
+
+    feature_layer: str | None = None
+    """Submodule whose input is the penultimate feature vector; found by a probe when not given."""
+
+
+@dataclass
+class ExtractionConfig:
+    """What is asked of the target."""
+
+    queries: Literal[1, 2, 18, 50] = 2
+    """Deterministic views per record: 1 the image, 2 and its mirror, 18 both shifted by up to 1 pixel, 50 by up to
+    2."""
+
+    gradients: bool = False
+    """Also take input gradients (white-box), which about triples the work on the stored image."""
+
+    store: str | None = None
+    """Folder where outputs are kept under a key of all that determines them, and found again by later runs; by default
+    .store beside the output folder."""
+
+
+@dataclass
+class SignalsConfig:
+    """Which signals are computed from the target's outputs."""
+
+    names: list[str] = field(default_factory=lambda: ["standard"])
+    """Signals, or presets of them (seed, standard, all), or package.module:function."""
+
+    queries: Literal["mean", "original", "each"] = "mean"
+    """Per-query signals: averaged over the queries, of the stored image alone, or one column per query."""
+
+
+@dataclass
+class EvaluationConfig:
+    """How attacks are compared."""
+
+    folds: int = 5
+    """Cross-fitting folds over the public records."""
+
+    hold_out: float = 0.0
+    """Share of the public records that no fold sees: drawn from the seed, by membership and class alike, scored as
+    private records are, and given figures of their own. A search reports on them."""
+
+    fprs: tuple[float, ...] = (0.001, 0.01, 0.05)
+    """False-positive rates at which the true-positive rate is reported."""
+
+    calibration: Calibrator = field(default_factory=Platt)
+    """How a score becomes a probability, in a column of its own; ranking is always by the raw score."""
+
+    def __post_init__(self) -> None:
+        if self.folds < 2:
+            raise ValueError(f"folds must be at least 2, got {self.folds}")
+        if not 0 <= self.hold_out <= 0.9:
+            raise ValueError(f"hold_out must lie between 0 and 0.9, got {self.hold_out}")
+        if not self.fprs or not all(0 < fpr < 1 for fpr in self.fprs):
+            raise ValueError(f"fprs must lie between 0 and 1, got {self.fprs}")
+
+
+@dataclass
+class SubmissionConfig:
+    """The file with one score per private record."""
+
+    attack: str | None = None
+    """The attack whose scores are written; the last one when not given."""
+
+    value: Literal["score", "probability"] = "score"
+    """The raw score, or its calibrated probability."""
+
+    columns: tuple[str, str] = ("ids", "score")
+    """Names of the two columns."""
+
+
+@dataclass
+class RunConfig:
+    """One run: records, target, signals, attacks, evaluation, output."""
+
+    output: str = "runs/latest"
+    """Folder that receives everything the run leaves."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    extraction: ExtractionConfig = field(default_factory=ExtractionConfig)
+    hardware: Hardware = field(default_factory=Hardware)
+    signals: SignalsConfig = field(default_factory=SignalsConfig)
+    references: ReferencesConfig = field(default_factory=ReferencesConfig)
+
+    attacks: dict[str, Attack] = field(default_factory=lambda: {"phi_threshold": Threshold()})
+    """Name to attack, in the order in which later ones may read the scores of earlier ones."""
+
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    submission: SubmissionConfig = field(default_factory=SubmissionConfig)
+
+    seed: int = 42
+    """Drives folds, attacks and bootstrap."""
+
+    def __post_init__(self) -> None:
+        if not self.attacks:
+            raise ValueError("attacks must name at least one attack")
+        for name in (*self.attacks, *self.submission.columns):  # headers of CSV files
+            if is_formula(name) or not name.isprintable():
+                raise ValueError(f"{name!r} would be a formula in the CSV files; name the attack or column otherwise")
+        if self.submission.attack is not None and self.submission.attack not in self.attacks:
+            raise ValueError(
+                f"submission.attack {self.submission.attack!r} is not configured; "
+                f"{suggest(self.submission.attack, self.attacks)}"
+            )
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed must be between 0 and 2**31 - 1, got {self.seed}")
+
+    @property
+    def submitted(self) -> str:
+        """Name of the attack whose scores are submitted."""
+        return self.submission.attack or list(self.attacks)[-1]

@@ -1,0 +1,1 @@
+"""Assessment of scores against membership: paired comparisons, sanity checks, claimed members, privacy bounds."""

@@ -1,0 +1,81 @@
+"""What can be said of single records: conformal p-values, q-values, and the members that an attack claims."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.evaluation.assessment import Claims
+from mia_lightning.metrics.ranks import Array, Membership, Scores, count_at_least, split
+
+LEVELS = (0.05, 0.1)
+"""Shares of false claims that are put up with."""
+
+
+def claim(
+    scores: Scores, member: Membership, labels: NDArray[np.int64] | None = None, levels: Sequence[float] = LEVELS
+) -> Claims:
+    """Return each record's evidence of membership and the lists of claimed records.
+
+    Under exchangeability with the non-members, a list at level q holds at most a share q of non-members in expectation
+    (Benjamini & Hochberg 1995 on conformal p-values: Bates et al. 2023). The records here are the calibration records
+    too, so what is controlled is the share of known non-members among the claimed.
+
+    Args:
+        scores: (N,) finite, higher = more likely a member.
+        member: (N,) 1 or 0, both present.
+        labels: (N,) classes, or None.
+        levels: False-discovery rates in (0, 1).
+
+    Raises:
+        MIAError: as `metrics.evaluate`.
+    """
+    p_value = conformal_p_values(scores, member)
+    q_value = q_values(p_value)
+    ranked = np.lexsort((-np.asarray(scores, dtype=np.float64), p_value))
+    return Claims(
+        p_value=p_value,
+        p_value_in_class=None if labels is None else class_p_values(scores, member, labels),
+        q_value=q_value,
+        claimed={float(level): ranked[q_value[ranked] <= level] for level in levels},
+    )
+
+
+def conformal_p_values(scores: Scores, member: Membership) -> Array:
+    """Return (N,) p-values in (0, 1]: how often a non-member would score as high as the record, ties counting in full.
+
+    (1 + non-members at or above) / (1 + non-members); a non-member leaves itself out of both counts (Vovk et al. 2005).
+
+    Raises:
+        MIAError: as `metrics.evaluate`.
+    """
+    _, others = split(scores, member)
+    return _p_values(np.asarray(scores, dtype=np.float64), np.asarray(member) == 0, others)
+
+
+def class_p_values(scores: Scores, member: Membership, labels: NDArray[np.int64]) -> Array:
+    """Return (N,) p-values against the non-members of the record's class; 1 where the class has none.
+
+    Raises:
+        MIAError: as `metrics.evaluate`.
+    """
+    split(scores, member)  # checks
+    values, is_other = np.asarray(scores, dtype=np.float64), np.asarray(member) == 0
+    p_value = np.ones(len(values))
+    order = np.argsort(labels, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
+        p_value[rows] = _p_values(values[rows], is_other[rows], np.sort(values[rows][is_other[rows]]))
+    return p_value
+
+
+def q_values(p_values: Array) -> Array:
+    """Return (N,) the smallest false-discovery rate at which each hypothesis is rejected (Benjamini & Hochberg)."""
+    from scipy.stats import false_discovery_control  # slow to import
+
+    return np.asarray(false_discovery_control(p_values, method="bh"), dtype=np.float64)
+
+
+def _p_values(scores: Array, is_other: NDArray[np.bool_], others: Array) -> Array:
+    """A non-member counts itself among those at or above, which stands for the 1 of the formula."""
+    result: Array = (count_at_least(others, scores) + ~is_other) / (len(others) + ~is_other)
+    return result

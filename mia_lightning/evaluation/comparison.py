@@ -1,0 +1,253 @@
+"""Which of several attacks is better on the same records, and how far they point at the same ones.
+
+The bootstrap is stratified (members and non-members are drawn apart) and paired (one draw serves all attacks). A draw
+is a count per record, so that it never has to be sorted: cumulative counts over each attack's own order give its AUC
+and its thresholds.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from mia_lightning.errors import MIAError
+from mia_lightning.evaluation.assessment import Agreement, Difference
+from mia_lightning.metrics.intervals import TAILS
+from mia_lightning.metrics.ranks import Array, Membership, allowed, count_above, share_below, split, threshold
+
+CELLS = 2**20
+"""Counts drawn at once by one thread; with five attacks that is about 50 MiB."""
+
+ENOUGH = 10
+"""False positives that a rate has to allow before attacks are compared at it: with fewer, the bootstrap's interval of a
+TPR covers too seldom (see `intervals.tpr_interval`)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bootstrap:
+    """Figures of several attacks on the records and on resamples of them."""
+
+    names: tuple[str, ...]
+    figures: tuple[str, ...]
+    """auc, then tpr@0.01 and the like."""
+
+    estimates: Array
+    """(A, F) on the records themselves."""
+
+    resampled: Array
+    """(B, A, F) on each resample, the same resample for all attacks."""
+
+
+LARGE = 20_000
+"""Records of each side from which on a resample's AUC is taken to first order in the counts, as DeLong's variance is;
+what is left out there is 0.4% of its spread, and 4% of that of a difference of two all but equal attacks."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Order:
+    """One attack's ranking of both sides, as far as resamples need it."""
+
+    top_others: NDArray[np.intp]
+    """(T,) rows among the non-members, highest first: those that can be a resample's threshold, and all above."""
+
+    members_above: NDArray[np.intp]
+    """(T,) members strictly above each of these."""
+
+    top_members: NDArray[np.intp]
+    """(M,) rows among the members, highest first: all above the lowest of these."""
+
+    others: NDArray[np.intp]
+    """(n,) rows among the non-members, lowest first."""
+
+    below: NDArray[np.intp]
+    """(P,) non-members strictly below each member."""
+
+    not_above: NDArray[np.intp]
+    """(P,) non-members at or below each member."""
+
+    share_below: Array
+    """(P,) share of the non-members below each member, ties counting half."""
+
+    share_above: Array
+    """(n,) share of the members above each non-member, ties counting half."""
+
+    auc: float
+
+
+def paired_bootstrap(
+    scores: Mapping[str, Array], member: Membership, fprs: Sequence[float], *, resamples: int, seed: int
+) -> Bootstrap:
+    """Return AUC and TPR at each FPR of every attack, on the records and on resamples.
+
+    Args:
+        scores: Attack to (N,) finite scores.
+        member: (N,) 1 or 0, both present.
+        fprs: False-positive rates in [0, 1); thresholds as in `metrics.tpr_at_fpr`.
+        resamples: How many, at least 1.
+        seed: Drives the draws; the result does not depend on the number of threads.
+
+    Raises:
+        MIAError: as `metrics.evaluate`.
+    """
+    for values in scores.values():
+        split(values, member)  # checks
+    sides = [np.flatnonzero(member == value) for value in (1, 0)]
+    passed = np.array([allowed(len(sides[1]), fpr) for fpr in fprs], dtype=np.int64)
+    orders = [_order(values[sides[0]], values[sides[1]], passed.max(initial=0)) for values in scores.values()]
+    once = [np.ones((1, len(side)), dtype=np.uint8) for side in sides]
+    estimates = np.stack([_figures(order, once[0], once[1], passed)[0] for order in orders])
+    size = max(1, min(resamples, CELLS // max(map(len, sides))))
+    blocks = [min(size, resamples - start) for start in range(0, resamples, size)]
+
+    def run(block: int, sequence: np.random.SeedSequence) -> Array:
+        rng = np.random.default_rng(sequence)
+        drawn = [_draw(rng, block, len(side)) for side in sides]
+        return np.stack([_figures(order, drawn[0], drawn[1], passed) for order in orders], axis=1)
+
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:  # numpy lets go of the lock
+        resampled = list(pool.map(run, blocks, np.random.SeedSequence(seed).spawn(len(blocks))))
+    figures = ("auc", *(f"tpr@{fpr:g}" for fpr in fprs))
+    return Bootstrap(tuple(scores), figures, estimates, np.concatenate(resampled))
+
+
+def comparable_rates(fprs: Iterable[float], n_non_members: int) -> list[float]:
+    """Return the rates that allow at least ten false positives, at which attacks can be compared."""
+    return [fpr for fpr in fprs if allowed(n_non_members, fpr) >= ENOUGH]
+
+
+def differences(found: Bootstrap, pairs: Iterable[tuple[str, str]] | None = None) -> tuple[Difference, ...]:
+    """Return first minus second for every pair (by default all) and figure, with the p-values adjusted over all of it.
+
+    The interval is the bootstrap's percentiles; the p-value is two-sided and normal, from the bootstrap's standard
+    deviation, because the share of resamples on the other side of 0 cannot fall below 1 / (resamples + 1), too coarse
+    for Holm's method. Where no resample moves the difference at all, that share is what is left.
+    """
+    place = {name: index for index, name in enumerate(found.names)}
+    rows = []
+    for first, second in combinations(found.names, 2) if pairs is None else pairs:
+        a, b = place[first], place[second]
+        for f, figure in enumerate(found.figures):
+            moved = found.resampled[:, a, f] - found.resampled[:, b, f]
+            value = float(found.estimates[a, f] - found.estimates[b, f])
+            low, high = np.quantile(moved, TAILS)
+            rows.append((first, second, figure, value, float(low), float(high), _p_value(value, moved)))
+    adjusted = holm(np.array([row[-1] for row in rows]))
+    return tuple(Difference(*row, p_holm=float(p)) for row, p in zip(rows, adjusted, strict=True))
+
+
+def holm(p_values: Array) -> Array:
+    """Return p-values adjusted by Holm's step-down method (1979), (M,) in [0, 1]."""
+    order = np.argsort(p_values, kind="stable")
+    steps = p_values[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted
+
+
+def agreement(scores: Mapping[str, Array], member: Membership, alpha: float) -> Agreement:
+    """Compare the records that attacks find at one false-positive rate.
+
+    Args:
+        scores: Attack to (N,) finite scores.
+        member: (N,) 1 or 0, both present.
+        alpha: In [0, 1).
+
+    Raises:
+        MIAError: as `metrics.evaluate`.
+    """
+    if not scores:
+        raise MIAError("there are no scores to compare; give at least one score column")
+    found = np.stack([values > threshold(split(values, member)[1], alpha) for values in scores.values()])
+    counts = found.astype(np.float64)
+    both = counts @ counts.T
+    either = np.diag(both)[:, None] + np.diag(both)[None, :] - both
+    jaccard = np.divide(both, either, out=np.ones_like(both), where=either > 0)
+    alone = found & (found.sum(axis=0) == 1) & (np.asarray(member) == 1)
+    only = {name: np.flatnonzero(row) for name, row in zip(scores, alone, strict=True)}
+    return Agreement(alpha=float(alpha), names=tuple(scores), jaccard=jaccard, only=only)
+
+
+def _order(members: Array, others: Array, most: int) -> _Order:
+    """Rank both sides; `most` false positives are the most that any rate allows."""
+    by_member, by_other = np.argsort(members, kind="stable"), np.argsort(others, kind="stable")
+    ranked_members, ranked_others = members[by_member], others[by_other]
+    below, not_above = (np.searchsorted(ranked_others, members, side=side) for side in ("left", "right"))
+    # of so many records, fewer than `most` + 1 are drawn with a probability below 1e-20
+    tail = min(len(others), int(most + 10 * np.sqrt(most + 1)) + 100)
+    top = by_other[::-1][:tail]
+    members_above = count_above(ranked_members, others[top])
+    return _Order(
+        top_others=top,
+        members_above=members_above,
+        top_members=by_member[::-1][: members_above[-1]],
+        others=by_other,
+        below=below,
+        not_above=not_above,
+        share_below=((below + not_above) / (2 * len(others))),
+        share_above=(1 - share_below(others, ranked_members)),
+        auc=float((below + not_above).mean()) / (2 * len(others)),
+    )
+
+
+def _draw(rng: np.random.Generator, resamples: int, size: int) -> NDArray[np.uint8]:
+    """Return how often each of `size` records is drawn in `size` draws, (R, size); 255 times does not happen."""
+    drawn = rng.integers(0, size, (resamples, size), dtype=np.uint32)
+    return np.stack([np.bincount(row, minlength=size).astype(np.uint8) for row in drawn])
+
+
+def _figures(order: _Order, members: NDArray[np.uint8], others: NDArray[np.uint8], passed: NDArray[np.int64]) -> Array:
+    """Return AUC and TPRs, (R, 1 + len(passed)), of R resamples given as counts (R, P) and (R, n)."""
+    result = np.empty((len(members), 1 + len(passed)))
+    auc = _auc_to_first_order if min(members.shape[1], others.shape[1]) >= LARGE else _auc
+    for row in range(len(members)):
+        result[row, 0] = auc(order, members[row], others[row])
+        result[row, 1:] = _tprs(order, members[row], others[row], passed)
+    return result
+
+
+def _auc(order: _Order, members: NDArray[np.uint8], others: NDArray[np.uint8]) -> float:
+    up_to = _cumulated(others[order.others])
+    twice = (up_to[order.below] + up_to[order.not_above]).astype(np.float64)
+    return _weighted(twice, members) / (2 * len(members) * len(others))
+
+
+def _auc_to_first_order(order: _Order, members: NDArray[np.uint8], others: NDArray[np.uint8]) -> float:
+    """Return AUC plus each side's own deviation from it; their product is left out."""
+    from_members = _weighted(order.share_below, members) / len(members)
+    from_others = _weighted(order.share_above, others) / len(others)
+    return from_members + from_others - order.auc
+
+
+def _tprs(order: _Order, members: NDArray[np.uint8], others: NDArray[np.uint8], passed: NDArray[np.int64]) -> Array:
+    """Return the TPRs; a threshold is the first rank from above at which more non-members are drawn than may pass."""
+    drawn = np.cumsum(others[order.top_others], dtype=np.int32)
+    rank = np.searchsorted(drawn, passed, side="right")
+    if rank.max(initial=0) >= len(drawn):
+        raise RuntimeError("a resample's threshold lies below the ranked tail; the tail is too short")
+    return _cumulated(members[order.top_members])[order.members_above[rank]] / len(members)
+
+
+def _weighted(values: Array, counts: NDArray[np.uint8]) -> float:
+    """Return the weighted sum; not by BLAS, whose own threads would get in the way of ours."""
+    return float((values * counts).sum())
+
+
+def _cumulated(counts: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Return the sums of the first 0, 1, ... counts."""
+    sums = np.zeros(len(counts) + 1, dtype=np.int32)
+    np.cumsum(counts, out=sums[1:])
+    return sums
+
+
+def _p_value(value: float, moved: Array) -> float:
+    spread = float(moved.std(ddof=1)) if len(moved) > 1 else 0.0
+    if value == 0 and spread == 0:
+        return 1.0
+    if spread == 0:
+        return 2 / (len(moved) + 1)
+    return float(2 * ndtr(-abs(value) / spread))

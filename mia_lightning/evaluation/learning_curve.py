@@ -1,0 +1,72 @@
+"""What more reference models bring: each score computed again from the first few of them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.errors import MIAError
+from mia_lightning.evaluation.assessment import CurvePoint
+from mia_lightning.metrics.roc import evaluate
+from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.scores import ReferenceScore
+
+
+def learning_curve(
+    scores: Mapping[str, ReferenceScore],
+    evidence: Evidence,
+    member: NDArray[np.int8],
+    *,
+    fpr: float = 0.01,
+    known: Mapping[str, NDArray[np.floating]] | None = None,
+) -> dict[str, tuple[CurvePoint, ...]]:
+    """Score all records by the first 2, 4, 8, ... references and by all, and evaluate on those of known membership.
+
+    References are drawn in complementary pairs, so that an even number of them has every record IN half of them. A
+    number that a score cannot work with is left out of its curve. Nothing is fitted on membership; the points of a
+    curve share their records and most of their references, so their intervals must not be compared as if independent.
+
+    Args:
+        scores: Name to score.
+        evidence: phi of N records under K references.
+        member: (M,) 1, 0 or -1 = unknown, of the first M <= N records.
+        fpr: In [0, 1).
+        known: Name to the (N,) score of all K references, where that was computed before.
+
+    Returns:
+        Name to points, fewest references first; a score without any point is left out.
+    """
+    total = len(evidence.references)
+    counts = sorted({2**power for power in range(1, total.bit_length()) if 2**power <= total} | {total})
+    rows = np.flatnonzero(member >= 0)
+    curves: dict[str, list[CurvePoint]] = {name: [] for name in scores}
+    for count in counts:
+        first = _first(evidence, count)
+        for name, score in scores.items():
+            try:
+                values = known[name] if known and count == total and name in known else score.columns(first)[""]
+            except MIAError:  # too few references for this score
+                continue
+            curves[name].append(_point(np.asarray(values[rows], np.float64), member[rows], count, fpr))
+    return {name: tuple(curve) for name, curve in curves.items() if curve}
+
+
+def _first(evidence: Evidence, count: int) -> Evidence:
+    drawn = None if evidence.drawn is None else evidence.drawn[:count]
+    return replace(evidence, references=evidence.references[:count], keep=evidence.keep[:count], drawn=drawn)
+
+
+def _point(scores: NDArray[np.float64], member: NDArray[np.int8], count: int, fpr: float) -> CurvePoint:
+    found = evaluate(scores, member, (fpr,))
+    point = found.points[0]
+    return CurvePoint(
+        references=count,
+        auc=found.auc,
+        auc_low=found.auc_low,
+        auc_high=found.auc_high,
+        fpr=fpr,
+        tpr=point.tpr,
+        tpr_low=point.low,
+        tpr_high=point.high,
+    )

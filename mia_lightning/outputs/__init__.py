@@ -1,0 +1,1 @@
+"""Model outputs of every record: augmented views, batched inference and its store."""

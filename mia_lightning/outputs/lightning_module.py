@@ -1,0 +1,133 @@
+"""What Lightning runs on each device: the target over batches that fit into its memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from mia_lightning.errors import MIAError
+from mia_lightning.outputs.datamodule import Batch
+from mia_lightning.outputs.views import views
+from mia_lightning.records.records import UNKNOWN
+
+log = logging.getLogger(__name__)
+
+Normalise = Callable[[Tensor], Tensor]
+
+
+class InferenceModule(L.LightningModule):
+    """The target behind `predict_step`.
+
+    Args:
+        network: Returns (logits, features) of normalised images.
+        normalise: Turns images as they are stored into the network's inputs, on their device.
+        queries: See `mia_lightning.outputs.views`.
+        gradients: Whether to take the gradient of phi by the stored image.
+        batch_size: Rows that the network always sees; a shorter batch is filled up, because kernels round differently
+            at another size, and no record's outputs shall depend on how the records fell into batches. Where the
+            device's memory does not hold so many it is halved, for good.
+    """
+
+    def __init__(
+        self, network: nn.Module, normalise: Normalise, *, queries: int, gradients: bool, batch_size: int
+    ) -> None:
+        super().__init__()
+        self.network, self.normalise = network, normalise
+        self.queries, self.gradients, self.batch_size = queries, gradients, batch_size
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Return index (B,), logits (B, Q, C), features (B, D), gradient_norms (B, 0 or 3) and labels (B,).
+
+        Everything is float32 whatever the precision of the network. Features and gradients are those of query 0. A
+        missing label is replaced by the class predicted for query 0.
+
+        Raises:
+            MIAError: the device's memory does not hold a single image's pass.
+        """
+        parts: list[dict[str, Tensor]] = []
+        start, count = 0, len(batch["index"])
+        while start < count:
+            rows = slice(start, start + self.batch_size)
+            answers = self._try({name: tensor[rows] for name, tensor in batch.items()})
+            if answers is None:
+                self._halve()
+            else:
+                parts.append(answers)
+                start += self.batch_size
+        if len(parts) == 1:
+            return parts[0]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _try(self, batch: Batch) -> dict[str, Tensor] | None:
+        """Return the answers, or None where memory runs out; what the failed try held is free again by then."""
+        try:
+            return self._answers(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        return None
+
+    def _halve(self) -> None:
+        if self.batch_size == 1:
+            raise MIAError(
+                "the device's memory does not hold the pass of a single image; run it on a larger device, or with "
+                "--hardware.accelerator cpu"
+            )
+        log.warning(
+            "the device's memory does not hold %d images at a time, going on with %d; outputs that are done stay, "
+            "those to come may differ in the last bits from those of a run that needed no change",
+            self.batch_size,
+            self.batch_size // 2,
+        )
+        self.batch_size //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _answers(self, batch: Batch) -> dict[str, Tensor]:
+        count, logits, features = len(batch["index"]), [], None
+        stored, given = (_filled(batch[name], self.batch_size) for name in ("images", "labels"))
+        images = self.normalise(stored)
+        for view in views(images, self.queries):
+            answer, tapped = self.network(view)
+            logits.append(answer.float())
+            features = tapped if features is None else features
+        assert features is not None
+        labels = torch.where(given == UNKNOWN, logits[0].argmax(dim=1), given)
+        none = logits[0].new_empty(len(labels), 0)
+        return {
+            "index": batch["index"],
+            "logits": torch.stack(logits, dim=1)[:count],
+            "features": features.float()[:count],
+            "gradient_norms": (self._gradient_norms(images, labels) if self.gradients else none)[:count],
+            "labels": labels[:count],
+        }
+
+    def _gradient_norms(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return L2, L1 and largest absolute entry of d phi / d image, (B, 3), always computed in float32.
+
+        phi = z_y - logsumexp of the others. The loss is softplus(-phi), so its gradient is sigmoid(-phi) times this one
+        and needs no pass of its own.
+        """
+        with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
+            inputs = images.detach().float().requires_grad_()
+            logits, _ = self.network(inputs)
+            own = nn.functional.one_hot(labels, logits.shape[1]).bool()
+            phi = logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1)
+            (gradient,) = torch.autograd.grad(phi.sum(), inputs)
+        flat = gradient.flatten(1)
+        return torch.stack([flat.norm(dim=1), flat.abs().sum(dim=1), flat.abs().amax(dim=1)], dim=1)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device's memory is full; on a CPU and on Apple's devices only its words do."""
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
+
+
+def _filled(rows: Tensor, count: int) -> Tensor:
+    """Return the rows with the first one repeated up to a count."""
+    return rows if len(rows) >= count else torch.cat([rows, rows[:1].expand(count - len(rows), *rows.shape[1:])])

@@ -1,0 +1,149 @@
+"""What every process of extraction leaves while it works: shards of outputs, and one bar for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.callbacks import BasePredictionWriter, Callback
+from tqdm import tqdm
+
+from mia_lightning.errors import MIAError
+from mia_lightning.records.records import Records
+from mia_lightning.runtime.interruption import KeptHandlers
+from mia_lightning.runtime.memory_maps import Arrays
+from mia_lightning.runtime.store import Entry
+
+SHARD_BYTES = 32 << 20
+"""Outputs that a process gathers before it writes them down."""
+
+SHARD_SECONDS = 60.0
+"""Work that a process does before it writes down what it has: no more is lost to a kill."""
+
+
+class ShardWriter(BasePredictionWriter):
+    """Writes each process's outputs as shards that carry their rows, so that any later try can go on from them.
+
+    Args:
+        halves: The records of each half and their place in the store.
+    """
+
+    def __init__(self, halves: Sequence[tuple[Records, Entry]]) -> None:
+        super().__init__(write_interval="batch")
+        self.halves = halves
+        self.gathered: dict[int, _Gathered] = {}
+        self.since = monotonic()
+        self.handlers = KeptHandlers()
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Answer signals as before: Lightning's own handlers would let prediction go on after a SIGTERM."""
+        self.handlers.restore()
+        self.since = monotonic()
+
+    def write_on_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Gather a batch; write when enough has come together."""
+        arrays = {name: tensor.cpu().numpy() for name, tensor in prediction.items()}
+        number = self._half(trainer, dataloader_idx)
+        _check_finite(arrays, self.halves[number][0])
+        if number not in self.gathered:
+            self._write()  # of the half before
+            self.gathered = {number: _Gathered(arrays)}
+        gathered = self.gathered[number]
+        gathered.add(arrays)
+        if gathered.is_full or monotonic() - self.since >= SHARD_SECONDS:
+            self._write()
+
+    def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write what is left."""
+        self._write()
+
+    def _half(self, trainer: L.Trainer, dataloader_idx: int) -> int:
+        """Return which half a loader serves; one without remaining rows has no loader."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        served = data.halves[dataloader_idx]
+        return next(number for number, (records, _) in enumerate(self.halves) if records is served)
+
+    def _write(self) -> None:
+        for number, gathered in self.gathered.items():
+            if arrays := gathered.take():
+                rows = arrays["index"]
+                self.halves[number][1].save_shard(f"{rows.min():09d}-{rows.max():09d}-{len(rows)}", arrays)
+        self.since = monotonic()
+
+
+class _Gathered:
+    """Outputs of many batches in one place: kept apart, they would lie between the memory of one batch and the next.
+
+    Args:
+        first: The first batch, which is no smaller than those that follow.
+    """
+
+    def __init__(self, first: Arrays) -> None:
+        self.batch = len(first["index"])
+        capacity = max(self.batch, SHARD_BYTES * self.batch // sum(array.nbytes for array in first.values()))
+        self.arrays = {name: np.empty((capacity, *array.shape[1:]), array.dtype) for name, array in first.items()}
+        self.count = 0
+
+    def add(self, batch: Arrays) -> None:
+        for name, array in batch.items():
+            self.arrays[name][self.count : self.count + len(array)] = array
+        self.count += len(batch["index"])
+
+    @property
+    def is_full(self) -> bool:
+        return self.count + self.batch > len(self.arrays["index"])
+
+    def take(self) -> Arrays:
+        """Return what has come together, until the next `add`, and begin anew; nothing where nothing has."""
+        count, self.count = self.count, 0
+        return {name: array[:count] for name, array in self.arrays.items()} if count else {}
+
+
+def _check_finite(arrays: Arrays, records: Records) -> None:
+    finite = np.isfinite(arrays["logits"]).all(axis=(1, 2))
+    if not finite.all():
+        row = int(arrays["index"][int(np.argmin(finite))])
+        raise MIAError(
+            f"{records.source}: the target answers record {records.ids[row]} with NaN or infinite logits; "
+            "check its weights and the normalisation"
+        )
+
+
+class ProgressBar(Callback):
+    """One bar over all records, in images per second."""
+
+    def __init__(self, records: int, queries: int) -> None:
+        self.total, self.queries = records * queries, queries
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Show the bar on the first process; it counts for all of them."""
+        hidden = None if trainer.is_global_zero else True
+        self.bar = tqdm(total=self.total, desc="extract", unit="image", unit_scale=True, disable=hidden)
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Advance."""
+        self.bar.update(len(batch["index"]) * self.queries * trainer.world_size)
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Close the bar."""
+        self.bar.close()

@@ -1,0 +1,1 @@
+"""One run: checks, outputs, attacks and everything the run folder receives."""

@@ -1,0 +1,224 @@
+"""The run, from records to figures: reads like the README."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.config.schema import RunConfig
+from mia_lightning.errors import MIAError
+from mia_lightning.metrics.roc import Evaluation, evaluate
+from mia_lightning.outputs.outputs import Outputs
+from mia_lightning.pipeline.checks import check_names, load_and_check_target, load_records, record_notes
+from mia_lightning.pipeline.model_outputs import Answered
+from mia_lightning.pipeline.results import AttackResult, AuditResult, Clock, Half, Prepared
+from mia_lightning.records.records import UNKNOWN, Records
+from mia_lightning.scores.crossfit import NO_FOLD, Progress, Reporter, assign_folds, cross_fit, draw_hold_out
+
+if TYPE_CHECKING:
+    from mia_lightning.references.phi import References
+    from mia_lightning.targets.base import Target
+
+
+def audit(config: RunConfig) -> AuditResult:
+    """Attack the target and evaluate honestly; writes nothing but the store of outputs.
+
+    Raises:
+        MIAError: any mistake in the configuration or the files it names.
+    """
+    return attack_target(config, prepare(config))
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Read and check the records and the target.
+
+    Raises:
+        MIAError: any mistake in the configuration or the files it names.
+    """
+    started = perf_counter()
+    check_names(config)
+    public, private = load_records(config)
+    _public_half(config, public, public.labels)  # enough of each?
+    return Prepared(public, private, load_and_check_target(config, public), perf_counter() - started)
+
+
+def attack_target(
+    config: RunConfig, prepared: Prepared, *, progress: Progress | None = None, report: Reporter | None = None
+) -> AuditResult:
+    """Extract, compute signals, fit and score the attacks out-of-fold, evaluate.
+
+    Args:
+        config: The run.
+        prepared: From `prepare`; not to be used again, since its images are let go.
+        progress: Told of each fit before it starts.
+        report: Told of each epoch of an attack that has epochs.
+    """
+    clock = Clock(load=prepared.seconds)
+    answered = ask(config, prepared, clock)
+    table = answered.table(config)
+    clock.lap("signals")
+    member, fold = answered.visible()
+    fitted = cross_fit(config.attacks, table, member, fold, seed=config.seed, progress=progress, report=report)
+    clock.lap("attack")
+    results = {name: attack_result(config, result.scores, result.seconds, answered) for name, result in fitted.items()}
+    clock.lap("evaluate")
+    return AuditResult(
+        config=config,
+        public=answered.public,
+        private=answered.private,
+        attacks=results,
+        notes=answered.notes,
+        target=answered.target,
+        references=() if answered.references is None else answered.references.rows,
+        table=table,
+        evidence=None if answered.references is None else answered.references.evidence,
+        seconds=clock.seconds,
+    )
+
+
+def ask(config: RunConfig, prepared: Prepared, clock: Clock) -> Answered:
+    """Ask the target and, where the run has any, the references about all records, and deal the folds."""
+    public, private, target = prepared.public, prepared.private, prepared.target
+    notes = record_notes(public, private)
+    outputs, private_outputs = _extract(config, public, private, target)
+    clock.lap("extract")
+    facts = _target_facts(target, outputs, public.membership)
+    references = _references(config, prepared, outputs, private_outputs, facts)
+    clock.lap("references")
+    return Answered(
+        public=_public_half(config, public, outputs.labels),
+        private=_private_half(private),
+        outputs=outputs,
+        private_outputs=private_outputs,
+        target=facts,
+        references=references,
+        notes=notes + ([] if references is None else list(references.notes)),
+    )
+
+
+def assist(config: RunConfig) -> NoReturn:
+    """Take part in the extraction of a run's first process, and end this one (SystemExit)."""
+    ask(config, prepare(config), Clock())
+    raise SystemExit(0)
+
+
+def _public_half(config: RunConfig, public: Records, labels: NDArray[np.int64]) -> Half:
+    """Deal the folds over the records that are not held out.
+
+    Raises:
+        MIAError: fewer members or non-members than folds, or none of them held out although some should be.
+    """
+    evaluation, member = config.evaluation, public.membership
+    held_out = draw_hold_out(labels, member, share=evaluation.hold_out, seed=config.seed)
+    fold = assign_folds(labels, np.where(held_out, np.int8(UNKNOWN), member), folds=evaluation.folds, seed=config.seed)
+    counts = [int((held_out & (member == value)).sum()) for value in (1, 0)]
+    if evaluation.hold_out and min(counts) == 0:
+        raise MIAError(
+            f"evaluation.hold_out {evaluation.hold_out:g} holds out {counts[0]} members and {counts[1]} non-members; "
+            "raise it, or give more records of known membership"
+        )
+    return Half(public.ids, member, fold, held_out)
+
+
+def _extract(
+    config: RunConfig, public: Records, private: Records | None, target: Target
+) -> tuple[Outputs, Outputs | None]:
+    from mia_lightning.outputs.extraction import extract
+
+    return extract(
+        public=public,
+        private=private,
+        target=target,
+        mean=config.data.mean,
+        std=config.data.std,
+        queries=config.extraction.queries,
+        gradients=config.extraction.gradients,
+        hardware=config.hardware,
+        store=store_folder(config),
+    )
+
+
+def _references(
+    config: RunConfig,
+    prepared: Prepared,
+    outputs: Outputs,
+    private_outputs: Outputs | None,
+    facts: Mapping[str, object],
+) -> References | None:
+    """Return the references of the run, None where it has none."""
+    if not config.references.wanted:
+        return None
+    from mia_lightning.references.prepare import Audited, find_references
+
+    audited = Audited(
+        public=prepared.public,
+        private=prepared.private,
+        target=prepared.target,
+        outputs=outputs,
+        private_outputs=private_outputs,
+        mean=config.data.mean,
+        std=config.data.std,
+        accuracy_on_members=float(str(facts["accuracy_on_members"])),
+        accuracy_on_non_members=float(str(facts["accuracy_on_non_members"])),
+    )
+    return find_references(config.references, audited, store=store_folder(config), seed=config.seed)
+
+
+def store_folder(config: RunConfig) -> Path:
+    """Return where outputs and references are kept."""
+    return Path(config.extraction.store or Path(config.output).parent / ".store")
+
+
+def _private_half(private: Records | None) -> Half | None:
+    if private is None:
+        return None
+    nowhere = np.zeros(len(private), np.bool_)
+    return Half(private.ids, private.membership, np.full(len(private), NO_FOLD, np.int8), nowhere)
+
+
+def attack_result(config: RunConfig, scores: NDArray[np.float64], seconds: float, answered: Answered) -> AttackResult:
+    """Calibrate and evaluate the scores of one attack over all records, (N + M,) public first."""
+    from mia_lightning.scores.calibration import cross_fit_probability
+
+    public, fprs = answered.public, config.evaluation.fprs
+    member, known, count = public.membership, public.fold != NO_FOLD, len(public.ids)
+    visible, fold = answered.visible()
+    probabilities = cross_fit_probability(scores, visible, fold, config.evaluation.calibration)
+    held_out = public.held_out
+    return AttackResult(
+        public_scores=scores[:count],
+        public_probabilities=probabilities[:count],
+        private_scores=scores[count:],
+        private_probabilities=probabilities[count:],
+        public=evaluate(scores[:count][known], member[known], fprs=fprs),
+        public_calibrated=evaluate(probabilities[:count][known], member[known], fprs=fprs),
+        held_out=evaluate(scores[:count][held_out], member[held_out], fprs=fprs) if held_out.any() else None,
+        private=_private_evaluation(scores[count:], answered.private, fprs),
+        seconds=seconds,
+    )
+
+
+def _private_evaluation(
+    scores: NDArray[np.float64], private: Half | None, fprs: tuple[float, ...]
+) -> Evaluation | None:
+    """Evaluate where the private membership is known: the only place that reads it."""
+    if private is None or len(np.unique(private.membership[private.membership != UNKNOWN])) < 2:
+        return None
+    known = private.membership != UNKNOWN
+    return evaluate(scores[known], private.membership[known], fprs=fprs)
+
+
+def _target_facts(target: Target, outputs: Outputs, member: NDArray[np.int8]) -> dict[str, object]:
+    correct = outputs.logits[:, 0].argmax(axis=1) == outputs.labels
+    return {
+        "architecture": target.architecture,
+        "classes": target.num_classes,
+        "digest": target.digest,
+        "accuracy_on_members": float(correct[member == 1].mean()),
+        "accuracy_on_non_members": float(correct[member == 0].mean()),
+    }

@@ -1,0 +1,162 @@
+"""Evaluate scores of any tool: python -m mia_lightning.evaluate --help.
+
+The statistics are `assess.assess`, the same that a run calls; the files are described in `evaluation_files`.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from mia_lightning.errors import MIAError, suggest
+from mia_lightning.evaluation.config import EvaluationConfig
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mia_lightning.evaluation.assessment import Assessment
+    from mia_lightning.evaluation.leaderboard import Place
+    from mia_lightning.report.contents import Report
+
+
+def run(config: EvaluationConfig) -> None:
+    """Evaluate one file of scores, or rank submissions; print, and write into the output folder where one is named.
+
+    Raises:
+        MIAError: any mistake in the options or the files they name.
+    """
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 120)  # a file or pipe has no width of its own
+    if config.leaderboard is not None:
+        _run_leaderboard(config, console)
+    else:
+        _run_evaluation(config, console)
+
+
+def evaluate_file(config: EvaluationConfig) -> tuple[Assessment, list[str]]:
+    """Return the assessment of one file of scores, and what has to be said of the file.
+
+    Raises:
+        MIAError: any mistake in the options or the files they name.
+    """
+    from mia_lightning.evaluation.assess import assess
+    from mia_lightning.scores.files import read_scores
+
+    if len(config.scores) != 1:
+        raise MIAError(
+            f"{len(config.scores)} files of scores are named; name one, or use --leaderboard KEY for several"
+        )
+    file = read_scores(
+        config.scores[0], key=config.key, attacks=config.attacks, columns=config.columns, split=config.split
+    )
+    names = list(file.records.scores)
+    if config.headline is not None and config.headline not in names:
+        raise MIAError(f"--headline {config.headline!r} is no attack of the scores; {suggest(config.headline, names)}")
+    assessment = assess(
+        file.records,
+        fprs=config.fprs,
+        bootstrap=config.bootstrap,
+        seed=config.seed,
+        delta=config.delta,
+        confidence=config.confidence,
+        one_run=config.one_run,
+        columns=file.columns,
+    )
+    return assessment, file.notes
+
+
+def rank_files(config: EvaluationConfig) -> tuple[Place, ...]:
+    """Return the submissions' places by the key of `config.leaderboard`.
+
+    Raises:
+        MIAError: any mistake in the options or the files they name.
+    """
+    from mia_lightning.evaluation.leaderboard import rank_submissions
+    from mia_lightning.scores.files import read_key, read_submission
+
+    assert config.leaderboard is not None
+    if not config.scores:
+        raise MIAError("--leaderboard is given without submissions; name one or more files of ids and score")
+    key = read_key(config.leaderboard)
+    names = _short_names(config.scores)
+    key_name = Path(config.leaderboard).name
+    scores = {name: read_submission(path, key, key_name) for name, path in zip(names, config.scores, strict=True)}
+    return rank_submissions(scores, key[1], config.fpr, resamples=config.bootstrap, seed=config.seed)
+
+
+def report_of(config: EvaluationConfig, assessment: Assessment, notes: Iterable[str]) -> Report:
+    """Return the report of an assessment from scores alone; arguments from `evaluate_file`."""
+    from mia_lightning.report.contents import Report
+    from mia_lightning.report.files import versions
+
+    names = list(assessment.attacks)
+    named = "which was named with --headline" if config.headline else "the last column of scores"
+    return Report(assessment, config.headline or names[-1], named, versions("matplotlib"), notes=tuple(notes))
+
+
+@contextmanager
+def _output(config: EvaluationConfig) -> Iterator[Path | None]:
+    from mia_lightning.report.files import claimed_folder
+
+    with nullcontext() if config.output is None else claimed_folder(config.output) as folder:
+        yield folder
+
+
+def _run_evaluation(config: EvaluationConfig, console: Console) -> None:
+    from mia_lightning.report.figures import draw
+    from mia_lightning.report.files import write_report
+    from mia_lightning.report.terminal import print_assessment
+
+    with _output(config) as folder:
+        assessment, notes = evaluate_file(config)
+        report = report_of(config, assessment, notes)
+        for note in notes:
+            _say(f"note: {note}", console)
+        print_assessment(assessment, console)
+        if folder is not None:
+            written = write_report(report, folder, draw(report))
+            _say(f"wrote {', '.join(written)} in {config.output}", console)
+
+
+def _run_leaderboard(config: EvaluationConfig, console: Console) -> None:
+    from mia_lightning.report.terminal import leaderboard_table
+    from mia_lightning.runtime.atomic import replacing
+
+    with _output(config) as folder:
+        places = rank_files(config)
+        console.print(leaderboard_table(places, config.fpr))
+        if folder is not None:
+            with replacing(folder, "leaderboard.csv") as file:
+                _write_places(file, places)
+            _say(f"wrote leaderboard.csv in {config.output}", console)
+
+
+def _write_places(file: IO[str], places: Iterable[Place]) -> None:
+    from mia_lightning.security.csv_formulas import formula_safe
+
+    writer = csv.writer(file, lineterminator="\n")
+    figures = ("tpr", "tpr_low", "tpr_high", "auc", "auc_low", "auc_high", "behind", "behind_low", "behind_high")
+    writer.writerow(("rank", "group", "submission", *figures))
+    for place in places:
+        point, found = place.found.points[0], place.found
+        values = (point.tpr, point.low, point.high, found.auc, found.auc_low, found.auc_high)
+        behind = ("" if gap is None else gap for gap in (place.behind, place.behind_low, place.behind_high))
+        writer.writerow((place.rank, place.group, formula_safe(place.name), *values, *behind))
+
+
+def _short_names(paths: Iterable[str]) -> list[str]:
+    """Return the files' names without folders and endings where these differ, else the paths as given."""
+    paths = list(paths)
+    if repeated := [path for path in paths if paths.count(path) > 1]:
+        raise MIAError(f"{repeated[0]} is named twice; name each submission once")
+    short = [Path(path).stem for path in paths]
+    return short if len(set(short)) == len(short) else paths
+
+
+def _say(line: str, console: Console) -> None:
+    console.print(line, soft_wrap=True, highlight=False, markup=False)

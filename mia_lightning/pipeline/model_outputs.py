@@ -1,0 +1,75 @@
+"""The run, from records to figures: reads like the README."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.config.schema import RunConfig
+from mia_lightning.outputs.outputs import Outputs
+from mia_lightning.pipeline.results import Half
+from mia_lightning.records.records import UNKNOWN
+from mia_lightning.scores.crossfit import NO_FOLD
+from mia_lightning.signals.table import SignalTable
+
+if TYPE_CHECKING:
+    from mia_lightning.references.phi import References
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """What target and references say of all records: all that signals and attacks are made from."""
+
+    public: Half
+    private: Half | None
+    outputs: Outputs
+    """Of the public records."""
+
+    private_outputs: Outputs | None
+    target: Mapping[str, object]
+    """As in `AuditResult`."""
+
+    references: References | None
+    """None where the run has none."""
+
+    notes: list[str]
+
+    def table(self, config: RunConfig) -> SignalTable:
+        """Return the signals and the scores from references of all records, public first."""
+        signals = signal_table(config, self.outputs, self.private_outputs)
+        return signals.with_columns(self.reference_columns(config))
+
+    def reference_columns(self, config: RunConfig) -> dict[str, NDArray[np.float64]]:
+        """Return the columns of the scores from references."""
+        if self.references is None:
+            return {}
+        from mia_lightning.references.scores._columns import reference_columns
+
+        return reference_columns(config.references.scores, self.references.evidence)
+
+    def visible(self) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+        """Return membership and fold of all records, (N + M,) each, as attacks may see them.
+
+        Private records and those held out have neither: their membership stays out of reach.
+        """
+        beyond = 0 if self.private is None else len(self.private.ids)
+        member = np.where(self.public.held_out, np.int8(UNKNOWN), self.public.membership)
+        return _extended(member, beyond, UNKNOWN), _extended(self.public.fold, beyond, NO_FOLD)
+
+
+def signal_table(config: RunConfig, public: Outputs, private: Outputs | None) -> SignalTable:
+    """Compute the signals of both halves in one table, public rows first."""
+    from mia_lightning.signals import build_table
+
+    names, queries = config.signals.names, config.signals.queries
+    tables = [build_table(half, names=names, queries=queries) for half in (public, private) if half is not None]
+    columns = {name: np.concatenate([table.columns[name] for table in tables]) for name in tables[0].columns}
+    return SignalTable(columns, np.concatenate([table.labels for table in tables]), public.num_classes)
+
+
+def _extended(values: NDArray[np.int8], count: int, value: int) -> NDArray[np.int8]:
+    return np.append(values, np.full(count, value, np.int8))

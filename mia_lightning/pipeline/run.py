@@ -1,0 +1,117 @@
+"""One run with everything around it: folder, TensorBoard, progress, the table on the terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from time import perf_counter
+from typing import NoReturn, Self
+
+from rich.console import Console
+from tqdm import tqdm
+
+from mia_lightning.config.schema import RunConfig
+from mia_lightning.errors import MIAError
+from mia_lightning.pipeline.audit import assist, attack_target, prepare
+from mia_lightning.pipeline.results import AuditResult, Prepared
+from mia_lightning.pipeline.run_folder import RunFolder
+from mia_lightning.pipeline.run_report import assess_result, report_of
+from mia_lightning.pipeline.tensorboard import TensorBoard
+from mia_lightning.pipeline.terminal import print_result
+from mia_lightning.report.figures import draw
+from mia_lightning.report.files import write_report
+from mia_lightning.report.plots import plot_roc
+from mia_lightning.report.terminal import print_guards
+from mia_lightning.runtime.hardware import is_first_process
+from mia_lightning.scores.crossfit import NO_FOLD
+
+
+def run(config: RunConfig) -> AuditResult:
+    """Audit the target, leave a run folder and print the figures.
+
+    Raises:
+        MIAError: any mistake in the configuration, the files it names, or the output folder. A folder that this run
+            created is removed again.
+    """
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("mia_lightning").setLevel(logging.INFO if is_first_process() else logging.WARNING)
+    if not is_first_process():  # started to help with extraction, and ends after it
+        assist(config)
+    folder = RunFolder(config)
+    try:
+        return _run(config, folder)
+    finally:
+        folder.release()
+
+
+def _run(config: RunConfig, folder: RunFolder) -> AuditResult:
+    prepared = prepare(config)
+    folder.claim()
+    board = TensorBoard(folder.path / "tensorboard")
+    try:
+        result = _attack(config, prepared, board)
+    except MIAError:
+        folder.abandon()
+        raise
+    written = folder.write_result(result)
+    _write_roc(folder, result)
+    console = Console(width=None if sys.stdout.isatty() else 100)  # a file or pipe has no width of its own
+    print_result(result, console)
+    started = perf_counter()
+    assessment = assess_result(result, prepared)
+    print_guards(assessment.guards, console)
+    report = report_of(result, prepared, assessment, perf_counter() - started)
+    drawn = list(draw(report))
+    board.finish(result, drawn)
+    written += ["roc.svg", *write_report(report, folder.path, drawn)]
+    _say_next(config, written, console)
+    return result
+
+
+def _attack(config: RunConfig, prepared: Prepared, board: TensorBoard) -> AuditResult:
+    with _FitProgress(len(config.attacks) * config.evaluation.folds) as progress:
+        return attack_target(config, prepared, progress=progress, report=board.report)
+
+
+class _FitProgress:
+    """One bar over all fits of all attacks, which appears at the first fit."""
+
+    def __init__(self, fits: int) -> None:
+        self.fits = fits
+        self.bar: tqdm[NoReturn] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __call__(self, name: str, fold: int) -> None:
+        if self.bar is None:
+            self.bar = tqdm(total=self.fits, unit="fit", disable=None)
+        else:
+            self.bar.update()
+        self.bar.set_description(f"attack {name}, fold {fold + 1}")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.bar is not None:
+            if kind is None:
+                self.bar.update()
+            self.bar.close()
+
+
+def _write_roc(folder: RunFolder, result: AuditResult) -> None:
+    known = result.public.fold != NO_FOLD
+    scores = {name: attack.public_scores[known] for name, attack in result.attacks.items()}
+    figure = plot_roc(
+        scores, result.public.membership[known], title="Public records, out-of-fold", headline=result.config.submitted
+    )
+    with folder.replacing("roc.svg") as file:
+        figure.savefig(file, format="svg")
+
+
+def _say_next(config: RunConfig, written: list[str], console: Console) -> None:
+    for line in (
+        f"wrote {', '.join(written)} in {config.output}",
+        f"read:  {config.output}/report.html",
+        f"look:  tensorboard --logdir {config.output}/tensorboard",
+        f"rerun: train.py --config {config.output}/config.yaml --output {config.output}-again",
+    ):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)

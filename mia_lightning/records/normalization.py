@@ -1,0 +1,47 @@
+"""The Lightning data module: whole batches of images by position, to be normalised on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.errors import MIAError
+from mia_lightning.records.records import Records
+
+
+def normalisation(
+    public: Records, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the given mean and standard deviation per channel, or those of the public images in [0, 1].
+
+    Raises:
+        MIAError: not one value per channel.
+    """
+    channels = public.images.shape[1]
+    if mean is None or std is None:
+        return channel_statistics(public.images)
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise MIAError(
+                f"--data.{name} has {len(values)} values but the images of {public.source} have {channels} channels; "
+                "give one per channel"
+            )
+    return tuple(mean), tuple(std)
+
+
+def channel_statistics(
+    images: NDArray[np.uint8] | NDArray[np.float32],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel of (N, C, H, W) images, in float64 and in blocks."""
+    scale = 255.0 if images.dtype == np.uint8 else 1.0
+    total = squares = np.zeros(images.shape[1])
+    for start in range(0, len(images), 2048):
+        block = images[start : start + 2048].astype(np.float64) / scale
+        total = total + block.sum(axis=(0, 2, 3))
+        squares = squares + (block**2).sum(axis=(0, 2, 3))
+    count = len(images) * images.shape[2] * images.shape[3]
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist())

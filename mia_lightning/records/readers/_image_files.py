@@ -1,0 +1,189 @@
+"""Image files in a folder, tar or zip, decoded in one pass with nothing written to disk."""
+
+import contextlib
+import functools
+import gzip
+import io
+import lzma
+import posixpath
+import struct
+import tarfile
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.errors import MIAError
+from mia_lightning.records.readers import _files
+from mia_lightning.security.archives import RATIO, SPARE, is_zip
+
+Member = tuple[str, int, Callable[[], bytes]]
+"""Path inside the store, bytes, and how to read them."""
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # not EPS, for which PIL starts another program
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+LARGEST = 64 * 2**20  # bytes of one image file
+LARGEST_HEADER = 2**20  # bytes of a long name or an extension header in a tar
+HEADERS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    NotImplementedError,  # zip: an unknown compression
+    RuntimeError,  # zip: a password
+    ValueError,
+    LookupError,
+    TypeError,  # tarfile, where a gzip header is cut
+    OverflowError,
+    struct.error,
+)
+
+
+@contextlib.contextmanager
+def damage_reported(name: str) -> Iterator[None]:
+    """Turn what a damaged archive raises into one sentence."""
+    try:
+        yield
+    except DAMAGE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise MIAError(f"{name}: is cut short or damaged ({reason}); copy it again") from None
+
+
+def members(store: Path) -> Iterator[Member]:
+    """List the files of a folder, zip or tar; each must be read before the next is asked for.
+
+    Raises:
+        MIAError: a name leads out of the archive, or the archive unfolds too far (`security.archives`).
+    """
+    if store.is_dir():
+        yield from opened(sorted(store.rglob("*")), store)
+        return
+    unfolded, limit = 0, SPARE + RATIO * store.stat().st_size
+    with damage_reported(store.name):
+        for name, size, read in _zip(store) if is_zip(store) else _tar(store):
+            unfolded += max(size, 0) + 512
+            if unfolded > limit:
+                raise MIAError(f"{store.name}: unfolds to over {limit >> 30} GiB, like a decompression bomb; repack it")
+            yield inside(name, store.name), size, functools.partial(_content, read, store.name)
+
+
+def _content(read: Callable[[], bytes], name: str) -> bytes:
+    with damage_reported(name):
+        return read()
+
+
+def opened(files: Iterable[Path], folder: Path) -> Iterator[Member]:
+    """List those of the paths that are files, named relative to the folder."""
+    for file in files:
+        if file.is_file():
+            yield file.relative_to(folder).as_posix(), file.stat().st_size, file.read_bytes
+
+
+def _zip(store: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(store) as archive:
+        for entry in archive.infolist():
+            if not entry.is_dir():
+                yield entry.filename, entry.file_size, lambda entry=entry: archive.read(entry)  # type: ignore[misc]
+
+
+class _Entry(tarfile.TarInfo):
+    """The header of a tar member, which may not announce a name or extension header of gigabytes."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Entry":
+        entry = super().frombuf(buf, encoding, errors)
+        if entry.size < 0 or (entry.type in HEADERS and entry.size > LARGEST_HEADER):
+            raise tarfile.ReadError(f"a header claims {entry.size} bytes")
+        return entry
+
+
+def _tar(store: Path) -> Iterator[Member]:
+    with tarfile.open(store, "r|*", tarinfo=_Entry) as archive:
+        for entry in archive:
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header
+            if entry.isfile():
+                file: IO[bytes] | None = archive.extractfile(entry)
+                if file is not None:
+                    yield entry.name, entry.size, file.read
+
+
+def inside(path: str, name: str) -> str:
+    """Return a relative path in its shortest form; MIAError when it leads out of its folder."""
+    plain = posixpath.normpath(path.replace("\\", "/"))
+    if plain.startswith(("/", "../")) or plain == ".." or plain[1:3] == ":/":
+        raise MIAError(f"{name}: refused, {path[:80]!r} leads out of its own folder; give relative paths without ..")
+    return plain
+
+
+def stack(found: Iterable[Member], row_of: Callable[[str], int | None], ids: Any, name: str) -> NDArray[np.uint8]:
+    """Decode the wanted images into (N, C, H, W) uint8, C = 1 when all are gray and 3 otherwise.
+
+    Args:
+        found: the files.
+        row_of: the record whose image a path is, or None.
+        ids: (N,) ids, for error sentences.
+        name: the source, for error sentences.
+
+    Raises:
+        MIAError: a record has no image or several, or an image is damaged, not 8-bit, too large or of another shape.
+    """
+    pixels: NDArray[np.uint8] | None = None
+    have, all_gray = np.zeros(len(ids), dtype=bool), True
+    for path, size, read in found:
+        row = row_of(path)
+        if row is None:
+            continue
+        if have[row]:
+            raise MIAError(f"{name}: record {ids[row]} has several images, one is {path}; leave one")
+        if size > LARGEST:
+            raise MIAError(f"{name}: image {path} has {size >> 20} MiB; expected under {LARGEST >> 20} MiB")
+        image, gray = _decode(read(), None if pixels is None else pixels.shape[2:], f"{name}: image {path}")
+        if pixels is None:
+            _files.check_memory(len(ids), (3, *image.shape[:2]), 1, name)
+            pixels = np.empty((len(ids), 3, *image.shape[:2]), dtype=np.uint8)
+        pixels[row] = image.transpose(2, 0, 1)
+        have[row], all_gray = True, all_gray and gray
+    if pixels is None or not have.all():
+        lacking = ids[~have]
+        raise MIAError(
+            f"{name}: {len(lacking)} of {len(ids)} records have no image, first {lacking[0]}; "
+            f"expected an image file named by its id, such as {lacking[0]}.png, or a column file in the CSV"
+        )
+    return pixels[:, :1].copy() if all_gray else pixels
+
+
+def _decode(data: bytes, shape: tuple[int, ...] | None, what: str) -> tuple[NDArray[np.uint8], bool]:
+    """Return (H, W, 3) pixels and whether the image is gray; its size is checked before it is unfolded."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if shape is not None and image.size[::-1] != shape:
+            raise MIAError(f"{what} is {image.size[::-1]}, others are {shape}; give all images one size")
+        if image.mode.startswith(("I", "F")):
+            raise MIAError(f"{what} has {image.mode} pixels; expected 8 bits per channel")
+        gray = image.mode in ("1", "L")
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), gray
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise MIAError(f"{what} unfolds to over {Image.MAX_IMAGE_PIXELS} pixels; expected small images") from None
+    except (MIAError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise nearly anything for a damaged file
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise MIAError(f"{what} is damaged or no image ({reason}); expected {', '.join(FORMATS)}") from None

@@ -1,0 +1,151 @@
+"""Which names a pickle asks for, which of them are let through, and the loading itself."""
+
+import _compat_pickle
+import errno
+import io
+import pickletools
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mia_lightning.errors import MIAError
+from mia_lightning.records.readers import _stand_ins as _standins
+from mia_lightning.security.archives import is_zip
+from mia_lightning.security.torch_pickles import vet
+
+EXPECTED = "expected a data-set object or dict with ids, imgs, labels and membership, saved with torch.save"
+TORCH_DECIDES = ("torch.", "collections.", "_codecs.encode", "builtins.set", "builtins.bytearray", "builtins.complex")
+
+
+def load(path: Path) -> Any:
+    """Unpickle a torch file with inert stand-ins for the classes it names; nothing it names is run or imported.
+
+    Returns:
+        The attribute dict of the data-set object, or whatever plain object the file holds.
+
+    Raises:
+        MIAError: the file is damaged, or asks for a name that is not let through.
+    """
+    import torch
+
+    try:
+        vet(path)
+        allowed, dataset = _stand_ins(_asked_for(path), path.name)
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Mapped, storages are slices of the file: bounds are checked, and their pages can be reclaimed.
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_stored_zip(path))
+    except (MIAError, MemoryError):
+        raise
+    except Exception as error:  # a damaged pickle can make torch raise nearly anything
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: damage made torch seek to nowhere
+            raise
+        raise MIAError(_explain(path, error)) from None
+    if dataset is None:
+        return loaded
+    if not isinstance(loaded, dataset):
+        raise MIAError(f"{path.name}: refused, it asks for {dataset.__name__} inside the saved object; {EXPECTED}")
+    return getattr(loaded, "state", {})
+
+
+def _asked_for(path: Path) -> set[str]:
+    """Return the names the file asks for that torch does not build by itself."""
+    import torch
+
+    if not is_zip(path):
+        with path.open("rb") as file:
+            return {name for name in _scan(file) if not name.startswith(TORCH_DECIDES)}
+    try:
+        return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except ValueError:  # a TorchScript archive; torch.load says so too
+        return set()
+    except Exception:  # an opcode that torch does not know: scan it ourselves, to name what it asks for
+        with zipfile.ZipFile(path) as archive:
+            (record,) = [name for name in archive.namelist() if name == "data.pkl" or name.endswith("/data.pkl")][:1]
+            return {name for name in _scan(io.BytesIO(archive.read(record))) if not name.startswith(TORCH_DECIDES)}
+
+
+def _scan(file: BinaryIO) -> set[str]:
+    """List "module.name" of every global in the pickles at the start of a file, executing none of them."""
+    names: set[str] = set()
+    try:
+        for _ in range(5):  # torch's old form: magic number, version, system, the object, keys; then raw bytes
+            texts: list[str] = []
+            memo: dict[Any, str] = {}
+            for opcode, argument, _ in pickletools.genops(file):
+                if opcode.name in ("GLOBAL", "INST"):
+                    names.add(str(argument).replace(" ", "."))
+                elif opcode.name == "STACK_GLOBAL":
+                    names.add(".".join(texts[-2:]))
+                elif opcode.name.endswith("UNICODE") or opcode.name.endswith("STRING"):
+                    texts.append(str(argument))
+                elif opcode.name == "MEMOIZE" or opcode.name.endswith("PUT"):
+                    memo[len(memo) if argument is None else argument] = texts[-1] if texts else ""
+                elif opcode.name.endswith("GET"):
+                    texts.append(memo.get(argument, ""))
+    except (ValueError, IndexError, EOFError, OverflowError):  # the end, or damage that loading will report
+        pass
+    return names
+
+
+def _stand_ins(wanted: set[str], name: str) -> tuple[list[Any], type[Any] | None]:
+    """Pair each name with its stand-in: PIL and numpy objects, and one class of the data set.
+
+    Raises:
+        MIAError: more than one other name is asked for, or one that the standard library defines.
+    """
+    pairs: list[Any] = [(stand_in, full) for full, stand_in in _standins.NUMPY.items() if full in wanted]
+    pairs += [(_standins.Picture, full) for full in wanted if full.startswith("PIL.")]
+    others = [_today(full) for full in wanted - {full for _, full in pairs}]
+    others.sort(key=lambda full: (not _is_library(full), full))
+    if any(full.startswith("torch.nn.modules.") for full in others):
+        raise MIAError(
+            f"{name}: looks like a pickled model, not records; save its state_dict and give it as the target"
+        )
+    if len(others) > 1 or any(map(_is_library, others)):
+        listed = ", ".join(others[:6]) + (", …" if len(others) > 6 else "")
+        raise MIAError(f"{name}: refused, its pickle asks for {listed}; allowed are one data-set class, PIL and numpy")
+    if not others:
+        return pairs, None
+    dataset = _standins.dataset_class(others[0])
+    return [*pairs, (dataset, others[0])], dataset
+
+
+def _today(full: str) -> str:
+    """Return Python 3's name of what protocol 2 calls by its Python 2 name, such as __builtin__.eval."""
+    module, _, attribute = full.rpartition(".")
+    module, attribute = _compat_pickle.NAME_MAPPING.get((module, attribute), (module, attribute))
+    renamed = f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{attribute}"
+    return renamed if _is_library(renamed) else full
+
+
+def _is_library(full: str) -> bool:
+    """Say whether a name is one of the standard library's (in a module that is loaded; none is imported to look)."""
+    module, _, attribute = full.rpartition(".")
+    is_standard = module.partition(".")[0] in sys.stdlib_module_names or module.startswith("torch.")
+    return is_standard and hasattr(sys.modules.get(module), attribute)
+
+
+def _is_stored_zip(path: Path) -> bool:
+    if not is_zip(path):
+        return False
+    with zipfile.ZipFile(path) as archive:  # a repacked file may be compressed; mapping it would read nonsense
+        return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+
+
+def _explain(path: Path, error: Exception) -> str:
+    text = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
+    line = (text.splitlines() or [type(error).__name__])[0].partition(" Please use `torch")[0][:200]
+    if isinstance(error, _standins.Refused):
+        return f"{path.name}: refused, {line}; {EXPECTED}"
+    if "GLOBAL" in line or "reduce" in line or "allowlisted" in line:
+        return f"{path.name}: refused, {line.rstrip('.')}; {EXPECTED}"
+    if "TorchScript" in str(error) or "torchscript" in str(error):
+        return f"{path.name}: is a TorchScript model, not records; {EXPECTED}"
+    if "Unsupported operand" in line:
+        return f"{path.name}: uses a pickle protocol other than 2 ({line}); save it again with torch.save(data, path)"
+    if "magic number" in line:
+        return f"{path.name}: is a pickle that torch.save did not write; save it again with torch.save(data, path)"
+    return f"{path.name}: is cut short or damaged ({line}); copy or save it again"

@@ -1,0 +1,105 @@
+"""torchvision's data sets by name, with their own download: `torchvision:CIFAR10?root=DIR`."""
+
+import inspect
+import sys
+from contextlib import redirect_stdout
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.errors import MIAError, suggest
+from mia_lightning.records.readers import _columns
+from mia_lightning.records.records import Records
+
+PREFIX = "torchvision:"
+DEFAULT_ROOT = "data"
+
+
+def matches(source: str) -> bool:
+    """Say whether the source names a torchvision data set."""
+    return source.startswith(PREFIX)
+
+
+def read(source: str) -> Records:
+    """Read the train split as members and the test split as non-members.
+
+    Ids count through the train split (0..n-1), then through the test split (n..). Files are looked for under `root`
+    (default `data`) and downloaded there by torchvision, which checks their MD5, when they are absent.
+
+    Returns:
+        Records with images (N, C, H, W) uint8 as stored, labels from 0, membership 1 for train and 0 for test.
+
+    Raises:
+        MIAError: the data set or an option is unknown, the download fails, or the images differ in shape.
+    """
+    name, _, query = source.removeprefix(PREFIX).partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for option in options.keys() - {"root"}:
+        raise MIAError(f"{source}: unknown option {option!r}; {suggest(option, ['root'])}")
+    kinds = _datasets()
+    if name not in kinds:
+        raise MIAError(f"{source}: torchvision has no such image classification data set; {suggest(name, kinds)}")
+    parts = [_load(kinds[name], train, options.get("root") or DEFAULT_ROOT, name) for train in (True, False)]
+    if parts[0][0].shape[1:] != parts[1][0].shape[1:]:
+        raise MIAError(f"{name}: train and test images differ in shape; choose a data set of one image size")
+    images = np.concatenate([images for images, _ in parts])
+    sizes = [len(images) for images, _ in parts]
+    return Records(
+        ids=np.arange(len(images), dtype=np.int64),
+        images=images,
+        labels=np.concatenate([labels for _, labels in parts]),
+        membership=np.repeat(np.array([1, 0], dtype=np.int8), sizes),
+        source=name,
+    )
+
+
+def _datasets() -> dict[str, Any]:
+    """Return torchvision's downloadable data sets that have a train and a test split, by name."""
+    try:
+        from torchvision import datasets
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a build that does not fit the installed torch
+        raise MIAError(f"torchvision cannot be imported ({error}); install the build that fits your torch") from None
+    found = {}
+    for name, kind in inspect.getmembers(datasets, inspect.isclass):
+        given = dict(inspect.signature(kind).parameters)
+        required = {key for key, parameter in given.items() if parameter.default is parameter.empty}
+        split = given.get("train", given.get("split"))
+        has_split = split is not None and (split.default is True or split.default == "train")
+        if "download" in given and required == {"root"} and has_split:
+            found[name] = kind
+    return found
+
+
+def _load(kind: Any, train: bool, root: str, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    by_flag = "train" in inspect.signature(kind).parameters
+    choice: dict[str, Any] = {"train": train} if by_flag else {"split": "train" if train else "test"}
+    try:
+        with redirect_stdout(sys.stderr):  # some data sets print; stdout belongs to the run's own table
+            dataset = kind(root, download=True, **choice)
+    except (OSError, RuntimeError) as error:  # URLError is an OSError
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise MIAError(
+            f"{name}: cannot be downloaded or read ({reason}); with no network, put torchvision's files under {root} "
+            f"and name it with {PREFIX}{name}?root=DIR"
+        ) from None
+    except ValueError as error:
+        raise MIAError(f"{name}: has no plain train and test split ({error}); choose another data set") from None
+    data = getattr(dataset, "data", None)
+    labels = next((getattr(dataset, key) for key in ("targets", "labels") if hasattr(dataset, key)), None)
+    if data is None or labels is None:
+        data, labels = _one_by_one(dataset, name)
+    return _columns.image_column(np.asarray(data), name), _columns.label_column(np.asarray(labels), len(data), name)
+
+
+def _one_by_one(dataset: Any, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Read a data set of image files, for those that keep no arrays."""
+    images, labels = [], []
+    for image, label in dataset:
+        images.append(np.asarray(image.convert("RGB")))
+        if images[-1].shape != images[0].shape:
+            shapes = f"{images[0].shape} and {images[-1].shape}"
+            raise MIAError(f"{name}: images differ in shape, {shapes}; choose a data set of one image size")
+        labels.append(label)
+    return np.stack(images), np.asarray(labels)

@@ -1,0 +1,41 @@
+"""What travels between the stages to the right of the target: its outputs, and columns of signals."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """phi of N records under Q queries, from the target and from K reference models. Knows no membership."""
+
+    target: NDArray[np.float32]
+    """(N, Q) phi of the target; query 0 is the stored image."""
+
+    references: NDArray[np.float32]
+    """(K, N, Q) phi of the references under the same queries; often a memory map, so read it in blocks of records."""
+
+    keep: NDArray[np.bool_]
+    """(K, N) True where the reference was trained on the record (IN), False where it was not (OUT)."""
+
+    labels: NDArray[np.int64]
+    """(N,) class indices."""
+
+    num_classes: int
+    """Number of classes of the target."""
+
+    drawn: NDArray[np.bool_] | None = None
+    """(K, N) False where `keep` followed from known membership instead of chance: that reference says nothing usable
+    about that record. None = all were drawn."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def sides(self, records: slice) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which references are IN and which are OUT of each record of a block, (K, n) each."""
+        keep = self.keep[:, records]
+        if self.drawn is None:
+            return keep, ~keep
+        drawn = self.drawn[:, records]
+        return keep & drawn, ~keep & drawn

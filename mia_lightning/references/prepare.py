@@ -1,0 +1,229 @@
+"""The references of a run: what is in the store, what is missing and gets trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mia_lightning.errors import MIAError
+from mia_lightning.outputs.outputs import Outputs
+from mia_lightning.records.normalization import normalisation
+from mia_lightning.records.records import UNKNOWN, Records
+from mia_lightning.references.config import ReferencesConfig
+from mia_lightning.references.fidelity import fidelity_notes
+from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.phi import References, load_evidence, save_evidence, target_phi
+from mia_lightning.references.splits import Assignment, assign
+from mia_lightning.references.store import ReferenceStore, Row
+from mia_lightning.references.training import NUMBERS
+from mia_lightning.references.training_data import Material
+from mia_lightning.references.workers import Job, device_of, work
+from mia_lightning.runtime.store import array_digest
+from mia_lightning.targets.architectures import source_of, untrained
+from mia_lightning.targets.base import Target
+
+log = logging.getLogger(__name__)
+
+ASKING_CODE = ("references.inference", "references.training_data", "outputs.fuse", "outputs.views")
+"""Modules whose source determines phi of given weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class Audited:
+    """The records and what the target says of them."""
+
+    public: Records
+    private: Records | None
+    target: Target
+    outputs: Outputs
+    """Of the public records."""
+
+    private_outputs: Outputs | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    accuracy_on_members: float
+    accuracy_on_non_members: float
+
+
+def find_references(config: ReferencesConfig, audited: Audited, *, store: Path, seed: int) -> References:
+    """Return the references of a run, trained as far as the store does not hold them.
+
+    Raises:
+        MIAError: an architecture that cannot be trained anew, too few references for the scheme, a full disk, or all
+            references diverged.
+    """
+    queries = config.queries or audited.outputs.logits.shape[1]
+    target = np.concatenate([target_phi(half, queries, temperature=config.temperature) for half in _halves(audited)])
+    labels = np.concatenate([half.labels for half in _halves(audited)])
+    if config.imported is not None:
+        evidence = load_evidence(config.imported, labels=labels, num_classes=audited.target.num_classes)
+        return References(evidence, (), ())
+    material = material_of(audited, labels, queries, temperature=config.temperature)
+    membership = audited.public.membership
+    private = 0 if audited.private is None else len(audited.private)
+    membership = np.append(membership, np.full(private, UNKNOWN, np.int8))  # the private half's own stays out of reach
+    drawn = assign(config.scheme, config.count, membership, private=private, seed=seed, released=config.released)
+    place = _store(config, audited, material, drawn, membership, store=store, seed=seed)
+    with place.lock().held("references"):  # two runs would train the same
+        rows = _trained(config, audited, material, drawn, place, seed=seed)
+    found = _references(config, audited, place, rows, drawn, target, labels)
+    if config.exported is not None:
+        save_evidence(Path(config.exported), found.evidence)
+        log.info("wrote phi of target and references to %s", config.exported)
+    return found
+
+
+def _halves(audited: Audited) -> list[Outputs]:
+    return [half for half in (audited.outputs, audited.private_outputs) if half is not None]
+
+
+def material_of(audited: Audited, labels: NDArray[np.int64], queries: int, *, temperature: float = 1.0) -> Material:
+    """Return what references are trained on and asked about, public records first.
+
+    Raises:
+        MIAError: images of different dtypes.
+    """
+    halves = [half for half in (audited.public, audited.private) if half is not None]
+    if len({half.images.dtype for half in halves}) > 1:
+        raise MIAError("public and private images have different dtypes; references need both as uint8 or as float32")
+    images = np.concatenate([half.images for half in halves]) if len(halves) > 1 else halves[0].images
+    mean, std = normalisation(audited.public, audited.mean, audited.std)
+    return Material(images, labels, mean, std, audited.target.num_classes, queries, temperature)
+
+
+def _store(
+    config: ReferencesConfig,
+    audited: Audited,
+    material: Material,
+    drawn: Assignment,
+    membership: NDArray[np.int8],
+    *,
+    store: Path,
+    seed: int,
+) -> ReferenceStore:
+    architecture = config.architecture or audited.target.architecture
+    like = {} if config.architecture else audited.target.network.state_dict()
+    training = {
+        "architecture": architecture,
+        "source": sha256(source_of(architecture).encode()).hexdigest(),
+        "shapes": {name: list(tensor.shape) for name, tensor in like.items()},
+        "classes": material.num_classes,
+        "images": array_digest(material.images),
+        "labels": array_digest(material.labels),
+        "mean": material.mean,
+        "std": material.std,
+        "scheme": config.scheme,
+        "drawn_with": [config.released, array_digest(membership)] if config.scheme == "anchored" else [],
+        "private": int((audited.private is not None) and len(audited.private)),
+        "recipe": asdict(config.recipe),
+        "seed": seed,
+        "numbers": NUMBERS,
+    }
+    asking = {
+        "queries": material.queries,
+        "temperature": material.temperature,
+        "code": _code_digest(),
+        "torch": torch.__version__,
+    }
+    return ReferenceStore(
+        store, training=training, asking=asking, records=len(material.labels), queries=material.queries
+    )
+
+
+def _trained(
+    config: ReferencesConfig,
+    audited: Audited,
+    material: Material,
+    drawn: Assignment,
+    place: ReferenceStore,
+    *,
+    seed: int,
+) -> tuple[Row, ...]:
+    """Return the description of each reference, after training those that are missing."""
+    network = network_of(config, audited.target)
+    size = sum(tensor.nbytes for tensor in network(0).state_dict().values())
+    place.open(drawn.keep, weights_bytes=size)
+    rows: dict[int, Row] = {}
+    jobs = []
+    for number, keep in enumerate(drawn.keep):
+        if (row := place.row(number)) is not None:
+            rows[number] = row
+            continue
+        if place.has_description(number):
+            log.warning("phi of reference %d is damaged and asked again", number)
+        own = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+        jobs.append(Job(number, keep, own, config.recipe, network, place, device_of(config)))
+    if rows:
+        log.info("references: %d of %d are in the store", len(rows), config.count)
+    work(jobs, material, config)
+    return tuple(rows.get(number) or _described(place, number) for number in range(config.count))
+
+
+def _described(place: ReferenceStore, number: int) -> Row:
+    row = place.row(number)
+    if row is None:
+        raise MIAError(f"reference {number} could not be read back from the store; is another run using the disk?")
+    return row
+
+
+def network_of(config: ReferencesConfig, target: Target) -> partial[nn.Module]:
+    """Return what makes an untrained network from a seed."""
+    like: Mapping[str, torch.Tensor] = target.network.state_dict()
+    return partial(_untrained, config.architecture or target.architecture, target.num_classes, dict(like))
+
+
+def _untrained(architecture: str, num_classes: int, like: Mapping[str, torch.Tensor], seed: int) -> nn.Module:
+    return untrained(architecture, num_classes, like, seed=seed)
+
+
+def _references(
+    config: ReferencesConfig,
+    audited: Audited,
+    place: ReferenceStore,
+    rows: tuple[Row, ...],
+    drawn: Assignment,
+    target: NDArray[np.float32],
+    labels: NDArray[np.int64],
+) -> References:
+    good = np.array([row.status == "trained" for row in rows])
+    if not good.any():
+        raise MIAError(
+            f"all {len(rows)} references diverged ({rows[0].reason}); lower --references.recipe.learning_rate"
+        )
+    matrix = place.matrix(len(rows))
+    evidence = Evidence(
+        target=target,
+        references=matrix if good.all() else matrix[good],
+        keep=drawn.keep[good],
+        labels=labels,
+        num_classes=audited.target.num_classes,
+        drawn=drawn.drawn[good],
+    )
+    notes = fidelity_notes(
+        rows,
+        accuracy_on_members=audited.accuracy_on_members,
+        accuracy_on_non_members=audited.accuracy_on_non_members,
+        tolerance=config.tolerance,
+    )
+    return References(evidence, rows, notes)
+
+
+@cache
+def _code_digest() -> str:
+    """Return the sha256 (hex) of the source of the modules that determine phi."""
+    digest = sha256()
+    for name in ASKING_CODE:
+        path = import_module(f"mia_lightning.{name}").__file__
+        assert path is not None
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,12 @@
+"""Scores from reference models: each file is one family; a new file is found by itself."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from mia_lightning.references.scores.base import Columns, ReferenceScore
+
+for _module in iter_modules(__path__):  # defining a subclass is all that makes it known to the configuration
+    if not _module.name.startswith("_"):
+        import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["Columns", "ReferenceScore"]

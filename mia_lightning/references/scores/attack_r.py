@@ -1,0 +1,58 @@
+"""Scores that need a single reference OUT, or none IN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.scores._moments import Array, Statistic, blocks, reduce_queries
+from mia_lightning.references.scores.base import Columns, ReferenceScore
+from mia_lightning.references.scores.rmia import check_sides
+
+
+@dataclass
+class AttackR(ReferenceScore):
+    """Share of references OUT whose loss exceeds the target's (Ye et al. 2022, Attack R).
+
+    As in the authors' code, the distribution of the losses runs in straight lines through (0, 0), the sorted losses at
+    j / (K + 1), and (1000, 1). With few references most records tie or nearly tie; LiRA offline does not.
+    """
+
+    statistic: Statistic = "mean"
+    """Of phi, from which the loss is taken."""
+
+    LARGEST = 1000.0
+    """Loss at which the distribution reaches 1."""
+
+    def columns(self, evidence: Evidence) -> Columns:
+        """Return the score and, the same thing turned, the OUT p-value.
+
+        Raises:
+            MIAError: a record without references OUT.
+        """
+        check_sides(evidence, need_in=False)
+        reached = np.empty(len(evidence))
+        for rows in blocks(evidence):
+            own = np.logaddexp(0.0, -reduce_queries(evidence.target[rows], self.statistic))
+            losses = np.logaddexp(0.0, -reduce_queries(evidence.references[:, rows], self.statistic))
+            reached[rows] = _reached(own, losses, evidence.sides(rows)[1], self.LARGEST)
+        return {"": -reached, "p_value": np.maximum(reached, np.finfo(np.float64).tiny)}
+
+
+def _reached(
+    own: Array, losses: Array, outside: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], largest: float
+) -> Array:
+    """Return the value of each record's own distribution at its loss, (n,) in [0, 1]."""
+    n = outside.sum(axis=0)
+    ordered = np.sort(np.where(outside, losses, np.inf), axis=0)
+    below = (ordered < own).sum(axis=0)
+    knots = np.concatenate([np.zeros((1, len(own))), ordered, np.full((1, len(own)), np.inf)])
+    left = np.take_along_axis(knots, below[None], axis=0)[0]
+    right = np.minimum(np.take_along_axis(knots, below[None] + 1, axis=0)[0], largest)
+    last = below == n
+    right_height = np.where(last, 1.0, (below + 1) / (n + 1))
+    left_height = below / (n + 1)
+    share = np.clip((own - left) / np.maximum(right - left, 1e-300), 0.0, 1.0)
+    return np.asarray(left_height + share * (right_height - left_height))

@@ -1,0 +1,31 @@
+"""The contract of a score from reference models."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.references.outputs import Evidence
+
+Columns = dict[str, NDArray[np.float64]]
+
+
+@dataclass
+class ReferenceScore:
+    """One way to compare the target's phi with that of reference models.
+
+    A subclass is a dataclass: its fields are its options, their docstrings the help text. It never sees membership in
+    the target's training set; it may pool anything over all records, since the references were drawn without it.
+    """
+
+    def columns(self, evidence: Evidence) -> Columns:
+        """Return finite (N,) columns by suffix.
+
+        "" is the score, higher = more likely a member. Where the method gives them: "p_value", the chance that a
+        record that is no member reaches this score, in (0, 1]; "standard_error" of the score, from the number of
+        references. Any further suffix is a column for learned attacks.
+
+        Raises:
+            MIAError: fewer references IN or OUT than the method needs, with what is possible instead.
+        """
+        raise NotImplementedError

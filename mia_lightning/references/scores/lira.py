@@ -1,0 +1,227 @@
+"""LiRA: the likelihood ratio of a record's own IN and OUT distributions over reference models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.errors import MIAError
+from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.scores._moments import Array, Moments, Side, Statistic, moments
+from mia_lightning.references.scores._variance import (
+    density_slope,
+    log_density,
+    log_upper_tail,
+    pooled_variance,
+    posterior,
+    variance_prior,
+)
+from mia_lightning.references.scores.base import Columns, ReferenceScore
+
+Variance = Literal["empirical_bayes", "fixed", "per_sample"]
+
+
+@dataclass
+class LiRA(ReferenceScore):
+    """Likelihood ratio attack (Carlini et al. 2022, "Membership Inference Attacks From First Principles").
+
+    online is their eq. 4: log p(phi | IN) - log p(phi | OUT). offline is their eq. 5, one-sided: -log Pr[OUT >= phi].
+    Deviations: means instead of medians, ddof 1, and by default a Student's t predictive density whose variance is
+    shrunk towards a prior fitted over all records. `Carlini` reproduces the authors' code.
+    """
+
+    mode: Literal["online", "offline"] = "online"
+    """Whether references IN the record are compared too."""
+
+    variance: Variance = "empirical_bayes"
+    """empirical_bayes shrinks each record's variance towards those of all records; fixed pools the variance within
+    records; per_sample trusts each record's own, for which 32 references a side are few."""
+
+    statistic: Statistic = "mean"
+    """What is compared of the views of a record."""
+
+    shrink_shift: bool = True
+    """online: whether the distance between a record's IN and OUT mean is shrunk towards the mean distance, by what its
+    own few references can say. A record without references on one side takes the mean distance."""
+
+    def columns(self, evidence: Evidence) -> Columns:
+        """Return the score, the OUT p-value of phi and the score's standard error.
+
+        The p-value is Pr[OUT >= phi] under the predictive distribution of the record, one-sided in either mode. The
+        standard error is the delta method's over the means of the references; that of the variances is left out.
+        """
+        fit = fit_sides(moments(evidence, self.statistic), self.variance, shrink_shift=self.shrink_shift)
+        outside = log_upper_tail(fit.target, **fit.outside.density)
+        if self.mode == "offline":
+            slope = _tail_slope(fit, outside)
+            return {"": -outside, "p_value": _p_value(outside), "standard_error": slope * fit.outside.error}
+        score = log_density(fit.target, **fit.inside.density) - log_density(fit.target, **fit.outside.density)
+        slopes = [density_slope(fit.target, **part.density) * part.error for part in (fit.inside, fit.outside)]
+        return {"": score, "p_value": _p_value(outside), "standard_error": np.hypot(*slopes)}
+
+
+@dataclass(frozen=True, eq=False)
+class FittedSide:
+    """Predictive distribution of phi of a model on one side of each record."""
+
+    centre: Array
+    variance: Array
+    """Squared scale of the predictive distribution, (N,)."""
+
+    freedom: Array
+    """Of the Student's t, (N,); infinite = normal."""
+
+    error: Array
+    """Standard error of the centre, (N,)."""
+
+    within: Array
+    """Variance of single models around the record's mean, (N,); unlike `variance`, it does not tell their number."""
+
+    @property
+    def density(self) -> dict[str, Array]:
+        """The arguments of `log_density`."""
+        return {"centre": self.centre, "variance": self.variance, "freedom": self.freedom}
+
+
+@dataclass(frozen=True, eq=False)
+class FittedSides:
+    """The target's statistic, and what is expected of models IN and OUT of each record."""
+
+    target: Array
+    inside: FittedSide
+    outside: FittedSide
+    shift: Array
+    """Distance of the centres, (N,), shrunk if asked."""
+
+
+def fit_sides(found: Moments, variance: Variance, *, shrink_shift: bool) -> FittedSides:
+    """Fit predictive distributions to the moments of both sides.
+
+    Raises:
+        MIAError: no record has two references on a side, or per_sample and some record has not.
+    """
+    sides = {"IN": found.inside, "OUT": found.outside}
+    if variance == "per_sample":
+        for name, part in sides.items():
+            if (part.n < 2).any():
+                raise MIAError(
+                    f"a variance per record needs 2 references on each side, but {int((part.n < 2).sum())} records "
+                    f"have fewer {name}; use variance empirical_bayes, or more references"
+                )
+    within = {name: _within(name, part, sides, variance) for name, part in sides.items()}
+    shift, spread = _shift(found, within, shrink=shrink_shift)
+    outside_centre = np.where(found.outside.n > 0, found.outside.mean, found.inside.mean - shift)
+    inside_centre = outside_centre + shift
+    parts = []
+    for part, other, name in ((found.inside, found.outside, "IN"), (found.outside, found.inside, "OUT")):
+        own, freedom = within[name]
+        centre = inside_centre if name == "IN" else outside_centre
+        borrowed = within["OUT" if name == "IN" else "IN"][0] / np.maximum(other.n, 1) + spread  # a side without models
+        uncertainty = np.where(part.n > 0, own / np.maximum(part.n, 1), borrowed)
+        scale = own if variance != "empirical_bayes" else own + uncertainty
+        parts.append(FittedSide(centre, scale, freedom, np.sqrt(uncertainty), own))
+    return FittedSides(found.target, parts[0], parts[1], shift)
+
+
+def _within(name: str, part: Side, sides: dict[str, Side], variance: Variance) -> tuple[Array, Array]:
+    """Return the variance of single models around a record's mean and its degrees of freedom, (N,) each."""
+    count = len(part.n)
+    enough = part if part.freedom.any() else next((side for side in sides.values() if side.freedom.any()), None)
+    if enough is None:
+        raise MIAError(
+            "no record has two references IN or two OUT, so there is no variance to compare with; train at least 3 "
+            "references (4 give two on each side), or use the score DifficultyCalibration"
+        )
+    if variance == "per_sample":
+        return part.squares / part.freedom, np.full(count, np.inf)
+    if variance == "fixed":
+        return np.full(count, pooled_variance(enough)), np.full(count, np.inf)
+    known = enough.freedom > 0
+    prior = variance_prior(enough.squares[known] / enough.freedom[known], enough.freedom[known].astype(np.float64))
+    return posterior(part, prior)
+
+
+def _shift(found: Moments, within: dict[str, tuple[Array, Array]], *, shrink: bool) -> tuple[Array, float]:
+    """Return the distance of IN from OUT per record, (N,), and the variance of true distances between records."""
+    inside, outside = found.inside, found.outside
+    both = (inside.n > 0) & (outside.n > 0)
+    if not both.any():  # one reference: memberships were drawn by chance, so unpaired means will do
+        seen = [side.mean[side.n > 0] for side in (inside, outside)]
+        mean = float(seen[0].mean() - seen[1].mean()) if all(len(side) for side in seen) else 0.0
+        return np.full(len(both), mean), 0.0
+    own = np.where(both, inside.mean - outside.mean, 0.0)
+    noise = within["IN"][0] / np.maximum(inside.n, 1) + within["OUT"][0] / np.maximum(outside.n, 1)
+    mean = float(own[both].mean())
+    spread = max(float(own[both].var() - noise[both].mean()), 0.0)
+    share = spread / (spread + noise) if shrink else np.ones(len(own))
+    return np.where(both, mean + share * (own - mean), mean), spread
+
+
+def _p_value(log_tail: Array) -> Array:
+    return np.maximum(np.exp(log_tail), np.finfo(np.float64).tiny)
+
+
+def _tail_slope(fit: FittedSides, log_tail: Array) -> Array:
+    """Return the derivative of -log Pr[OUT >= phi] by phi: the hazard of the OUT distribution."""
+    return np.exp(np.minimum(log_density(fit.target, **fit.outside.density) - log_tail, 700.0))
+
+
+def leave_one_out(
+    values: Array, keep: np.ndarray[tuple[int, int], np.dtype[np.bool_]], *, variance: Literal["fixed", "per_sample"]
+) -> Array:
+    """Return the online log ratio of every reference as if it were the target, scored by all others, (K, N).
+
+    One pass: without the reference itself, a side's mean and sum of squares are those of the whole side with one value
+    taken out. For thresholds and choices that must not look at the target's membership.
+
+    Args:
+        values: (K, N) phi, reduced over queries.
+        keep: (K, N) IN or OUT.
+        variance: Pooled within records, or each record's own.
+
+    Raises:
+        MIAError: a record with fewer than 2 (fixed) or 3 (per_sample) references on a side.
+    """
+    need = 3 if variance == "per_sample" else 2
+    n_in = keep.sum(axis=0)
+    if min(int(n_in.min()), int((len(keep) - n_in).min())) < need:
+        raise MIAError(f"leaving one out needs {need} references on each side of every record")
+    width = max(1, 2**17 // len(keep))  # so that the many passes over a block stay near the processor
+    parts = [slice(start, start + width) for start in range(0, keep.shape[1], width)]
+    pooled = {True: np.nan, False: np.nan} if variance == "per_sample" else _pooled(values, keep, parts)
+    score = np.empty(values.shape)
+    for part in parts:
+        block = values[:, part]
+        score[:, part] = 0.0
+        for inside, sign in ((True, -0.5), (False, 0.5)):
+            gap, left, count = _without_each(block, keep[:, part] == inside)
+            spread = left / (count - 1) if variance == "per_sample" else pooled[inside]
+            score[:, part] += sign * (gap * gap / spread + np.log(spread))
+    return score
+
+
+def _without_each(
+    values: Array, mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Return, without each reference in turn, its distance from the side's mean, the sum of squares and the count."""
+    n = mask.sum(axis=0)
+    gap = values - (values * mask).sum(axis=0) / n
+    own = gap * gap * mask
+    squares = own.sum(axis=0)
+    left = np.maximum(squares - own * (n / (n - 1)), 1e-12 * squares)
+    return np.where(mask, gap * (n / (n - 1)), gap), left, n - mask
+
+
+def _pooled(
+    values: Array, keep: np.ndarray[tuple[int, int], np.dtype[np.bool_]], parts: list[slice]
+) -> dict[bool, Array | float]:
+    """Return the variance within records of either side, pooled over all records, without each reference, (K, 1)."""
+    found: dict[bool, Array | float] = {}
+    for inside in (True, False):
+        blocks = [_without_each(values[:, part], keep[:, part] == inside)[1:] for part in parts]
+        squares = sum(left.sum(axis=1, keepdims=True) for left, _ in blocks)
+        found[inside] = np.asarray(squares / sum((count - 1).sum(axis=1, keepdims=True) for _, count in blocks))
+    return found

@@ -1,0 +1,245 @@
+"""RMIA and BASE: the probability of the true class against its mean over references."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.errors import MIAError
+from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.scores._moments import Array, Mask, blocks, log_mean_exp, side
+from mia_lightning.references.scores._variance import error_of_mean
+from mia_lightning.references.scores.base import Columns, ReferenceScore
+
+GRID: tuple[float, ...] = tuple(step / 10 for step in range(11))
+"""Values of a that are tried."""
+
+GAMMAS = (1.0, 1.5, 2.0, 4.0)
+"""Values of gamma that are tried."""
+
+
+@dataclass
+class RMIA(ReferenceScore):
+    """Robust membership inference (Zarifzadeh et al. 2024, "Low-Cost High-Power Membership Inference Attacks").
+
+    Ranks by log R(x) = log p(y | x) - log mean_k p_k(y | x), in the log domain and averaged over the queries. The share
+    of the population that the record dominates (their eq. 3), which ranks the same up to ties, is the suffix
+    "dominated". Deviations: the mean over queries instead of a majority vote; the population is all records, taken as
+    OUT as the authors do.
+    """
+
+    mode: Literal["online", "offline"] = "online"
+    """offline has references OUT only, and takes (1 + a) / 2 of their mean plus (1 - a) / 2 as the mean of both."""
+
+    a: float | None = None
+    """offline: how far p IN follows p OUT, in [0, 1]; chosen with one reference as target when not given."""
+
+    gamma: float | None = None
+    """By what factor a record must exceed another to dominate it, at least 1; chosen likewise when not given."""
+
+    def __post_init__(self) -> None:
+        if self.a is not None and not 0 <= self.a <= 1:
+            raise ValueError(f"a must lie in [0, 1], got {self.a}")
+        if self.gamma is not None and self.gamma < 1:
+            raise ValueError(f"gamma must be at least 1, got {self.gamma}")
+
+    def columns(self, evidence: Evidence) -> Columns:
+        """Return log R, its standard error from the number of references, and the share of the population dominated.
+
+        Raises:
+            MIAError: a record without references on a side that is compared, or a to be chosen from one reference.
+        """
+        check_sides(evidence, need_in=self.mode == "online")
+        a = (self.a if self.a is not None else choose_a(evidence)) if self.mode == "offline" else None
+        score = log_ratio(evidence, a=a)
+        gamma = self.gamma if self.gamma is not None else _choose_gamma(evidence, a)
+        found = {"": score, "dominated": dominated(np.exp(np.clip(score, -700, 700)), gamma=gamma)}
+        half = np.full(len(score), 0.5)
+        weights = (half, half) if a is None else (0 * half, (1 + a) * half)
+        return found | _error(evidence, weights=weights, constant=0.0 if a is None else (1 - a) / 2)
+
+
+@dataclass
+class BASE(ReferenceScore):
+    """Bayes-optimal membership inference (Lassila et al. 2025): log p(y | x) - scale * log mean_k p_k(y | x).
+
+    online takes all references at scale 1, which is log R of RMIA up to the weight of the sides; offline takes those
+    OUT at `scale`.
+    """
+
+    mode: Literal["online", "offline"] = "offline"
+    """Which references are compared."""
+
+    scale: float = 0.33
+    """offline: weight of the references' side."""
+
+    def columns(self, evidence: Evidence) -> Columns:
+        """Return the score and its standard error from the number of references.
+
+        Raises:
+            MIAError: offline with a record without references OUT.
+        """
+        if self.mode == "offline":
+            check_sides(evidence, need_in=False)
+        score = np.empty(len(evidence))
+        for rows in blocks(evidence):
+            own, others = log_probability(evidence.target[rows]), log_probability(evidence.references[:, rows])
+            inside, outside = (mask[..., None] for mask in evidence.sides(rows))
+            if self.mode == "online":
+                score[rows] = (own - log_mean_exp(others, inside | outside)).mean(axis=-1)
+            else:
+                score[rows] = (own - self.scale * log_mean_exp(others, outside)).mean(axis=-1)
+        return {"": score} | self._error(evidence)
+
+    def _error(self, evidence: Evidence) -> Columns:
+        inside, outside = (mask.sum(axis=0) for mask in evidence.sides(slice(None)))
+        if self.mode == "offline":
+            return _error(evidence, weights=(np.zeros(len(inside)), np.ones(len(inside))), scale=self.scale)
+        share = inside / np.maximum(inside + outside, 1)
+        return _error(evidence, weights=(share, 1 - share))
+
+
+def log_probability(phi: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> Array:
+    """Return log p_y = -softplus(-phi), in float64."""
+    return -np.logaddexp(0.0, -phi.astype(np.float64))
+
+
+def check_sides(evidence: Evidence, *, need_in: bool) -> None:
+    """Raise MIAError where a record has no reference on a side that is compared."""
+    inside, outside = (mask.any(axis=0) for mask in evidence.sides(slice(None)))
+    for name, present in (("OUT", outside), ("IN", inside)):
+        if (name == "OUT" or need_in) and not present.all():
+            raise MIAError(
+                f"{int((~present).sum())} of {len(evidence)} records have no reference {name}; train an even number of "
+                "references with scheme balanced, or more of them"
+            )
+
+
+def log_ratio(evidence: Evidence, *, a: float | None) -> Array:
+    """Return log R(x), mean over queries, (N,); online where a is None, each side weighing one half."""
+    score = np.empty(len(evidence))
+    for rows in blocks(evidence):
+        own, others = log_probability(evidence.target[rows]), log_probability(evidence.references[:, rows])
+        score[rows] = (own - _log_mean(others, *evidence.sides(rows), a=a)).mean(axis=-1)
+    return score
+
+
+def _log_mean(others: Array, inside: Mask, outside: Mask, *, a: float | None) -> Array:
+    """Return log p(x) from the references' log probabilities (K, n, Q), (n, Q)."""
+    beyond = log_mean_exp(others, outside[..., None])
+    if a is None:
+        return np.asarray(np.logaddexp(beyond, log_mean_exp(others, inside[..., None])) + np.log(0.5))
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.logaddexp(beyond + np.log((1 + a) / 2), np.log((1 - a) / 2)))
+
+
+def _error(evidence: Evidence, *, weights: tuple[Array, Array], constant: float = 0.0, scale: float = 1.0) -> Columns:
+    """Return the standard error of scale * log p(x) by the delta method; nothing where no record tells a variance.
+
+    p(x) = weight IN * mean IN + weight OUT * mean OUT + constant, per query; errors of the queries are one model's.
+
+    Args:
+        evidence: N records.
+        weights: (N,) of the mean over references IN and OUT.
+        constant: Added to p(x).
+        scale: Factor of log p(x) in the score.
+    """
+    relative = np.empty(evidence.keep.shape)
+    for rows in blocks(evidence):
+        others = log_probability(evidence.references[:, rows])
+        terms = [log_mean_exp(others, mask[..., None]) for mask in evidence.sides(rows)]
+        with np.errstate(divide="ignore"):
+            terms = [term + np.log(weight[rows, None]) for term, weight in zip(terms, weights, strict=True)]
+            total = np.logaddexp(np.logaddexp(*terms), np.log(constant))
+        relative[:, rows] = np.exp(np.minimum(others - total, 300.0)).mean(axis=-1)  # no square may overflow
+    square = np.zeros(len(evidence))
+    for weight, mask in zip(weights, evidence.sides(slice(None)), strict=True):
+        if weight.any():
+            error = error_of_mean(side(relative, mask))
+            if error is None:
+                return {}
+            square += (weight * error) ** 2
+    return {"standard_error": scale * np.sqrt(square)}
+
+
+def choose_a(evidence: Evidence) -> float:
+    """Return the a of `GRID` that best tells IN from OUT of the first reference, by AUC, with the others as references.
+
+    Raises:
+        MIAError: too few references for one to stand in for the target.
+    """
+    from mia_lightning.metrics.roc import auc  # here, so that --help does not wait for scipy
+
+    pseudo, member = pseudo_target(evidence)
+    scores = [auc(log_ratio(pseudo, a=a), member) for a in GRID]
+    return GRID[int(np.argmax(scores))]
+
+
+def _choose_gamma(evidence: Evidence, a: float | None) -> float:
+    """Return the gamma of `GAMMAS` whose dominated share best tells IN from OUT of the first reference, by AUC.
+
+    2, the authors' default, where references are too few for one to stand in for the target.
+    """
+    from mia_lightning.metrics.roc import auc
+
+    try:
+        pseudo, member = pseudo_target(evidence, need_in=a is None)
+    except MIAError:
+        return 2.0
+    ratio = np.exp(np.clip(log_ratio(pseudo, a=a), -700, 700))
+    scores = [auc(dominated(ratio, gamma=gamma), member) for gamma in GAMMAS]
+    return GAMMAS[int(np.argmax(scores))]
+
+
+def pseudo_target(evidence: Evidence, *, need_in: bool = False) -> tuple[Evidence, NDArray[np.int8]]:
+    """Return the first reference as target of the others, on the records it can be used on, and its membership.
+
+    Raises:
+        MIAError: no record keeps a reference OUT (and IN, if needed) once the first is taken away.
+    """
+    inside, outside = evidence.sides(slice(None))
+    usable = (inside[0] | outside[0]) & outside[1:].any(axis=0)
+    usable &= inside[1:].any(axis=0) if need_in else True
+    member = inside[0][usable]
+    if len(member) == 0 or member.all() or not member.any():
+        raise MIAError(
+            "one reference must stand in for the target to choose this option, and there are too few others; give the "
+            "option yourself (a: 0.3, gamma: 2), or train at least 3 references"
+        )
+    drawn = None if evidence.drawn is None else evidence.drawn[1:, usable]
+    chosen = np.flatnonzero(usable)
+    pseudo = Evidence(
+        target=np.asarray(evidence.references[0][chosen]),
+        references=evidence.references[1:][:, chosen],
+        keep=evidence.keep[1:, chosen],
+        labels=evidence.labels[chosen],
+        num_classes=evidence.num_classes,
+        drawn=drawn,
+    )
+    return pseudo, member.astype(np.int8)
+
+
+def dominated(ratio: Array, population: Array | None = None, *, gamma: float) -> Array:
+    """Return the share of the population z with ratio(x) / ratio(z) > gamma, by one sort and a search.
+
+    Bit-equal to comparing every pair: correctly rounded division is monotone, so those z form a prefix of the sorted
+    population, and the search's answer is moved by the same comparison until it is exact.
+
+    Args:
+        ratio: (N,) positive.
+        population: (Z,) positive; None = the records themselves, each left out of its own population.
+        gamma: At least 1.
+    """
+    ordered = np.sort(ratio if population is None else population)
+    count = np.searchsorted(ordered, ratio / gamma, side="left")
+    while True:
+        ahead = (count < len(ordered)) & (ratio / ordered[np.minimum(count, len(ordered) - 1)] > gamma)
+        behind = (count > 0) & ~(ratio / ordered[np.maximum(count - 1, 0)] > gamma)
+        if not (ahead.any() or behind.any()):
+            break
+        count = count + ahead - (behind & ~ahead)
+    others = len(ordered) - (population is None)  # a record never dominates itself, as gamma is at least 1
+    return count / max(others, 1)

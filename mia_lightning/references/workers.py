@@ -1,0 +1,175 @@
+"""Getting references trained: one after the other in this process, or by Ray's workers on one machine or many."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from tqdm import tqdm
+
+from mia_lightning.errors import MIAError
+from mia_lightning.references.config import Recipe, ReferencesConfig
+from mia_lightning.references.inference import ask
+from mia_lightning.references.store import ReferenceStore, Row
+from mia_lightning.references.training import DivergedError, Epoch, train_reference
+from mia_lightning.references.training_data import Material
+from mia_lightning.runtime.interruption import through_keyboard_interrupt
+from mia_lightning.runtime.ray_cluster import connected
+
+log = logging.getLogger(__name__)
+
+Network = Callable[[int], nn.Module]
+"""Returns an untrained network with the starting weights of a seed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One reference to be trained, or only to be asked where its weights are there."""
+
+    number: int
+    keep: NDArray[np.bool_]
+    seed: int
+    recipe: Recipe
+    network: Network
+    store: ReferenceStore
+    device: str
+
+
+def work(jobs: list[Job], material: Material, config: ReferencesConfig) -> None:
+    """Do the jobs and show one line of progress; finished references are in the store whenever this ends.
+
+    Raises:
+        MIAError: the disk is full, or a worker was lost again and again.
+    """
+    if not jobs:
+        return
+    with _Progress(len(jobs), jobs[0].recipe.epochs) as progress:
+        results = _with_ray(jobs, material, config) if config.workers else _here(jobs, material, progress)
+        for job, (row, phi) in results:
+            job.store.finish(row, phi)
+            progress.finished(row)
+
+
+def _here(jobs: list[Job], material: Material, progress: _Progress) -> Iterator[tuple[Job, Result]]:
+    for job in jobs:
+        yield job, do(job, material, on_epoch=progress.epoch)
+
+
+Result = tuple[Row, NDArray[np.float32] | None]
+
+
+def do(job: Job, material: Material, *, on_epoch: Epoch | None = None) -> Result:
+    """Train one reference unless its weights are there, ask it, and return its description and phi."""
+    started = perf_counter()
+    network = job.network(job.seed)
+    if (state := job.store.load_weights(job.number)) is not None:
+        network.load_state_dict(state)
+    else:
+        try:
+            network = train_reference(
+                network,
+                material,
+                job.keep,
+                job.recipe,
+                seed=job.seed,
+                checkpoint=job.store.checkpoint(job.number),
+                device=job.device,
+                on_epoch=on_epoch,
+            )
+        except DivergedError as error:
+            return Row(job.number, "diverged", seconds=perf_counter() - started, reason=str(error)), None
+        job.store.save_weights(job.number, network.state_dict())
+    seconds = perf_counter() - started
+    answers = ask(network, material, device=job.device)
+    if not np.isfinite(answers.phi).all():
+        return Row(job.number, "diverged", seconds=seconds, reason="its answers are not finite"), None
+    inside, outside = (float(answers.correct[rows].mean()) if rows.any() else 0.0 for rows in (job.keep, ~job.keep))
+    return Row(job.number, "trained", inside, outside, seconds), answers.phi
+
+
+def _with_ray(jobs: list[Job], material: Material, config: ReferencesConfig) -> Iterator[tuple[Job, Result]]:
+    """Let Ray's workers do the jobs, as many at a time as there are processors for; a lost worker's job is retried."""
+    gpus = {"num_gpus": torch.cuda.device_count()} if config.gpus_per_worker else {}
+    machine: dict[str, Any] = {"num_cpus": config.workers * config.threads, **gpus}
+    with connected(config.address, option="--references.address", **machine) as ray:
+        shared = ray.put(material)
+        resources: dict[str, Any] = {"num_cpus": config.threads, "num_gpus": config.gpus_per_worker, "max_retries": 3}
+        remote = ray.remote(**resources)(_in_worker)
+        waiting = iter(jobs)
+        running: dict[Any, Job] = {}
+        while True:
+            while len(running) < config.workers and (job := next(waiting, None)) is not None:
+                running[remote.remote(job, shared, config.threads)] = job
+            if not running:
+                return
+            with through_keyboard_interrupt():
+                done, _ = ray.wait(list(running), num_returns=1)
+            yield running.pop(done[0]), _fetched(ray, done[0])
+
+
+def _fetched(ray: Any, reference: Any) -> Result:
+    try:
+        result: Result = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        raise cause if isinstance(cause, MIAError) else error from None
+    except ray.exceptions.RayError as error:
+        raise MIAError(
+            f"a worker that trained a reference was lost four times ({type(error).__name__}); lower "
+            "--references.workers, as memory is the usual reason; finished references are kept"
+        ) from error
+    return result
+
+
+def _in_worker(job: Job, material: Material, threads: int) -> Result:
+    torch.set_num_threads(threads)
+    return do(job, material)
+
+
+class _Progress:
+    """One line: references done and to do, time left, references per hour."""
+
+    def __init__(self, count: int, epochs: int) -> None:
+        self.count, self.epochs, self.done = count, epochs, 0
+        self.started = perf_counter()
+
+    def __enter__(self) -> _Progress:
+        layout = "references: {desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+        self.bar = tqdm(total=self.count * self.epochs, disable=None, bar_format=layout)
+        self.bar.set_description(f"0/{self.count}")
+        return self
+
+    def epoch(self, epoch: int, loss: float) -> None:
+        """Advance within a reference that is trained in this process."""
+        self.bar.update(self.done * self.epochs + epoch - self.bar.n)
+        self.bar.set_postfix_str(f"loss {loss:.3f}")
+
+    def finished(self, row: Row) -> None:
+        """Advance to the end of a reference, and say so where there is no bar."""
+        self.done += 1
+        rate = self.done / (perf_counter() - self.started) * 3600
+        self.bar.update(self.done * self.epochs - self.bar.n)
+        self.bar.set_description(f"{self.done}/{self.count}")
+        self.bar.set_postfix_str(f"{rate:.0f} references/hour")
+        if self.bar.disable:
+            left = (self.count - self.done) / rate * 60
+            log.info("references: %d/%d, %.0f/hour, %.0f minutes left", self.done, self.count, rate, left)
+        if row.status != "trained":
+            log.warning("reference %d is left out: %s", row.number, row.reason)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+
+def device_of(config: ReferencesConfig) -> str:
+    """Return where references are trained: "cuda" or "cpu"."""
+    if config.workers == 0:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return "cuda" if config.gpus_per_worker > 0 else "cpu"

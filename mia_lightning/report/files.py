@@ -1,0 +1,169 @@
+"""The files of an assessment: report.html, audit_card.md, metrics.json and claims.csv.
+
+`metrics.json` is described by `report/metrics.schema.json` (JSON Schema), the same for a run and for a file of scores;
+what only a run knows stands under `run`, which is null otherwise.
+
+`claims.csv`, one row per record: id, membership, then for each attack its score, p-value, class-conditional p-value
+(where there are labels) and q-value. A text that a spreadsheet would take for a formula starts with an apostrophe.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+from mia_lightning.errors import MIAError
+from mia_lightning.evaluation.assessment import Assessment
+from mia_lightning.report.contents import Report, RunFacts
+from mia_lightning.report.figures import Drawn
+from mia_lightning.report.page import card, html
+from mia_lightning.report.verdict import verdict
+from mia_lightning.runtime.atomic import replacing
+from mia_lightning.runtime.output_folder import OutputFolder
+from mia_lightning.security.csv_formulas import formula_safe
+
+LIBRARIES = ("numpy", "scipy", "lightgbm")
+
+
+@contextmanager
+def claimed_folder(path: str) -> Iterator[Path]:
+    """Keep the folder of an evaluation, which is new, empty, or an earlier evaluation's, for this process.
+
+    Raises:
+        MIAError: it holds something else, cannot be written, or another process is writing it. A folder that is new is
+            removed again where the block fails.
+    """
+    folder = OutputFolder(path)
+    if folder.found and ("config.yaml" in folder.found or not {"claims.csv", "leaderboard.csv"} & set(folder.found)):
+        raise MIAError(f"{path} holds other files ({folder.found[0]}, …); name an empty or new --output")
+    folder.claim()
+    try:
+        yield folder.path
+    except BaseException:
+        folder.abandon()
+        raise
+    finally:
+        folder.release()
+
+
+def write_report(report: Report, folder: Path, drawn: Iterable[Drawn]) -> list[str]:
+    """Write the four files, each atomically; return their names.
+
+    Args:
+        report: What they say.
+        folder: Is there.
+        drawn: From `report.figures.draw`.
+
+    Raises:
+        MIAError: the disk is full or the folder cannot be written.
+    """
+    with replacing(folder, "claims.csv") as file:  # first: it marks the folder as an evaluation's
+        write_claims(file, report.assessment)
+    texts = {
+        "report.html": html(report, drawn),
+        "audit_card.md": card(report),
+        "metrics.json": json.dumps(metrics(report), indent=2, allow_nan=False),
+    }
+    for name, text in texts.items():
+        with replacing(folder, name) as file:
+            file.write(text)
+    return [*texts, "claims.csv"]
+
+
+def metrics(report: Report) -> dict[str, Any]:
+    """Return what metrics.json holds: plain values only, every number finite, no path of this machine."""
+    assessment, found = report.assessment, verdict(report)
+    member = assessment.records.membership
+    return {
+        "source": assessment.records.source,
+        "headline": report.headline,
+        "verdict": {"level": found.level, "heading": found.heading, "sentences": list(found.sentences)},
+        "records": {"members": int((member == 1).sum()), "non_members": int((member == 0).sum())},
+        "attacks": {name: _attack(assessment, name) for name in assessment.attacks},
+        "class_fpr": assessment.class_fpr,
+        "differences": [asdict(difference) for difference in assessment.differences],
+        "increments": [asdict(difference) for difference in assessment.increments],
+        "agreement": _agreement(assessment),
+        "bounds": [asdict(bound) for bound in assessment.bounds],
+        "guards": [asdict(guard) for guard in assessment.guards],
+        "notes": list(report.notes),
+        "seed": assessment.seed,
+        "versions": dict(report.versions),
+        "run": None if report.run is None else _run(report.run),
+    }
+
+
+def versions(*libraries: str) -> dict[str, str]:
+    """Return the versions of this tool and of the libraries that every assessment and those that the caller uses."""
+    return {name: version(name) for name in dict.fromkeys(("mia-lightning", *LIBRARIES, *libraries))}
+
+
+def _attack(assessment: Assessment, name: str) -> dict[str, Any]:
+    member, claims = assessment.records.membership, assessment.claims[name]
+    return assessment.attacks[name].to_dict() | {
+        "claimed": {
+            f"{level:g}": {"records": len(rows), "members": int((member[rows] == 1).sum())}
+            for level, rows in claims.claimed.items()
+        },
+        "classes": [asdict(one) for one in assessment.classes.get(name, ())],
+    }
+
+
+def _agreement(assessment: Assessment) -> dict[str, Any] | None:
+    agreement = assessment.agreement
+    if agreement is None:
+        return None
+    return {
+        "alpha": agreement.alpha,
+        "names": list(agreement.names),
+        "jaccard": agreement.jaccard.tolist(),
+        "only": {name: assessment.records.ids[rows].tolist() for name, rows in agreement.only.items()},
+    }
+
+
+def _run(run: RunFacts) -> dict[str, Any]:
+    return {
+        "target": dict(run.target),
+        "sources": [asdict(one) for one in run.sources],
+        "threat": list(run.threat),
+        "references": [asdict(one) for one in run.references],
+        "learning_curve": {name: [asdict(one) for one in curve] for name, curve in run.learning_curve.items()},
+        "by_probability": {name: found.to_dict() for name, found in run.by_probability.items()},
+        "held_out": {name: found.to_dict() for name, found in run.held_out.items()},
+        "private": {name: found.to_dict() for name, found in run.private.items()},
+        "fit_seconds": dict(run.fit_seconds),
+        "folds": run.folds,
+        "seed": run.seed,
+        "stages": [asdict(one) for one in run.stages],
+        "configuration": run.configuration,
+    }
+
+
+def write_claims(file: IO[str], assessment: Assessment) -> None:
+    """Write one row per record, in the order of the records."""
+    header, columns = ["id", "membership"], [assessment.records.ids.tolist(), assessment.records.membership.tolist()]
+    for name, claims in assessment.claims.items():
+        parts = {
+            "score": assessment.records.scores[name],
+            "p": claims.p_value,
+            "p in class": claims.p_value_in_class,
+            "q": claims.q_value,
+        }
+        for part, values in parts.items():
+            if values is not None:
+                header.append(f"{name} {part}")
+                columns.append(values.tolist())
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([formula_safe(cell) for cell in header])
+    columns[0] = [formula_safe(cell) for cell in columns[0]]
+    writer.writerows(_rows(columns))
+
+
+def _rows(columns: Iterable[list[Any]]) -> Iterable[tuple[Any, ...]]:
+    return zip(*columns, strict=True)

@@ -1,0 +1,250 @@
+"""Figures, one function each; TensorBoard, files and the report show the same ones.
+
+Attacks are told apart by dashes as well as by colour (after Okabe & Ito), names are never read as formulas, and numbers
+of points are bounded whatever the number of records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.evaluation.assessment import Agreement, ClassFigures, CurvePoint
+from mia_lightning.metrics.intervals import tpr_interval
+from mia_lightning.metrics.ranks import allowed, count_above, split
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, FAINT = "#24292f", "#8c959f"
+"""Text and axes; grid, chance and other things in the background."""
+
+SERIES = ("#0068a8", "#c04d00", "#007a5a", "#9c3d78", "#7a6400", "#5b5fc7")
+"""Of attacks, in their order; contrast on white at least 4.5."""
+
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)), (0, (2, 2)))
+
+SHOWN = len(SERIES)
+"""Attacks drawn in colour; any further ones are grey."""
+
+STYLE: Any = {
+    "font.size": 9.5,
+    "font.family": "sans-serif",
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.3,
+    "figure.facecolor": "white",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mia_lightning",
+}
+
+
+LEGEND: Any = {"fontsize": 8.5, "frameon": False, "labelcolor": INK}
+ABOVE: Any = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2, "borderaxespad": 0.2}
+"""Where a legend would hide what is drawn."""
+
+
+def plot_roc(
+    scores: Mapping[str, NDArray[np.float64]], member: NDArray[np.int8], *, title: str = "", headline: str | None = None
+) -> Figure:
+    """Return the ROC of each attack on two log axes, where low rates can be seen, and the headline's 95% band.
+
+    Each curve is exact at some hundred false-positive rates, among them all that a few false positives make; the band
+    is pointwise, `intervals.tpr_interval` at thirty of them. Further bands would hide the curves.
+
+    Args:
+        scores: Attack to (N,) finite scores.
+        member: (N,) 1 or 0, both present.
+        title: Says which records.
+        headline: The attack drawn first and thickest; the first when not given.
+    """
+    figure, axes = _figure(5.0, 4.2)
+    names = sorted(scores, key=lambda name: name != (headline or next(iter(scores))))
+    n = int((member == 0).sum())
+    lowest = 1 / n
+    rates = _rates(n)
+    handles: list[Any] = []
+    for place, name in reversed(list(enumerate(names))):
+        members, others = split(scores[name], member)
+        passed = np.array([allowed(n, min(rate, 1 - 1e-9)) for rate in rates])
+        tpr = count_above(members, others[n - 1 - passed]) / len(members)
+        colour = SERIES[place] if place < SHOWN else FAINT
+        width = 2.0 if place == 0 else 1.2
+        (line,) = axes.step(
+            rates,
+            np.maximum(tpr, lowest / 10),
+            where="post",
+            linewidth=width,
+            color=colour,
+            linestyle=DASHES[place % len(DASHES)],
+        )
+        handles.insert(0, line)
+        if place == 0:
+            points = np.geomspace(lowest, 0.9, 30)
+            bands = np.array([tpr_interval(members, others, float(rate)) for rate in points])
+            axes.fill_between(points, *np.maximum(bands.T, lowest / 10), color=colour, alpha=0.2, linewidth=0)
+    (chance,) = axes.plot(rates, rates, linestyle=":", linewidth=1, color=INK)
+    _log_rates(axes, lowest)
+    axes.set(xlabel="false-positive rate (non-members named)", ylabel="true-positive rate (members named)")
+    axes.set_title(title)
+    shown = min(len(handles), 10)
+    labels = [_short(name) for name in names[:shown]]
+    axes.legend([*handles[:shown], chance], [*labels, "chance"], loc="lower right", handlelength=3, **LEGEND)
+    return figure
+
+
+def plot_histogram(scores: NDArray[np.float64], member: NDArray[np.int8], *, title: str = "") -> Figure:
+    """Return the histograms of members' and non-members' scores, between the 0.5th and the 99.5th percentile."""
+    figure, axes = _figure(5.0, 3.0)
+    low, high = np.quantile(scores, (0.005, 0.995))
+    edges = np.linspace(low, high if high > low else low + 1, 61)
+    for value, name, colour, line in ((0, "non-members", SERIES[0], "-"), (1, "members", SERIES[1], "--")):
+        inside = scores[member == value]
+        density, _ = np.histogram(inside, bins=edges, density=True)
+        axes.stairs(density, edges, fill=True, color=colour, alpha=0.25, linewidth=0)
+        axes.stairs(density, edges, color=colour, linewidth=1.4, linestyle=line, label=f"{name} (n = {len(inside):,})")
+    axes.set(xlabel="score", ylabel="density", title=title, ylim=(0, None))
+    axes.legend(**LEGEND, **ABOVE)
+    return figure
+
+
+def plot_classes(classes: Sequence[ClassFigures], *, title: str = "") -> Figure:
+    """Return each class's AUC with its 95% interval, in the order given, and the chance line."""
+    figure, axes = _figure(5.0, 3.0)
+    found = [one for one in classes if one.auc is not None]
+    place = np.arange(len(found))
+    values = np.array([one.auc for one in found], dtype=np.float64)
+    reach = np.array([(one.auc_low, one.auc_high) for one in found], dtype=np.float64).reshape(-1, 2).T
+    axes.axhline(0.5, linestyle=":", linewidth=1, color=INK)
+    axes.errorbar(place, values, np.abs(reach - values), fmt="o", markersize=4, linewidth=1.2, color=SERIES[0])
+    step = max(1, len(found) // 20)
+    axes.set_xticks(place[::step], [str(one.label) for one in found][::step])
+    axes.set(xlabel="class", ylabel="AUC, 95% interval", title=title)
+    axes.grid(axis="y")
+    return figure
+
+
+def plot_agreement(agreement: Agreement, *, title: str = "") -> Figure:
+    """Return the Jaccard indices of the attacks' findings as a shaded matrix with its numbers."""
+    count = len(agreement.names)
+    figure, axes = _figure(max(3.6, 1.6 + 0.55 * count), max(2.6, 1.0 + 0.42 * count))
+    axes.imshow(agreement.jaccard, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    names = [_short(name, 18) for name in agreement.names]
+    axes.set_xticks(range(count), names, rotation=40, ha="right", fontsize=8)
+    axes.set_yticks(range(count), names, fontsize=8)
+    if count <= 12:
+        for (row, column), value in np.ndenumerate(agreement.jaccard):
+            dark = "white" if value > 0.55 else "#111111"
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=dark)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_title(title)
+    return figure
+
+
+def plot_learning_curve(curves: Mapping[str, Sequence[CurvePoint]], *, title: str = "") -> Figure:
+    """Return each score's AUC, and its TPR at the curve's rate, over the number of references, with 95% intervals."""
+    figure, (above, below) = _figure(5.0, 5.2, rows=2)
+    counts = sorted({point.references for curve in curves.values() for point in curve})
+    for place, (name, curve) in enumerate(curves.items()):
+        colour = SERIES[place] if place < SHOWN else FAINT
+        nudge = 1.03 ** (place - (len(curves) - 1) / 2)  # so that intervals do not hide each other
+        x = [point.references * nudge for point in curve]
+        for axes, part in ((above, "auc"), (below, "tpr")):
+            value, low, high = (
+                np.array([getattr(p, key) for p in curve]) for key in (part, f"{part}_low", f"{part}_high")
+            )
+            axes.errorbar(
+                x,
+                value,
+                [value - low, high - value],
+                color=colour,
+                marker="o",
+                markersize=3,
+                linewidth=1.2,
+                linestyle=DASHES[place % len(DASHES)],
+                label=_short(name),
+            )
+    rate = next((point.fpr for curve in curves.values() for point in curve), 0.01)
+    above.axhline(0.5, linestyle=":", linewidth=1, color=INK)
+    below.axhline(rate, linestyle=":", linewidth=1, color=INK)
+    for axes in (above, below):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(counts, [str(count) for count in counts])
+        axes.minorticks_off()
+        axes.grid(axis="y")
+    above.set(ylabel="AUC", title=title)
+    below.set(ylabel=f"TPR at FPR {rate:.0%}", xlabel="reference models")
+    above.legend(**LEGEND, **ABOVE)
+    return figure
+
+
+def plot_fidelity(
+    inside: Sequence[float], outside: Sequence[float], target: tuple[float, float], *, title: str = ""
+) -> Figure:
+    """Return the accuracy of each reference on its own and on other records; dashed, the target's on both sides.
+
+    Args:
+        inside: Per reference, in [0, 1].
+        outside: Per reference.
+        target: On members, on non-members.
+        title: Of the figure.
+    """
+    figure, axes = _figure(5.0, 2.6)
+    place = np.arange(1, len(inside) + 1)
+    for values, own, colour, marker, name in (
+        (inside, target[0], SERIES[1], "^", "records it was trained on"),
+        (outside, target[1], SERIES[0], "o", "other records"),
+    ):
+        axes.axhline(own, color=colour, linestyle="--", linewidth=1)
+        axes.plot(place, values, marker, color=colour, markersize=4, label=name)
+    axes.set_xticks(place[:: max(1, len(place) // 16)])
+    axes.yaxis.set_major_formatter(_percent)
+    axes.set(xlabel="reference model", ylabel="accuracy", title=title)
+    axes.grid(axis="y")
+    axes.legend(**LEGEND, **ABOVE)
+    return figure
+
+
+def _figure(width: float, height: float, rows: int = 1) -> tuple[Figure, Any]:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.subplots(rows, sharex=rows > 1)
+
+
+def _rates(n: int) -> NDArray[np.float64]:
+    """Return the rates at which a curve is drawn: every small number of false positives, then about 300 more."""
+    few = np.arange(1, min(n, 30) + 1) / n
+    return np.unique(np.concatenate([few, np.geomspace(1 / n, 1, 300)]))
+
+
+def _log_rates(axes: Axes, lowest: float) -> None:
+    axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest, 1))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(_percent)
+        axis.set_minor_formatter(lambda value, place: "")
+    axes.grid(which="major")
+
+
+def _percent(value: float, _: float | None = None) -> str:
+    return f"{100 * value:.6g}%"
+
+
+def _short(name: str, most: int = 28) -> str:
+    """Return a name that fits, on one line, without formulas; a legend leaves out what starts with an underscore."""
+    line = " ".join(name.split())
+    line = line if len(line) <= most else f"{line[: most - 1]}…"
+    return (f"\u200b{line}" if line.startswith("_") else line).replace("$", r"\$")

@@ -1,0 +1,184 @@
+"""What an evaluation says on the terminal; every rate with its interval and n."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mia_lightning.evaluation.assessment import Assessment, Claims, Guard
+from mia_lightning.evaluation.leaderboard import Place
+from mia_lightning.metrics.ranks import Membership
+from mia_lightning.metrics.roc import PRIORS, Evaluation, OperatingPoint
+
+MOST_DIFFERENCES = 30
+
+
+def print_assessment(assessment: Assessment, console: Console) -> None:
+    """Print figures, differences, agreement, claims, bounds and guards."""
+    for name, found in assessment.attacks.items():
+        console.print(figures_table(name, found))
+    if assessment.differences:
+        console.print(differences_table(assessment))
+    if assessment.agreement is not None:
+        console.print(agreement_table(assessment))
+    console.print(claims_table(assessment))
+    console.print(bounds_table(assessment))
+    _print_refusals(assessment, console)
+    print_guards(assessment.guards, console)
+
+
+def print_guards(guards: Sequence[Guard], console: Console) -> None:
+    """Print what each guard found, those that warn in bold."""
+    for guard in guards:
+        line = f"{guard.name}: {guard.status}. {guard.sentence}"
+        console.print(escape(line), style="bold" if guard.status == "warn" else "", soft_wrap=True, highlight=False)
+
+
+def figures_table(name: str, found: Evaluation) -> Table:
+    """Return one attack's figures."""
+    counts = f"{found.n_members:,} members, {found.n_non_members:,} non-members"
+    table = _table(f"{name}: {counts}")
+    for column in ("figure", "value", "95% interval", "false\npositives", "threshold's own\nFPR, 95%", _priors()):
+        table.add_column(column, justify="left" if column == "figure" else "right", no_wrap=True)
+    table.add_row("AUC", f"{found.auc:.4f}", _between(found.auc_low, found.auc_high))
+    partial = _between(found.partial_auc_low, found.partial_auc_high)
+    table.add_row("partial AUC (FPR <= 5%)", f"{found.partial_auc:.4f}", partial)
+    for point in found.points:
+        table.add_row(*_point_cells(point, found.n_non_members))
+    ties = f"distinct scores {found.distinct:,}; most records sharing one score in the top 5%: {found.largest_tie:,}"
+    table.caption, table.caption_justify = escape(ties), "left"
+    return table
+
+
+def differences_table(assessment: Assessment) -> Table:
+    """Return the differences between attacks, smallest adjusted p-value first."""
+    ranked = sorted(assessment.differences, key=lambda difference: difference.p_holm)
+    left = len(ranked) - MOST_DIFFERENCES
+    more = f", the first {MOST_DIFFERENCES} of {len(ranked)}" if left > 0 else ""
+    table = _table(f"differences between attacks, paired bootstrap, Holm{more}")
+    for column in ("first - second", "figure", "difference", "95% interval", "p", "p, Holm"):
+        table.add_column(column, justify="left" if column in ("first - second", "figure") else "right")
+    for d in ranked[:MOST_DIFFERENCES]:
+        pair = escape(f"{d.first} - {d.second}")
+        p_values = (_p_value(d.p_value), _p_value(d.p_holm))
+        table.add_row(pair, d.figure, f"{d.value:+.4f}", f"{d.low:+.4f} to {d.high:+.4f}", *p_values)
+    return table
+
+
+def agreement_table(assessment: Assessment) -> Table:
+    """Return the Jaccard indices of the attacks' findings, and how many members each finds alone."""
+    agreement = assessment.agreement
+    assert agreement is not None
+    table = _table(f"agreement of the records found at FPR {agreement.alpha:.2%} (Jaccard)")
+    table.add_column("attack")
+    for name in agreement.names:
+        table.add_column(escape(name), justify="right")
+    table.add_column("members it alone finds", justify="right")
+    for name, row in zip(agreement.names, agreement.jaccard, strict=True):
+        table.add_row(escape(name), *(f"{value:.3f}" for value in row), f"{len(agreement.only[name]):,}")
+    return table
+
+
+def claims_table(assessment: Assessment) -> Table:
+    """Return how many records each attack claims, and how many of them are members."""
+    table = _table("records claimed as members, by false-discovery rate (Benjamini-Hochberg on conformal p-values)")
+    table.add_column("attack")
+    levels = list(next(iter(assessment.claims.values())).claimed)
+    for level in levels:
+        table.add_column(f"q = {level:.0%}", justify="right")
+    for name, claims in assessment.claims.items():
+        table.add_row(escape(name), *_claim_cells(claims, assessment.records.membership))
+    return table
+
+
+def bounds_table(assessment: Assessment) -> Table:
+    """Return the lower bounds on epsilon that are not refused."""
+    first = assessment.bounds[0]
+    table = _table(f"lower bounds on epsilon at delta {first.delta:g}, each with confidence {first.confidence:.0%}")
+    for column in ("attack", "method", "epsilon"):
+        table.add_column(column, justify="right" if column == "epsilon" else "left")
+    for bound in assessment.bounds:
+        if bound.epsilon is not None:
+            table.add_row(escape(bound.attack), bound.method, f"{bound.epsilon:.4f}")
+    for sentence in dict.fromkeys(bound.assumptions for bound in assessment.bounds if bound.epsilon is not None):
+        table.caption = f"{table.caption} {sentence}" if table.caption else sentence
+    table.caption_justify = "left"
+    return table
+
+
+def leaderboard_table(places: Sequence[Place], fpr: float) -> Table:
+    """Return the ranked submissions with their intervals, groups and ties."""
+    first = places[0].found
+    table = _table(f"TPR at FPR {fpr:.4g}: {first.n_members:,} members, {first.n_non_members:,} non-members, 95%")
+    right = ("rank", "group", "TPR", "95% interval", "AUC", "AUC, 95%", "behind", "behind, 95%")
+    for column in ("rank", "group", "submission", "TPR", "95% interval", "AUC", "AUC, 95%", "behind", "behind, 95%"):
+        table.add_column(column, justify="right" if column in right else "left")
+    for place in places:
+        point = place.found.points[0]
+        name = f"{place.name} (tied with {', '.join(place.tied)})" if place.tied else place.name
+        cells = (f"{point.tpr:.4f}", _between(point.low, point.high), f"{place.found.auc:.4f}")
+        between = _between(place.found.auc_low, place.found.auc_high)
+        table.add_row(str(place.rank), str(place.group), escape(name), *cells, between, *_behind(place))
+    resolved = "" if first.points[0].resolvable else " The rate allows no false positive: it is the TPR at none."
+    table.caption = f"In one group, neighbours do not surely differ (paired bootstrap).{resolved}"
+    table.caption_justify = "left"
+    return table
+
+
+def _print_refusals(assessment: Assessment, console: Console) -> None:
+    for method, why in dict.fromkeys((b.method, b.refusal) for b in assessment.bounds if b.refusal is not None):
+        console.print(f"no bound by {method}: {why}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _point_cells(point: OperatingPoint, n_non_members: int) -> tuple[str, ...]:
+    name = f"TPR at FPR {100 * point.fpr:g}%"
+    pairs = list(zip(point.precision, point.precision_low, strict=True))
+    precision = " / ".join(_precision(value, low, point.false_positives) for value, low in pairs)
+    precision = precision if point.false_positives else f">= {precision}"
+    own = _between(point.fpr_low, point.fpr_high, 6)
+    cells = (_between(point.low, point.high), str(point.false_positives), own, precision)
+    if not point.resolvable and point.fpr > 0:
+        return (name, "-", f"not resolvable, n = {n_non_members:,}", "", "", "")
+    return (name, f"{point.tpr:.4f}", *cells)
+
+
+def _precision(value: float | None, low: float, false_positives: int) -> str:
+    """Without a false positive the plain figure is 1, whatever n; only its lower end says anything."""
+    return "-" if value is None else f"{low if false_positives == 0 else value:.3f}"
+
+
+def _claim_cells(claims: Claims, member: Membership) -> list[str]:
+    cells = []
+    for rows in claims.claimed.values():
+        inside = int((member[rows] == 1).sum())
+        cells.append(f"{len(rows):,} ({inside:,} members)")
+    return cells
+
+
+def _behind(place: Place) -> tuple[str, str]:
+    if place.behind is None or place.behind_low is None or place.behind_high is None:
+        return "", ""
+    return f"{place.behind:.4f}", f"{place.behind_low:+.4f} to {place.behind_high:+.4f}"
+
+
+def _between(low: float, high: float, digits: int = 4) -> str:
+    return f"{low:.{digits}f}-{high:.{digits}f}"
+
+
+def _priors() -> str:
+    return f"precision at\n{'/'.join(f'{100 * prior:g}' for prior in PRIORS)}% members"
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=escape(title), title_justify="left", title_style="", caption_style="", box=SIMPLE, pad_edge=False
+    )
+
+
+def _p_value(value: float) -> str:
+    """Return a p-value for reading; below what the normal law of a bootstrap can tell, only that it is below."""
+    return "< 1e-10" if value < 1e-10 else f"{value:.2g}"

@@ -1,0 +1,1 @@
+"""Processes, locks, memory maps, the output store, atomic files and operating-system signals."""

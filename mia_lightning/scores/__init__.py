@@ -1,0 +1,1 @@
+"""Out-of-fold scores, calibration and files of scores."""

@@ -1,0 +1,169 @@
+"""Out-of-fold scores: every attack is fitted anew on the rows of the other folds, then scores rows it never saw."""
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.attacks.base import Attack, Watch
+from mia_lightning.errors import MIAError
+from mia_lightning.signals.table import SignalTable
+
+NO_FOLD = -1
+
+Progress = Callable[[str, int], None]
+"""Told (attack, fold) before each fit."""
+
+Reporter = Callable[[str, int, int, Mapping[str, float]], None]
+"""Told (attack, fold, epoch, values) by attacks that have epochs."""
+
+
+def assign_folds(labels: NDArray[np.int64], member: NDArray[np.int8], *, folds: int, seed: int) -> NDArray[np.int8]:
+    """Deal the rows of known membership into folds, stratified by membership and class.
+
+    Rows are shuffled within their stratum and dealt round and round without starting over at a new stratum, so fold
+    sizes differ by at most one, and so do a stratum's shares; a class with a single member needs no exception.
+
+    Args:
+        labels: (N,) class indices.
+        member: (N,) 1, 0 or -1 = unknown.
+        folds: How many, at least 2.
+        seed: Drives the shuffle.
+
+    Returns:
+        (N,) fold from 0, or -1 where membership is unknown.
+
+    Raises:
+        MIAError: fewer members or non-members than folds.
+    """
+    for value, name in ((1, "members"), (0, "non-members")):
+        if (count := int((member == value).sum())) < folds:
+            raise MIAError(
+                f"the public records hold {count} known {name}, fewer than the {folds} folds; "
+                "lower --evaluation.folds or give more records of known membership"
+            )
+    shuffle = np.random.default_rng(seed).random(len(labels))
+    order = np.lexsort((shuffle, labels, member))
+    order = order[member[order] >= 0]
+    fold = np.full(len(labels), NO_FOLD, dtype=np.int8)
+    fold[order] = np.arange(len(order)) % folds
+    return fold
+
+
+def draw_hold_out(labels: NDArray[np.int64], member: NDArray[np.int8], *, share: float, seed: int) -> NDArray[np.bool_]:
+    """Draw the rows that no fold sees, stratified by membership and class; rows of unknown membership are never drawn.
+
+    Args:
+        labels: (N,) class indices.
+        member: (N,) 1, 0 or -1 = unknown.
+        share: In [0, 1), of the rows of known membership; met to within one row, in each stratum too.
+        seed: Drives the draw.
+
+    Returns:
+        (N,) True where a row is held out.
+    """
+    shuffle = np.random.default_rng((seed, 1)).random(len(labels))  # not the stream that deals the folds
+    order = np.lexsort((shuffle, labels, member))
+    order = order[member[order] >= 0]
+    steps = np.floor(np.arange(len(order) + 1) * share)
+    held = np.zeros(len(labels), dtype=np.bool_)
+    held[order[np.diff(steps) > 0]] = True
+    return held
+
+
+@dataclass(frozen=True, eq=False)
+class CrossFit:
+    """Scores of one attack over all rows of a table."""
+
+    scores: NDArray[np.float64]
+    """(N,) a row in a fold is scored by the one model that did not see its fold; any other row by the mean of all."""
+
+    seconds: float
+    """Time spent in fitting and scoring."""
+
+
+def cross_fit(
+    attacks: Mapping[str, Attack],
+    table: SignalTable,
+    member: NDArray[np.int8],
+    fold: NDArray[np.int8],
+    *,
+    seed: int,
+    progress: Progress | None = None,
+    report: Reporter | None = None,
+) -> dict[str, CrossFit]:
+    """Fit every attack in every fold and score each row by models that did not see its membership.
+
+    An attack may read the scores of attacks before it, by their full names (a pattern picks signals only). In the rows
+    to be scored these are the scores of the same fold; in the rows a learned attack is fitted on, they come from an
+    inner cross-fit over the remaining folds, so that no column was made with the membership of its own row.
+
+    Args:
+        attacks: Name to attack, in the order in which later ones may read earlier ones.
+        table: (N,) rows.
+        member: (N,) 1, 0, or anything where fold is -1 (never read there).
+        fold: (N,) from `assign_folds`; -1 = membership unknown.
+        seed: Drives the attacks' own random choices.
+        progress: Told of each fit before it starts.
+        report: Told of each epoch of an attack that has epochs; figures on held-out rows are for looking at only.
+    """
+    folds = range(int(fold.max()) + 1)
+    scores = {name: np.zeros(len(table)) for name in attacks}
+    seconds = dict.fromkeys(attacks, 0.0)
+    for held_out in folds:
+        fit_rows = np.flatnonzero((fold != held_out) & (fold != NO_FOLD))
+        new_rows = np.flatnonzero((fold == held_out) | (fold == NO_FOLD))
+        fit_table, new_table = table.rows(fit_rows), table.rows(new_rows)
+        held = fold[new_rows] == held_out
+        fit_columns: dict[str, NDArray[np.float64]] = {}
+        new_columns: dict[str, NDArray[np.float64]] = {}
+        for name, attack in attacks.items():
+            if progress:
+                progress(name, held_out)
+            started = perf_counter()
+            fit_view, new_view = (_view(t, c, attack) for t, c in ((fit_table, fit_columns), (new_table, new_columns)))
+            watch = _watch(new_view.rows(held), member[new_rows][held], name, held_out, report)
+            fitted = deepcopy(attack).fit(fit_view, member[fit_rows], seed=seed + held_out, watch=watch)
+            new_columns[name] = _finite(fitted.score(new_view), name)
+            scores[name][new_rows] += np.where(held, new_columns[name], new_columns[name] / len(folds))
+            if any(later.learns and name in later.reads() for later in attacks.values()):
+                fit_columns[name] = _inner_scores(attack, fit_view, member[fit_rows], fold[fit_rows], seed)
+            seconds[name] += perf_counter() - started
+    return {name: CrossFit(scores=scores[name], seconds=seconds[name]) for name in attacks}
+
+
+def _watch(
+    table: SignalTable, member: NDArray[np.int8], name: str, held_out: int, report: Reporter | None
+) -> Watch | None:
+    if report is None:
+        return None
+    return Watch(table=table, member=member, report=lambda epoch, values: report(name, held_out, epoch, values))
+
+
+def _finite(scores: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    if not np.isfinite(scores).all():
+        raise MIAError(
+            f"attack {name!r} gave {int((~np.isfinite(scores)).sum())} scores that are NaN or infinite; "
+            "lower its learning rate or look at its signals"
+        )
+    return scores
+
+
+def _view(table: SignalTable, scores: Mapping[str, NDArray[np.float64]], attack: Attack) -> SignalTable:
+    """Return the table as an attack may see it: all signals, and the earlier attacks that it names in full."""
+    return table.with_columns({name: column for name, column in scores.items() if name in attack.reads()})
+
+
+def _inner_scores(
+    attack: Attack, table: SignalTable, member: NDArray[np.int8], fold: NDArray[np.int8], seed: int
+) -> NDArray[np.float64]:
+    """Return out-of-fold scores over the remaining folds, (N,)."""
+    scores = np.empty(len(table))
+    for inner in np.unique(fold):
+        rows = fold != inner
+        fitted = deepcopy(attack).fit(table.rows(rows), member[rows], seed=seed)
+        scores[~rows] = fitted.score(table.rows(~rows))
+    return scores

@@ -1,0 +1,48 @@
+"""What TensorBoard shows of a sweep: a row of HParams and a panel of scalars per trial."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mia_lightning.pipeline.tensorboard import flatten
+from mia_lightning.search.trial import Trial
+
+
+class SearchBoard:
+    """Writes the events of trials when they end.
+
+    Args:
+        folder: Of the events; what an earlier try left there is replaced.
+        metric: What trials are judged by.
+        done: Trials of an earlier try.
+    """
+
+    def __init__(self, folder: Path, metric: str, done: Iterable[Trial]) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        self.folder, self.metric = folder, metric
+        for trial in done:
+            self.add(trial)
+
+    def add(self, trial: Trial) -> None:
+        """Add a trial: parameters and final figures, the metric by fold, and what was reported after each epoch."""
+        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard.summary import hparams
+
+        if trial.status == "failed":
+            return
+        with SummaryWriter(str(self.folder / f"trial-{trial.number:04d}")) as writer:
+            final = {f"final/{name}": value for name, value in trial.figures.items()}
+            write_row: Any = hparams
+            rows = write_row(flatten(trial.params), final or {f"final/{self.metric}": float("nan")})
+            for summary in rows:
+                assert writer.file_writer is not None
+                writer.file_writer.add_summary(summary)
+            for name, value in final.items():
+                writer.add_scalar(name, value, 0)
+            for fold, value in enumerate(trial.by_fold):
+                writer.add_scalar(f"{self.metric} by fold", value, fold)
+            for epoch, value in trial.epochs.items():
+                writer.add_scalar("first fold by epoch", value, epoch)

@@ -1,0 +1,1 @@
+"""Static checks of foreign files: pickles, archives, exported programs, spreadsheet formulas, imports."""

@@ -1,0 +1,205 @@
+"""What a torch file's pickle would have done, worked out beforehand without doing it.
+
+torch's weights-only unpickler runs nothing that a file brings along, but what it calls of its own can be made to hang,
+crash or fill memory: `bytearray(2**36)`, a text encoded anew forty times, a dict key of 2**60 leaves. Here the same
+instructions (read in torch 2.15) are followed on sizes in place of objects, and calls are allowed by name.
+"""
+
+import _compat_pickle
+import struct
+import zipfile
+from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+
+from mia_lightning.errors import MIAError
+from mia_lightning.security.archives import check_zip
+
+TORCH = ("torch.", "collections.", "_codecs.", "builtins.")
+"""Where all that torch resolves by itself is; any other name is a stand-in of ours, or refused by torch."""
+
+CALLED = {
+    *(f"torch._utils._rebuild_{kind}" for kind in ("tensor", "tensor_v2", "tensor_v3", "parameter")),
+    *(f"torch.{name}" for name in ("Size", "device", "nn.parameter.Parameter")),
+    *(f"collections.{name}" for name in ("OrderedDict", "Counter", "defaultdict")),
+    *(f"builtins.{name}" for name in ("set", "complex")),
+}
+"""The functions of `TORCH` that tensors and plain containers are made by."""
+
+LATIN = ("latin1", "latin-1")
+DEEPEST, LARGEST = 100, 10**7
+"""Limits of nested tuples: hashing one is recursive, and visits a shared part once for each reference to it."""
+
+
+@dataclass(slots=True)
+class _Value:
+    """What stands for an object: how deep and large it is, its name or text, and of a tuple the parts."""
+
+    depth: int = 0
+    size: int = 1
+    text: str = ""
+    parts: tuple["_Value", ...] = ()
+
+
+_ATOM = _Value()
+_WIDTHS = {ord(code): width for code, width in {"J": 4, "K": 1, "M": 2, "G": 8}.items()}  # numbers
+_ATOMS = frozenset(b"N\x88\x89]}\x8f")  # None, True, False, empty list, dict, set
+_TUPLES = {ord(")"): 0, 0x85: 1, 0x86: 2, 0x87: 3}
+
+
+def vet(path: Path) -> None:
+    """Refuse a torch file, zip or old form, whose pickle calls what no tensors or containers need.
+
+    A file that torch will refuse anyway (another protocol, a damaged pickle) is left to it.
+
+    Raises:
+        MIAError: a call to another function, a tuple nested too deep or too large, or an archive that unfolds too far.
+    """
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"
+    if not zipped:
+        with path.open("rb") as file:
+            if path.stat().st_size:
+                with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+                    _follow_all(content, 5, path.name)  # magic number, version, system, the object, keys
+        return
+    import torch
+
+    try:
+        check_zip(path)
+        record: bytes = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
+    except (zipfile.BadZipFile, RuntimeError, ValueError, NotImplementedError):
+        return
+    _follow_all(record, 1, path.name)
+
+
+def _follow_all(content: bytes | mmap, count: int, source: str) -> None:
+    position = 0
+    try:
+        for _ in range(count):
+            position = _Follower(content, position, source).follow()
+    except (IndexError, KeyError, struct.error, UnicodeDecodeError, EOFError):  # torch meets the same damage
+        return
+
+
+class _Follower:
+    """One pickle, followed to its end."""
+
+    def __init__(self, content: bytes | mmap, position: int, source: str) -> None:
+        self.content, self.position, self.source = content, position, source
+        self.stack: list[_Value] = []
+        self.marked: list[list[_Value]] = []
+        self.memo: dict[int, _Value] = {}
+
+    def follow(self) -> int:
+        """Return where the pickle ends.
+
+        Raises:
+            MIAError: see `vet`.
+            EOFError, IndexError, KeyError, struct.error: it is damaged, or has an instruction that torch lacks.
+        """
+        content = self.content
+        while (code := content[self.position]) != 0x2E:
+            self.position += 1
+            if code in _WIDTHS:
+                self.position += _WIDTHS[code]
+                self.stack.append(_ATOM)
+            elif code in _ATOMS:
+                self.stack.append(_ATOM)
+            elif code in b"qrhj":
+                self._use_memo(code)
+            elif code == 0x28:  # (
+                self.marked.append(self.stack)
+                self.stack = []
+            elif code in b"t)\x85\x86\x87":
+                self._push_tuple(code)
+            elif code in b"XU\x8a":
+                self._push_text(code)
+            elif code in b"aesu":
+                self._fill(code)
+            else:
+                self._act(code)
+        return self.position + 1
+
+    def _act(self, code: int) -> None:
+        if code == 0x63:  # c
+            module, name = self._line(), self._line()
+            module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
+            self.stack.append(_Value(text=f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"))
+        elif code in b"R\x81":
+            arguments, called = self.stack.pop(), self.stack.pop()
+            if called.text not in CALLED:
+                self._check_call(called.text, arguments, makes=code == 0x81)
+            self.stack.append(_ATOM)  # nothing that these return is hashed part by part
+        elif code == 0x62:  # b
+            self.stack.pop()
+        elif code == 0x51:  # Q
+            self.stack[-1] = _ATOM
+        elif code == 0x80:
+            self.position += 1
+        else:
+            raise EOFError  # an instruction that torch refuses
+
+    def _line(self) -> str:
+        end = self.content.find(b"\n", self.position)
+        if end < 0:
+            raise EOFError
+        line = self.content[self.position : end].decode()
+        self.position = end + 1
+        return line
+
+    def _push_tuple(self, code: int) -> None:
+        if code == 0x74:  # t
+            parts, self.stack = self.stack, self.marked.pop()
+        else:
+            count = _TUPLES[code]
+            parts = self.stack[len(self.stack) - count :]
+            del self.stack[len(self.stack) - count :]
+        depth, size = 0, 1
+        for part in parts:
+            size += part.size
+            if part.depth > depth:
+                depth = part.depth
+        if depth >= DEEPEST or size > LARGEST:
+            raise MIAError(
+                f"{self.source}: refused, its pickle nests tuples {depth} deep or {size:,} large, like a bomb"
+            )
+        self.stack.append(_Value(depth + 1, size, "", tuple(parts[:3])))
+
+    def _use_memo(self, code: int) -> None:
+        place = self.content[self.position]
+        self.position += 1
+        if code in b"rj":
+            (place,) = struct.unpack("<I", self.content[self.position - 1 : self.position + 3])
+            self.position += 3
+        if code in b"qr":
+            self.memo[place] = self.stack[-1]
+        else:
+            self.stack.append(self.memo[place])
+
+    def _push_text(self, code: int) -> None:
+        start = self.position + (4 if code == 0x58 else 1)
+        length = int.from_bytes(self.content[self.position : start], "little")
+        self.position = start + length
+        is_short_text = code == 0x58 and length <= 8  # the name of an encoding
+        text = self.content[start : self.position].decode() if is_short_text else ""
+        self.stack.append(_Value(text=text) if is_short_text else _ATOM)
+
+    def _fill(self, code: int) -> None:
+        """Drop what goes into a list or dict: neither is ever hashed."""
+        if code in b"eu":
+            self.stack = self.marked.pop()
+        else:
+            del self.stack[-1 if code == 0x61 else -2 :]
+        if not self.stack:
+            raise EOFError
+
+    def _check_call(self, name: str, arguments: _Value, *, makes: bool) -> None:
+        if not name.startswith(TORCH) or name.startswith("torch.nn.modules."):
+            return
+        texts = [part.text for part in arguments.parts]
+        if name == "_codecs.encode" and len(texts) == 2 and texts[1] in LATIN and not makes:
+            return
+        if name == "builtins.bytearray" and (not texts or (len(texts) == 2 and texts[1] in LATIN)) and not makes:
+            return
+        raise MIAError(f"{self.source}: refused, its pickle calls {name}; expected tensors and plain containers only")

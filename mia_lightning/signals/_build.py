@@ -1,0 +1,108 @@
+"""Columns of signals from a target's outputs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.errors import MIAError
+from mia_lightning.outputs.outputs import Outputs
+from mia_lightning.signals._registry import expand_names, get_signal, is_preset
+from mia_lightning.signals.base import Need, Signal
+from mia_lightning.signals.table import SignalTable
+
+Queries = Literal["mean", "original", "each"]
+
+BLOCK = 2**20
+"""Logits worked on at once: 8 MiB in float64, so that the many passes of a signal stay near the processor."""
+
+LARGEST = float(np.finfo(np.float32).max)
+"""Attacks read columns as float32."""
+
+
+def build_table(outputs: Outputs, *, names: Sequence[str], queries: Queries = "mean") -> SignalTable:
+    """Compute signals, one column each.
+
+    Args:
+        outputs: N records under Q queries.
+        names: Signals, presets, or package.module:function. A preset leaves out what the outputs cannot give
+            (penultimate features, input gradients); a signal named by itself is required.
+        queries: What becomes of per-query signals: their mean over the queries, the value of the stored image, or all
+            values side by side.
+
+    Returns:
+        A table in the order of the names; columns of one value per record are float64, wider ones float32.
+
+    Raises:
+        MIAError: unknown name; outputs that a signal needs are missing; NaN, infinite or beyond float32's range.
+    """
+    if outputs.num_classes < 2:
+        raise MIAError("the target gives one logit per record; signals need at least two classes")
+    signals = _available(outputs, names)
+    blocks = list(_blocks(outputs))
+    columns = {name: _column(name, signal, blocks, queries) for name, signal in signals.items()}
+    return SignalTable(columns=columns, labels=outputs.labels, num_classes=outputs.num_classes)
+
+
+def _available(outputs: Outputs, names: Sequence[str]) -> dict[str, Signal]:
+    signals = {name: get_signal(name) for name in expand_names(names)}
+    named = {name for name in names if not is_preset(name)}
+    for name, signal in list(signals.items()):
+        if signal.needs is not None and getattr(outputs, signal.needs).shape[1] == 0:
+            if name in named:
+                raise MIAError(f"signal {name!r} {_remedy(signal.needs)}")
+            del signals[name]
+    return signals
+
+
+def _remedy(need: Need) -> str:
+    if need == "features":
+        return "needs penultimate features, which the target does not show; name their layer by target.feature_layer"
+    return "needs input gradients, which were not computed; set extraction.gradients: true"
+
+
+def _blocks(outputs: Outputs) -> Iterator[Outputs]:
+    """Yield the outputs in blocks of rows; at least one block, if an empty one."""
+    count, queries, classes = outputs.logits.shape
+    rows = max(1, BLOCK // (queries * classes))
+    for start in range(0, max(count, 1), rows):
+        part = slice(start, start + rows)
+        yield Outputs(
+            logits=outputs.logits[part],
+            features=outputs.features[part],
+            gradient_norms=outputs.gradient_norms[part],
+            labels=outputs.labels[part],
+        )
+
+
+def _column(name: str, signal: Signal, blocks: list[Outputs], queries: Queries) -> NDArray[np.floating]:
+    return np.concatenate([_stored(name, _reduced(name, signal, block, queries)) for block in blocks])
+
+
+def _reduced(name: str, signal: Signal, outputs: Outputs, queries: Queries) -> NDArray[np.floating]:
+    if signal.per_query and queries == "original":
+        outputs = replace(outputs, logits=outputs.logits[:, :1])
+    values = np.asarray(signal(outputs))
+    expected = outputs.logits.shape[:2] if signal.per_query else outputs.logits.shape[:1]
+    if values.shape[: len(expected)] != expected or values.ndim > len(expected) + 1:
+        raise MIAError(
+            f"signal {name!r} returned shape {values.shape}; expected {expected}, or one more axis of values"
+        )
+    if not signal.per_query:
+        return values
+    if queries == "each":
+        return values[:, 0] if values.shape[1] == 1 else values.reshape(len(values), -1)
+    return np.asarray(values.mean(axis=1, dtype=np.float64))
+
+
+def _stored(name: str, values: NDArray[np.floating]) -> NDArray[np.floating]:
+    usable = np.abs(values) <= LARGEST  # false for NaN
+    if not usable.all():
+        bad = int((~usable.reshape(len(values), -1).all(axis=1)).sum())
+        raise MIAError(
+            f"signal {name!r} is NaN, infinite or beyond float32 in at least {bad} of {len(values)} records; "
+            "look at the target's logits, or leave the signal out"
+        )
+    return values.astype(np.float64 if values.ndim == 1 else np.float32)
