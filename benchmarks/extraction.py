@@ -76,7 +76,7 @@ class Ways:
 
     @torch.inference_mode()
     def bare_loop(self, batch=64):
-        """Eager fp32 over ready, normalised batches that are already in memory."""
+        """Eager fp32 over ready, normalized batches that are already in memory."""
         return torch.cat([self.network(self.ready[i : i + batch]) for i in range(0, len(self.ready), batch)])
 
     def one_by_one(self):

@@ -21,30 +21,30 @@ from torch import nn
 
 from mia_lightning.metrics.roc import evaluate
 from mia_lightning.records.readers import read_records
-from mia_lightning.references.config import Recipe
+from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.references.inference import ask
-from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.attack_r import AttackR
-from mia_lightning.references.scores.carlini import Carlini
+from mia_lightning.references.scores.carlini import OfficialLiRA
 from mia_lightning.references.scores.difficulty_calibration import DifficultyCalibration
 from mia_lightning.references.scores.joint_lira import JointLiRA
 from mia_lightning.references.scores.lira import LiRA
 from mia_lightning.references.scores.rmia import BASE, RMIA
 from mia_lightning.references.splits import assign
 from mia_lightning.references.training import train_reference
-from mia_lightning.references.training_data import Material
+from mia_lightning.references.training_data import TrainingData
 
-RECIPE = Recipe(epochs=30, batch_size=64, learning_rate=0.1)
+RECIPE = ReferenceTraining(epochs=30, batch_size=64, learning_rate=0.1)
 FPRS = (0.001, 0.01, 0.05)
 ATTACKS = {
     "LiRA online, empirical Bayes": LiRA(),
     "LiRA online, all views jointly": JointLiRA(),
     "LiRA online, fixed (pooled within)": LiRA(variance="fixed"),
-    "LiRA online, published code, fixed": Carlini(fixed_variance=True),
-    "LiRA online, published code, per sample": Carlini(),
+    "LiRA online, published code, fixed": OfficialLiRA(fixed_variance=True),
+    "LiRA online, published code, per sample": OfficialLiRA(),
     "LiRA offline, one-sided, empirical Bayes": LiRA(mode="offline"),
     "LiRA offline, one-sided, all views jointly": JointLiRA(mode="offline"),
-    "LiRA offline, published code (two-sided), fixed": Carlini(mode="offline", fixed_variance=True),
+    "LiRA offline, published code (two-sided), fixed": OfficialLiRA(mode="offline", fixed_variance=True),
     "RMIA online": RMIA(),
     "RMIA offline": RMIA(mode="offline"),
     "BASE offline": BASE(),
@@ -76,7 +76,7 @@ def train(job):
 def trained(arguments):
     records = read_records(arguments.public)
     part = slice(0, arguments.records)
-    material = Material(
+    material = TrainingData(
         records.images[part], records.labels[part], (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616), 10, 2
     )
     unknown = np.full(arguments.records, -1, np.int8)
@@ -121,7 +121,7 @@ def main() -> None:
                 continue
             found = []
             for t in range(targets):
-                evidence = Evidence(phi[t], phi[targets : targets + count], keep[:count], labels, 10)
+                evidence = ReferenceOutputs(phi[t], phi[targets : targets + count], keep[:count], labels, 10)
                 found.append(evaluate(score.columns(evidence)[""], member[t].astype(np.int8), FPRS))
             print(row(name, count, found))
 

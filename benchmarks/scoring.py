@@ -18,14 +18,14 @@ from time import perf_counter
 import numpy as np
 from scipy import stats
 
-from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.attack_r import AttackR
-from mia_lightning.references.scores.carlini import Carlini
+from mia_lightning.references.scores.carlini import OfficialLiRA
 from mia_lightning.references.scores.difficulty_calibration import DifficultyCalibration
 from mia_lightning.references.scores.joint_lira import JointLiRA
 from mia_lightning.references.scores.lira import LiRA, leave_one_out
 from mia_lightning.references.scores.rmia import BASE, RMIA, dominated
-from mia_lightning.references.scores.statistics import ReferenceStatistics
+from mia_lightning.references.scores.statistics import ReferenceFeatures
 
 SCORES = {
     "LiRA online, empirical Bayes": LiRA(),
@@ -34,14 +34,14 @@ SCORES = {
     "LiRA of the contrast": LiRA(statistic="contrast"),
     "LiRA of all views jointly": JointLiRA(),
     "LiRA of all views jointly, offline": JointLiRA(mode="offline"),
-    "LiRA, published code": Carlini(),
-    "LiRA, published code, offline": Carlini(mode="offline", fixed_variance=True),
+    "LiRA, published code": OfficialLiRA(),
+    "LiRA, published code, offline": OfficialLiRA(mode="offline", fixed_variance=True),
     "RMIA online, gamma chosen": RMIA(),
     "RMIA offline, a and gamma chosen": RMIA(mode="offline"),
     "BASE": BASE(),
     "Attack R": AttackR(),
     "difficulty calibration": DifficultyCalibration(),
-    "statistics for learned heads": ReferenceStatistics(),
+    "statistics for learned heads": ReferenceFeatures(),
 }
 
 
@@ -72,7 +72,7 @@ def whole(count, records, queries):
         for k in range(count):
             phi[k] = draw.normal(2, 1, (records, queries)) + keep[k][:, None]
         phi.flush()
-        evidence = Evidence(
+        evidence = ReferenceOutputs(
             phi[0] + 0.1, np.memmap(path, np.float32, mode="r", shape=phi.shape), keep, np.zeros(records, int), 10
         )
         total = 0.0
@@ -113,7 +113,7 @@ def one_target(rounds, records=5000, count=256):
     draw = np.random.default_rng(2)
     keep = np.argsort(draw.random((count, records)), axis=0) < count // 2
     phi = (draw.normal(size=(count, records, 1)) + keep[..., None]).astype(np.float32)
-    evidence = Evidence(phi[0] * 0, phi, keep, np.zeros(records, int), 10)
+    evidence = ReferenceOutputs(phi[0] * 0, phi, keep, np.zeros(records, int), 10)
 
     def loop():
         scores = []

@@ -189,7 +189,7 @@ def main():
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--naive", type=int, default=2)
     parser.add_argument("--records", type=int, default=16_000)
-    parser.add_argument("--columns", type=int, default=12)
+    parser.add_argument("--covariates", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--ray-trials", type=int, default=50)
     parser.add_argument("--one-naive-trial", type=int, default=None, help=argparse.SUPPRESS)

@@ -24,12 +24,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 from torchvision.models import resnet18
 
-from mia_lightning.references.config import Recipe
+from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.references.training import _batches, train_reference, with_small_convolutions
-from mia_lightning.references.training_data import Material
+from mia_lightning.references.training_data import TrainingData
 from mia_lightning.runtime.library_noise import quiet_lightning
 
-RECIPE = Recipe(epochs=1, batch_size=128, learning_rate=0.01, schedule="constant")
+RECIPE = ReferenceTraining(epochs=1, batch_size=128, learning_rate=0.01, schedule="constant")
 
 
 def small() -> nn.Module:
@@ -74,14 +74,14 @@ def batches(material, keep):
 
 def bare(network, material, keep):
     network = with_small_convolutions(network, material.images.shape[1:]).to(memory_format=torch.channels_last)
-    optimiser, labels = optimiser_of(network), torch.from_numpy(material.labels)
+    optimizer, labels = optimiser_of(network), torch.from_numpy(material.labels)
     network.train()
     total, steps = torch.zeros(()), 0
     for index, batch in batches(material, keep):
         loss = F.cross_entropy(network(batch), labels[index])
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         total, steps = total + loss.detach(), steps + 1
     return float(total) / steps
 
@@ -142,7 +142,7 @@ def main() -> None:
     arguments = parser.parse_args()
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (arguments.records, 3, 32, 32), dtype=np.uint8)
-    material = Material(images, draw.integers(0, 10, arguments.records), (0.5,) * 3, (0.25,) * 3, 10, 1)
+    material = TrainingData(images, draw.integers(0, 10, arguments.records), (0.5,) * 3, (0.25,) * 3, 10, 1)
     keep = np.ones(arguments.records, bool)
     for name, network in (("small", small()), ("resnet18", resnet18(num_classes=10))):
         few = replace(material, images=images[:512], labels=material.labels[:512])

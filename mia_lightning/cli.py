@@ -56,7 +56,7 @@ def _sentence(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
         where = f" {Path(error.filename).name}" if error.filename else ""
-        return f"cannot write{where}: {error.strerror}; free space, or name another --output and --extraction.store"
+        return f"cannot write{where}: {error.strerror}; free space, or name another --output and --cache_dir"
     return ""
 
 

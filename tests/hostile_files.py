@@ -356,9 +356,9 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def portable(width: int, height: int, rows: bytes, *, depth: int = 8, colour: int = 2, extra: bytes = b"") -> bytes:
+def portable(width: int, height: int, rows: bytes, *, depth: int = 8, color: int = 2, extra: bytes = b"") -> bytes:
     """Return a PNG of any claim."""
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
@@ -386,8 +386,8 @@ def images() -> dict[str, bytes]:
         "fewer rows": portable(5, 6, rows[:20]),
         "text bomb": portable(5, 6, rows, extra=chunk(*text)),
         "profile bomb": portable(5, 6, rows[:1], extra=chunk(*profile)),
-        "16 bits of gray": portable(5, 6, bytes(66), depth=16, colour=0),
-        "16 bits of alpha": portable(5, 6, b"", depth=16, colour=6),
+        "16 bits of gray": portable(5, 6, bytes(66), depth=16, color=0),
+        "16 bits of alpha": portable(5, 6, b"", depth=16, color=6),
         "wrong checksum": bytes(bytearray(PIXEL[:29]) + b"\0\0\0\0" + PIXEL[33:]),
         "a chunk of 2 GiB": PIXEL[:33] + struct.pack(">I", 2**31 - 1) + b"IDATxxxx",
         "animated of another size": encoded(

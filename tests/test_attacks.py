@@ -7,9 +7,9 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 from mia_lightning.attacks import Attack
-from mia_lightning.attacks.attack_p import ClassPValue
+from mia_lightning.attacks.attack_p import AttackP
 from mia_lightning.attacks.fusion import Fusion
-from mia_lightning.attacks.gaussian_ratio import GaussianRatio
+from mia_lightning.attacks.gaussian_ratio import GaussianLikelihoodRatio
 from mia_lightning.attacks.learned import ClassScale, Inputs, LearnedAttack
 from mia_lightning.attacks.lightgbm import LightGBM
 from mia_lightning.attacks.mlp import MLP
@@ -22,12 +22,12 @@ from mia_lightning.signals.table import SignalTable
 
 ATTACKS = [
     Threshold(),
-    ClassPValue(),
-    GaussianRatio(),
-    GaussianRatio(per_class=True),
-    MLP(columns=["phi", "wide"], epochs=5, learning_rate=1e-2, hidden=[16], networks=2),
-    RandomForest(columns=["phi", "wide"], trees=50),
-    LightGBM(columns=["phi", "wide"], trees=30, learning_rate=0.1),
+    AttackP(),
+    GaussianLikelihoodRatio(),
+    GaussianLikelihoodRatio(per_class=True),
+    MLP(columns=["phi", "wide"], epochs=5, learning_rate=1e-2, hidden=[16], ensemble_size=2),
+    RandomForest(columns=["phi", "wide"], n_estimators=50),
+    LightGBM(columns=["phi", "wide"], n_estimators=30, learning_rate=0.1),
     Fusion(["phi", "other"]),
     QuantileRegression(column="phi", columns=["wide"], epochs=5, batch_size=100),
     QuantileRegression(column="phi", columns=["wide"], head="quantiles", epochs=5, batch_size=100),
@@ -82,7 +82,7 @@ def test_threshold_turns_a_loss_around():
 
 def test_gaussian_ratio_equals_scipy():
     table, member = make()
-    scores = GaussianRatio().fit(table, member).score(table)
+    scores = GaussianLikelihoodRatio().fit(table, member).score(table)
     phi = table.columns["phi"]
     inside, outside = (stats.norm(phi[member == side].mean(), phi[member == side].std()) for side in (1, 0))
     np.testing.assert_allclose(scores, inside.logpdf(phi) - outside.logpdf(phi), atol=1e-9)
@@ -90,10 +90,10 @@ def test_gaussian_ratio_equals_scipy():
 
 def test_gaussian_ratio_per_class_without_shrinkage_equals_one_fit_per_class():
     table, member = make()
-    scores = GaussianRatio(per_class=True, shrinkage=0).fit(table, member).score(table)
+    scores = GaussianLikelihoodRatio(per_class=True, shrinkage=0).fit(table, member).score(table)
     for label in range(4):
         rows = table.labels == label
-        alone = GaussianRatio().fit(table.rows(rows), member[rows]).score(table.rows(rows))
+        alone = GaussianLikelihoodRatio().fit(table.rows(rows), member[rows]).score(table.rows(rows))
         np.testing.assert_allclose(scores[rows], alone, atol=1e-9)
 
 
@@ -103,7 +103,7 @@ def test_class_with_one_member_and_class_never_seen(shrinkage):
     labels = np.where(np.arange(200) == np.flatnonzero(member)[0], 2, np.arange(200) % 2)
     fit = SignalTable(table.columns, labels, 4)
     new = SignalTable(table.columns, np.full(200, 3), 4)  # class 3 was never fitted on
-    for attack in (GaussianRatio(per_class=True, shrinkage=shrinkage), ClassPValue(shrinkage=shrinkage)):
+    for attack in (GaussianLikelihoodRatio(per_class=True, shrinkage=shrinkage), AttackP(shrinkage=shrinkage)):
         attack.fit(fit, member)
         assert np.isfinite(attack.score(fit)).all()
         assert np.isfinite(attack.score(new)).all()
@@ -111,7 +111,7 @@ def test_class_with_one_member_and_class_never_seen(shrinkage):
 
 def test_class_pvalue_equals_counting():
     table, member = make(n=300)
-    scores = ClassPValue(shrinkage=0).fit(table, member).score(table)
+    scores = AttackP(shrinkage=0).fit(table, member).score(table)
     phi, out = table.columns["phi"], member == 0
     for row in np.flatnonzero(out)[:50]:  # at a known non-member the p-value needs no interpolation
         known = phi[out & (table.labels == table.labels[row])]
@@ -121,26 +121,26 @@ def test_class_pvalue_equals_counting():
 def test_class_pvalue_of_a_non_member_is_uniform():
     rng = np.random.default_rng(0)
     calibration, fresh = (SignalTable({"phi": rng.normal(size=4000)}, rng.integers(0, 2, 4000), 2) for _ in range(2))
-    attack = ClassPValue(shrinkage=0).fit(calibration, np.zeros(4000, dtype=np.int8))
+    attack = AttackP(shrinkage=0).fit(calibration, np.zeros(4000, dtype=np.int8))
     # two empirical distributions of about 2,000 each: their distance exceeds 0.062 once in a thousand times
     assert stats.kstest(np.exp(-attack.score(fresh)), "uniform").statistic < 0.062
 
 
 def test_class_pvalue_over_all_non_members_is_attack_p():
     table, member = make()
-    scores = ClassPValue(per_class=False).fit(table, member).score(table)
+    scores = AttackP(per_class=False).fit(table, member).score(table)
     known = table.columns["phi"][member == 0]
     counted = [(1 + (known >= value).sum()) / (len(known) + 1) for value in known]
     np.testing.assert_allclose(np.exp(-scores[member == 0]), counted)
 
 
 def difficult(n: int, seed: int) -> tuple[SignalTable, np.ndarray, np.ndarray]:
-    """A signal whose centre and spread follow what describes the record; returns the z-score of a non-member, too."""
+    """A signal whose center and spread follow what describes the record; returns the z-score of a non-member, too."""
     rng = np.random.default_rng(seed)
     member, x = rng.integers(0, 2, n).astype(np.int8), rng.normal(size=(n, 2))
-    centre, spread = 3 * x[:, 0], np.exp(0.7 * x[:, 1])
-    phi = centre + spread * (rng.normal(size=n) + 1.5 * member)
-    return SignalTable({"phi": phi, "x": x}, np.zeros(n, np.int64), 1), member, (phi - centre) / spread
+    center, spread = 3 * x[:, 0], np.exp(0.7 * x[:, 1])
+    phi = center + spread * (rng.normal(size=n) + 1.5 * member)
+    return SignalTable({"phi": phi, "x": x}, np.zeros(n, np.int64), 1), member, (phi - center) / spread
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_stacked_networks_learn_as_if_alone():
     from mia_lightning.attacks._mlp_training import Perceptrons
 
     torch.manual_seed(0)
-    stacked = Perceptrons(MLP(networks=3, hidden=[8]), inputs=5, steps=1)
+    stacked = Perceptrons(MLP(ensemble_size=3, hidden=[8]), inputs=5, steps=1)
     inputs, member = torch.randn(3, 20, 5), torch.randint(0, 2, (3, 20)).float()
     stacked.training_step((inputs, member), 0).backward()
     for k in range(3):
@@ -249,14 +249,14 @@ def test_stacked_networks_learn_as_if_alone():
 
 def test_forest_has_few_ties():
     table, member = make(n=3000)
-    scores = RandomForest(columns=["phi", "wide"], trees=100).fit(table, member).score(table)
+    scores = RandomForest(columns=["phi", "wide"], n_estimators=100).fit(table, member).score(table)
     assert len(np.unique(scores)) > 2500
 
 
 @pytest.mark.parametrize(
     ("build", "sentence"),
     [
-        (lambda: ClassPValue(shrinkage=-1), "shrinkage must be 0 or more"),
+        (lambda: AttackP(shrinkage=-1), "shrinkage must be 0 or more"),
         (lambda: MLP(hidden=[]), "hidden must hold widths"),
         (lambda: MLP(learning_rate=0), "learning_rate must be above 0"),
         (lambda: Fusion([]), "at least one earlier attack"),

@@ -89,8 +89,8 @@ def halves_of_different_shape(task, folder):
 def wrong_channels(task, folder):
     state = torch.load(task.folder / "01_MIA.pt", weights_only=True)
     state["conv1.weight"] = state["conv1.weight"][:, :1].clone()
-    torch.save(state, folder / "grey.pt")
-    return "--target.checkpoint", folder / "grey.pt"
+    torch.save(state, folder / "gray.pt")
+    return "--target.checkpoint", folder / "gray.pt"
 
 
 def too_small_for_target(task, folder):

@@ -62,7 +62,7 @@ def test_beta_follows_slopes_that_platt_cannot():
 def test_never_falls_and_stays_a_probability(calibrator):
     scores, member, _ = simulated(500, lambda s: s)
     asked = np.r_[np.linspace(-1e3, 1e3, 2001), np.linspace(-5, 5, 2001)]
-    for labels in (member, 1 - member):  # scores that rank the wrong way round are no licence to turn the order
+    for labels in (member, 1 - member):  # scores that rank the wrong way round are no license to turn the order
         got = type(calibrator)(**options(calibrator)).fit(scores, labels).probability(asked)
         assert ((got >= 0) & (got <= 1)).all()
         assert (np.diff(got[np.argsort(asked, kind="stable")]) >= 0).all()

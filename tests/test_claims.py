@@ -1,4 +1,4 @@
-"""Evidence per record against its definition, and the share of false claims."""
+"""ReferenceOutputs per record against its definition, and the share of false claims."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def slow_p_value(scores, member, row, rows):
 
 
 @st.composite
-def labelled(draw):
+def labeled(draw):
     count = draw(st.integers(2, 40))
     column = lambda high: draw(st.lists(st.integers(0, high), min_size=count, max_size=count))  # noqa: E731
     member = np.array(column(1))
@@ -24,7 +24,7 @@ def labelled(draw):
     return np.array(column(8), dtype=float), member, np.array(column(3))
 
 
-@given(labelled())
+@given(labeled())
 def test_p_values_are_their_definition(data):
     scores, member, labels = data
     rows = range(len(scores))

@@ -46,12 +46,12 @@ def test_command_line_and_python_agree(path):
 
 def test_print_config_reloads(capsys, tmp_path):
     with pytest.raises(SystemExit) as stop:
-        parse("--config", str(ROOT / "configs/seed.yaml"), "--attacks.mlp.epochs", "3", "--print_config")
+        parse("--config", str(ROOT / "configs/course_baseline.yaml"), "--attacks.mlp.epochs", "3", "--print_config")
     assert stop.value.code == 0
     printed = tmp_path / "printed.yaml"
     printed.write_text(capsys.readouterr().out)
     assert parse("--config", str(printed)) == load_config(
-        ROOT / "configs/seed.yaml", attacks={"mlp": {"init_args": {"epochs": 3}}}
+        ROOT / "configs/course_baseline.yaml", attacks={"mlp": {"init_args": {"epochs": 3}}}
     )
 
 

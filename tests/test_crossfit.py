@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mia_lightning.attacks.base import Attack
 from mia_lightning.attacks.fusion import Fusion
-from mia_lightning.attacks.gaussian_ratio import GaussianRatio
+from mia_lightning.attacks.gaussian_ratio import GaussianLikelihoodRatio
 from mia_lightning.attacks.threshold import Threshold
 from mia_lightning.errors import MIAError
 from mia_lightning.scores.crossfit import assign_folds, cross_fit
@@ -47,7 +47,7 @@ def test_folds_depend_on_the_seed_only():
 
 
 @dataclass
-class Memoriser(Attack):
+class Memorizer(Attack):
     """Scores a row by its own membership if it was fitted on it, else by 0: leaks whatever can leak."""
 
     def reads(self):
@@ -65,7 +65,7 @@ class Memoriser(Attack):
 class Echo(Attack):
     """Repeats the column of an earlier attack, and remembers what it was shown while fitting."""
 
-    column: str = "memoriser"
+    column: str = "memorizer"
 
     def reads(self):
         return (self.column,)
@@ -81,8 +81,8 @@ class Echo(Attack):
 def test_no_row_is_scored_by_a_model_that_saw_its_membership():
     table, member = table_of(60), np.arange(60, dtype=np.int8) % 2
     fold = assign_folds(table.labels, member, folds=5, seed=0)
-    results = cross_fit({"memoriser": Memoriser(), "echo": Echo()}, table, member, fold, seed=0)
-    assert (results["memoriser"].scores == 0).all()
+    results = cross_fit({"memorizer": Memorizer(), "echo": Echo()}, table, member, fold, seed=0)
+    assert (results["memorizer"].scores == 0).all()
     assert (results["echo"].scores == 0).all()
 
 
@@ -93,7 +93,7 @@ def test_membership_of_rows_outside_the_folds_is_never_read():
     scores = []
     for unknown in (-1, 0, 1):
         joint = np.concatenate([member[:60], np.full(30, unknown, np.int8)])
-        scores.append(cross_fit({"ratio": GaussianRatio()}, table, joint, fold, seed=0)["ratio"].scores)
+        scores.append(cross_fit({"ratio": GaussianLikelihoodRatio()}, table, joint, fold, seed=0)["ratio"].scores)
     assert (scores[0] == scores[1]).all()
     assert (scores[0] == scores[2]).all()
 
@@ -102,10 +102,10 @@ def test_scores_equal_a_plain_loop():
     table, rng = table_of(200), np.random.default_rng(1)
     member = rng.integers(0, 2, 200).astype(np.int8)
     fold = np.concatenate([assign_folds(table.labels[:150], member[:150], folds=3, seed=0), np.full(50, -1, np.int8)])
-    got = cross_fit({"ratio": GaussianRatio(per_class=True)}, table, member, fold, seed=0)["ratio"].scores
+    got = cross_fit({"ratio": GaussianLikelihoodRatio(per_class=True)}, table, member, fold, seed=0)["ratio"].scores
     expected = np.zeros(200)
     for k in range(3):
-        fitted = GaussianRatio(per_class=True).fit(
+        fitted = GaussianLikelihoodRatio(per_class=True).fit(
             table.rows((fold >= 0) & (fold != k)), member[(fold >= 0) & (fold != k)]
         )
         expected[fold == k] = fitted.score(table.rows(fold == k))

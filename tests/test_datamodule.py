@@ -1,4 +1,4 @@
-"""The data module: whole batches in order, normalised on the device."""
+"""The data module: whole batches in order, normalized on the device."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_images_are_normalised_on_their_device(dtype):
     data = MembershipDataModule(public, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0), batch_size=9)
     (batch,) = data.public_dataloader()
     assert batch["images"].numpy().dtype == dtype  # as it came, until it is on the device
-    found = data.normalise(batch["images"])
+    found = data.normalize(batch["images"])
     scaled = public.images / (255 if dtype == np.uint8 else 1)
     expected = (scaled - np.array([0.1, 0.2, 0.3]).reshape(3, 1, 1)) / np.array([1, 2, 4]).reshape(3, 1, 1)
     assert found.dtype == torch.float32

@@ -37,7 +37,7 @@ def scores(tmp_path):
     return write(tmp_path / "scores.csv", **example())
 
 
-QUICK = ("--bootstrap", "100")
+QUICK = ("--resamples", "100")
 
 
 def test_table_and_files(scores, tmp_path, capsys):
@@ -60,7 +60,7 @@ def test_table_and_files(scores, tmp_path, capsys):
         roc_auc_score(columns["membership"], columns["lira"], max_fpr=0.05)
     )
     assert {guard["name"] for guard in found["guards"]} >= {"blind baseline", "permuted labels"}
-    rows = list(csv.DictReader((tmp_path / "out/claims.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out/records.csv").open()))
     assert [row["id"] for row in rows[:2]] == ["'=r0", "r1"]
     assert set(rows[0]) == {
         "id",
@@ -74,7 +74,7 @@ def test_table_and_files(scores, tmp_path, capsys):
 def test_same_scores_same_files(scores, tmp_path):
     for name in ("a", "b", "a"):  # the third writes over the first
         assert evaluate([scores, "--output", str(tmp_path / name), *QUICK]) == 0
-    for name in ("metrics.json", "claims.csv"):
+    for name in ("metrics.json", "records.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -89,7 +89,7 @@ def test_the_command_is_the_function(scores, tmp_path):
 def test_one_attack_alone(tmp_path, capsys):
     columns = example()
     path = write(tmp_path / "one.csv", id=columns["id"], membership=columns["membership"], lira=columns["lira"])
-    assert evaluate([path, "--one_run.fair_coins", "true", "--fprs", "[0.01]", *QUICK]) == 0
+    assert evaluate([path, "--one_run.random_inclusion", "true", "--fprs", "[0.01]", *QUICK]) == 0
     said = capsys.readouterr().out
     assert "one run (Steinke" in said
     assert "Jaccard" not in said
@@ -103,8 +103,8 @@ def test_one_attack_alone(tmp_path, capsys):
         (["{folder}/nowhere.csv"], "nowhere.csv: cannot be read"),
         (["{scores}", "--attacks", "[lyra]"], "did you mean 'lira'"),
         (["{scores}", "--atacks", "[lira]"], "did you mean 'attacks'"),
-        (["{scores}", "--bootstrap", "many"], "bootstrap"),
-        (["{scores}", "--bootstrap", "10"], "10 resamples are too few"),
+        (["{scores}", "--resamples", "many"], "bootstrap"),
+        (["{scores}", "--resamples", "10"], "10 resamples are too few"),
         (["{scores}", "--delta", "1"], "delta must lie in"),
         (["{scores}", "--fprs", "[1.5]"], "false-positive rate must lie"),
         (["{scores}", "--split", "public"], "no column split"),
@@ -120,7 +120,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(arguments, said, scores, tmp_
     key = write(tmp_path / "key.csv", id=columns["id"], membership=columns["membership"])
     write(tmp_path / "short.csv", id=columns["id"][:9], membership=[0, 1] * 4 + [0])
     filled = [text.format(scores=scores, folder=tmp_path, key=key) for text in arguments]
-    assert evaluate([*filled, *(() if "--bootstrap" in filled else QUICK)]) == 2
+    assert evaluate([*filled, *(() if "--resamples" in filled else QUICK)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1

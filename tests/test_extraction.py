@@ -76,7 +76,7 @@ def extract(store, public=None, private=None, target=None, **options):
     )
 
 
-def normalised(records):
+def normalized(records):
     scale = 255 if records.images.dtype == np.uint8 else 1
     images = torch.from_numpy(records.images.astype(np.float64) / scale)
     return ((images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)).float()
@@ -107,7 +107,7 @@ def test_logits_and_features_are_those_of_a_plain_loop(tmp_path, dtype, batch_si
     halves = extract(tmp_path, public, private, hardware=hardware)
     network = small_target().network
     for found, records in zip(halves, (public, private), strict=True):
-        for row, image in enumerate(normalised(records)):
+        for row, image in enumerate(normalized(records)):
             features = network.body(image[None]).flatten(1)
             np.testing.assert_allclose(found.logits[row, 0], network.head(features)[0], atol=1e-5)
             np.testing.assert_allclose(found.features[row], features[0], atol=1e-5)
@@ -121,7 +121,7 @@ def test_resnet_of_the_assignment(tmp_path, fast):
     target = Target(network, CLASSES, "fc", "resnet18", "digest")
     public = make_records(size=32)
     found, _ = extract(tmp_path, public, target=target, hardware=replace(CPU, fast=fast))
-    expected = network(normalised(public))
+    expected = network(normalized(public))
     np.testing.assert_allclose(found.logits[:, 0], expected, atol=1e-4)
     assert found.features.shape == (COUNT, 512)
 
@@ -130,7 +130,7 @@ def test_values_outside_the_unit_range_survive(tmp_path):
     public = make_records(dtype=np.float32)
     wild = replace(public, images=public.images * 9 - 4)
     found, _ = extract(tmp_path, wild)
-    np.testing.assert_allclose(found.logits[:, 0], small_target().network(normalised(wild)), atol=1e-4)
+    np.testing.assert_allclose(found.logits[:, 0], small_target().network(normalized(wild)), atol=1e-4)
 
 
 def slow_views(image, reach):
@@ -153,7 +153,7 @@ def test_queries_are_the_shifted_and_mirrored_views(tmp_path, queries, reach):
     found, _ = extract(tmp_path, public, queries=queries)
     network = small_target().network
     assert found.logits.shape == (6, queries, CLASSES)
-    for row, image in enumerate(normalised(public).numpy()):
+    for row, image in enumerate(normalized(public).numpy()):
         views = torch.from_numpy(np.stack(slow_views(image, reach)))
         np.testing.assert_allclose(found.logits[row], network(views), atol=1e-5)
 
@@ -167,7 +167,7 @@ def test_gradient_norms_are_those_of_autograd_record_by_record(tmp_path):
         found, names=["input_gradient_norm", "phi_gradient_norm", "phi_gradient_l1", "phi_gradient_max"]
     )
     network = small_target().network
-    for row, image in enumerate(normalised(public)):
+    for row, image in enumerate(normalized(public)):
         inputs, label = image[None].requires_grad_(), int(public.labels[row])
         loss = nn.functional.cross_entropy(network(inputs), torch.tensor([label]))
         expected = float(torch.autograd.grad(loss, inputs)[0].norm())
@@ -218,7 +218,7 @@ def test_nan_logits_name_the_record(tmp_path):
             return torch.where(images[:, :1, 0, 0] > 1.9, logits / 0, logits)
 
     images = make_records(dtype=np.float32).images * 0.5
-    images[3, 0, 0, 0] = 0.9  # normalised, above 1.9
+    images[3, 0, 0, 0] = 0.9  # normalized, above 1.9
     target = replace(small_target(), network=with_statistics(Overflow()), digest="overflow")
     with pytest.raises(MIAError, match="record 3 with NaN or infinite logits"):
         extract(tmp_path, replace(make_records(), images=images), target=target)
@@ -422,7 +422,7 @@ def test_description_beside_the_outputs_says_what_they_are_made_of(tmp_path):
     (path,) = tmp_path.rglob("outputs.json")
     description = json.loads(path.read_text())
     assert description["arrays"]["logits"] == ["float32", [COUNT, 1, CLASSES]]
-    assert description["made_of"]["mean"] == list(MEAN)
+    assert description["key_inputs"]["mean"] == list(MEAN)
 
 
 def test_outputs_do_not_depend_on_how_records_fall_into_batches(tmp_path):

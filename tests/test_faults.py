@@ -44,7 +44,7 @@ def assert_equal_runs(one, other):
 
 
 def assert_equal_scores(one, other):
-    for name in ("submission.csv", "scores.csv", "claims.csv"):
+    for name in ("submission.csv", "scores.csv", "records.csv"):
         assert (one / name).read_bytes() == (other / name).read_bytes()
 
 
@@ -58,7 +58,7 @@ def test_a_run_killed_before_each_of_its_files_is_completed_by_the_same_command(
         "outputs.json",
         "submission.csv",
         "metrics.json",
-        "claims.csv",
+        "records.csv",
         "report.html",
     ]
     output = tmp_path / "run"
@@ -83,15 +83,15 @@ def test_a_run_killed_at_a_random_moment_is_completed_by_the_same_command(audit,
 
 def test_an_evaluation_killed_before_each_of_its_files_is_completed_by_the_same_command(audit, whole, tmp_path):
     output = tmp_path / "evaluation"
-    arguments = [str(whole / "scores.csv"), "--bootstrap", "100"]
+    arguments = [str(whole / "scores.csv"), "--resamples", "100"]
     job = {"command": "evaluate", "arguments": [*arguments, "--output", str(output)]}
     undisturbed = {"command": "evaluate", "arguments": [*arguments, "--output", str(tmp_path / "undisturbed")]}
-    stations = ["claims.csv", "report.html", "audit_card.md", "metrics.json"]
+    stations = ["records.csv", "report.html", "audit_card.md", "metrics.json"]
     jobs = [job | {"kill_before": name} for name in stations]
     *killed, (code, said), (other, _) = audit.serve([*jobs, job, undisturbed])
     assert [code for code, _ in killed] == [-signal.SIGKILL] * len(stations)
     assert (code, other) == (0, 0), said
-    assert files(output) == {"claims.csv", "report.html", "audit_card.md", "metrics.json"}
+    assert files(output) == {"records.csv", "report.html", "audit_card.md", "metrics.json"}
     for name in files(output):
         assert (output / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
 
@@ -183,7 +183,7 @@ def run_with_faulty_helper(audit, folder, fault):
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ("nan", "with NaN or infinite logits; check its weights and the normalisation"),
+        ("nan", "with NaN or infinite logits; check its weights and the normalization"),
         ("absent", "process 2 of 2 ended with exit code 0; the same command goes on where it stopped"),
         ("killed", "process 2 of 2 was ended by SIGKILL; is memory short? The same command goes on where it stopped"),
     ],
@@ -238,7 +238,7 @@ def test_a_second_run_on_the_same_folder_is_refused_and_names_the_first(audit, w
 
 
 def test_runs_that_need_the_same_outputs_wait_for_one_another(audit, whole, tmp_path):
-    store = ["--extraction.store", str(tmp_path / "store")]
+    store = ["--cache_dir", str(tmp_path / "store")]
     (tmp_path / "slow.py").write_text(SLOW)
     processes = [
         subprocess.Popen(
@@ -311,14 +311,14 @@ def on_disks(audit, whole, tmp_path_factory):
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("this machine does not permit mounting a file system")
     folder = tmp_path_factory.mktemp("disks")
-    known = ["--extraction.store", str(whole.parent / ".store")]
+    known = ["--cache_dir", str(whole.parent / ".store")]
     jobs, mounts = {}, []
     for size in (*SIZES, *STORE_SIZES, "fixed"):
         disk = folder / size
         disk.mkdir()
         mounts.append(f"mount -t tmpfs -o size={'1m' if size == 'fixed' else size} tmpfs {disk}")
         jobs["output", size] = audit.arguments(disk / "run", *known)
-        jobs["store", size] = audit.arguments(folder / f"run-{size}", "--extraction.store", str(disk / "store"))
+        jobs["store", size] = audit.arguments(folder / f"run-{size}", "--cache_dir", str(disk / "store"))
     mounts += [f"mkdir {folder}/fixed/run", f"mount -o remount,ro {folder}/fixed"]
     jobs["new output", "fixed"] = audit.arguments(folder / "fixed" / "new", *known)
     wanted = [(what, size) for what, size in jobs if size in {"output": SIZES, "store": STORE_SIZES}.get(what, [])]
@@ -342,7 +342,7 @@ def test_a_full_disk_under_the_store_is_one_sentence(on_disks, size):
     code, said = on_disks["store", size]
     assert code == 2, said
     assert "Traceback" not in said
-    assert "into the store: No space left on device; free space, or name another --extraction.store" in said
+    assert "into the store: No space left on device; free space, or name another --cache_dir" in said
 
 
 @pytest.mark.parametrize("what", ["output", "new output", "store"])
@@ -487,7 +487,7 @@ references:
   count: 4
   architecture: mia_lightning.demo:digits_network
   queries: 1
-  recipe: {epochs: 4, batch_size: 64, optimiser: adamw, learning_rate: 2.0e-3, schedule: constant, flip: false}
+  training: {epochs: 4, batch_size: 64, optimizer: adamw, learning_rate: 2.0e-3, schedule: constant, flip: false}
   scores: {lira: {class_path: LiRA}}
 attacks:
   lira_threshold: {class_path: Threshold, init_args: {column: lira}}
@@ -499,7 +499,7 @@ def demo(folder, name, *options):
     """Start the demo with references, shortened, with a store of its own."""
     (folder / "demo.yaml").write_text(DEMO)
     command = [sys.executable, str(ROOT / "train.py"), "--config", str(folder / "demo.yaml"), *options]
-    command += ["--output", str(folder / name), "--extraction.store", str(folder / f"store-{name}")]
+    command += ["--output", str(folder / name), "--cache_dir", str(folder / f"store-{name}")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
@@ -519,7 +519,7 @@ def test_the_demo_gives_the_same_bytes_with_any_number_of_workers_and_devices(tm
 
 @pytest.mark.slow
 def test_a_signal_ends_the_workers_of_ray_too(tmp_path):
-    (tmp_path / "long.yaml").write_text("references: {recipe: {epochs: 100000}}")
+    (tmp_path / "long.yaml").write_text("references: {training: {epochs: 100000}}")
     process = demo(tmp_path, "run", "--references.workers", "1", "--config", str(tmp_path / "long.yaml"))
     wait_for(lambda: list(tmp_path.glob("store-run/references/*/0000.checkpoint")), process)
     process.send_signal(signal.SIGTERM)

@@ -9,7 +9,7 @@ from scipy.stats import binomtest, norm
 
 from mia_lightning.attacks import Attack, Threshold
 from mia_lightning.attacks.fusion import Fusion
-from mia_lightning.attacks.gaussian_ratio import GaussianRatio
+from mia_lightning.attacks.gaussian_ratio import GaussianLikelihoodRatio
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.assess import assess
 from mia_lightning.evaluation.blind_baseline import blind_baseline, blind_features, blind_scores
@@ -155,7 +155,10 @@ def test_permuted_labels_warn_when_intervals_lie(monkeypatch):
 def test_refitted_null_passes_for_an_honest_attack():
     given = records()
     table = SignalTable({"loss": -given.scores["a"]}, given.labels, 10)
-    attacks = {"fixed": Threshold(column="loss", higher_is_member=False), "ratio": GaussianRatio(column="loss")}
+    attacks = {
+        "fixed": Threshold(column="loss", higher_is_member=False),
+        "ratio": GaussianLikelihoodRatio(column="loss"),
+    }
     found = refit(attacks, table, given.membership)
     assert found.status == "pass"
     assert list(found.details) == ["ratio, successes in 5"]  # a threshold learns nothing that could leak
@@ -193,7 +196,7 @@ def test_refitted_null_catches_an_attack_that_remembers_other_folds():
 def test_refitted_null_keeps_to_its_budget_and_says_what_it_left_out():
     given = records()
     table = SignalTable({"loss": given.scores["a"]}, given.labels, 10)
-    attacks = {name: GaussianRatio(column="loss") for name in ("quick", "slow")}
+    attacks = {name: GaussianLikelihoodRatio(column="loss") for name in ("quick", "slow")}
     attacks |= {"both": Fusion(members=["quick", "slow"]), "only": Fusion(members=["quick"])}
     seconds = {"quick": 0.1, "slow": 1000.0, "both": 0.0, "only": 0.0}
     found = refit(attacks, table, given.membership, seconds=seconds)

@@ -59,12 +59,12 @@ class Branches(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.convolution, self.normalisation = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.convolution, self.normalization = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
 
     def forward(self, images):
         if images.sum() > 0:
             images = -images
-        return self.normalisation(self.convolution(images)).mean(dim=(2, 3))
+        return self.normalization(self.convolution(images)).mean(dim=(2, 3))
 
 
 class ReadTwice(nn.Module):
@@ -72,11 +72,11 @@ class ReadTwice(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.convolution, self.normalisation = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.convolution, self.normalization = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
 
     def forward(self, images):
         maps = self.convolution(images)
-        return (maps + self.normalisation(maps)).mean(dim=(2, 3))
+        return (maps + self.normalization(maps)).mean(dim=(2, 3))
 
 
 @pytest.mark.parametrize("kind", [Branches, ReadTwice])

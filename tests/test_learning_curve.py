@@ -6,9 +6,9 @@ from sklearn.metrics import roc_auc_score
 
 from mia_lightning.evaluation.assessment import CurvePoint
 from mia_lightning.evaluation.learning_curve import learning_curve
-from mia_lightning.evaluation.per_class import class_figures
+from mia_lightning.evaluation.per_class import per_class_metrics
 from mia_lightning.metrics.roc import tpr_at_fpr
-from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.difficulty_calibration import DifficultyCalibration
 from mia_lightning.references.scores.lira import LiRA
 
@@ -21,7 +21,7 @@ def evidence(references=6, n=400, seed=0):
     phi = hard + rng.normal(size=(references, n, 1)) + keep[:, :, None]
     target = hard + rng.normal(size=(n, 1)) + member[:, None]
     labels = rng.integers(0, 3, n)
-    return Evidence(target.astype(np.float32), phi.astype(np.float32), keep, labels, 3), member
+    return ReferenceOutputs(target.astype(np.float32), phi.astype(np.float32), keep, labels, 3), member
 
 
 def test_points_are_the_scores_of_the_first_references():
@@ -62,7 +62,7 @@ def test_class_figures_are_those_of_the_rows():
     member[labels == 3] = 1
     scores = rng.normal(size=900) + member
     level = np.sort(scores[member == 0])[::-1][int(0.05 * (member == 0).sum())]
-    for one in class_figures(scores, member, labels, fpr=0.05):
+    for one in per_class_metrics(scores, member, labels, fpr=0.05):
         rows = labels == one.label
         inside, outside = rows & (member == 1), rows & (member == 0)
         assert (one.members, one.non_members) == (inside.sum(), outside.sum())

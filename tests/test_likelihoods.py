@@ -8,17 +8,17 @@ from scipy import stats
 
 from mia_lightning.errors import MIAError
 from mia_lightning.metrics.roc import auc, tpr_at_fpr
-from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores._moments import log_mean_exp, masked_median, moments, reduce_queries
 from mia_lightning.references.scores._variance import log_density, log_upper_tail, normal_inverse_gamma, variance_prior
 from mia_lightning.references.scores.attack_r import AttackR
-from mia_lightning.references.scores.carlini import Carlini
+from mia_lightning.references.scores.carlini import OfficialLiRA
 from mia_lightning.references.scores.difficulty_calibration import DifficultyCalibration
 from mia_lightning.references.scores.joint_lira import JointLiRA
 from mia_lightning.references.scores.lira import LiRA, fit_sides, leave_one_out
-from mia_lightning.references.scores.per_reference import EachReference
+from mia_lightning.references.scores.per_reference import PerReferenceDifference
 from mia_lightning.references.scores.rmia import BASE, RMIA, choose_a, dominated, log_ratio
-from mia_lightning.references.scores.statistics import ReferenceStatistics
+from mia_lightning.references.scores.statistics import ReferenceFeatures
 
 IN, OUT, PHI = (3.0, 4.0, 5.0, 4.0), (0.0, 1.0, 2.0, 1.5), 3.2
 
@@ -27,7 +27,7 @@ def evidence_of(target, references, keep, drawn=None):
     target, references = np.asarray(target, np.float32), np.asarray(references, np.float32)
     if target.ndim == 1:
         target, references = target[:, None], references[..., None]
-    return Evidence(target, references, np.asarray(keep, bool), np.zeros(len(target), np.int64), 10, drawn)
+    return ReferenceOutputs(target, references, np.asarray(keep, bool), np.zeros(len(target), np.int64), 10, drawn)
 
 
 def printed(copies=1):
@@ -46,9 +46,9 @@ def simulated(k=8, n=4000, queries=1, seed=0, memory=1.5, scheme="balanced"):
     keep = np.argsort(lots, axis=0) < k // 2 if scheme == "balanced" else lots < 0.5
     member = draw.random(n) < 0.5
     everyone = np.concatenate([member[None], keep])
-    centre = difficulty + everyone * gain
+    center = difficulty + everyone * gain
     phi = (
-        centre[..., None]
+        center[..., None]
         + spread[:, None] * draw.normal(size=(k + 1, n, 1))
         + 0.3 * draw.normal(size=(k + 1, n, queries))
     )
@@ -68,7 +68,7 @@ class TestPrintedVectors:
         # the example's medians are 4 and 1.25, not its means 4 and 1.125
         scale_in, scale_out = np.std(IN), np.std(OUT)
         expected = stats.norm.logpdf(PHI, 4, scale_in) - stats.norm.logpdf(PHI, 1.25, scale_out)
-        assert Carlini().columns(printed())[""][0] == pytest.approx(expected, abs=1e-5)
+        assert OfficialLiRA().columns(printed())[""][0] == pytest.approx(expected, abs=1e-5)
 
     @pytest.mark.parametrize(("a", "expected"), [(0.3, 0.1511680), (0.6, 0.2009902), (None, 0.1167971)])
     def test_rmia(self, a, expected):
@@ -76,11 +76,11 @@ class TestPrintedVectors:
 
     def test_normal_inverse_gamma(self):
         logs = []
-        for values, centre in ((IN, 4.0), (OUT, 1.0)):
+        for values, center in ((IN, 4.0), (OUT, 1.0)):
             m, scale, freedom = normal_inverse_gamma(
-                np.array(values), centre=centre, strength=0.1, freedom=4.0, variance=1.0
+                np.array(values), center=center, strength=0.1, freedom=4.0, variance=1.0
             )
-            logs.append(float(log_density(np.array(PHI), centre=m, variance=scale, freedom=np.array(freedom))))
+            logs.append(float(log_density(np.array(PHI), center=m, variance=scale, freedom=np.array(freedom))))
         assert logs[0] - logs[1] == pytest.approx(1.6490296, abs=1e-6)
 
     def test_empirical_bayes_prior(self):
@@ -94,26 +94,26 @@ class TestPieces:
         x, freedom = np.linspace(-30, 30, 13), np.full(13, 3.7)
         expected = stats.t.logpdf(x, 3.7, loc=1, scale=2)
         np.testing.assert_allclose(
-            log_density(x, centre=np.ones(13), variance=np.full(13, 4.0), freedom=freedom), expected
+            log_density(x, center=np.ones(13), variance=np.full(13, 4.0), freedom=freedom), expected
         )
 
     @pytest.mark.parametrize("freedom", [1.5, 12.0, np.inf])
     def test_upper_tail_is_scipys_where_scipy_has_digits(self, freedom):
         x = np.array([-5.0, 0.0, 2.0, 8.0, 30.0])
         expected = stats.norm.logsf(x) if np.isinf(freedom) else stats.t.logsf(x, freedom)
-        found = log_upper_tail(x, centre=np.zeros(5), variance=np.ones(5), freedom=np.full(5, freedom))
+        found = log_upper_tail(x, center=np.zeros(5), variance=np.ones(5), freedom=np.full(5, freedom))
         np.testing.assert_allclose(found, expected, rtol=1e-9)
 
     def test_upper_tail_goes_on_where_the_tail_itself_is_zero(self):
         # Pr[T >= u] of nu degrees of freedom falls as u**-nu, so log differences between u and 2u tend to nu log 2
         u = np.array([1e4, 2e4])
-        found = log_upper_tail(u, centre=np.zeros(2), variance=np.ones(2), freedom=np.full(2, 100.0))
+        found = log_upper_tail(u, center=np.zeros(2), variance=np.ones(2), freedom=np.full(2, 100.0))
         assert np.isfinite(found).all()
         assert found[0] - found[1] == pytest.approx(100 * np.log(2), rel=1e-6)
 
     def test_upper_tail_does_not_jump_where_the_series_takes_over(self):
         u = np.geomspace(100, 1e5, 2000)
-        found = log_upper_tail(u, centre=np.zeros(2000), variance=np.ones(2000), freedom=np.full(2000, 100.0))
+        found = log_upper_tail(u, center=np.zeros(2000), variance=np.ones(2000), freedom=np.full(2000, 100.0))
         assert found[-1] < np.log(1e-250) - 100 < found[0]  # both sides of the change are there
         np.testing.assert_allclose(np.diff(found) / np.diff(np.log(u)), -100, rtol=0.02)
 
@@ -192,7 +192,7 @@ class TestLiRA:
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
     def test_carlini_equals_the_published_lines(self):
-        evidence, _ = simulated(k=8, n=50, queries=3, scheme="coin")
+        evidence, _ = simulated(k=8, n=50, queries=3, scheme="bernoulli")
         keep, scores = evidence.keep, evidence.references.astype(float)
         dat_in = [scores[keep[:, i], i] for i in range(50)]
         dat_out = [scores[~keep[:, i], i] for i in range(50)]
@@ -207,11 +207,11 @@ class TestLiRA:
             std_out = np.std(dat_in) if fixed else np.std(dat_out, 1)
             pr_in = stats.norm.logpdf(own, np.median(dat_in, 1), std_in + 1e-30)
             pr_out = stats.norm.logpdf(own, np.median(dat_out, 1), std_out + 1e-30)
-            found = Carlini(fixed_variance=fixed).columns(evidence)[""]
+            found = OfficialLiRA(fixed_variance=fixed).columns(evidence)[""]
             np.testing.assert_allclose(found, (pr_in - pr_out).mean(1), rtol=1e-6, atol=1e-6)
             std_out = np.std(dat_out) if fixed else np.std(dat_out, 1)
             expected = -stats.norm.logpdf(own, np.median(dat_out, 1), std_out + 1e-30).mean(1)
-            found = Carlini(mode="offline", fixed_variance=fixed).columns(evidence)[""]
+            found = OfficialLiRA(mode="offline", fixed_variance=fixed).columns(evidence)[""]
             np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
     @given(st.integers(0, 1000), st.floats(-5, 5), st.floats(0.2, 5))
@@ -236,12 +236,12 @@ class TestLiRA:
     def test_one_sided_offline_beats_two_sided(self):
         evidence, member = simulated(k=16, n=8000)
         one = LiRA(mode="offline").columns(evidence)[""]
-        two = Carlini(mode="offline", fixed_variance=True).columns(evidence)[""]
+        two = OfficialLiRA(mode="offline", fixed_variance=True).columns(evidence)[""]
         assert auc(one, member) > auc(two, member) + 0.03
 
     def test_empirical_bayes_beats_the_published_form_at_few_references(self):
         evidence, member = simulated(k=8, n=20_000)
-        ours, theirs = (score.columns(evidence)[""] for score in (LiRA(), Carlini()))
+        ours, theirs = (score.columns(evidence)[""] for score in (LiRA(), OfficialLiRA()))
         assert tpr_at_fpr(ours, member, 0.01) > 1.2 * tpr_at_fpr(theirs, member, 0.01)
 
     def test_standard_error_is_that_of_other_draws_of_the_references(self):
@@ -280,7 +280,7 @@ class TestLiRA:
         assert np.std(scores, axis=0).mean() == pytest.approx(np.mean(errors), rel=0.15)
 
     def test_a_record_without_references_on_one_side_borrows_the_mean_shift(self):
-        evidence, member = simulated(k=4, n=3000, scheme="coin")
+        evidence, member = simulated(k=4, n=3000, scheme="bernoulli")
         alone = evidence.keep.all(axis=0) | ~evidence.keep.any(axis=0)
         assert alone.sum() > 100
         score = LiRA().columns(evidence)[""]
@@ -298,12 +298,12 @@ class TestLiRA:
             LiRA().columns(evidence)
 
     def test_a_variance_per_record_needs_two_a_side(self):
-        evidence, _ = simulated(k=6, n=400, scheme="coin")
+        evidence, _ = simulated(k=6, n=400, scheme="bernoulli")
         with pytest.raises(MIAError, match="use variance empirical_bayes"):
             LiRA(variance="per_sample").columns(evidence)
 
     def test_undrawn_references_are_never_read(self):
-        evidence, _ = simulated(k=8, n=300, scheme="coin")
+        evidence, _ = simulated(k=8, n=300, scheme="bernoulli")
         drawn = np.random.default_rng(1).random((8, 300)) < 0.7
         spoiled = np.where(drawn[..., None], evidence.references, 1e6)
         for score in (
@@ -311,14 +311,14 @@ class TestLiRA:
             JointLiRA(),
             DifficultyCalibration(),
             BASE(mode="online"),
-            ReferenceStatistics(),
-            EachReference(),
+            ReferenceFeatures(),
+            PerReferenceDifference(),
         ):
             clean, other = (
-                Evidence(evidence.target, phi, keep, evidence.labels, 10, drawn)
+                ReferenceOutputs(evidence.target, phi, keep, evidence.labels, 10, drawn)
                 for phi, keep in ((evidence.references, evidence.keep), (spoiled, evidence.keep ^ ~drawn))
             )
-            if isinstance(score, EachReference):
+            if isinstance(score, PerReferenceDifference):
                 columns = [score.columns(e) for e in (clean, other)]
                 for name in columns[0]:
                     if name:
@@ -406,7 +406,7 @@ class TestRMIA:
 
     def test_a_is_chosen_without_the_target(self):
         evidence, _ = simulated(k=6, n=1000)
-        other = Evidence(-evidence.target, evidence.references, evidence.keep, evidence.labels, 10)
+        other = ReferenceOutputs(-evidence.target, evidence.references, evidence.keep, evidence.labels, 10)
         assert choose_a(evidence) == choose_a(other)
 
     def test_a_cannot_be_chosen_from_one_reference(self):
@@ -431,7 +431,7 @@ class TestRMIA:
 
 class TestOthers:
     def test_attack_r_equals_interpolation(self):
-        evidence, _ = simulated(k=9, n=60, scheme="coin")
+        evidence, _ = simulated(k=9, n=60, scheme="bernoulli")
         evidence.keep[0] = False
         found = AttackR().columns(evidence)
         losses, own = (np.logaddexp(0, -x[..., 0].astype(float)) for x in (evidence.references, evidence.target))
@@ -444,7 +444,7 @@ class TestOthers:
 
     def test_difficulty_calibration_with_one_reference(self):
         evidence, member = simulated(k=2, n=6000)
-        one = Evidence(evidence.target, evidence.references[:1], evidence.keep[:1], evidence.labels, 10)
+        one = ReferenceOutputs(evidence.target, evidence.references[:1], evidence.keep[:1], evidence.labels, 10)
         score = DifficultyCalibration().columns(one)[""]
         outside = ~one.keep[0]
         np.testing.assert_allclose(score[outside], (one.target - one.references[0])[outside, 0], rtol=1e-6)
@@ -454,9 +454,9 @@ class TestOthers:
         """References balanced among themselves, one of them the target: their counts alone would tell everything."""
         draw = np.random.default_rng(0)
         pool = np.argsort(draw.random((16, 4000)), axis=0) < 8
-        phi = draw.normal(size=(16, 4000))  # no memorisation at all
+        phi = draw.normal(size=(16, 4000))  # no memorization at all
         evidence = evidence_of(phi[0], phi[1:], pool[1:])
-        for name, column in ReferenceStatistics().columns(evidence).items():
+        for name, column in ReferenceFeatures().columns(evidence).items():
             values = np.round(column, 12)
             assert len(np.unique(values)) > 1000 or np.ptp(values) == 0, name
 
@@ -472,7 +472,7 @@ class TestOthers:
             BASE(),
             AttackR(),
             DifficultyCalibration(),
-            Carlini(),
+            OfficialLiRA(),
         ],
         ids=lambda score: f"{type(score).__name__}-{getattr(score, 'mode', '')}",
     )
@@ -492,15 +492,15 @@ class TestOthers:
             found = leave_one_out(values, evidence.keep, variance=variance)
             for k in range(10):
                 others = np.delete(np.arange(10), k)
-                single = Evidence(
+                single = ReferenceOutputs(
                     evidence.references[k], evidence.references[others], evidence.keep[others], evidence.labels, 10
                 )
                 expected = LiRA(variance=variance, shrink_shift=False).columns(single)[""]
                 np.testing.assert_allclose(found[k], expected, rtol=1e-5, atol=1e-5)
 
     def test_empty_sides_in_fit_sides_are_finite(self):
-        evidence, _ = simulated(k=4, n=500, scheme="coin")
+        evidence, _ = simulated(k=4, n=500, scheme="bernoulli")
         fit = fit_sides(moments(evidence, "mean"), "empirical_bayes", shrink_shift=True)
         for part in (fit.inside, fit.outside):
-            assert np.isfinite(part.centre).all()
+            assert np.isfinite(part.center).all()
             assert (part.variance > 0).all()

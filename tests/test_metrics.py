@@ -194,9 +194,9 @@ def test_threshold_s_own_fpr_follows_its_interval():
     rng = np.random.default_rng(4)
     n, k = 500, 5
     low, high = fpr_interval(k, n)
-    realised = [1 - ndtr(np.sort(rng.normal(size=n))[n - 1 - k]) for _ in range(3000)]
-    assert np.mean(np.array(realised) < low) == pytest.approx(0.025, abs=0.012)
-    assert np.mean(np.array(realised) > high) == pytest.approx(0.025, abs=0.012)
+    realized = [1 - ndtr(np.sort(rng.normal(size=n))[n - 1 - k]) for _ in range(3000)]
+    assert np.mean(np.array(realized) < low) == pytest.approx(0.025, abs=0.012)
+    assert np.mean(np.array(realized) > high) == pytest.approx(0.025, abs=0.012)
 
 
 def test_delong_is_the_bootstrap_of_the_auc():

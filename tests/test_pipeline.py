@@ -60,9 +60,9 @@ def test_a_run_is_assessed_like_a_file_of_scores(run):
     status = {guard["name"]: guard["status"] for guard in figures["guards"]}
     assert status["blind baseline"] != "not run"
     assert status["preprocessing parity"] == "pass"
-    assert status["generalisation gap"] == "pass"
+    assert status["generalization gap"] == "pass"
     assert status["permuted labels, refitted"] == "pass"
-    assert len((run / "claims.csv").read_text().splitlines()) > 1
+    assert len((run / "records.csv").read_text().splitlines()) > 1
 
 
 def test_figures_keep_to_their_schema(run):
@@ -72,7 +72,7 @@ def test_figures_keep_to_their_schema(run):
 
 
 def test_what_is_sent_names_no_folder_of_this_machine(run, task):
-    sent = [run / name for name in ("report.html", "audit_card.md", "metrics.json", "claims.csv", "scores.csv")]
+    sent = [run / name for name in ("report.html", "audit_card.md", "metrics.json", "records.csv", "scores.csv")]
     for path in [*sent, *(path for path in (run / "tensorboard").rglob("*") if path.is_file())]:
         for folder in (task.folder, run.parent):
             assert str(folder).encode() not in path.read_bytes(), path.name
@@ -115,7 +115,7 @@ def test_saved_configuration_reruns_to_the_same_bytes(run, tmp_path):
 def test_second_run_reuses_the_outputs(run, task, capfd, caplog, tmp_path):
     caplog.set_level("INFO", logger="mia_lightning")
     store = run.parent / ".store"
-    assert train([*task.arguments, "--output", str(tmp_path / "y"), "--extraction.store", str(store)]) == 0
+    assert train([*task.arguments, "--output", str(tmp_path / "y"), "--cache_dir", str(store)]) == 0
     assert caplog.text.count("reused") == 2
 
 
@@ -129,7 +129,7 @@ def test_same_command_on_the_same_folder_completes_it(run, task):
 def test_no_partial_files_are_left(run):
     assert {path.name for path in run.iterdir()} == {
         "audit_card.md",
-        "claims.csv",
+        "records.csv",
         "config.yaml",
         "metrics.json",
         "report.html",
@@ -186,7 +186,7 @@ def test_a_killed_write_leaves_no_file_under_its_name(tmp_path):
     folder.claim()
 
     def write_and_fail():
-        with folder.replacing("submission.csv") as file:
+        with folder.atomic_write("submission.csv") as file:
             file.write("ids,score\n1,")
             raise RuntimeError("killed")
 

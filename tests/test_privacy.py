@@ -145,7 +145,7 @@ def test_every_bound_states_its_assumptions_and_one_run_needs_a_declaration():
     assert all(bound.epsilon > 0 for bound in bounds[:3])
     assert all("empirical epsilon" in bound.assumptions for bound in bounds[:3])
     assert all(bound.epsilon is None and "fair coins" in bound.refusal for bound in bounds[3:])
-    declared = privacy_bounds("lira", scores, member, delta=1e-5, one_run=OneRun(fair_coins=True))
+    declared = privacy_bounds("lira", scores, member, delta=1e-5, one_run=OneRun(random_inclusion=True))
     assert all(bound.epsilon > 0.5 and bound.refusal is None for bound in declared[3:])
 
 
@@ -164,7 +164,7 @@ def test_one_run_is_refused_where_its_assumptions_are_violated(member, one_run, 
 
 def test_f_dp_is_refused_at_delta_0_and_rates_with_too_few_records():
     scores, member = scored()
-    *_, steinke, f_dp = privacy_bounds("a", scores, member, delta=0, one_run=OneRun(fair_coins=True))
+    *_, steinke, f_dp = privacy_bounds("a", scores, member, delta=0, one_run=OneRun(random_inclusion=True))
     assert steinke.epsilon > 0
     assert "delta" in f_dp.refusal
     with pytest.raises(MIAError, match="delta above 0"):
@@ -186,5 +186,5 @@ def test_arguments_out_of_range_are_refused():
 
 def test_tied_guesses_are_drawn_by_lot_not_by_membership():
     member = np.repeat([0, 1], 1000)
-    bounds = privacy_bounds("a", np.zeros(2000), member, delta=0, one_run=OneRun(fair_coins=True))
+    bounds = privacy_bounds("a", np.zeros(2000), member, delta=0, one_run=OneRun(random_inclusion=True))
     assert bounds[3].epsilon < 0.3

@@ -67,7 +67,7 @@ def test_the_order_is_the_tables_and_jpeg_is_what_pil_decodes(tmp_path):
     _check(tmp_path / "t.csv", truth)
 
 
-def test_gray_stays_one_channel_unless_one_is_in_colour(tmp_path):
+def test_gray_stays_one_channel_unless_one_is_in_color(tmp_path):
     gray = {name: png(image[0]) for name, image in zip(NAMED, PIXELS, strict=True)}
     (tmp_path / "t.csv").write_text(TABLE)
     write_store(tmp_path / "images", gray)

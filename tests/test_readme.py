@@ -54,9 +54,9 @@ def test_commands_run(command, task, tmp_path, monkeypatch):
         quick += [
             "--references.workers",
             "0",
-            "--references.recipe.epochs",
+            "--references.training.epochs",
             "1",
-            "--references.recipe.batch_size",
+            "--references.training.batch_size",
             "32",
         ]
     assert train([*shlex.split(command)[2:], *quick]) == 0
@@ -73,12 +73,12 @@ def test_searches_run(command, task, tmp_path, monkeypatch):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     for name in ("pub.pt", "priv_out.pt", "01_MIA.pt"):
         (tmp_path / name).symlink_to(task.folder / name)
-    recipe = "--references.recipe."
-    quick = ["--hardware.accelerator", "cpu", "--search.trials", "2", "--search.engine", "here"]
+    recipe = "--references.training."
+    quick = ["--hardware.accelerator", "cpu", "--search.trials", "2", "--search.engine", "local"]
     if "references" in command:
         quick += [f"{recipe}batch_size", "32", f"{recipe}epochs", "1", "--references.workers", "0"]
         quick += ["--search.scheduler", "none", "--search.trials", "1", f"{recipe}precision", "32-true"]
-        (tmp_path / "quick.yaml").write_text("search: {space: {references.recipe.epochs: {low: 1, high: 2}}}")
+        (tmp_path / "quick.yaml").write_text("search: {space: {references.training.epochs: {low: 1, high: 2}}}")
         quick += ["--config", "quick.yaml"]
     else:
         quick += ["--extraction.queries", "2", "--attacks.mlp.epochs", "1"]
@@ -110,7 +110,7 @@ def test_evaluation_commands_run(command, tmp_path, monkeypatch, capsys):
     assert evaluate(words) == 0, capsys.readouterr().err
     if "--output" in words:
         names = {path.name for path in (tmp_path / "runs/assignment-evaluation").iterdir()}
-        assert names == {"report.html", "audit_card.md", "metrics.json", "claims.csv"}
+        assert names == {"report.html", "audit_card.md", "metrics.json", "records.csv"}
 
 
 def test_python_block(monkeypatch, capsys, tmp_path):

@@ -21,11 +21,11 @@ from mia_lightning.errors import MIAError
 from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.outputs.views import views
 from mia_lightning.pipeline.run import run
-from mia_lightning.references.config import Recipe
+from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.references.fidelity import fidelity_notes
 from mia_lightning.references.inference import ask
-from mia_lightning.references.outputs import Evidence
-from mia_lightning.references.phi import load_evidence, save_evidence, target_phi, view_columns
+from mia_lightning.references.outputs import ReferenceOutputs
+from mia_lightning.references.phi import load_evidence, save_reference_outputs, target_phi, view_columns
 from mia_lightning.references.scores.lira import LiRA
 from mia_lightning.references.splits import assign
 from mia_lightning.references.store import ReferenceStore, Row
@@ -36,7 +36,7 @@ from mia_lightning.references.training import (
     train_reference,
     with_small_convolutions,
 )
-from mia_lightning.references.training_data import Material, Normalise
+from mia_lightning.references.training_data import Normalize, TrainingData
 from mia_lightning.targets.architectures import untrained
 
 DEMO = "configs/demo.yaml"
@@ -59,7 +59,7 @@ def overrides(tmp_path, count, **references):
         "references": {
             "count": count,
             "architecture": "mia_lightning.targets.demo:digits_network",
-            "recipe": {"epochs": 3, "batch_size": 64, "learning_rate": 0.05, "flip": False},
+            "training": {"epochs": 3, "batch_size": 64, "learning_rate": 0.05, "flip": False},
             "scores": {"calibration": {"class_path": "DifficultyCalibration"}},
             **references,
         },
@@ -69,7 +69,7 @@ def overrides(tmp_path, count, **references):
 def material(n=200, side=8, queries=2, seed=0):
     draw = np.random.default_rng(seed)
     images = draw.integers(0, 256, (n, 3, side, side), dtype=np.uint8)
-    return Material(images, draw.integers(0, 4, n), (0.5, 0.4, 0.3), (0.2, 0.3, 0.25), 4, queries)
+    return TrainingData(images, draw.integers(0, 4, n), (0.5, 0.4, 0.3), (0.2, 0.3, 0.25), 4, queries)
 
 
 def small_network(seed=0):
@@ -86,7 +86,7 @@ def small_network(seed=0):
 
 
 class TestAssignment:
-    @given(st.integers(1, 12), st.integers(2, 40), st.integers(0, 1000), st.sampled_from(["balanced", "coin"]))
+    @given(st.integers(1, 12), st.integers(2, 40), st.integers(0, 1000), st.sampled_from(["balanced", "bernoulli"]))
     @settings(max_examples=40, deadline=None)
     def test_more_references_keep_the_first_ones(self, count, n, seed, scheme):
         member = np.full(n, -1, np.int8)
@@ -150,11 +150,11 @@ class TestTraining:
         for i, (down, right) in enumerate(shift.T.tolist()):
             torch.testing.assert_close(found[i], padded[i, :, 2 + down : 10 + down, 2 + right : 10 + right])
 
-    def test_an_epoch_shows_each_record_once_and_normalised(self):
+    def test_an_epoch_shows_each_record_once_and_normalized(self):
         data = material(n=70)
         images = torch.from_numpy(data.images)
         rows = torch.arange(0, 70, 2)
-        recipe = Recipe(batch_size=7, flip=False)
+        recipe = ReferenceTraining(batch_size=7, flip=False)
         seen = [(i, b) for i, b in _batches(images, rows, data, recipe, seed=1, epoch=0)]
         index = torch.cat([i for i, _ in seen])
         assert sorted(index.tolist()) == rows.tolist()
@@ -164,7 +164,7 @@ class TestTraining:
         assert not torch.equal(index, again)
 
     def test_going_on_after_a_kill_gives_the_same_weights(self, tmp_path):
-        data, keep, recipe = material(), np.arange(200) < 100, Recipe(epochs=4, batch_size=20, shift=1)
+        data, keep, recipe = material(), np.arange(200) < 100, ReferenceTraining(epochs=4, batch_size=20, shift=1)
 
         def train(name, stop=None):
             def on_epoch(epoch, loss):
@@ -183,7 +183,7 @@ class TestTraining:
             assert torch.equal(tensor, whole[name]), name
 
     def test_a_damaged_checkpoint_is_as_good_as_none(self, tmp_path, caplog):
-        data, keep, recipe = material(), np.arange(200) < 100, Recipe(epochs=2, batch_size=20)
+        data, keep, recipe = material(), np.arange(200) < 100, ReferenceTraining(epochs=2, batch_size=20)
         options = {"seed": 5, "checkpoint": tmp_path / "c", "device": "cpu"}
         whole = train_reference(small_network(), data, keep, recipe, **options).state_dict()
         payload = bytearray((tmp_path / "c").read_bytes())
@@ -194,19 +194,19 @@ class TestTraining:
         assert all(torch.equal(again[name], whole[name]) for name in whole)
 
     def test_divergence_is_an_error_of_its_own(self, tmp_path):
-        recipe = Recipe(epochs=3, batch_size=20, learning_rate=1e30, schedule="constant")
+        recipe = ReferenceTraining(epochs=3, batch_size=20, learning_rate=1e30, schedule="constant")
         with pytest.raises(DivergedError, match="loss became"):
             train_reference(
                 small_network(), material(), np.ones(200, bool), recipe, seed=0, checkpoint=tmp_path / "c", device="cpu"
             )
 
     def test_fewer_records_than_a_batch(self, tmp_path):
-        with pytest.raises(MIAError, match=r"lower --references.recipe.batch_size"):
+        with pytest.raises(MIAError, match=r"lower --references.training.batch_size"):
             train_reference(
                 small_network(),
                 material(20),
                 np.ones(20, bool),
-                Recipe(),
+                ReferenceTraining(),
                 seed=0,
                 checkpoint=tmp_path / "c",
                 device="cpu",
@@ -215,7 +215,7 @@ class TestTraining:
     def test_phi_is_that_of_a_plain_forward_pass(self):
         data, network = material(n=300, queries=18), small_network().eval()
         found = ask(network, data, device="cpu")
-        inputs = Normalise(data, torch.from_numpy(data.images))(torch.from_numpy(data.images))
+        inputs = Normalize(data, torch.from_numpy(data.images))(torch.from_numpy(data.images))
         with torch.no_grad():
             for query, view in enumerate(views(inputs, 18)):
                 p = torch.softmax(network(view).double(), dim=1)[torch.arange(300), torch.from_numpy(data.labels)]
@@ -224,7 +224,7 @@ class TestTraining:
     def test_phi_at_another_temperature(self):
         data, network = replace(material(n=100, queries=1), temperature=2.0), small_network().eval()
         found = ask(network, data, device="cpu").phi
-        inputs = Normalise(data, torch.from_numpy(data.images))(torch.from_numpy(data.images))
+        inputs = Normalize(data, torch.from_numpy(data.images))(torch.from_numpy(data.images))
         with torch.no_grad():
             logits = network(inputs)
         p = torch.softmax(logits.double() / 2, dim=1)[torch.arange(100), torch.from_numpy(data.labels)]
@@ -332,7 +332,7 @@ class TestEvidence:
 
     def test_npz_comes_back(self, tmp_path):
         draw = np.random.default_rng(0)
-        evidence = Evidence(
+        evidence = ReferenceOutputs(
             draw.normal(size=(9, 2)).astype(np.float32),
             draw.normal(size=(4, 9, 2)).astype(np.float32),
             draw.random((4, 9)) < 0.5,
@@ -340,7 +340,7 @@ class TestEvidence:
             9,
             draw.random((4, 9)) < 0.8,
         )
-        save_evidence(tmp_path / "phi.npz", evidence)
+        save_reference_outputs(tmp_path / "phi.npz", evidence)
         found = load_evidence(str(tmp_path / "phi.npz"), labels=np.arange(9), num_classes=9)
         for name in ("target", "references", "keep", "drawn"):
             np.testing.assert_array_equal(getattr(found, name), getattr(evidence, name))
@@ -404,8 +404,8 @@ class TestRuns:
 
     def test_a_recipe_that_diverges_is_left_out_or_refused(self, tmp_path):
         recipe = {"epochs": 1, "batch_size": 64, "learning_rate": 1e30, "schedule": "constant"}
-        with pytest.raises(MIAError, match=r"all 1 references diverged .* lower --references.recipe.learning_rate"):
-            audit(load_config(DEMO, **overrides(tmp_path, 1, recipe=recipe)))
+        with pytest.raises(MIAError, match=r"all 1 references diverged .* lower --references.training.learning_rate"):
+            audit(load_config(DEMO, **overrides(tmp_path, 1, training=recipe)))
 
     @pytest.mark.parametrize(
         ("changes", "sentence"),
@@ -416,7 +416,7 @@ class TestRuns:
             ({"architecture": None}, "as it was trained"),
             ({"scores": {"phi": {"class_path": "LiRA"}}}, "bears the name of a signal"),
             ({"scores": {"calibration": {"class_path": "LiRA"}}, "count": 2}, "at least 3 references"),
-            ({"recipe": {"epochs": 0}}, "at least 1"),
+            ({"training": {"epochs": 0}}, "at least 1"),
             ({"temperature": 0}, "temperature must be above 0"),
             ({"imported": "nowhere.npz"}, "cannot read nowhere.npz"),
         ],
@@ -437,35 +437,37 @@ class TestRuns:
 
     def test_a_place_that_cannot_be_written_is_named(self, tmp_path):
         with pytest.raises(MIAError, match=r"name another --references\.exported"):
-            save_evidence(tmp_path / "nowhere" / "phi.npz", simple_evidence())
+            save_reference_outputs(tmp_path / "nowhere" / "phi.npz", simple_evidence())
 
 
 def simple_evidence():
-    return Evidence(np.zeros((3, 1), np.float32), np.zeros((2, 3, 1), np.float32), np.eye(2, 3) > 0, np.arange(3), 3)
+    return ReferenceOutputs(
+        np.zeros((3, 1), np.float32), np.zeros((2, 3, 1), np.float32), np.eye(2, 3) > 0, np.arange(3), 3
+    )
 
 
 SCRIPT = """
 import sys
 from pathlib import Path
 import numpy as np
-from mia_lightning.references.config import Recipe, ReferencesConfig
-from mia_lightning.references.training_data import Material
+from mia_lightning.references.config import ReferenceTraining, ReferencesConfig
+from mia_lightning.references.training_data import TrainingData
 from mia_lightning.references.store import ReferenceStore
 from mia_lightning.references.prepare import _untrained
-from mia_lightning.references.workers import Job, work
+from mia_lightning.references.workers import ReferenceJob, train_references
 from functools import partial
 
 folder, epochs, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 draw = np.random.default_rng(0)
 images, labels = draw.integers(0, 256, (300, 1, 8, 8), dtype=np.uint8), draw.integers(0, 10, 300)
-material = Material(images, labels, (0.5,), (0.5,), 10, 2)
+material = TrainingData(images, labels, (0.5,), (0.5,), 10, 2)
 keep = draw.random((2, 300)) < 0.5
 store = ReferenceStore(folder / ".store", training={}, asking={}, records=300, queries=2)
 store.open(keep, weights_bytes=1000)
 network = partial(_untrained, "mia_lightning.targets.demo:digits_network", 10, {})
-recipe = Recipe(epochs=epochs, batch_size=8, learning_rate=0.02)
-jobs = [Job(k, keep[k], k, recipe, network, store, "cpu") for k in range(2) if store.row(k) is None]
-work(jobs, material, ReferencesConfig(workers=workers))
+recipe = ReferenceTraining(epochs=epochs, batch_size=8, learning_rate=0.02)
+jobs = [ReferenceJob(k, keep[k], k, recipe, network, store, "cpu") for k in range(2) if store.row(k) is None]
+train_references(jobs, material, ReferencesConfig(workers=workers))
 """
 
 

@@ -128,24 +128,24 @@ def test_page_is_accessible(page):
     ids = [attributes["id"] for _, attributes in elements.found if "id" in attributes]
     assert len(ids) == len(set(ids))
     for _, attributes in elements.found:
-        for name in ("aria-labelledby",):
+        for name in ("aria-labeledby",):
             assert attributes.get(name) is None or attributes[name] in ids
     for reference in re.findall(r'xlink:href="#(\w+)"|url\(#(\w+)\)', page):
         assert "".join(reference) in ids
     drawings = elements.all("svg")
     assert len(drawings) == 1 + len(HOSTILE) + 2 + 2  # ROC, histograms, classes and agreement, the two of references
-    assert all(drawing["role"] == "img" and "aria-labelledby" in drawing for drawing in drawings)
+    assert all(drawing["role"] == "img" and "aria-labeledby" in drawing for drawing in drawings)
     assert all(image.get("alt") for image in elements.all("img"))
     assert len(elements.all("h1")) == 1
     assert elements.all("html") == [{"lang": "en"}]
     assert all("scope" in cell for cell in elements.all("th"))
 
 
-def test_page_takes_its_colours_from_the_page(page):
+def test_page_takes_its_colors_from_the_page(page):
     drawn = "".join(re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL))
     assert "currentColor" in drawn
     assert "var(--series-0)" in drawn
-    assert not {colour for colour in re.findall(r"#[0-9a-f]{6}", drawn)} & {"#24292f", "#0068a8", "#000000"}
+    assert not {color for color in re.findall(r"#[0-9a-f]{6}", drawn)} & {"#24292f", "#0068a8", "#000000"}
 
 
 def test_size_does_not_grow_with_the_records():
@@ -217,7 +217,7 @@ def test_verdict_states_the_figures_and_how_the_attack_was_named():
     found = assess(given, bootstrap=100)
     first, *rest = verdict(Report(found, "a", "named beforehand", versions())).sentences
     point = found.attacks["a"].at(0.01)
-    assert f"“a” recognises {percent(point.tpr)}" in first
+    assert f"“a” recognizes {percent(point.tpr)}" in first
     assert "1 in 100" in first
     assert "2,000 members" in first
     assert "2 attacks were run" in rest[-1]
@@ -254,12 +254,12 @@ def test_command_names_the_headline(tmp_path, capsys):
     rng = np.random.default_rng(0)
     rows = "".join(f"{i},{i % 2},{ndtri(rng.random()) + i % 2},{rng.random()}\n" for i in range(300))
     (tmp_path / "s.csv").write_text(f"id,membership,good,bad\n{rows}")
-    command = [str(tmp_path / "s.csv"), "--bootstrap", "100", "--output", str(tmp_path / "out")]
-    for options, headline in (([], "bad"), (["--headline", "good"], "good")):
+    command = [str(tmp_path / "s.csv"), "--resamples", "100", "--output", str(tmp_path / "out")]
+    for options, headline in (([], "bad"), (["--primary_attack", "good"], "good")):
         assert evaluate([*command, *options]) == 0
         assert json.loads((tmp_path / "out/metrics.json").read_text())["headline"] == headline
         assert f"“{headline}”" in (tmp_path / "out/report.html").read_text()
-    assert evaluate([*command, "--headline", "goods"]) == 2
+    assert evaluate([*command, "--primary_attack", "goods"]) == 2
     assert "did you mean 'good'" in capsys.readouterr().err
 
 

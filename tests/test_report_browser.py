@@ -24,17 +24,17 @@ MEASURE = """
 <script>
 addEventListener("load", () => setTimeout(() => {
   const found = [...document.querySelectorAll("iframe")].map(frame => {
-    const page = frame.contentDocument, root = page.documentElement, colours = [];
+    const page = frame.contentDocument, root = page.documentElement, colors = [];
     for (const name of ["body", ".muted", "figcaption", ".verdict h2", ".badge", "summary", "small"]) {
       const element = page.querySelector(name);
       let behind = element;
       const ground = () => frame.contentWindow.getComputedStyle(behind).backgroundColor;
       while (ground() === "rgba(0, 0, 0, 0)" && behind.parentElement) behind = behind.parentElement;
-      colours.push([name, frame.contentWindow.getComputedStyle(element).color, ground()]);
+      colors.push([name, frame.contentWindow.getComputedStyle(element).color, ground()]);
     }
     const drawn = [...page.querySelectorAll("svg")].filter(one => !one.closest("details"));
     return {
-      width: frame.width, needed: root.scrollWidth, colours,
+      width: frame.width, needed: root.scrollWidth, colors,
       drawings: drawn.map(one => one.getBoundingClientRect()).map(box => [box.width, box.height]),
       images: [...page.images].map(one => one.naturalWidth),
       letters: Math.min(...drawn.flatMap(one => [...one.querySelectorAll("text")]).map(
@@ -66,8 +66,8 @@ def browse(*options):
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
-def luminance(colour):
-    parts = [float(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+def luminance(color):
+    parts = [float(part) / 255 for part in color[color.index("(") + 1 : -1].split(",")[:3]]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
@@ -90,7 +90,7 @@ def test_layout_and_contrast(page, tmp_path, dark):
         assert len(one["images"]) == 24
         assert min(one["images"]) == 32
         assert one["letters"] >= 7
-        for name, ink, ground in one["colours"]:
+        for name, ink, ground in one["colors"]:
             bright, deep = sorted((luminance(ink), luminance(ground)), reverse=True)
             assert (bright + 0.05) / (deep + 0.05) >= 4.5, (name, ink, ground)
             assert (luminance(ground) < 0.1) == dark

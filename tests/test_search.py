@@ -24,17 +24,17 @@ from mia_lightning.config.command_line import load_config, parse_mapping, parse_
 from mia_lightning.config.files import to_mapping
 from mia_lightning.config.search import SearchConfig
 from mia_lightning.outputs.outputs import Outputs
-from mia_lightning.pipeline.model_outputs import Answered
-from mia_lightning.pipeline.results import Half
+from mia_lightning.pipeline.model_outputs import ModelOutputs
+from mia_lightning.pipeline.results import SplitInfo
 from mia_lightning.runtime.locks import Lock
-from mia_lightning.scores.crossfit import NO_FOLD, draw_hold_out
+from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD, draw_holdout
 from mia_lightning.search.attack_objective import attack_problem, needed
 from mia_lightning.search.local import run_here
 from mia_lightning.search.sampler import Proposals
 from mia_lightning.search.selection import compare, estimate, range_of
 from mia_lightning.search.space import Space, distribution
 from mia_lightning.search.stacked import fit_together
-from mia_lightning.search.trial import Judgement, Trial
+from mia_lightning.search.trial import Judgment, Trial
 from mia_lightning.search.trial_log import Journal
 from mia_lightning.signals.table import SignalTable
 
@@ -45,7 +45,7 @@ attacks:
   loss_threshold: {class_path: Threshold, init_args: {column: loss, higher_is_member: false}}
   mlp: {class_path: MLP, init_args: {columns: [phi, entropy, loss], epochs: 2, hidden: [8], batch_size: 40}}
 submission: {attack: mlp}
-evaluation: {hold_out: 0.4, folds: 3, fprs: [0.01, 0.1]}
+evaluation: {holdout: 0.4, folds: 3, fprs: [0.01, 0.1]}
 search:
   trials: 5
   metric: tpr@0.1
@@ -92,7 +92,10 @@ def test_draws_depend_on_seed_and_number_alone():
 
 
 def test_a_grid_holds_every_combination_once():
-    keys, sizes = ("attacks.lightgbm.trees", "attacks.lightgbm.leaves", "attacks.lightgbm.depth"), (2, 1, 3)
+    keys, sizes = (
+        ("attacks.lightgbm.n_estimators", "attacks.lightgbm.num_leaves", "attacks.lightgbm.max_depth"),
+        (2, 1, 3),
+    )
     described = {key: {"dist": "choice", "values": list(range(2, 2 + n))} for key, n in zip(keys, sizes, strict=True)}
     grid = Space(run_config(), described, roots=("attacks",)).grid()
     assert len({json.dumps(point) for point in grid}) == len(grid) == np.prod(sizes)
@@ -103,7 +106,7 @@ def test_applied_values_are_what_the_parser_makes_of_them():
     described = {
         "attacks.mlp.init_args.hidden": {"dist": "choice", "values": [[8], [64, 32]]},
         "attacks.mlp.dropout": {"dist": "choice", "values": [0, 0.25]},
-        "attacks.lightgbm.trees": {"dist": "int", "low": 3, "high": 9},
+        "attacks.lightgbm.n_estimators": {"dist": "int", "low": 3, "high": 9},
         "attacks.fusion.members": {"dist": "choice", "values": [["mlp"], ["mlp", "lightgbm"]]},
         "signals.names": {"dist": "choice", "values": [["standard"], ["phi", "loss"]]},
     }
@@ -181,7 +184,7 @@ def test_losses_against_plain_loops():
 @settings(max_examples=60, deadline=None)
 def test_the_hold_out_is_a_share_of_every_stratum(rows, share):
     labels, member = (np.array(column) for column in zip(*rows, strict=True))
-    held = draw_hold_out(labels, member.astype(np.int8), share=share, seed=3)
+    held = draw_holdout(labels, member.astype(np.int8), share=share, seed=3)
     assert not held[member == -1].any()
     for value in (0, 1):
         for label in range(4):
@@ -200,10 +203,10 @@ def answered_of(n, *, signal, seed=0, share=0.5):
     logits = rng.normal(size=(n, 2, 3)).astype(np.float32)
     logits[np.arange(n), :, labels] += signal * member[:, None]
     outputs = Outputs(logits, rng.normal(size=(n, 40)).astype(np.float32), np.empty((n, 0), np.float32), labels)
-    held = draw_hold_out(labels, member, share=share, seed=seed)
-    fold = np.where(held, NO_FOLD, rng.permutation(np.arange(n) % 4)).astype(np.int8)
-    half = Half(np.arange(n), member, fold, held)
-    return Answered(half, None, outputs, None, None, {}, None, [])
+    held = draw_holdout(labels, member, share=share, seed=seed)
+    fold = np.where(held, NOT_IN_ANY_FOLD, rng.permutation(np.arange(n) % 4)).astype(np.int8)
+    half = SplitInfo(np.arange(n), member, fold, held)
+    return ModelOutputs(half, None, outputs, None, None, {}, None, [])
 
 
 def lottery(answered, *, trials, metric="tpr@0.05"):
@@ -211,13 +214,13 @@ def lottery(answered, *, trials, metric="tpr@0.05"):
     names = ["phi", "loss", "entropy", "hinge", "energy", "logit_norm", "feature_norm", "phi_original"]
     config = load_config(
         signals={"names": [*names, "features"]},
-        attacks={"forest": {"class_path": "RandomForest", "init_args": {"columns": ["features"], "trees": 3}}},
+        attacks={"forest": {"class_path": "RandomForest", "init_args": {"columns": ["features"], "n_estimators": 3}}},
         evaluation={"folds": 4, "fprs": [0.05]},
     )
     described = {
         "attacks.forest.columns": {"dist": "choice", "values": [["features"], *[[name, "features"] for name in names]]},
         "attacks.forest.min_samples_leaf": {"dist": "int", "low": 1, "high": 60},
-        "attacks.forest.trees": {"dist": "int", "low": 1, "high": 6},
+        "attacks.forest.n_estimators": {"dist": "int", "low": 1, "high": 6},
         "attacks.forest.depth": {"dist": "int", "low": 1, "high": 12},
     }
     space = Space(config, described, roots=("attacks",))
@@ -311,14 +314,14 @@ def test_held_out_labels_change_no_trial():
 
 def test_signals_and_reference_scores_are_those_of_a_run(task):
     """What a trial puts together from columns computed once equals what the pipeline computes for it."""
-    from mia_lightning.references.outputs import Evidence
+    from mia_lightning.references.outputs import ReferenceOutputs
     from mia_lightning.references.phi import References
 
     answered = answered_of(120, signal=1.0)
     rng = np.random.default_rng(0)
     keep = np.argsort(rng.random((6, 120)), axis=0) < 3
     phi = rng.normal(size=(6, 120, 2)).astype(np.float32) + keep[..., None]
-    evidence = Evidence(rng.normal(size=(120, 2)).astype(np.float32), phi, keep, answered.outputs.labels, 3)
+    evidence = ReferenceOutputs(rng.normal(size=(120, 2)).astype(np.float32), phi, keep, answered.outputs.labels, 3)
     answered = replace(answered, references=References(evidence, (), ()))
     scores = {"lira": {"class_path": "LiRA"}, "rmia": {"class_path": "RMIA"}}
     config = load_config(
@@ -328,7 +331,7 @@ def test_signals_and_reference_scores_are_those_of_a_run(task):
     )
     described = {
         "signals.names": {"dist": "choice", "values": [["entropy", "phi"], ["standard"]]},
-        "signals.queries": {"dist": "choice", "values": ["mean", "original", "each"]},
+        "signals.query_reduction": {"dist": "choice", "values": ["mean", "first", "none"]},
         "references.scores.lira.variance": {"dist": "choice", "values": ["fixed", "empirical_bayes"]},
     }
     space = Space(config, described, roots=("attacks", "signals", "references.scores"))
@@ -343,7 +346,7 @@ def test_signals_and_reference_scores_are_those_of_a_run(task):
 
 def test_anchored_references_tell_no_trial_who_is_held_out():
     """Where a reference is IN because its record is a known member, `keep` is membership itself."""
-    from mia_lightning.references.outputs import Evidence
+    from mia_lightning.references.outputs import ReferenceOutputs
     from mia_lightning.references.phi import References
     from mia_lightning.references.scores._columns import reference_columns
 
@@ -352,7 +355,7 @@ def test_anchored_references_tell_no_trial_who_is_held_out():
     drawn = np.argsort(rng.random((12, 120)), axis=0) < 8
     keep = np.where(drawn, np.argsort(rng.random((12, 120)), axis=0) % 2 == 0, truth == 1)
     phi = rng.normal(size=(12, 120, 2)).astype(np.float32) + keep[..., None]
-    evidence = Evidence(phi[0], phi, keep, answered.outputs.labels, 3, drawn)
+    evidence = ReferenceOutputs(phi[0], phi, keep, answered.outputs.labels, 3, drawn)
     config = load_config(
         references={"count": 12, "scores": {"lira": {"class_path": "LiRA"}}}, attacks={"a": {"class_path": "MLP"}}
     )
@@ -385,7 +388,7 @@ class Hill:
         for epoch in range(1, 10):
             if report is not None:
                 report(epoch, -abs(x - 0.3) * epoch)
-        return Judgement({"auc": -abs(x - 0.3)})
+        return Judgment({"auc": -abs(x - 0.3)})
 
     def limited(self, threads):
         return self
@@ -428,7 +431,7 @@ def test_optuna_learns_from_trials_and_from_those_of_an_earlier_try():
 
 
 def test_halving_stops_the_worse_trials_and_keeps_the_best():
-    found = climb(Hill(), SearchConfig(trials=40, scheduler="asha", grace=1))
+    found = climb(Hill(), SearchConfig(trials=40, scheduler="asha", grace_period=1))
     stopped = [trial for trial in found if trial.status == "stopped"]
     finished = [trial for trial in found if trial.status == "finished"]
     assert len(stopped) >= 15
@@ -482,7 +485,7 @@ def rows_of(folder):
 
 def test_the_best_configuration_runs_to_the_last_digit(sweep):
     assert train(["--config", str(sweep / "best.yaml")]) == 0
-    outcome = json.loads((sweep / "outcome.json").read_text())
+    outcome = json.loads((sweep / "search_result.json").read_text())
     again = json.loads((sweep.with_name("a-best") / "metrics.json").read_text())
     assert again["headline"] == "mlp"
     inner, found = outcome["winner"]["inner"], again["attacks"]["mlp"]
@@ -495,7 +498,7 @@ def test_the_best_configuration_runs_to_the_last_digit(sweep):
     assert points[0.1] == float(best["tpr@0.1"])
     with (sweep.with_name("a-best") / "scores.csv").open(newline="") as file:
         splits = [row["split"] for row in csv.DictReader(file)]
-    assert (splits.count("hold_out"), splits.count("public")) == (96, 144)
+    assert (splits.count("holdout"), splits.count("public")) == (96, 144)
 
 
 def test_trials_are_listed_with_what_was_tried(sweep):
@@ -520,7 +523,7 @@ def test_a_sweep_on_two_devices_has_the_trials_of_one(quick, sweep):
     own = [
         "--hardware.devices",
         "2",
-        "--extraction.store",
+        "--cache_dir",
         str(folder / "store-of-two"),
         "--output",
         str(folder / "two"),
@@ -537,7 +540,7 @@ def test_a_sweep_on_two_devices_has_the_trials_of_one(quick, sweep):
 def test_a_killed_sweep_goes_on(quick, sweep):
     arguments, folder = quick
     output = folder / "killed"
-    command = [sys.executable, str(ROOT / "tune.py"), *arguments, "--search.stacked", "1", "--search.trials", "60"]
+    command = [sys.executable, str(ROOT / "tune.py"), *arguments, "--search.batch_trials", "1", "--search.trials", "60"]
     running = subprocess.Popen([*command, "--output", str(output)], env=os.environ, cwd=ROOT, stderr=subprocess.PIPE)
     trials = output / "trials.jsonl"
     wait_for(lambda: trials.exists() and len(trials.read_bytes().splitlines()) >= 3, running)
@@ -556,11 +559,20 @@ def test_a_killed_sweep_goes_on(quick, sweep):
     assert all(float(again[n]) == pytest.approx(float(value), abs=2e-3) for n, value in first.items())
 
 
-@pytest.mark.parametrize(("engine", "number"), [("here", signal.SIGTERM), ("ray", signal.SIGINT)])
+@pytest.mark.parametrize(("engine", "number"), [("local", signal.SIGTERM), ("ray", signal.SIGINT)])
 def test_a_signal_ends_a_sweep_within_seconds(quick, sweep, engine, number):
     arguments, folder = quick
     output = folder / f"{engine}-{number.name}"
-    options = ["--search.engine", engine, "--search.stacked", "1", "--search.trials", "500", "--output", str(output)]
+    options = [
+        "--search.engine",
+        engine,
+        "--search.batch_trials",
+        "1",
+        "--search.trials",
+        "500",
+        "--output",
+        str(output),
+    ]
     command = [sys.executable, str(ROOT / "tune.py"), *arguments, *options]
     running = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     wait_for(lambda: (output / "trials.jsonl").exists() and len((output / "trials.jsonl").read_bytes()) > 1000, running)
@@ -579,11 +591,11 @@ def test_ray_finds_what_this_process_finds(quick, sweep, tmp_path, monkeypatch):
     options = [
         "--search.engine",
         "ray",
-        "--search.concurrent",
+        "--search.max_concurrent",
         "1",
         "--search.scheduler",
         "asha",
-        "--search.grace",
+        "--search.grace_period",
         "1",
     ]
     assert tune([*arguments, *options, "--output", str(folder / "ray")]) == 0
@@ -601,21 +613,21 @@ def test_ray_finds_what_this_process_finds(quick, sweep, tmp_path, monkeypatch):
 def test_recipes_are_compared_with_the_target(tmp_path, capsys):
     overlay = tmp_path / "recipes.yaml"
     overlay.write_text(
-        "search:\n  trials: 2\n  grace: 1\n  space:\n"
-        "    references.recipe.epochs: {dist: int, low: 1, high: 3}\n"
-        "    references.recipe.learning_rate: null\n    references.recipe.weight_decay: null\n"
-        "    references.recipe.flip: {dist: choice, values: [false]}\n    references.recipe.shift: null\n"
+        "search:\n  trials: 2\n  grace_period: 1\n  space:\n"
+        "    references.training.epochs: {dist: int, low: 1, high: 3}\n"
+        "    references.training.learning_rate: null\n    references.training.weight_decay: null\n"
+        "    references.training.flip: {dist: choice, values: [false]}\n    references.training.shift: null\n"
     )
     files = [ROOT / "configs/demo.yaml", ROOT / "configs/demo_references.yaml", ROOT / "configs/tune_references.yaml"]
     words = [word for file in (*files, overlay) for word in ("--config", str(file))]
-    less = ["--references.recipe.epochs", "12", "--hardware.accelerator", "cpu", "--search.engine", "here"]
+    less = ["--references.training.epochs", "12", "--hardware.accelerator", "cpu", "--search.engine", "local"]
     assert tune([*words, *less, "--output", str(tmp_path / "recipes")]) == 0
     rows = rows_of(tmp_path / "recipes")
     scores = [float(row["mismatch"]) for row in rows if row["status"] == "finished"]
     # the run's own 12 epochs know their records better, as the over-fitted target does, than 1 to 3 epochs
     assert min(scores) == float(rows[0]["mismatch"])
     best = yaml.safe_load((tmp_path / "recipes" / "best.yaml").read_text())
-    assert best["references"]["recipe"]["epochs"] == 12
+    assert best["references"]["training"]["epochs"] == 12
     assert "on references that no trial trained" in capsys.readouterr().out
 
 
@@ -627,7 +639,7 @@ def refuse(capsys, *options):
     return capsys.readouterr().err
 
 
-BASE = ["--config", str(ROOT / "configs/demo.yaml"), "--evaluation.hold_out", "0.2"]
+BASE = ["--config", str(ROOT / "configs/demo.yaml"), "--evaluation.holdout", "0.2"]
 
 
 @pytest.mark.parametrize(
@@ -667,8 +679,8 @@ def test_a_bad_space_is_one_sentence(search, sentence, tmp_path, capsys):
         (["--search.metric", "tpr@0.02"], "no attack reports search.metric 'tpr@0.02'"),
         (["--search.attack", "mpl"], "did you mean 'mlp'"),
         (["--search.attack", "lightgbm", "--search.scheduler", "asha"], "attack 'lightgbm' has none; use none"),
-        (["--evaluation.hold_out", "0"], "set --evaluation.hold_out, 0.2 for example"),
-        (["--evaluation.hold_out", "0.99"], "hold_out must lie between 0 and 0.9"),
+        (["--evaluation.holdout", "0"], "set --evaluation.holdout, 0.2 for example"),
+        (["--evaluation.holdout", "0.99"], "holdout must lie between 0 and 0.9"),
         (["--search.trails", "3"], "unknown option --search.trails; did you mean 'search.trials'"),
     ],
 )
@@ -710,7 +722,7 @@ def test_help_and_mistakes_wait_for_neither_torch_nor_ray():
 def test_shipped_searches_are_valid(name):
     from mia_lightning.search.sweep import check
 
-    overlaid = ["configs/assignment.yaml", "configs/assignment_references.yaml"]
+    overlaid = ["configs/no_reference.yaml", "configs/references.yaml"]
     files = overlaid if "references" in name else []
     words = [word for file in (*files, f"configs/{name}") for word in ("--config", str(ROOT / file))]
     check(parse_tuning([*words, "--data.public", "pub.pt"]))

@@ -16,7 +16,7 @@ from mia_lightning.signals import functional as F
 
 getcontext().prec = 250
 
-NEEDS_LABEL = [F.loss, F.phi, F.hinge, F.modified_entropy, F.true_rank, F.bias_gradient_norm, F.true_logit]
+NEEDS_LABEL = [F.loss, F.phi, F.hinge, F.modified_entropy, F.label_rank, F.bias_gradient_norm, F.label_logit]
 NO_LABEL = [F.entropy, F.top2_margin, F.log_sum_exp]
 
 
@@ -86,18 +86,18 @@ def reference(logits, label) -> dict[str, float]:
         "entropy": float(-sum(q * q.ln() for q in p)),
         "modified_entropy": float(-rest[label] * p[label].ln() - sum(p[j] * rest[j].ln() for j in others)),
         "top2_margin": float(ordered[0] - ordered[1]),
-        "true_probability": float(p[label]),
-        "true_class_log_probability": float(p[label].ln()),
+        "confidence": float(p[label]),
+        "log_confidence": float(p[label].ln()),
         "bias_gradient_norm": float((rest[label] ** 2 + sum(p[j] ** 2 for j in others)).sqrt()),
         "energy": float(-sum(e).ln()),
-        "seed_adjusted_entropy": float(-sum(q * q.ln() for q in p) * rest[label]),
-        "seed_gradient_proxy": float(abs(1 - z[label])),
+        "course_adjusted_entropy": float(-sum(q * q.ln() for q in p) * rest[label]),
+        "course_gradient_proxy": float(abs(1 - z[label])),
         "hinge": float(z[label] - max(z[j] for j in others)),
-        "true_rank": float(sum(z[j] > z[label] for j in others)),
+        "label_rank": float(sum(z[j] > z[label] for j in others)),
         "logit_norm": float(sum(value**2 for value in z).sqrt()),
         "max_logit": float(max(z)),
-        "true_logit": float(z[label]),
-        "correct": float(z[label] == max(z)),
+        "label_logit": float(z[label]),
+        "is_correct": float(z[label] == max(z)),
     }
 
 
@@ -118,7 +118,7 @@ def test_definitions_in_250_digits(scale):
 
 
 def test_probabilities_and_canonical_logits(outputs):
-    table = build_table(outputs, names=["probabilities", "canonical_logits", "logits"], queries="original")
+    table = build_table(outputs, names=["probabilities", "canonical_logits", "logits"], query_reduction="first")
     z = outputs.logits[:, 0].astype(np.float64)
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(table.columns["probabilities"], p, rtol=1e-6)
@@ -248,7 +248,9 @@ def test_one_query(outputs):
 
 def test_queries_are_averaged_dropped_or_kept(outputs):
     names = ["loss", "logits", "phi_mean"]
-    mean, original, each = (build_table(outputs, names=names, queries=q).columns for q in ("mean", "original", "each"))
+    mean, original, each = (
+        build_table(outputs, names=names, query_reduction=q).columns for q in ("mean", "first", "none")
+    )
     assert [c["loss"].shape for c in (mean, original, each)] == [(50,), (50,), (50, 3)]
     assert [c["logits"].shape for c in (mean, original, each)] == [(50, 5), (50, 5), (50, 15)]
     np.testing.assert_allclose(mean["loss"], each["loss"].mean(axis=1), rtol=1e-6)
@@ -256,7 +258,7 @@ def test_queries_are_averaged_dropped_or_kept(outputs):
     np.testing.assert_array_equal(each["logits"], outputs.logits.reshape(50, 15))
     np.testing.assert_array_equal(mean["phi_mean"], original["phi_mean"])
     single = outputs_of(outputs.logits[:, :1], outputs.labels)
-    assert build_table(single, names=["loss"], queries="each").columns["loss"].shape == (50,)
+    assert build_table(single, names=["loss"], query_reduction="none").columns["loss"].shape == (50,)
 
 
 def test_table_holds_finite_floats_of_the_promised_kind(outputs):
@@ -276,10 +278,10 @@ def test_signals_do_not_change_the_outputs(outputs):
 
 
 def test_presets_expand_in_place_and_once():
-    assert len(preset("seed")) == 10
-    assert expand_names(["phi", "seed", "loss"]) == ["phi", *preset("seed")]
+    assert len(preset("course")) == 10
+    assert expand_names(["phi", "course", "loss"]) == ["phi", *preset("course")]
     assert preset("all") == signal_names()
-    assert set(expand_names(["seed", "standard"])) <= set(signal_names())
+    assert set(expand_names(["course", "standard"])) <= set(signal_names())
 
 
 def test_presets_leave_out_what_the_target_does_not_give(outputs):

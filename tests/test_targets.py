@@ -96,7 +96,7 @@ WRAPS = {
 }
 
 
-def test_the_resnet_of_a_plain_state_dict_is_recognised(resnet, images, tmp_path):
+def test_the_resnet_of_a_plain_state_dict_is_recognized(resnet, images, tmp_path):
     torch.save(prefixed(resnet.state_dict(), "module."), tmp_path / "t.pt")
     target = load_target(str(tmp_path / "t.pt"))
     same_answers(target, resnet, images)

@@ -36,15 +36,15 @@ class Training:
 
 @dataclass(frozen=True, eq=False)
 class Regression:
-    """A fitted network; the signal is standardised by its moments over the fitting rows."""
+    """A fitted network; the signal is standardized by its moments over the fitting rows."""
 
     network: nn.Module
-    centre: float
+    center: float
     scale: float
 
-    def standardised(self, signal: Array) -> Array:
+    def standardized(self, signal: Array) -> Array:
         """Return the signal in the units that `predict` answers in, (N,)."""
-        return (signal - self.centre) / self.scale
+        return (signal - self.center) / self.scale
 
     @torch.inference_mode()
     def predict(self, inputs: NDArray[np.float32]) -> Array:
@@ -56,18 +56,18 @@ class Regression:
 def regress(
     inputs: NDArray[np.float32], signal: Array, head: Literal["gaussian", "quantiles"], training: Training, *, seed: int
 ) -> Regression:
-    """Fit a head on (N, F) standardised inputs and (N,) values of the signal.
+    """Fit a head on (N, F) standardized inputs and (N,) values of the signal.
 
-    gaussian minimises the normal negative log likelihood, quantiles the pinball loss at `LEVELS`.
+    gaussian minimizes the normal negative log likelihood, quantiles the pinball loss at `LEVELS`.
     """
-    centre, scale = float(signal.mean()), max(float(signal.std()), 1e-12)
-    target = torch.from_numpy(((signal - centre) / scale).astype(np.float32))
+    center, scale = float(signal.mean()), max(float(signal.std()), 1e-12)
+    target = torch.from_numpy(((signal - center) / scale).astype(np.float32))
     loss, outputs = (_gaussian, 2) if head == "gaussian" else (_pinball, len(LEVELS))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = _perceptron(inputs.shape[1], outputs, training)
         _train(network, torch.from_numpy(inputs), target, loss, training)
-    return Regression(network.eval(), centre, scale)
+    return Regression(network.eval(), center, scale)
 
 
 def clipped(log_deviation: Array) -> Array:
@@ -85,19 +85,19 @@ def _perceptron(inputs: int, outputs: int, training: Training) -> nn.Module:
 def _train(network: nn.Module, inputs: Tensor, target: Tensor, loss: Loss, training: Training) -> None:
     batch = min(training.batch_size, len(target))
     steps = training.epochs * (len(target) // batch)
-    optimiser = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, training.learning_rate, steps + 1, pct_start=0.1, cycle_momentum=False
+        optimizer, training.learning_rate, steps + 1, pct_start=0.1, cycle_momentum=False
     )
     network.train()
     for _ in range(training.epochs):
         order = torch.randperm(len(target))
         for rows in torch.split(order[: len(target) // batch * batch], batch):
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss(network(inputs[rows]), target[rows]))
-            optimiser.step()
+            optimizer.step()
             schedule.step()
 
 

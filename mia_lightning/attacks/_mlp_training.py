@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from mia_lightning.attacks._losses import losses
 from mia_lightning.metrics.torchmetric import TPRAtFPR
 from mia_lightning.runtime.library_noise import quiet_lightning
-from mia_lightning.runtime.trainers import settings_in_words
+from mia_lightning.runtime.trainers import readable_trainer_errors
 
 WATCHED_FPRS = (0.01, 0.05)
 
@@ -30,7 +30,7 @@ class MLPTraining:
     """Shape and optimization of the networks of one MLP attack; the fields are those of `MLP`."""
 
     hidden: tuple[int, ...]
-    networks: int
+    ensemble_size: int
     epochs: int
     batch_size: int
     learning_rate: float
@@ -46,7 +46,7 @@ class StackedLinear(nn.Module):
 
     def __init__(self, networks: int, inputs: int, outputs: int) -> None:
         super().__init__()
-        bound = 1 / math.sqrt(inputs)  # the uniform initialisation of nn.Linear
+        bound = 1 / math.sqrt(inputs)  # the uniform initialization of nn.Linear
         self.weight = nn.Parameter(torch.empty(networks, inputs, outputs).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(networks, 1, outputs).uniform_(-bound, bound))
 
@@ -64,8 +64,8 @@ class Perceptrons(L.LightningModule):
         widths = [inputs, *settings.hidden]
         layers: list[nn.Module] = []
         for wide, narrow in pairwise(widths):
-            layers += [StackedLinear(settings.networks, wide, narrow), nn.ReLU(), nn.Dropout(settings.dropout)]
-        self.layers = nn.Sequential(*layers, StackedLinear(settings.networks, widths[-1], 1))
+            layers += [StackedLinear(settings.ensemble_size, wide, narrow), nn.ReLU(), nn.Dropout(settings.dropout)]
+        self.layers = nn.Sequential(*layers, StackedLinear(settings.ensemble_size, widths[-1], 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return log-odds (K, B) of inputs (K, B, F)."""
@@ -76,7 +76,7 @@ class Perceptrons(L.LightningModule):
         """Return the summed loss of a batch: inputs (K, B, F) and membership (K, B)."""
         inputs, member = batch
         loss = losses(self.settings.loss, self(inputs), member).sum()
-        self.latest_loss = loss.detach() / self.settings.networks
+        self.latest_loss = loss.detach() / self.settings.ensemble_size
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -98,12 +98,12 @@ class Perceptrons(L.LightningModule):
         self.eval()
         parts = []
         for block in torch.split(torch.from_numpy(inputs), 8192):
-            shared = block.to(self.device).expand(self.settings.networks, *block.shape)
+            shared = block.to(self.device).expand(self.settings.ensemble_size, *block.shape)
             parts.append(self(shared).double().mean(dim=0).cpu())
         return torch.cat(parts).numpy()
 
 
-class Shuffled(IterableDataset[tuple[Tensor, Tensor]]):
+class BatchIterator(IterableDataset[tuple[Tensor, Tensor]]):
     """Whole batches of a resident table, each network in an order of its own, anew every epoch."""
 
     def __init__(self, inputs: Tensor, member: Tensor, settings: MLPTraining, generator: torch.Generator) -> None:
@@ -114,7 +114,7 @@ class Shuffled(IterableDataset[tuple[Tensor, Tensor]]):
         return len(self.member) // self.batch
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        count, networks = len(self.member), self.settings.networks
+        count, networks = len(self.member), self.settings.ensemble_size
         orders = torch.stack([torch.randperm(count, generator=self.generator) for _ in range(networks)])
         for start in range(0, len(self) * self.batch, self.batch):
             rows = orders[:, start : start + self.batch].to(self.inputs.device)
@@ -143,11 +143,11 @@ class _Report(L.Callback):
 def train_perceptrons(
     settings: MLPTraining, inputs: NDArray[np.float32], member: NDArray[np.int8], *, seed: int, watched: Watched | None
 ) -> Perceptrons:
-    """Train on (N, F) standardised inputs and (N,) membership, and return the networks in eval mode on the CPU."""
+    """Train on (N, F) standardized inputs and (N,) membership, and return the networks in eval mode on the CPU."""
     with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
-        data = Shuffled(torch.from_numpy(inputs), torch.from_numpy(member).float(), settings, generator)
+        data = BatchIterator(torch.from_numpy(inputs), torch.from_numpy(member).float(), settings, generator)
         networks = Perceptrons(settings, inputs.shape[1], steps=len(data) * settings.epochs)
         trainer = _lean_trainer(settings, [] if watched is None else [_Report(watched)])
         trainer.fit(networks, DataLoader(data, batch_size=None))
@@ -156,7 +156,7 @@ def train_perceptrons(
 
 def _lean_trainer(settings: MLPTraining, callbacks: list[L.Callback]) -> L.Trainer:
     """Return a Trainer without what costs more than a step of a network this small: bar, logger, checkpoints."""
-    with settings_in_words("accelerator of the MLP"):
+    with readable_trainer_errors("accelerator of the MLP"):
         return L.Trainer(
             accelerator=settings.accelerator,
             devices=1,

@@ -12,7 +12,7 @@ from mia_lightning.signals.table import SignalTable
 
 
 @dataclass
-class ClassPValue(Attack):
+class AttackP(Attack):
     """How rare the signal is among known non-members: -log of a conformal p-value (Attack P of Ye et al. 2022).
 
     Within the record's class, one threshold on it is one threshold per class (Song & Mittal 2021). Deviations: the

@@ -12,7 +12,7 @@ from mia_lightning.signals.table import SignalTable
 
 
 @dataclass
-class GaussianRatio(Attack):
+class GaussianLikelihoodRatio(Attack):
     """Log ratio of two normal densities of one signal, members' over non-members'.
 
     The population form of the likelihood ratio: one pair of distributions for all records, or one pair per class. It

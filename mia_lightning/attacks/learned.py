@@ -18,7 +18,7 @@ class LearnedAttack(Attack):
     """Signals to read, by name or shell pattern, and earlier attacks by their full names."""
 
     within_class: list[str] = field(default_factory=list)
-    """Columns to read a second time, standardised within the record's class."""
+    """Columns to read a second time, standardized within the record's class."""
 
     components: dict[str, int] = field(default_factory=dict)
     """Wide columns to read as their leading principal components: name to how many."""
@@ -36,7 +36,7 @@ class LearnedAttack(Attack):
 
 
 class Inputs:
-    """A fitted transformation of a table to a standardised matrix."""
+    """A fitted transformation of a table to a standardized matrix."""
 
     LIMIT = 8.0
     """Standard deviations at which an input is clipped, so that one saturated record cannot dominate a network."""
@@ -92,7 +92,7 @@ class ClassScale:
         return cls(mean=means, deviation=np.sqrt(np.maximum(variances, 1e-12)))
 
     def __call__(self, values: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return (N, F) values, standardised within their class."""
+        """Return (N, F) values, standardized within their class."""
         scaled: NDArray[np.float32] = (values - self.mean[labels]) / self.deviation[labels]
         return scaled
 
@@ -100,6 +100,6 @@ class ClassScale:
 def _principal_axes(values: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return mean (F,) and the leading axes (F, count) of (N, F) values, by the covariance's eigenvectors."""
     mean = values.mean(axis=0)
-    centred = values - mean
-    _, vectors = np.linalg.eigh(centred.T @ centred)  # ascending
+    centerd = values - mean
+    _, vectors = np.linalg.eigh(centerd.T @ centerd)  # ascending
     return mean, vectors[:, ::-1][:, :count]

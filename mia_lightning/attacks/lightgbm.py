@@ -15,31 +15,31 @@ from mia_lightning.signals.table import SignalTable
 class LightGBM(LearnedAttack):
     """Gradient-boosted trees (LightGBM); the score is the raw log-odds."""
 
-    trees: int = 300
+    n_estimators: int = 300
     """Number of boosting rounds."""
 
     learning_rate: float = 0.03
     """Shrinkage of each tree."""
 
-    leaves: int = 15
+    num_leaves: int = 15
     """Largest number of leaves of a tree."""
 
-    depth: int = -1
+    max_depth: int = -1
     """Largest depth of a tree; -1 = unlimited."""
 
-    min_samples_leaf: int = 100
+    min_child_samples: int = 100
     """Fewest records in a leaf."""
 
     l2: float = 0.0
     """L2 penalty on leaf values."""
 
-    row_share: float = 1.0
+    bagging_fraction: float = 1.0
     """Share of the records drawn for each tree."""
 
-    column_share: float = 1.0
+    feature_fraction: float = 1.0
     """Share of the inputs drawn for each tree."""
 
-    threads: int = 0
+    n_jobs: int = 0
     """Threads; 0 = all cores."""
 
     inputs_: Inputs | None = field(default=None, init=False, repr=False, compare=False)
@@ -53,21 +53,21 @@ class LightGBM(LearnedAttack):
         options = {
             "objective": "binary",
             "learning_rate": self.learning_rate,
-            "num_leaves": self.leaves,
-            "max_depth": self.depth,
-            "min_data_in_leaf": self.min_samples_leaf,
+            "num_leaves": self.num_leaves,
+            "max_depth": self.max_depth,
+            "min_data_in_leaf": self.min_child_samples,
             "lambda_l2": self.l2,
-            "bagging_fraction": self.row_share,
-            "bagging_freq": int(self.row_share < 1),
-            "feature_fraction": self.column_share,
-            "num_threads": self.threads,
+            "bagging_fraction": self.bagging_fraction,
+            "bagging_freq": int(self.bagging_fraction < 1),
+            "feature_fraction": self.feature_fraction,
+            "num_threads": self.n_jobs,
             "seed": seed,
             "deterministic": True,
             "force_row_wise": True,  # the automatic choice is timed, so it would differ from run to run
             "verbosity": -1,
         }
         data = lightgbm.Dataset(self.inputs_(table), label=member, params={"verbosity": -1})
-        self.booster_ = lightgbm.train(options, data, num_boost_round=self.trees)
+        self.booster_ = lightgbm.train(options, data, num_boost_round=self.n_estimators)
         return self
 
     def score(self, table: SignalTable) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ class MLP(LearnedAttack):
     hidden: list[int] = field(default_factory=lambda: [64, 32])
     """Width of each hidden layer."""
 
-    networks: int = 1
+    ensemble_size: int = 1
     """Networks whose log-odds are averaged."""
 
     epochs: int = 100
@@ -60,7 +60,7 @@ class MLP(LearnedAttack):
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden must hold widths of 1 or more, got {self.hidden}")
-        for name in ("networks", "epochs", "batch_size", "learning_rate"):
+        for name in ("ensemble_size", "epochs", "batch_size", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:

@@ -130,7 +130,7 @@ class QuantileRegression(_Conditional):
         assert self.inputs_ is not None, "fit comes before score"
         assert self.outside_ is not None
         predicted = self.outside_.predict(self.inputs_(table))
-        signal = self.outside_.standardised(single_column(table, self.column))
+        signal = self.outside_.standardized(single_column(table, self.column))
         if self.head == "gaussian":
             return np.asarray((signal - predicted[:, 0]) * np.exp(-clipped(predicted[:, 1])))
         return _exceedance(signal, np.sort(predicted, axis=1), -np.log10(1 - LEVELS))

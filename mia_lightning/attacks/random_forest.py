@@ -15,10 +15,10 @@ from mia_lightning.signals.table import SignalTable
 class RandomForest(LearnedAttack):
     """Random forest (scikit-learn); the score is the mean of the trees' leaf fractions, in [0, 1]."""
 
-    trees: int = 300
+    n_estimators: int = 300
     """Number of trees."""
 
-    depth: int | None = None
+    max_depth: int | None = None
     """Largest depth of a tree; none = unlimited."""
 
     min_samples_split: int = 2
@@ -30,7 +30,7 @@ class RandomForest(LearnedAttack):
     max_features: float | None = None
     """Share of the inputs tried at a split; none = their square root."""
 
-    threads: int = -1
+    n_jobs: int = -1
     """Threads; -1 = all cores."""
 
     inputs_: Inputs | None = field(default=None, init=False, repr=False, compare=False)
@@ -42,12 +42,12 @@ class RandomForest(LearnedAttack):
 
         self.inputs_ = self.inputs(table)
         self.forest_ = RandomForestClassifier(
-            n_estimators=self.trees,
-            max_depth=self.depth,
+            n_estimators=self.n_estimators,
+            max_depth=self.max_depth,
             min_samples_split=self.min_samples_split,
             min_samples_leaf=self.min_samples_leaf,
             max_features=self.max_features or "sqrt",
-            n_jobs=self.threads,
+            n_jobs=self.n_jobs,
             random_state=seed,
         )
         self.forest_.fit(self.inputs_(table), member)

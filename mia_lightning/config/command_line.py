@@ -25,11 +25,11 @@ from mia_lightning.evaluation.config import EvaluationConfig, OneRun
 
 EXAMPLES = """\
 examples:
-  the assignment:   train.py --config configs/assignment.yaml --data.public pub.pt --data.private priv_out.pt \\
+  the assignment:   train.py --config configs/no_reference.yaml --data.public pub.pt --data.private priv_out.pt \\
                       --target.checkpoint 01_MIA.pt --output runs/assignment
-  an overlay:       train.py --config configs/assignment.yaml --config mine.yaml
-  one option:       train.py --config configs/seed.yaml --attacks.mlp.learning_rate 0.01 ...
-  the whole truth:  train.py --config configs/seed.yaml --print_config > mine.yaml
+  an overlay:       train.py --config configs/no_reference.yaml --config mine.yaml
+  one option:       train.py --config configs/course_baseline.yaml --attacks.mlp.learning_rate 0.01 ...
+  the whole truth:  train.py --config configs/course_baseline.yaml --print_config > mine.yaml
 """
 
 

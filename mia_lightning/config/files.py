@@ -26,7 +26,7 @@ MOST_VALUES, DEEPEST = 100_000, 50
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read one YAML file of plain data (no tags are honoured).
+    """Read one YAML file of plain data (no tags are honored).
 
     Raises:
         MIAError: missing, not YAML, or not a mapping.

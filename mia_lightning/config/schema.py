@@ -32,7 +32,7 @@ class DataConfig:
     """Which reader takes both: auto looks at what the file is."""
 
     mean: tuple[float, ...] | None = None
-    """Per-channel mean that the target's training normalised with; computed from the public images when not given."""
+    """Per-channel mean that the target's training normalized with; computed from the public images when not given."""
 
     std: tuple[float, ...] | None = None
     """Per-channel standard deviation, likewise."""
@@ -53,7 +53,7 @@ class TargetConfig:
     out where the architecture is a function that returns the network trained."""
 
     architecture: str = "auto"
-    """A torchvision model's name, package.module:Class, or auto (a ResNet recognised from the weights)."""
+    """A torchvision model's name, package.module:Class, or auto (a ResNet recognized from the weights)."""
 
     feature_layer: str | None = None
     """Submodule whose input is the penultimate feature vector; found by a probe when not given."""
@@ -70,10 +70,6 @@ class ExtractionConfig:
     gradients: bool = False
     """Also take input gradients (white-box), which about triples the work on the stored image."""
 
-    store: str | None = None
-    """Folder where outputs are kept under a key of all that determines them, and found again by later runs; by default
-    .store beside the output folder."""
-
 
 @dataclass
 class SignalsConfig:
@@ -82,7 +78,7 @@ class SignalsConfig:
     names: list[str] = field(default_factory=lambda: ["standard"])
     """Signals, or presets of them (seed, standard, all), or package.module:function."""
 
-    queries: Literal["mean", "original", "each"] = "mean"
+    query_reduction: Literal["mean", "first", "none"] = "mean"
     """Per-query signals: averaged over the queries, of the stored image alone, or one column per query."""
 
 
@@ -93,7 +89,7 @@ class EvaluationConfig:
     folds: int = 5
     """Cross-fitting folds over the public records."""
 
-    hold_out: float = 0.0
+    holdout: float = 0.0
     """Share of the public records that no fold sees: drawn from the seed, by membership and class alike, scored as
     private records are, and given figures of their own. A search reports on them."""
 
@@ -106,10 +102,19 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if self.folds < 2:
             raise ValueError(f"folds must be at least 2, got {self.folds}")
-        if not 0 <= self.hold_out <= 0.9:
-            raise ValueError(f"hold_out must lie between 0 and 0.9, got {self.hold_out}")
+        if not 0 <= self.holdout <= 0.9:
+            raise ValueError(f"holdout must lie between 0 and 0.9, got {self.holdout}")
         if not self.fprs or not all(0 < fpr < 1 for fpr in self.fprs):
             raise ValueError(f"fprs must lie between 0 and 1, got {self.fprs}")
+
+
+@dataclass
+class RayConfig:
+    """The Ray cluster that trains reference models and runs trials."""
+
+    address: str | None = None
+    """A running Ray cluster to join, as `ray start` prints it, or auto (default: start Ray on this machine). Every
+    machine of the cluster must see the folder of --cache_dir."""
 
 
 @dataclass
@@ -133,12 +138,17 @@ class RunConfig:
     output: str = "runs/latest"
     """Folder that receives everything the run leaves."""
 
+    cache_dir: str | None = None
+    """Folder where model outputs and reference models are cached under a key of all that determines them (default:
+    .store beside the output folder)."""
+
     data: DataConfig = field(default_factory=DataConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
     extraction: ExtractionConfig = field(default_factory=ExtractionConfig)
     hardware: Hardware = field(default_factory=Hardware)
     signals: SignalsConfig = field(default_factory=SignalsConfig)
     references: ReferencesConfig = field(default_factory=ReferencesConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
 
     attacks: dict[str, Attack] = field(default_factory=lambda: {"phi_threshold": Threshold()})
     """Name to attack, in the order in which later ones may read the scores of earlier ones."""

@@ -12,9 +12,9 @@ from mia_lightning.config.schema import RunConfig
 class SearchConfig:
     """What is tried, and by what it is judged."""
 
-    goal: Literal["attack", "recipe"] = "attack"
+    goal: Literal["attack", "reference_training"] = "attack"
     """attack searches fields of attacks, signals and references.scores for the highest metric, out-of-fold; recipe
-    searches references.recipe for the references that behave most like the target."""
+    searches references.training for the references that behave most like the target."""
 
     space: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Dotted field of the run to its distribution: {dist: uniform, low: 0, high: 0.5}, {dist: loguniform, low: 1.0e-4,
@@ -35,17 +35,17 @@ class SearchConfig:
     scheduler: Literal["none", "asha"] = "none"
     """asha stops trials by what the first fold's held-out rows show after each epoch."""
 
-    grace: int = 3
+    grace_period: int = 3
     """asha: epochs that every trial may train."""
 
-    engine: Literal["auto", "here", "ray"] = "auto"
+    engine: Literal["auto", "local", "ray"] = "auto"
     """here runs trials in this process, networks that differ in rates only side by side; ray lets workers run them;
     auto takes ray where its start-up is worth it."""
 
-    stacked: int = 16
+    batch_trials: int = 16
     """here: most networks trained side by side; 1 trains each trial by itself."""
 
-    concurrent: int = 0
+    max_concurrent: int = 0
     """ray: trials at the same time; 0 = as many as there are processors for."""
 
     cpus_per_trial: int = 1
@@ -54,9 +54,6 @@ class SearchConfig:
     gpus_per_trial: float = 0.0
     """ray: GPUs of each trial, 0.25 for four on one; the attack's own accelerator option says where it trains."""
 
-    address: str | None = None
-    """ray: a running cluster to join (as `ray start` prints it, or auto); one of this machine's own when not given."""
-
     time_budget: float | None = None
     """Seconds after which no new trial starts."""
 
@@ -64,11 +61,11 @@ class SearchConfig:
     """recipe: reference models trained per trial."""
 
     def __post_init__(self) -> None:
-        for name in ("trials", "grace", "stacked", "cpus_per_trial", "references"):
+        for name in ("trials", "grace_period", "batch_trials", "cpus_per_trial", "references"):
             if getattr(self, name) < 1:
                 raise ValueError(f"search.{name} must be at least 1, got {getattr(self, name)}")
-        if self.concurrent < 0 or self.gpus_per_trial < 0:
-            raise ValueError("search.concurrent and .gpus_per_trial must be 0 or more")
+        if self.max_concurrent < 0 or self.gpus_per_trial < 0:
+            raise ValueError("search.max_concurrent and .gpus_per_trial must be 0 or more")
         if self.time_budget is not None and self.time_budget <= 0:
             raise ValueError(f"search.time_budget must be above 0, got {self.time_budget}")
 

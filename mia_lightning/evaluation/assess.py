@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
-from mia_lightning.evaluation.assessment import Assessment, ClassFigures, Difference, Guard
+from mia_lightning.evaluation.assessment import Assessment, ClassMetrics, Difference, Guard
 from mia_lightning.evaluation.blind_baseline import BLIND, blind_baseline, blind_features, blind_scores
 from mia_lightning.evaluation.claims import claim
 from mia_lightning.evaluation.comparison import Bootstrap, agreement, comparable_rates, differences, paired_bootstrap
 from mia_lightning.evaluation.config import FPRS, OneRun
 from mia_lightning.evaluation.guards import not_run, preprocessing_parity
-from mia_lightning.evaluation.per_class import class_figures
+from mia_lightning.evaluation.per_class import per_class_metrics
 from mia_lightning.evaluation.permutation import permuted_labels
 from mia_lightning.evaluation.privacy import privacy_bounds
 from mia_lightning.metrics.roc import evaluate
@@ -54,7 +54,7 @@ def assess(
         one_run: What is declared for the one-run audit.
         pixels: (N, C, H, W) images of the records, for the blind baseline and the parity check; None leaves both out.
         columns: What else is known of the records without the target, (N,) each, for the blind baseline.
-        guards: Guards that only the caller can run, such as the generalisation gap.
+        guards: Guards that only the caller can run, such as the generalization gap.
 
     Raises:
         MIAError: an argument out of range; NaN or infinite scores; one side is empty.
@@ -64,7 +64,7 @@ def assess(
     if BLIND in records.scores:
         raise MIAError(f"{records.source}: an attack is named {BLIND!r}; give it another name")
     if bootstrap < 100:
-        raise MIAError(f"{bootstrap} resamples are too few for an interval; give --bootstrap 100 or more")
+        raise MIAError(f"{bootstrap} resamples are too few for an interval; give --resamples 100 or more")
     member = records.membership
     attacks = {name: evaluate(scores, member, fprs) for name, scores in records.scores.items()}
     rates = comparable_rates(fprs, int((member == 0).sum()))
@@ -93,7 +93,7 @@ def assess(
             _blind_guard(records, groups, blind, gains, folds, seed),
             _parity_guard(pixels, member),
             permuted_labels(records.scores, member, rates, seed=seed),
-            *(guards or (not_run("generalisation gap", "The target's own accuracy is not known from scores."),)),
+            *(guards or (not_run("generalization gap", "The target's own accuracy is not known from scores."),)),
         ),
         seed=seed,
     )
@@ -113,11 +113,11 @@ def _resampled(
     return paired_bootstrap(scores, records.membership, rates, resamples=resamples, seed=seed)
 
 
-def _classes(records: ScoredRecords, fpr: float) -> dict[str, tuple[ClassFigures, ...]]:
+def _classes(records: ScoredRecords, fpr: float) -> dict[str, tuple[ClassMetrics, ...]]:
     if records.labels is None or len(np.unique(records.labels)) > MOST_CLASSES:
         return {}
     return {
-        name: class_figures(scores, records.membership, records.labels, fpr=fpr)
+        name: per_class_metrics(scores, records.membership, records.labels, fpr=fpr)
         for name, scores in records.scores.items()
     }
 

@@ -97,7 +97,7 @@ class Guard:
     """One check that the figures mean what they seem to mean."""
 
     name: str
-    """blind baseline, preprocessing parity, permuted labels, generalisation gap."""
+    """blind baseline, preprocessing parity, permuted labels, generalization gap."""
 
     status: Literal["pass", "warn", "not run"]
 
@@ -108,7 +108,7 @@ class Guard:
 
 
 @dataclass(frozen=True)
-class ClassFigures:
+class ClassMetrics:
     """How well one attack does on the records of one class."""
 
     label: int
@@ -168,7 +168,7 @@ class Assessment:
 
     claims: Mapping[str, Claims]
 
-    classes: Mapping[str, tuple[ClassFigures, ...]]
+    classes: Mapping[str, tuple[ClassMetrics, ...]]
     """Attack to its figures by class; empty without labels."""
 
     class_fpr: float

@@ -12,7 +12,7 @@ FPRS = (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 5e-2, 1e-1)
 class OneRun:
     """What has to be declared for a one-run audit, because no file of scores can show it."""
 
-    fair_coins: bool = False
+    random_inclusion: bool = False
     """Say true if each record was put into training by its own fair coin, the records and the numbers of guesses were
     fixed before any score was seen, and no score was made with the membership of these records."""
 
@@ -32,7 +32,7 @@ class EvaluationConfig:
     submissions of ids and score."""
 
     output: str | None = None
-    """New or empty folder for report.html, audit_card.md, metrics.json and claims.csv; nothing is written when not
+    """New or empty folder for report.html, audit_card.md, metrics.json and records.csv; nothing is written when not
     given."""
 
     key: str | None = None
@@ -47,10 +47,10 @@ class EvaluationConfig:
     attacks: tuple[str, ...] | None = None
     """Columns that hold scores; all that are nothing else when not given."""
 
-    headline: str | None = None
+    primary_attack: str | None = None
     """The attack that the verdict is about, to be named without regard to its figures; the last when not given."""
 
-    columns: tuple[str, ...] = ()
+    covariates: tuple[str, ...] = ()
     """Numeric columns that are no scores but known of the records without the target, for the blind baseline."""
 
     split: str | None = None
@@ -59,7 +59,7 @@ class EvaluationConfig:
     fprs: tuple[float, ...] = FPRS
     """False-positive rates at which the TPR is given."""
 
-    bootstrap: int = 1000
+    resamples: int = 1000
     """Paired resamples behind the differences between attacks."""
 
     delta: float = 1e-5

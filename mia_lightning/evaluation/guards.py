@@ -81,7 +81,7 @@ def generalisation_gap(correct: tuple[int, int], totals: tuple[int, int]) -> Gua
         "gap_low": low,
         "gap_high": high,
     }
-    return Guard("generalisation gap", "warn" if high < 0 else "pass", sentence, details)
+    return Guard("generalization gap", "warn" if high < 0 else "pass", sentence, details)
 
 
 def not_run(name: str, why: str) -> Guard:

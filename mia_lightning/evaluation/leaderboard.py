@@ -19,7 +19,7 @@ class Place:
     """1 = best by TPR, then AUC; equal in both figures, equal in rank."""
 
     group: int
-    """1 = best; neighbours whose difference in TPR has an interval that includes 0 share a group."""
+    """1 = best; neighbors whose difference in TPR has an interval that includes 0 share a group."""
 
     tied: tuple[str, ...]
     """Submissions with exactly the same TPR and AUC."""
@@ -41,7 +41,7 @@ def rank_submissions(
 ) -> tuple[Place, ...]:
     """Rank submissions by TPR at one FPR, then by AUC.
 
-    A group ends where two neighbours surely differ; within one, the order may be chance.
+    A group ends where two neighbors surely differ; within one, the order may be chance.
 
     Args:
         scores: Submission to (N,) finite scores on the same records.
@@ -56,7 +56,7 @@ def rank_submissions(
     if not scores:
         raise MIAError("there are no submissions to rank; name one or more files of ids and score")
     if resamples < 100:
-        raise MIAError(f"{resamples} resamples are too few for an interval; give --bootstrap 100 or more")
+        raise MIAError(f"{resamples} resamples are too few for an interval; give --resamples 100 or more")
     found = {name: evaluate(values, member, (fpr,)) for name, values in scores.items()}
     figures = {name: (value.at(float(fpr)).tpr, value.auc) for name, value in found.items()}
     ordered = sorted(scores, key=lambda name: (*(-figure for figure in figures[name]), name))

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.assessment import CurvePoint
 from mia_lightning.metrics.roc import evaluate
-from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores import ReferenceScore
 
 
 def learning_curve(
     scores: Mapping[str, ReferenceScore],
-    evidence: Evidence,
+    evidence: ReferenceOutputs,
     member: NDArray[np.int8],
     *,
     fpr: float = 0.01,
@@ -52,7 +52,7 @@ def learning_curve(
     return {name: tuple(curve) for name, curve in curves.items() if curve}
 
 
-def _first(evidence: Evidence, count: int) -> Evidence:
+def _first(evidence: ReferenceOutputs, count: int) -> ReferenceOutputs:
     drawn = None if evidence.drawn is None else evidence.drawn[:count]
     return replace(evidence, references=evidence.references[:count], keep=evidence.keep[:count], drawn=drawn)
 

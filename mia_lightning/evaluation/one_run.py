@@ -139,8 +139,8 @@ def _one_run(
 
 
 def _one_run_refusal(member: Membership, declared: OneRun, guesses: list[int]) -> str | None:
-    if not declared.fair_coins:
-        return "it is not declared that fair coins put the records into training; see --one_run.fair_coins"
+    if not declared.random_inclusion:
+        return "it is not declared that fair coins put the records into training; see --one_run.random_inclusion"
     if min(guesses) < 0 or not 1 <= sum(guesses) <= len(member):
         return f"{guesses[0]} guesses in and {guesses[1]} guesses out do not fit {len(member)} records"
     from scipy.stats import binomtest

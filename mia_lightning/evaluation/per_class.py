@@ -3,15 +3,15 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.evaluation.assessment import ClassFigures
+from mia_lightning.evaluation.assessment import ClassMetrics
 from mia_lightning.metrics.intervals import rate_interval
 from mia_lightning.metrics.ranks import Membership, Scores, split, threshold
 from mia_lightning.metrics.roc import evaluate
 
 
-def class_figures(
+def per_class_metrics(
     scores: Scores, member: Membership, labels: NDArray[np.int64], *, fpr: float
-) -> tuple[ClassFigures, ...]:
+) -> tuple[ClassMetrics, ...]:
     """Return AUC, TPR and FPR within each class, classes ascending.
 
     Args:
@@ -30,12 +30,12 @@ def class_figures(
     return tuple(_one_class(int(labels[rows[0]]), scores[rows], sides[rows], level) for rows in np.split(order, starts))
 
 
-def _one_class(label: int, scores: Scores, member: Membership, level: float) -> ClassFigures:
+def _one_class(label: int, scores: Scores, member: Membership, level: float) -> ClassMetrics:
     members, others = int((member == 1).sum()), int((member == 0).sum())
     found = evaluate(scores, member, ()) if members and others else None
     above = int((scores[member == 1] > level).sum())
     reach = rate_interval(above, members) if members else (None, None)
-    return ClassFigures(
+    return ClassMetrics(
         label=label,
         members=members,
         non_members=others,

@@ -100,7 +100,7 @@ class Evaluation:
     """DeLong."""
 
     partial_auc: float
-    """Area under the ROC up to FPR 5%, standardised (McClish 1989): 0.5 = chance, 1 = perfect."""
+    """Area under the ROC up to FPR 5%, standardized (McClish 1989): 0.5 = chance, 1 = perfect."""
 
     partial_auc_low: float
     """95% interval; see `partial_auc`."""
@@ -204,7 +204,7 @@ def roc_curve(scores: Scores, member: Membership) -> tuple[Array, Array]:
 
 
 def partial_auc(scores: Scores, member: Membership, fpr: float = PARTIAL) -> tuple[float, float, float]:
-    """Return the standardised partial AUC up to an FPR in (0, 1), and its 95% interval.
+    """Return the standardized partial AUC up to an FPR in (0, 1), and its 95% interval.
 
     McClish's scale: 0.5 where the ROC runs along chance, 1 where it is perfect; ties are crossed diagonally, as in
     scikit-learn's `roc_auc_score(max_fpr=...)`. The interval follows from the variance of the partial Mann-Whitney

@@ -1,4 +1,4 @@
-"""The Lightning data module: whole batches of images by position, to be normalised on the device."""
+"""The Lightning data module: whole batches of images by position, to be normalized on the device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mia_lightning.records.normalization import normalisation
+from mia_lightning.records.normalization import normalization
 from mia_lightning.records.records import Records
 
 Batch = dict[str, Tensor]
@@ -47,7 +47,7 @@ class MembershipDataModule(L.LightningDataModule):
     """Public and private records as sequential loaders of whole batches.
 
     Args:
-        public: Records whose statistics normalise where none are given.
+        public: Records whose statistics normalize where none are given.
         private: Records to be scored, if any.
         mean: Per channel, of images in [0, 1]; None = that of the public images.
         std: Likewise.
@@ -73,7 +73,7 @@ class MembershipDataModule(L.LightningDataModule):
         self.halves = [half for half in (public, private) if half is not None]
         self.remaining = remaining or [np.arange(len(half)) for half in self.halves]
         self.batch_size = batch_size
-        self.mean, self.std = normalisation(public, mean, std)
+        self.mean, self.std = normalization(public, mean, std)
 
     def public_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of the public records."""
@@ -89,12 +89,12 @@ class MembershipDataModule(L.LightningDataModule):
 
     def _loader(self, half: int) -> DataLoader[Batch]:
         # Fetching is one indexing operation, which a worker process would only slow down. Each process takes a stretch
-        # of neighbours, since a file that does not fit into memory is read faster so than by every n-th record.
+        # of neighbors, since a file that does not fit into memory is read faster so than by every n-th record.
         world, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
         rows = _Rows(self.halves[half], np.array_split(self.remaining[half], world)[rank])
         return DataLoader(rows, batch_size=self.batch_size, collate_fn=_as_it_is)
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
         """Return (B, C, H, W) float32 inputs of the target: uint8 is taken as 0..255, float32 as it is."""
         scaled = images.float() / 255 if images.dtype == torch.uint8 else images
         mean, std = (torch.tensor(v, device=scaled.device).view(1, -1, 1, 1) for v in (self.mean, self.std))

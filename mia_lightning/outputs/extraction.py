@@ -24,7 +24,7 @@ from mia_lightning.outputs.fuse import prepare_for_inference
 from mia_lightning.outputs.lightning_module import InferenceModule, is_out_of_memory
 from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.outputs.shards import ProgressBar, ShardWriter
-from mia_lightning.records.normalization import normalisation
+from mia_lightning.records.normalization import normalization
 from mia_lightning.records.records import Records
 from mia_lightning.runtime.hardware import Hardware, is_first_process, is_started_from_outside
 from mia_lightning.runtime.library_noise import quiet_lightning
@@ -91,10 +91,10 @@ def extract(
         MIAError: a label outside the target's classes, NaN or infinite logits, fewer records than processes, or a store
             that cannot be written.
     """
-    normal = normalisation(public, mean, std)
+    normal = normalization(public, mean, std)
     if mean is None:
         shown = [", ".join(f"{value:.4f}" for value in values) for values in normal]
-        log.info("normalising with the public images' own mean (%s) and std (%s)", *shown)
+        log.info("normalizing with the public images' own mean (%s) and std (%s)", *shown)
     named = [(name, half) for name, half in (("public", public), ("private", private)) if half is not None]
     halves = []
     for name, records in named:
@@ -167,7 +167,7 @@ def _ingredients(
         "queries": queries,
         "gradients": gradients,
         "precision": hardware.precision,
-        "rewritten": hardware.fast,
+        "rewritten": hardware.fuse,
         "code": code_digest(),
         "torch": torch.__version__,
     }
@@ -226,7 +226,7 @@ def _predict(
         remaining=[remaining[number] for number in kept],
     )
     network = _network(target, halves[0].records, hardware)
-    module = InferenceModule(network, data.normalise, queries=queries, gradients=gradients, batch_size=batch_size)
+    module = InferenceModule(network, data.normalize, queries=queries, gradients=gradients, batch_size=batch_size)
     started = perf_counter()
     with together(trainer), _lack_of_memory_in_words(), quiet_lightning():
         trainer.predict(module, data, return_predictions=False)
@@ -256,7 +256,7 @@ def _remaining(half: _Half) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def _network(target: Target, records: Records, hardware: Hardware) -> nn.Module:
-    if not hardware.fast:
+    if not hardware.fuse:
         return FeatureTap(target.network, target.feature_layer)
     generator = torch.Generator().manual_seed(0)
     sample = torch.randn(8, *records.images.shape[1:], generator=generator)
@@ -301,4 +301,4 @@ def _finished(half: _Half, hardware: Hardware) -> Arrays:
     except RuntimeError as error:
         if hardware.num_nodes == 1:
             raise
-        raise MIAError(f"{error}; name an --extraction.store that all nodes see") from error
+        raise MIAError(f"{error}; name an --cache_dir that all nodes see") from error

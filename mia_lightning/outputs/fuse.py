@@ -17,14 +17,14 @@ TOLERANCE = 1e-4
 
 
 def prepare_for_inference(network: nn.Module, sample: Tensor) -> nn.Module:
-    """Return the network with batch normalisation folded into the convolutions before it and tiny maps collapsed.
+    """Return the network with batch normalization folded into the convolutions before it and tiny maps collapsed.
 
     The result is for inputs of the sample's size only. It is compared with the original on the sample; where a network
     cannot be traced, or the answers differ by more than rounding, the original is returned.
 
     Args:
         network: In eval mode, on the CPU.
-        sample: (B, C, H, W) normalised images.
+        sample: (B, C, H, W) normalized images.
     """
     with torch.inference_mode(False), torch.no_grad():
         expected = network(sample)
@@ -42,20 +42,20 @@ def prepare_for_inference(network: nn.Module, sample: Tensor) -> nn.Module:
 
 
 def _fold(network: nn.Module) -> fx.GraphModule:
-    """Fold each eval-mode batch normalisation that directly follows a convolution read by nothing else."""
+    """Fold each eval-mode batch normalization that directly follows a convolution read by nothing else."""
     traced = fx.symbolic_trace(network)
     modules = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
         source = node.args[0] if node.op == "call_module" and node.args else None
         if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) != 1:
             continue
-        convolution, normalisation = modules.get(str(source.target)), modules.get(str(node.target))
+        convolution, normalization = modules.get(str(source.target)), modules.get(str(node.target))
         if (
             type(convolution) is nn.Conv2d
-            and type(normalisation) is nn.BatchNorm2d
-            and normalisation.track_running_stats
+            and type(normalization) is nn.BatchNorm2d
+            and normalization.track_running_stats
         ):
-            traced.set_submodule(str(source.target), fuse_conv_bn_eval(convolution, normalisation))
+            traced.set_submodule(str(source.target), fuse_conv_bn_eval(convolution, normalization))
             modules = dict(traced.named_modules())
             node.replace_all_uses_with(source)
             traced.graph.erase_node(node)

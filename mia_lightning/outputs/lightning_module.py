@@ -16,15 +16,15 @@ from mia_lightning.records.records import UNKNOWN
 
 log = logging.getLogger(__name__)
 
-Normalise = Callable[[Tensor], Tensor]
+Normalize = Callable[[Tensor], Tensor]
 
 
 class InferenceModule(L.LightningModule):
     """The target behind `predict_step`.
 
     Args:
-        network: Returns (logits, features) of normalised images.
-        normalise: Turns images as they are stored into the network's inputs, on their device.
+        network: Returns (logits, features) of normalized images.
+        normalize: Turns images as they are stored into the network's inputs, on their device.
         queries: See `mia_lightning.outputs.views`.
         gradients: Whether to take the gradient of phi by the stored image.
         batch_size: Rows that the network always sees; a shorter batch is filled up, because kernels round differently
@@ -33,10 +33,10 @@ class InferenceModule(L.LightningModule):
     """
 
     def __init__(
-        self, network: nn.Module, normalise: Normalise, *, queries: int, gradients: bool, batch_size: int
+        self, network: nn.Module, normalize: Normalize, *, queries: int, gradients: bool, batch_size: int
     ) -> None:
         super().__init__()
-        self.network, self.normalise = network, normalise
+        self.network, self.normalize = network, normalize
         self.queries, self.gradients, self.batch_size = queries, gradients, batch_size
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
@@ -90,7 +90,7 @@ class InferenceModule(L.LightningModule):
     def _answers(self, batch: Batch) -> dict[str, Tensor]:
         count, logits, features = len(batch["index"]), [], None
         stored, given = (_filled(batch[name], self.batch_size) for name in ("images", "labels"))
-        images = self.normalise(stored)
+        images = self.normalize(stored)
         for view in views(images, self.queries):
             answer, tapped = self.network(view)
             logits.append(answer.float())

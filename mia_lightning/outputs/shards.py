@@ -117,7 +117,7 @@ def _check_finite(arrays: Arrays, records: Records) -> None:
         row = int(arrays["index"][int(np.argmin(finite))])
         raise MIAError(
             f"{records.source}: the target answers record {records.ids[row]} with NaN or infinite logits; "
-            "check its weights and the normalisation"
+            "check its weights and the normalization"
         )
 
 

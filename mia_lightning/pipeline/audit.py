@@ -15,10 +15,10 @@ from mia_lightning.errors import MIAError
 from mia_lightning.metrics.roc import Evaluation, evaluate
 from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.pipeline.checks import check_names, load_and_check_target, load_records, record_notes
-from mia_lightning.pipeline.model_outputs import Answered
-from mia_lightning.pipeline.results import AttackResult, AuditResult, Clock, Half, Prepared
+from mia_lightning.pipeline.model_outputs import ModelOutputs
+from mia_lightning.pipeline.results import AttackResult, AuditResult, Clock, LoadedInputs, SplitInfo
 from mia_lightning.records.records import UNKNOWN, Records
-from mia_lightning.scores.crossfit import NO_FOLD, Progress, Reporter, assign_folds, cross_fit, draw_hold_out
+from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD, Progress, Reporter, assign_folds, cross_fit, draw_holdout
 
 if TYPE_CHECKING:
     from mia_lightning.references.phi import References
@@ -34,7 +34,7 @@ def audit(config: RunConfig) -> AuditResult:
     return attack_target(config, prepare(config))
 
 
-def prepare(config: RunConfig) -> Prepared:
+def prepare(config: RunConfig) -> LoadedInputs:
     """Read and check the records and the target.
 
     Raises:
@@ -44,11 +44,11 @@ def prepare(config: RunConfig) -> Prepared:
     check_names(config)
     public, private = load_records(config)
     _public_half(config, public, public.labels)  # enough of each?
-    return Prepared(public, private, load_and_check_target(config, public), perf_counter() - started)
+    return LoadedInputs(public, private, load_and_check_target(config, public), perf_counter() - started)
 
 
 def attack_target(
-    config: RunConfig, prepared: Prepared, *, progress: Progress | None = None, report: Reporter | None = None
+    config: RunConfig, prepared: LoadedInputs, *, progress: Progress | None = None, report: Reporter | None = None
 ) -> AuditResult:
     """Extract, compute signals, fit and score the attacks out-of-fold, evaluate.
 
@@ -81,7 +81,7 @@ def attack_target(
     )
 
 
-def ask(config: RunConfig, prepared: Prepared, clock: Clock) -> Answered:
+def ask(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> ModelOutputs:
     """Ask the target and, where the run has any, the references about all records, and deal the folds."""
     public, private, target = prepared.public, prepared.private, prepared.target
     notes = record_notes(public, private)
@@ -90,7 +90,7 @@ def ask(config: RunConfig, prepared: Prepared, clock: Clock) -> Answered:
     facts = _target_facts(target, outputs, public.membership)
     references = _references(config, prepared, outputs, private_outputs, facts)
     clock.lap("references")
-    return Answered(
+    return ModelOutputs(
         public=_public_half(config, public, outputs.labels),
         private=_private_half(private),
         outputs=outputs,
@@ -107,22 +107,22 @@ def assist(config: RunConfig) -> NoReturn:
     raise SystemExit(0)
 
 
-def _public_half(config: RunConfig, public: Records, labels: NDArray[np.int64]) -> Half:
+def _public_half(config: RunConfig, public: Records, labels: NDArray[np.int64]) -> SplitInfo:
     """Deal the folds over the records that are not held out.
 
     Raises:
         MIAError: fewer members or non-members than folds, or none of them held out although some should be.
     """
     evaluation, member = config.evaluation, public.membership
-    held_out = draw_hold_out(labels, member, share=evaluation.hold_out, seed=config.seed)
+    held_out = draw_holdout(labels, member, share=evaluation.holdout, seed=config.seed)
     fold = assign_folds(labels, np.where(held_out, np.int8(UNKNOWN), member), folds=evaluation.folds, seed=config.seed)
     counts = [int((held_out & (member == value)).sum()) for value in (1, 0)]
-    if evaluation.hold_out and min(counts) == 0:
+    if evaluation.holdout and min(counts) == 0:
         raise MIAError(
-            f"evaluation.hold_out {evaluation.hold_out:g} holds out {counts[0]} members and {counts[1]} non-members; "
+            f"evaluation.holdout {evaluation.holdout:g} holds out {counts[0]} members and {counts[1]} non-members; "
             "raise it, or give more records of known membership"
         )
-    return Half(public.ids, member, fold, held_out)
+    return SplitInfo(public.ids, member, fold, held_out)
 
 
 def _extract(
@@ -145,7 +145,7 @@ def _extract(
 
 def _references(
     config: RunConfig,
-    prepared: Prepared,
+    prepared: LoadedInputs,
     outputs: Outputs,
     private_outputs: Outputs | None,
     facts: Mapping[str, object],
@@ -153,9 +153,9 @@ def _references(
     """Return the references of the run, None where it has none."""
     if not config.references.wanted:
         return None
-    from mia_lightning.references.prepare import Audited, find_references
+    from mia_lightning.references.prepare import ReferenceInputs, load_or_train_references
 
-    audited = Audited(
+    audited = ReferenceInputs(
         public=prepared.public,
         private=prepared.private,
         target=prepared.target,
@@ -166,27 +166,31 @@ def _references(
         accuracy_on_members=float(str(facts["accuracy_on_members"])),
         accuracy_on_non_members=float(str(facts["accuracy_on_non_members"])),
     )
-    return find_references(config.references, audited, store=store_folder(config), seed=config.seed)
+    return load_or_train_references(
+        config.references, audited, store=store_folder(config), seed=config.seed, ray_address=config.ray.address
+    )
 
 
 def store_folder(config: RunConfig) -> Path:
     """Return where outputs and references are kept."""
-    return Path(config.extraction.store or Path(config.output).parent / ".store")
+    return Path(config.cache_dir or Path(config.output).parent / ".store")
 
 
-def _private_half(private: Records | None) -> Half | None:
+def _private_half(private: Records | None) -> SplitInfo | None:
     if private is None:
         return None
     nowhere = np.zeros(len(private), np.bool_)
-    return Half(private.ids, private.membership, np.full(len(private), NO_FOLD, np.int8), nowhere)
+    return SplitInfo(private.ids, private.membership, np.full(len(private), NOT_IN_ANY_FOLD, np.int8), nowhere)
 
 
-def attack_result(config: RunConfig, scores: NDArray[np.float64], seconds: float, answered: Answered) -> AttackResult:
+def attack_result(
+    config: RunConfig, scores: NDArray[np.float64], seconds: float, answered: ModelOutputs
+) -> AttackResult:
     """Calibrate and evaluate the scores of one attack over all records, (N + M,) public first."""
     from mia_lightning.scores.calibration import cross_fit_probability
 
     public, fprs = answered.public, config.evaluation.fprs
-    member, known, count = public.membership, public.fold != NO_FOLD, len(public.ids)
+    member, known, count = public.membership, public.fold != NOT_IN_ANY_FOLD, len(public.ids)
     visible, fold = answered.visible()
     probabilities = cross_fit_probability(scores, visible, fold, config.evaluation.calibration)
     held_out = public.held_out
@@ -204,7 +208,7 @@ def attack_result(config: RunConfig, scores: NDArray[np.float64], seconds: float
 
 
 def _private_evaluation(
-    scores: NDArray[np.float64], private: Half | None, fprs: tuple[float, ...]
+    scores: NDArray[np.float64], private: SplitInfo | None, fprs: tuple[float, ...]
 ) -> Evaluation | None:
     """Evaluate where the private membership is known: the only place that reads it."""
     if private is None or len(np.unique(private.membership[private.membership != UNKNOWN])) < 2:

@@ -52,15 +52,18 @@ def evaluate_file(config: EvaluationConfig) -> tuple[Assessment, list[str]]:
             f"{len(config.scores)} files of scores are named; name one, or use --leaderboard KEY for several"
         )
     file = read_scores(
-        config.scores[0], key=config.key, attacks=config.attacks, columns=config.columns, split=config.split
+        config.scores[0], key=config.key, attacks=config.attacks, columns=config.covariates, split=config.split
     )
     names = list(file.records.scores)
-    if config.headline is not None and config.headline not in names:
-        raise MIAError(f"--headline {config.headline!r} is no attack of the scores; {suggest(config.headline, names)}")
+    if config.primary_attack is not None and config.primary_attack not in names:
+        raise MIAError(
+            f"--primary_attack {config.primary_attack!r} is no attack of the scores; "
+            f"{suggest(config.primary_attack, names)}"
+        )
     assessment = assess(
         file.records,
         fprs=config.fprs,
-        bootstrap=config.bootstrap,
+        bootstrap=config.resamples,
         seed=config.seed,
         delta=config.delta,
         confidence=config.confidence,
@@ -86,7 +89,7 @@ def rank_files(config: EvaluationConfig) -> tuple[Place, ...]:
     names = _short_names(config.scores)
     key_name = Path(config.leaderboard).name
     scores = {name: read_submission(path, key, key_name) for name, path in zip(names, config.scores, strict=True)}
-    return rank_submissions(scores, key[1], config.fpr, resamples=config.bootstrap, seed=config.seed)
+    return rank_submissions(scores, key[1], config.fpr, resamples=config.resamples, seed=config.seed)
 
 
 def report_of(config: EvaluationConfig, assessment: Assessment, notes: Iterable[str]) -> Report:
@@ -95,8 +98,8 @@ def report_of(config: EvaluationConfig, assessment: Assessment, notes: Iterable[
     from mia_lightning.report.files import versions
 
     names = list(assessment.attacks)
-    named = "which was named with --headline" if config.headline else "the last column of scores"
-    return Report(assessment, config.headline or names[-1], named, versions("matplotlib"), notes=tuple(notes))
+    named = "which was named with --primary_attack" if config.primary_attack else "the last column of scores"
+    return Report(assessment, config.primary_attack or names[-1], named, versions("matplotlib"), notes=tuple(notes))
 
 
 @contextmanager
@@ -125,13 +128,13 @@ def _run_evaluation(config: EvaluationConfig, console: Console) -> None:
 
 def _run_leaderboard(config: EvaluationConfig, console: Console) -> None:
     from mia_lightning.report.terminal import leaderboard_table
-    from mia_lightning.runtime.atomic import replacing
+    from mia_lightning.runtime.atomic import atomic_write
 
     with _output(config) as folder:
         places = rank_files(config)
         console.print(leaderboard_table(places, config.fpr))
         if folder is not None:
-            with replacing(folder, "leaderboard.csv") as file:
+            with atomic_write(folder, "leaderboard.csv") as file:
                 _write_places(file, places)
             _say(f"wrote leaderboard.csv in {config.output}", console)
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.outputs.outputs import Outputs
-from mia_lightning.pipeline.results import Half
+from mia_lightning.pipeline.results import SplitInfo
 from mia_lightning.records.records import UNKNOWN
-from mia_lightning.scores.crossfit import NO_FOLD
+from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD
 from mia_lightning.signals.table import SignalTable
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Answered:
+class ModelOutputs:
     """What target and references say of all records: all that signals and attacks are made from."""
 
-    public: Half
-    private: Half | None
+    public: SplitInfo
+    private: SplitInfo | None
     outputs: Outputs
     """Of the public records."""
 
@@ -58,15 +58,17 @@ class Answered:
         """
         beyond = 0 if self.private is None else len(self.private.ids)
         member = np.where(self.public.held_out, np.int8(UNKNOWN), self.public.membership)
-        return _extended(member, beyond, UNKNOWN), _extended(self.public.fold, beyond, NO_FOLD)
+        return _extended(member, beyond, UNKNOWN), _extended(self.public.fold, beyond, NOT_IN_ANY_FOLD)
 
 
 def signal_table(config: RunConfig, public: Outputs, private: Outputs | None) -> SignalTable:
     """Compute the signals of both halves in one table, public rows first."""
     from mia_lightning.signals import build_table
 
-    names, queries = config.signals.names, config.signals.queries
-    tables = [build_table(half, names=names, queries=queries) for half in (public, private) if half is not None]
+    names, reduction = config.signals.names, config.signals.query_reduction
+    tables = [
+        build_table(half, names=names, query_reduction=reduction) for half in (public, private) if half is not None
+    ]
     columns = {name: np.concatenate([table.columns[name] for table in tables]) for name in tables[0].columns}
     return SignalTable(columns, np.concatenate([table.labels for table in tables]), public.num_classes)
 

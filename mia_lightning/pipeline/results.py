@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.metrics.roc import Evaluation
 from mia_lightning.records.records import Records
-from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.signals.table import SignalTable
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Half:
+class SplitInfo:
     """What is kept of one half of the records once their images are no longer needed."""
 
     ids: NDArray[np.int64] | NDArray[np.str_]
@@ -35,7 +35,7 @@ class Half:
     """(N,) fold that held the record out; -1 = scored by the mean over all folds' models."""
 
     held_out: NDArray[np.bool_]
-    """(N,) True for public records of known membership that no fold saw (`evaluation.hold_out`)."""
+    """(N,) True for public records of known membership that no fold saw (`evaluation.holdout`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +75,8 @@ class AuditResult:
     """Everything a run found."""
 
     config: RunConfig
-    public: Half
-    private: Half | None
+    public: SplitInfo
+    private: SplitInfo | None
     attacks: Mapping[str, AttackResult]
     notes: list[str]
     """What the user has to know: rows left out, labels predicted, statistics computed."""
@@ -90,7 +90,7 @@ class AuditResult:
     table: SignalTable
     """(N + M,) signals of all records, public first, with the columns of reference scores."""
 
-    evidence: Evidence | None
+    evidence: ReferenceOutputs | None
     """phi of all records under the references, a memory map where it is large; None without references."""
 
     seconds: Mapping[str, float]
@@ -98,7 +98,7 @@ class AuditResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class LoadedInputs:
     """Everything that was read and checked before the work begins."""
 
     public: Records

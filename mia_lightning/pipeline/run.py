@@ -13,7 +13,7 @@ from tqdm import tqdm
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.pipeline.audit import assist, attack_target, prepare
-from mia_lightning.pipeline.results import AuditResult, Prepared
+from mia_lightning.pipeline.results import AuditResult, LoadedInputs
 from mia_lightning.pipeline.run_folder import RunFolder
 from mia_lightning.pipeline.run_report import assess_result, report_of
 from mia_lightning.pipeline.tensorboard import TensorBoard
@@ -23,7 +23,7 @@ from mia_lightning.report.files import write_report
 from mia_lightning.report.plots import plot_roc
 from mia_lightning.report.terminal import print_guards
 from mia_lightning.runtime.hardware import is_first_process
-from mia_lightning.scores.crossfit import NO_FOLD
+from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD
 
 
 def run(config: RunConfig) -> AuditResult:
@@ -68,7 +68,7 @@ def _run(config: RunConfig, folder: RunFolder) -> AuditResult:
     return result
 
 
-def _attack(config: RunConfig, prepared: Prepared, board: TensorBoard) -> AuditResult:
+def _attack(config: RunConfig, prepared: LoadedInputs, board: TensorBoard) -> AuditResult:
     with _FitProgress(len(config.attacks) * config.evaluation.folds) as progress:
         return attack_target(config, prepared, progress=progress, report=board.report)
 
@@ -98,12 +98,12 @@ class _FitProgress:
 
 
 def _write_roc(folder: RunFolder, result: AuditResult) -> None:
-    known = result.public.fold != NO_FOLD
+    known = result.public.fold != NOT_IN_ANY_FOLD
     scores = {name: attack.public_scores[known] for name, attack in result.attacks.items()}
     figure = plot_roc(
         scores, result.public.membership[known], title="Public records, out-of-fold", headline=result.config.submitted
     )
-    with folder.replacing("roc.svg") as file:
+    with folder.atomic_write("roc.svg") as file:
         figure.savefig(file, format="svg")
 
 

@@ -12,7 +12,7 @@ import yaml
 from mia_lightning.config.files import portable, to_mapping
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
-from mia_lightning.pipeline.results import AuditResult, Half
+from mia_lightning.pipeline.results import AuditResult, SplitInfo
 from mia_lightning.runtime.output_folder import OutputFolder
 
 
@@ -47,7 +47,7 @@ class RunFolder(OutputFolder):
             MIAError: the folder cannot be written, or another run was quicker.
         """
         super().claim()
-        with self.replacing("config.yaml") as file:
+        with self.atomic_write("config.yaml") as file:
             file.write(self.text)
 
     def write_result(self, result: AuditResult) -> list[str]:
@@ -64,7 +64,7 @@ class RunFolder(OutputFolder):
         return written
 
     def _write(self, name: str, write: Callable[[IO[str]], None]) -> None:
-        with self.replacing(name) as file:
+        with self.atomic_write(name) as file:
             write(file)
 
 
@@ -83,19 +83,19 @@ def _write_scores(file: IO[str], result: AuditResult) -> None:
     """One row per record, public first: the submitted attack's score and probability, then every attack's score."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("id", "split", "membership", "fold", "score", "probability", *result.attacks))
-    writer.writerows(_score_rows(result, "public", result.public))  # records that no fold saw as split hold_out
+    writer.writerows(_score_rows(result, "public", result.public))  # records that no fold saw as split holdout
     if result.private is not None:
         writer.writerows(_score_rows(result, "private", result.private))
 
 
-def _score_rows(result: AuditResult, split: Literal["public", "private"], half: Half) -> Iterator[tuple[Any, ...]]:
+def _score_rows(result: AuditResult, split: Literal["public", "private"], half: SplitInfo) -> Iterator[tuple[Any, ...]]:
     submitted = result.attacks[result.config.submitted]
     scores = {name: getattr(attack, f"{split}_scores").tolist() for name, attack in result.attacks.items()}
     probability = getattr(submitted, f"{split}_probabilities").tolist()
     known = ["" if value < 0 else value for value in half.membership.tolist()]
     fold = ["" if value < 0 else value for value in half.fold.tolist()]
     columns = (known, fold, scores[result.config.submitted], probability, *scores.values())
-    splits = np.where(half.held_out, "hold_out", split).tolist()
+    splits = np.where(half.held_out, "holdout", split).tolist()
     for record, name, *values in zip(half.ids.tolist(), splits, *columns, strict=True):
         yield (record, name, *values)  # csv writes a float by its shortest exact form
 

@@ -17,25 +17,25 @@ from mia_lightning.evaluation.config import FPRS
 from mia_lightning.evaluation.guards import generalisation_gap
 from mia_lightning.evaluation.learning_curve import learning_curve
 from mia_lightning.evaluation.permutation import refitted_null
-from mia_lightning.pipeline.results import AuditResult, Prepared
+from mia_lightning.pipeline.results import AuditResult, LoadedInputs
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.report.contents import Reference, Report, RunFacts, Source, Stage
 from mia_lightning.report.files import versions
 from mia_lightning.runtime.store import array_digest, key_of
-from mia_lightning.scores.crossfit import NO_FOLD
+from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD
 from mia_lightning.scores.scored_records import ScoredRecords
 
 LIBRARIES = ("torch", "lightning", "scikit-learn", "torchvision", "matplotlib")
 
 
-def assess_result(result: AuditResult, prepared: Prepared) -> Assessment:
+def assess_result(result: AuditResult, prepared: LoadedInputs) -> Assessment:
     """Assess the out-of-fold scores of all attacks as `mia_lightning.evaluate` does, with the guards that a run can do.
 
     Args:
         result: From `attack_target`.
         prepared: What it was made from.
     """
-    known = np.flatnonzero(result.public.fold != NO_FOLD)
+    known = np.flatnonzero(result.public.fold != NOT_IN_ANY_FOLD)
     public, config = prepared.public, result.config
     labels = None if (public.labels == UNKNOWN).any() else public.labels[known]
     records = ScoredRecords(
@@ -63,7 +63,7 @@ def assess_result(result: AuditResult, prepared: Prepared) -> Assessment:
     )
 
 
-def report_of(result: AuditResult, prepared: Prepared, assessment: Assessment, seconds: float) -> Report:
+def report_of(result: AuditResult, prepared: LoadedInputs, assessment: Assessment, seconds: float) -> Report:
     """Return the report of a run.
 
     Args:
@@ -72,7 +72,7 @@ def report_of(result: AuditResult, prepared: Prepared, assessment: Assessment, s
         assessment: From `assess_result`.
         seconds: That the assessment took.
     """
-    known = np.flatnonzero(result.public.fold != NO_FOLD)
+    known = np.flatnonzero(result.public.fold != NOT_IN_ANY_FOLD)
     images = prepared.public.images
     submission = result.config.submission.attack
     return Report(
@@ -86,7 +86,7 @@ def report_of(result: AuditResult, prepared: Prepared, assessment: Assessment, s
     )
 
 
-def _facts(result: AuditResult, prepared: Prepared, seconds: float) -> RunFacts:
+def _facts(result: AuditResult, prepared: LoadedInputs, seconds: float) -> RunFacts:
     config = result.config
     halves = (("public", prepared.public), ("private", prepared.private))
     return RunFacts(
@@ -148,7 +148,7 @@ def _threat(result: AuditResult) -> tuple[str, ...]:
         said.append("It also sees penultimate features (access to the network's inside).")
     if config.extraction.gradients:
         said.append("It also takes gradients of the input (access to the weights).")
-    known = int((result.public.fold != NO_FOLD).sum())
+    known = int((result.public.fold != NOT_IN_ANY_FOLD).sum())
     said.append(f"It knows the membership of {known:,} records and fits attacks on them.")
     if result.evidence is None:
         said.append("It has no reference models.")

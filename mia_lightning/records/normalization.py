@@ -1,4 +1,4 @@
-"""The Lightning data module: whole batches of images by position, to be normalised on the device."""
+"""The Lightning data module: whole batches of images by position, to be normalized on the device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.records.records import Records
 
 
-def normalisation(
+def normalization(
     public: Records, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the given mean and standard deviation per channel, or those of the public images in [0, 1].

@@ -10,7 +10,7 @@ def pixel_statistics(images: NDArray[np.uint8] | NDArray[np.float32]) -> dict[st
     """Return per-record statistics by name, (N,) each, on the scale of the stored pixels.
 
     lowest, highest, mean, std; the mean of each channel where there are several; roughness (mean step between
-    horizontal and vertical neighbours, which resizing and compression change); off-grid (share of pixels that are no
+    horizontal and vertical neighbors, which resizing and compression change); off-grid (share of pixels that are no
     multiple of 1/255, which tells a picture that was resized as a float from one that was 8 bits).
 
     Args:

@@ -9,7 +9,7 @@ from mia_lightning.references.scores import ReferenceScore
 
 
 @dataclass
-class Recipe:
+class ReferenceTraining:
     """How a reference is trained; the closer to the target's own training, the better the attacks."""
 
     epochs: int = 20
@@ -18,7 +18,7 @@ class Recipe:
     batch_size: int = 256
     """Records per step; a last, smaller batch is left out, as shuffling brings its records into other epochs."""
 
-    optimiser: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     """sgd is with Nesterov momentum."""
 
     learning_rate: float = 0.1
@@ -51,14 +51,14 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"references.recipe.{name} must be at least 1, got {getattr(self, name)}")
+                raise ValueError(f"references.training.{name} must be at least 1, got {getattr(self, name)}")
         if self.learning_rate <= 0:
-            raise ValueError(f"references.recipe.learning_rate must be above 0, got {self.learning_rate}")
+            raise ValueError(f"references.training.learning_rate must be above 0, got {self.learning_rate}")
         for name, below in (("momentum", 1.0), ("warmup", 1.0), ("label_smoothing", 1.0)):
             if not 0 <= getattr(self, name) < below:
-                raise ValueError(f"references.recipe.{name} must be in [0, {below:g}), got {getattr(self, name)}")
+                raise ValueError(f"references.training.{name} must be in [0, {below:g}), got {getattr(self, name)}")
         if self.weight_decay < 0 or self.shift < 0:
-            raise ValueError("references.recipe.weight_decay and .shift must be 0 or more")
+            raise ValueError("references.training.weight_decay and .shift must be 0 or more")
 
 
 @dataclass
@@ -68,18 +68,18 @@ class ReferencesConfig:
     count: int = 0
     """How many to train. A larger count later keeps those that are there."""
 
-    scheme: Literal["balanced", "coin", "anchored"] = "balanced"
+    scheme: Literal["balanced", "bernoulli", "anchored"] = "balanced"
     """Which records a reference is trained on: balanced = a random half, and the other half for the next reference;
-    coin = each record with probability one half; anchored = the public members and none of the public non-members,
+    bernoulli = each record with probability one half; anchored = the public members and none of the public non-members,
     and coins for private records and for a released part of the public ones."""
 
-    released: float = 0.25
+    anchored_release: float = 0.25
     """anchored: share of the public records that a reference draws by coin; only these are scored by it."""
 
     architecture: str | None = None
     """Network of the references; the target's own when not given. Needed where the target came trained or exported."""
 
-    recipe: Recipe = field(default_factory=Recipe)
+    training: ReferenceTraining = field(default_factory=ReferenceTraining)
 
     queries: Literal[1, 2, 18, 50] | None = None
     """Views per record that target and references are asked about; those of the extraction when not given."""
@@ -97,11 +97,7 @@ class ReferencesConfig:
     gpus_per_worker: float = 0.0
     """GPUs of each worker, 0.25 for four on one. 0 trains on the CPU; with workers 0 a GPU is used if there is one."""
 
-    address: str | None = None
-    """A running Ray cluster to join (as `ray start` prints it, or auto); one of this machine's own when not given. Its
-    machines must share the folder of the store."""
-
-    tolerance: float = 0.05
+    accuracy_tolerance: float = 0.05
     """Difference of the accuracy of references and target, on records IN or OUT of their training, from which on a
     warning is given."""
 
@@ -120,8 +116,8 @@ class ReferencesConfig:
             raise ValueError("references.count, .workers and .gpus_per_worker must be 0 or more, .threads at least 1")
         if self.temperature <= 0:
             raise ValueError(f"references.temperature must be above 0, got {self.temperature}")
-        if not 0 < self.released < 1:
-            raise ValueError(f"references.released must lie between 0 and 1, got {self.released}")
+        if not 0 < self.anchored_release < 1:
+            raise ValueError(f"references.anchored_release must lie between 0 and 1, got {self.anchored_release}")
 
     @property
     def wanted(self) -> bool:

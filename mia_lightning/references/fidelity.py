@@ -30,9 +30,9 @@ def fidelity_notes(
     ):
         if abs(gap) > tolerance:
             advice = (
-                f"train them for {fix} epochs (--references.recipe.epochs)"
+                f"train them for {fix} epochs (--references.training.epochs)"
                 if fix
-                else "change weight decay, learning rate or augmentation of --references.recipe to the target's"
+                else "change weight decay, learning rate or augmentation of --references.training to the target's"
             )
             notes.append(
                 f"the references are {abs(gap):.1%} {'more' if gap > 0 else 'less'} accurate on {where} than the "

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mia_lightning.outputs.fuse import prepare_for_inference
 from mia_lightning.outputs.views import views
-from mia_lightning.references.training_data import Material, Normalise, on_device
+from mia_lightning.references.training_data import Normalize, TrainingData, on_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Answers:
 
 
 @torch.inference_mode()
-def ask(network: nn.Module, material: Material, *, device: str) -> Answers:
+def ask(network: nn.Module, material: TrainingData, *, device: str) -> Answers:
     """Ask a model about every record, in float32 whatever the precision of its training.
 
     Batches are filled up to one size, so that a record's phi does not depend on which others are asked with it.
@@ -36,15 +36,15 @@ def ask(network: nn.Module, material: Material, *, device: str) -> Answers:
     where = Fabric(accelerator=device, devices=1).device
     images, labels = on_device(material, where)
     batch_size = 256 if where.type == "cpu" else 4096
-    normalise = Normalise(material, images)
-    fast = prepare_for_inference(network.eval().cpu(), normalise(images[:8]).cpu()).to(where)
+    normalize = Normalize(material, images)
+    fast = prepare_for_inference(network.eval().cpu(), normalize(images[:8]).cpu()).to(where)
     phi = torch.empty(len(images), material.queries, device=where)
     correct = torch.empty(len(images), dtype=torch.bool, device=where)
     for start in range(0, len(images), batch_size):
         rows = torch.arange(start, start + batch_size, device=where).clamp(max=len(images) - 1)
         count = min(batch_size, len(images) - start)
         own = F.one_hot(labels[rows], material.num_classes).bool()
-        batch = normalise(images[rows]).contiguous(memory_format=torch.channels_last)
+        batch = normalize(images[rows]).contiguous(memory_format=torch.channels_last)
         for query, view in enumerate(views(batch, material.queries)):
             logits = fast(view).float() / material.temperature
             value = logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class ReferenceOutputs:
     """phi of N records under Q queries, from the target and from K reference models. Knows no membership."""
 
     target: NDArray[np.float32]

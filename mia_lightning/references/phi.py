@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mia_lightning.errors import MIAError
 from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.outputs.views import shifts
-from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.store import Row
 from mia_lightning.signals import functional as F
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 class References:
     """The reference models of a run."""
 
-    evidence: Evidence
+    evidence: ReferenceOutputs
     """phi of all records, public first."""
 
     rows: tuple[Row, ...]
@@ -68,7 +68,7 @@ def view_columns(asked: int, wanted: int) -> list[int]:
     return places if wanted == 1 else places + [len(outer) + place for place in places]
 
 
-def save_evidence(path: Path, evidence: Evidence) -> None:
+def save_reference_outputs(path: Path, evidence: ReferenceOutputs) -> None:
     """Write phi (K, N, Q), keep (K, N), target (N, Q), labels (N,) and drawn (K, N) as `load_evidence` takes them.
 
     Raises:
@@ -89,12 +89,12 @@ def save_evidence(path: Path, evidence: Evidence) -> None:
             partial.unlink()
 
 
-def load_evidence(path: str, *, labels: NDArray[np.int64], num_classes: int) -> Evidence:
+def load_evidence(path: str, *, labels: NDArray[np.int64], num_classes: int) -> ReferenceOutputs:
     """Read phi computed elsewhere.
 
     Args:
         path: An .npz with phi (K, N, Q) or (K, N), keep (K, N), target (N, Q) or (N,), and if it has them labels (N,)
-            and drawn (K, N), see `Evidence`.
+            and drawn (K, N), see `ReferenceOutputs`.
         labels: (N,) of the records it must belong to, in their order.
         num_classes: Number of classes.
 
@@ -120,7 +120,7 @@ def load_evidence(path: str, *, labels: NDArray[np.int64], num_classes: int) -> 
         raise MIAError(f"{name}: drawn is {drawn.shape}; expected 0 and 1 in the shape of keep, {keep.shape}")
     if not np.isin(keep, (0, 1)).all() or not (np.isfinite(phi).all() and np.isfinite(target).all()):
         raise MIAError(f"{name}: phi and target must be finite, and keep must hold only 0 and 1")
-    return Evidence(
+    return ReferenceOutputs(
         target.astype(np.float32),
         phi.astype(np.float32),
         keep.astype(bool),

@@ -17,17 +17,17 @@ from torch import nn
 
 from mia_lightning.errors import MIAError
 from mia_lightning.outputs.outputs import Outputs
-from mia_lightning.records.normalization import normalisation
+from mia_lightning.records.normalization import normalization
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.references.config import ReferencesConfig
 from mia_lightning.references.fidelity import fidelity_notes
-from mia_lightning.references.outputs import Evidence
-from mia_lightning.references.phi import References, load_evidence, save_evidence, target_phi
+from mia_lightning.references.outputs import ReferenceOutputs
+from mia_lightning.references.phi import References, load_evidence, save_reference_outputs, target_phi
 from mia_lightning.references.splits import Assignment, assign
 from mia_lightning.references.store import ReferenceStore, Row
 from mia_lightning.references.training import NUMBERS
-from mia_lightning.references.training_data import Material
-from mia_lightning.references.workers import Job, device_of, work
+from mia_lightning.references.training_data import TrainingData
+from mia_lightning.references.workers import ReferenceJob, device_of, train_references
 from mia_lightning.runtime.store import array_digest
 from mia_lightning.targets.architectures import source_of, untrained
 from mia_lightning.targets.base import Target
@@ -39,7 +39,7 @@ ASKING_CODE = ("references.inference", "references.training_data", "outputs.fuse
 
 
 @dataclass(frozen=True, eq=False)
-class Audited:
+class ReferenceInputs:
     """The records and what the target says of them."""
 
     public: Records
@@ -55,7 +55,9 @@ class Audited:
     accuracy_on_non_members: float
 
 
-def find_references(config: ReferencesConfig, audited: Audited, *, store: Path, seed: int) -> References:
+def load_or_train_references(
+    config: ReferencesConfig, audited: ReferenceInputs, *, store: Path, seed: int, ray_address: str | None = None
+) -> References:
     """Return the references of a run, trained as far as the store does not hold them.
 
     Raises:
@@ -72,22 +74,26 @@ def find_references(config: ReferencesConfig, audited: Audited, *, store: Path, 
     membership = audited.public.membership
     private = 0 if audited.private is None else len(audited.private)
     membership = np.append(membership, np.full(private, UNKNOWN, np.int8))  # the private half's own stays out of reach
-    drawn = assign(config.scheme, config.count, membership, private=private, seed=seed, released=config.released)
+    drawn = assign(
+        config.scheme, config.count, membership, private=private, seed=seed, released=config.anchored_release
+    )
     place = _store(config, audited, material, drawn, membership, store=store, seed=seed)
     with place.lock().held("references"):  # two runs would train the same
-        rows = _trained(config, audited, material, drawn, place, seed=seed)
+        rows = _trained(config, audited, material, drawn, place, seed=seed, ray_address=ray_address)
     found = _references(config, audited, place, rows, drawn, target, labels)
     if config.exported is not None:
-        save_evidence(Path(config.exported), found.evidence)
+        save_reference_outputs(Path(config.exported), found.evidence)
         log.info("wrote phi of target and references to %s", config.exported)
     return found
 
 
-def _halves(audited: Audited) -> list[Outputs]:
+def _halves(audited: ReferenceInputs) -> list[Outputs]:
     return [half for half in (audited.outputs, audited.private_outputs) if half is not None]
 
 
-def material_of(audited: Audited, labels: NDArray[np.int64], queries: int, *, temperature: float = 1.0) -> Material:
+def material_of(
+    audited: ReferenceInputs, labels: NDArray[np.int64], queries: int, *, temperature: float = 1.0
+) -> TrainingData:
     """Return what references are trained on and asked about, public records first.
 
     Raises:
@@ -97,14 +103,14 @@ def material_of(audited: Audited, labels: NDArray[np.int64], queries: int, *, te
     if len({half.images.dtype for half in halves}) > 1:
         raise MIAError("public and private images have different dtypes; references need both as uint8 or as float32")
     images = np.concatenate([half.images for half in halves]) if len(halves) > 1 else halves[0].images
-    mean, std = normalisation(audited.public, audited.mean, audited.std)
-    return Material(images, labels, mean, std, audited.target.num_classes, queries, temperature)
+    mean, std = normalization(audited.public, audited.mean, audited.std)
+    return TrainingData(images, labels, mean, std, audited.target.num_classes, queries, temperature)
 
 
 def _store(
     config: ReferencesConfig,
-    audited: Audited,
-    material: Material,
+    audited: ReferenceInputs,
+    material: TrainingData,
     drawn: Assignment,
     membership: NDArray[np.int8],
     *,
@@ -123,9 +129,9 @@ def _store(
         "mean": material.mean,
         "std": material.std,
         "scheme": config.scheme,
-        "drawn_with": [config.released, array_digest(membership)] if config.scheme == "anchored" else [],
+        "drawn_with": [config.anchored_release, array_digest(membership)] if config.scheme == "anchored" else [],
         "private": int((audited.private is not None) and len(audited.private)),
-        "recipe": asdict(config.recipe),
+        "training": asdict(config.training),
         "seed": seed,
         "numbers": NUMBERS,
     }
@@ -142,12 +148,13 @@ def _store(
 
 def _trained(
     config: ReferencesConfig,
-    audited: Audited,
-    material: Material,
+    audited: ReferenceInputs,
+    material: TrainingData,
     drawn: Assignment,
     place: ReferenceStore,
     *,
     seed: int,
+    ray_address: str | None,
 ) -> tuple[Row, ...]:
     """Return the description of each reference, after training those that are missing."""
     network = network_of(config, audited.target)
@@ -162,10 +169,10 @@ def _trained(
         if place.has_description(number):
             log.warning("phi of reference %d is damaged and asked again", number)
         own = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
-        jobs.append(Job(number, keep, own, config.recipe, network, place, device_of(config)))
+        jobs.append(ReferenceJob(number, keep, own, config.training, network, place, device_of(config)))
     if rows:
         log.info("references: %d of %d are in the store", len(rows), config.count)
-    work(jobs, material, config)
+    train_references(jobs, material, config, ray_address=ray_address)
     return tuple(rows.get(number) or _described(place, number) for number in range(config.count))
 
 
@@ -188,7 +195,7 @@ def _untrained(architecture: str, num_classes: int, like: Mapping[str, torch.Ten
 
 def _references(
     config: ReferencesConfig,
-    audited: Audited,
+    audited: ReferenceInputs,
     place: ReferenceStore,
     rows: tuple[Row, ...],
     drawn: Assignment,
@@ -198,10 +205,10 @@ def _references(
     good = np.array([row.status == "trained" for row in rows])
     if not good.any():
         raise MIAError(
-            f"all {len(rows)} references diverged ({rows[0].reason}); lower --references.recipe.learning_rate"
+            f"all {len(rows)} references diverged ({rows[0].reason}); lower --references.training.learning_rate"
         )
     matrix = place.matrix(len(rows))
-    evidence = Evidence(
+    evidence = ReferenceOutputs(
         target=target,
         references=matrix if good.all() else matrix[good],
         keep=drawn.keep[good],
@@ -213,7 +220,7 @@ def _references(
         rows,
         accuracy_on_members=audited.accuracy_on_members,
         accuracy_on_non_members=audited.accuracy_on_non_members,
-        tolerance=config.tolerance,
+        tolerance=config.accuracy_tolerance,
     )
     return References(evidence, rows, notes)
 

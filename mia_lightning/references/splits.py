@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mia_lightning.errors import MIAError
 from mia_lightning.records.records import UNKNOWN
 
-Scheme = Literal["balanced", "coin", "anchored"]
+Scheme = Literal["balanced", "bernoulli", "anchored"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +32,9 @@ def assign(
     """Draw the records of `count` references.
 
     balanced: random halves in complementary pairs, so that with an even count each record is IN exactly half of the
-    references. coin: independent fair coins. anchored: every public member is IN and every public non-member OUT
-    except for a share of public records, released anew in each reference; these, the private records and those of
-    unknown membership are drawn by fair coins.
+    references. bernoulli: independent Bernoulli(1/2) draws. anchored: every public member is IN and every public
+    non-member OUT except for a share of public records, released anew in each reference; these, the private records
+    and those of unknown membership are Bernoulli(1/2) draws.
 
     Args:
         scheme: See above.
@@ -52,7 +52,7 @@ def assign(
         raise MIAError(
             f"{count} anchored references with a released share of {released:g} score a public record by "
             f"{count * released:g} references on average; at least 4 are needed: raise --references.count to "
-            f"{int(np.ceil(4 / released))} or --references.released, or use --references.scheme balanced"
+            f"{int(np.ceil(4 / released))} or --references.anchored_release, or use --references.scheme balanced"
         )
     keep, drawn = np.empty((count, n), bool), np.ones((count, n), bool)
     known = np.flatnonzero(membership[: n - private] != UNKNOWN)

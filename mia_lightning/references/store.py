@@ -69,7 +69,7 @@ class ReferenceStore:
         self.rows = self.folder / f"phi-{key_of(asking)[:16]}"
         self.phi = self.rows / "phi.float32"
         self.shape = (records, queries)
-        self.made_of = {"training": dict(training), "asking": dict(asking)}
+        self.key_inputs = {"training": dict(training), "asking": dict(asking)}
 
     def open(self, keep: NDArray[np.bool_], *, weights_bytes: int) -> None:
         """Create the folders and make room for K references; what is there is kept.
@@ -84,7 +84,7 @@ class ReferenceStore:
             if needed > free:
                 raise MIAError(
                     f"{keep.shape[0]} references need about {needed / 2**30:.1f} GiB more in the store, which has "
-                    f"{free / 2**30:.1f} GiB left; free space, or name another --extraction.store"
+                    f"{free / 2**30:.1f} GiB left; free space, or name another --cache_dir"
                 )
             with self.phi.open("ab") as file:
                 if file.tell() < keep.shape[0] * self._row_bytes:
@@ -95,7 +95,7 @@ class ReferenceStore:
             buffer = BytesIO()
             np.save(buffer, keep)
             write_atomically(self.folder / "keep.npy", buffer.getvalue())
-        write_atomically(self.folder / "made_of.json", json.dumps(self.made_of, indent=2).encode())
+        write_atomically(self.folder / "key_inputs.json", json.dumps(self.key_inputs, indent=2).encode())
 
     def lock(self) -> Lock:
         """Return the lock that whoever trains these references has to hold.
@@ -206,5 +206,5 @@ def _cannot_write(error: OSError) -> MIAError:
     if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EFBIG):
         raise error
     return MIAError(
-        f"cannot write references into the store: {error.strerror}; free space, or name another --extraction.store"
+        f"cannot write references into the store: {error.strerror}; free space, or name another --cache_dir"
     )

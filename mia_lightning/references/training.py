@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mia_lightning.errors import MIAError
-from mia_lightning.references.config import Recipe
-from mia_lightning.references.training_data import Material, Normalise, on_device
+from mia_lightning.references.config import ReferenceTraining
+from mia_lightning.references.training_data import Normalize, TrainingData, on_device
 from mia_lightning.runtime.store import write_atomically
 
 log = logging.getLogger(__name__)
@@ -36,9 +36,9 @@ class DivergedError(Exception):
 
 def train_reference(
     network: nn.Module,
-    material: Material,
+    material: TrainingData,
     keep: NDArray[np.bool_],
-    recipe: Recipe,
+    recipe: ReferenceTraining,
     *,
     seed: int,
     checkpoint: Path,
@@ -70,23 +70,23 @@ def train_reference(
     if steps == 0:
         raise MIAError(
             f"a reference has {len(rows)} records to train on, fewer than one batch of {recipe.batch_size}; lower "
-            "--references.recipe.batch_size"
+            "--references.training.batch_size"
         )
     images, labels = on_device(material, fabric.device)
     network = with_small_convolutions(network, images.shape[1:])
     network = network.to(fabric.device).to(memory_format=torch.channels_last)
-    optimiser = _optimiser(network, recipe)
-    schedule = _schedule(optimiser, recipe, steps)
-    first = _resume(checkpoint, network, optimiser, schedule, fabric.device)
+    optimizer = _optimizer(network, recipe)
+    schedule = _schedule(optimizer, recipe, steps)
+    first = _resume(checkpoint, network, optimizer, schedule, fabric.device)
     network.train()
     for epoch in range(first, recipe.epochs):
         total = torch.zeros((), device=fabric.device)
         for index, batch in _batches(images, rows, material, recipe, seed=seed, epoch=epoch):
             with fabric.autocast():
                 loss = F.cross_entropy(network(batch), labels[index], label_smoothing=recipe.label_smoothing)
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             total += loss.detach()
         mean = float(total) / steps  # the only time that the host waits
@@ -94,34 +94,36 @@ def train_reference(
             raise DivergedError(f"its loss became {mean} in epoch {epoch + 1}")
         if epoch + 1 < recipe.epochs:
             state = {"epoch": epoch + 1, "network": network.state_dict(), "schedule": schedule.state_dict()}
-            _save(checkpoint, {**state, "optimiser": optimiser.state_dict()})
+            _save(checkpoint, {**state, "optimizer": optimizer.state_dict()})
         if on_epoch:
             on_epoch(epoch + 1, mean)
     return network.eval()
 
 
-def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, recipe: ReferenceTraining) -> torch.optim.Optimizer:
     options: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": True}
-    if recipe.optimiser == "sgd":
+    if recipe.optimizer == "sgd":
         return torch.optim.SGD(network.parameters(), momentum=recipe.momentum, nesterov=recipe.momentum > 0, **options)
     return torch.optim.AdamW(network.parameters(), **options)
 
 
-def _schedule(optimiser: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+def _schedule(
+    optimizer: torch.optim.Optimizer, recipe: ReferenceTraining, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
     total = steps * recipe.epochs
     if recipe.schedule == "one_cycle":
         return torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, recipe.learning_rate, total + 1, pct_start=recipe.warmup, cycle_momentum=False
+            optimizer, recipe.learning_rate, total + 1, pct_start=recipe.warmup, cycle_momentum=False
         )
     if recipe.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, total)
-    return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
 def _resume(
     checkpoint: Path,
     network: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     device: torch.device,
 ) -> int:
@@ -137,7 +139,7 @@ def _resume(
         log.warning("%s is damaged (%s); this reference begins anew", checkpoint.name, error)
         return 0
     network.load_state_dict(state["network"])
-    optimiser.load_state_dict(state["optimiser"])
+    optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
     return int(state["epoch"])
 
@@ -150,17 +152,17 @@ def _save(path: Path, state: object) -> None:
 
 
 def _batches(
-    images: Tensor, rows: Tensor, material: Material, recipe: Recipe, *, seed: int, epoch: int
+    images: Tensor, rows: Tensor, material: TrainingData, recipe: ReferenceTraining, *, seed: int, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (rows, normalised and augmented images) of one epoch; everything is drawn at once before it begins."""
+    """Yield (rows, normalized and augmented images) of one epoch; everything is drawn at once before it begins."""
     draw = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0]))
     order = rows[torch.randperm(len(rows), generator=draw)].to(images.device)
     mirrored = (torch.rand(len(rows), generator=draw) < 0.5).to(images.device)
     shift = torch.randint(-recipe.shift, recipe.shift + 1, (2, len(rows)), generator=draw).to(images.device)
-    normalise = Normalise(material, images)
+    normalize = Normalize(material, images)
     for start in range(0, len(rows) - recipe.batch_size + 1, recipe.batch_size):
         part = slice(start, start + recipe.batch_size)
-        batch = normalise(images[order[part]])
+        batch = normalize(images[order[part]])
         if recipe.shift:
             batch = _shifted(batch, shift[:, part], recipe.shift)
         if recipe.flip:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class TrainingData:
     """What all references are trained on and asked about."""
 
     images: NDArray[np.uint8] | NDArray[np.float32]
@@ -35,7 +35,7 @@ class Material:
     """What logits are divided by before phi is taken."""
 
 
-def on_device(material: Material, device: torch.device) -> tuple[Tensor, Tensor]:
+def on_device(material: TrainingData, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return images and labels on the device; on a CPU without a copy."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # they are only read
@@ -43,10 +43,10 @@ def on_device(material: Material, device: torch.device) -> tuple[Tensor, Tensor]
         return torch.from_numpy(images).to(device), torch.from_numpy(material.labels).to(device)
 
 
-class Normalise:
+class Normalize:
     """Turn stored images into the target's inputs, on their device."""
 
-    def __init__(self, material: Material, images: Tensor) -> None:
+    def __init__(self, material: TrainingData, images: Tensor) -> None:
         scale = 255.0 if images.dtype == torch.uint8 else 1.0
         mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (material.mean, material.std))
         self.scale, self.shift = 1 / (scale * std), -mean / std

@@ -15,11 +15,11 @@ from torch import nn
 from tqdm import tqdm
 
 from mia_lightning.errors import MIAError
-from mia_lightning.references.config import Recipe, ReferencesConfig
+from mia_lightning.references.config import ReferencesConfig, ReferenceTraining
 from mia_lightning.references.inference import ask
 from mia_lightning.references.store import ReferenceStore, Row
 from mia_lightning.references.training import DivergedError, Epoch, train_reference
-from mia_lightning.references.training_data import Material
+from mia_lightning.references.training_data import TrainingData
 from mia_lightning.runtime.interruption import through_keyboard_interrupt
 from mia_lightning.runtime.ray_cluster import connected
 
@@ -30,19 +30,21 @@ Network = Callable[[int], nn.Module]
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class ReferenceJob:
     """One reference to be trained, or only to be asked where its weights are there."""
 
     number: int
     keep: NDArray[np.bool_]
     seed: int
-    recipe: Recipe
+    recipe: ReferenceTraining
     network: Network
     store: ReferenceStore
     device: str
 
 
-def work(jobs: list[Job], material: Material, config: ReferencesConfig) -> None:
+def train_references(
+    jobs: list[ReferenceJob], material: TrainingData, config: ReferencesConfig, *, ray_address: str | None = None
+) -> None:
     """Do the jobs and show one line of progress; finished references are in the store whenever this ends.
 
     Raises:
@@ -51,21 +53,27 @@ def work(jobs: list[Job], material: Material, config: ReferencesConfig) -> None:
     if not jobs:
         return
     with _Progress(len(jobs), jobs[0].recipe.epochs) as progress:
-        results = _with_ray(jobs, material, config) if config.workers else _here(jobs, material, progress)
+        results = (
+            _with_ray(jobs, material, config, ray_address)
+            if config.workers
+            else _train_locally(jobs, material, progress)
+        )
         for job, (row, phi) in results:
             job.store.finish(row, phi)
             progress.finished(row)
 
 
-def _here(jobs: list[Job], material: Material, progress: _Progress) -> Iterator[tuple[Job, Result]]:
+def _train_locally(
+    jobs: list[ReferenceJob], material: TrainingData, progress: _Progress
+) -> Iterator[tuple[ReferenceJob, Result]]:
     for job in jobs:
-        yield job, do(job, material, on_epoch=progress.epoch)
+        yield job, train_and_query(job, material, on_epoch=progress.epoch)
 
 
 Result = tuple[Row, NDArray[np.float32] | None]
 
 
-def do(job: Job, material: Material, *, on_epoch: Epoch | None = None) -> Result:
+def train_and_query(job: ReferenceJob, material: TrainingData, *, on_epoch: Epoch | None = None) -> Result:
     """Train one reference unless its weights are there, ask it, and return its description and phi."""
     started = perf_counter()
     network = job.network(job.seed)
@@ -94,16 +102,18 @@ def do(job: Job, material: Material, *, on_epoch: Epoch | None = None) -> Result
     return Row(job.number, "trained", inside, outside, seconds), answers.phi
 
 
-def _with_ray(jobs: list[Job], material: Material, config: ReferencesConfig) -> Iterator[tuple[Job, Result]]:
+def _with_ray(
+    jobs: list[ReferenceJob], material: TrainingData, config: ReferencesConfig, ray_address: str | None
+) -> Iterator[tuple[ReferenceJob, Result]]:
     """Let Ray's workers do the jobs, as many at a time as there are processors for; a lost worker's job is retried."""
     gpus = {"num_gpus": torch.cuda.device_count()} if config.gpus_per_worker else {}
     machine: dict[str, Any] = {"num_cpus": config.workers * config.threads, **gpus}
-    with connected(config.address, option="--references.address", **machine) as ray:
+    with connected(ray_address, option="--ray.address", **machine) as ray:
         shared = ray.put(material)
         resources: dict[str, Any] = {"num_cpus": config.threads, "num_gpus": config.gpus_per_worker, "max_retries": 3}
         remote = ray.remote(**resources)(_in_worker)
         waiting = iter(jobs)
-        running: dict[Any, Job] = {}
+        running: dict[Any, ReferenceJob] = {}
         while True:
             while len(running) < config.workers and (job := next(waiting, None)) is not None:
                 running[remote.remote(job, shared, config.threads)] = job
@@ -128,9 +138,9 @@ def _fetched(ray: Any, reference: Any) -> Result:
     return result
 
 
-def _in_worker(job: Job, material: Material, threads: int) -> Result:
+def _in_worker(job: ReferenceJob, material: TrainingData, threads: int) -> Result:
     torch.set_num_threads(threads)
-    return do(job, material)
+    return train_and_query(job, material)
 
 
 class _Progress:

@@ -57,7 +57,7 @@ def picture(pixels: NDArray[np.uint8] | NDArray[np.float32]) -> str:
 
     Args:
         pixels: (C, H, W), uint8 or float32; floats outside [0, 1] are stretched to it. Where C is not 3, the first
-            channel is shown in grey.
+            channel is shown in gray.
     """
     from PIL import Image
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 VARIABLES = {plots.INK: "currentColor", plots.FAINT: "var(--faint)"} | {
-    colour: f"var(--series-{place})" for place, colour in enumerate(plots.SERIES)
+    color: f"var(--series-{place})" for place, color in enumerate(plots.SERIES)
 }
-"""Colours of the figures to those of the page, which change in dark mode."""
+"""Colors of the figures to those of the page, which change in dark mode."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ def draw(report: Report) -> Iterator[Drawn]:
 
 
 def inline_svg(drawn: Drawn, number: int) -> str:
-    """Return a figure as an SVG element that takes its colours and fonts from the page.
+    """Return a figure as an SVG element that takes its colors and fonts from the page.
 
     Args:
         drawn: The figure.
@@ -79,13 +79,13 @@ def inline_svg(drawn: Drawn, number: int) -> str:
     svg = re.sub(r"\n\s*", "\n", svg)
     width = re.search(r'viewBox="0 0 ([\d.]+)', svg)
     name = (
-        f'role="img" aria-labelledby="figure-{number}" style="max-width: {float(width[1]) * 1.55:.0f}px"'
+        f'role="img" aria-labeledby="figure-{number}" style="max-width: {float(width[1]) * 1.55:.0f}px"'
         if width
         else ""
     )
     svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', lambda found: f"<svg {found[1]} {name} {XLINK}>", svg, count=1)
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(f": {colour}", f": {variable}")
+    for color, variable in VARIABLES.items():
+        svg = svg.replace(f": {color}", f": {variable}")
     return svg.replace(">", f'><title id="figure-{number}">{escape(drawn.alternative)}</title>', 1)
 
 

@@ -1,9 +1,9 @@
-"""The files of an assessment: report.html, audit_card.md, metrics.json and claims.csv.
+"""The files of an assessment: report.html, audit_card.md, metrics.json and records.csv.
 
 `metrics.json` is described by `report/metrics.schema.json` (JSON Schema), the same for a run and for a file of scores;
 what only a run knows stands under `run`, which is null otherwise.
 
-`claims.csv`, one row per record: id, membership, then for each attack its score, p-value, class-conditional p-value
+`records.csv`, one row per record: id, membership, then for each attack its score, p-value, class-conditional p-value
 (where there are labels) and q-value. A text that a spreadsheet would take for a formula starts with an apostrophe.
 """
 
@@ -24,7 +24,7 @@ from mia_lightning.report.contents import Report, RunFacts
 from mia_lightning.report.figures import Drawn
 from mia_lightning.report.page import card, html
 from mia_lightning.report.verdict import verdict
-from mia_lightning.runtime.atomic import replacing
+from mia_lightning.runtime.atomic import atomic_write
 from mia_lightning.runtime.output_folder import OutputFolder
 from mia_lightning.security.csv_formulas import formula_safe
 
@@ -40,7 +40,7 @@ def claimed_folder(path: str) -> Iterator[Path]:
             removed again where the block fails.
     """
     folder = OutputFolder(path)
-    if folder.found and ("config.yaml" in folder.found or not {"claims.csv", "leaderboard.csv"} & set(folder.found)):
+    if folder.found and ("config.yaml" in folder.found or not {"records.csv", "leaderboard.csv"} & set(folder.found)):
         raise MIAError(f"{path} holds other files ({folder.found[0]}, …); name an empty or new --output")
     folder.claim()
     try:
@@ -63,7 +63,7 @@ def write_report(report: Report, folder: Path, drawn: Iterable[Drawn]) -> list[s
     Raises:
         MIAError: the disk is full or the folder cannot be written.
     """
-    with replacing(folder, "claims.csv") as file:  # first: it marks the folder as an evaluation's
+    with atomic_write(folder, "records.csv") as file:  # first: it marks the folder as an evaluation's
         write_claims(file, report.assessment)
     texts = {
         "report.html": html(report, drawn),
@@ -71,9 +71,9 @@ def write_report(report: Report, folder: Path, drawn: Iterable[Drawn]) -> list[s
         "metrics.json": json.dumps(metrics(report), indent=2, allow_nan=False),
     }
     for name, text in texts.items():
-        with replacing(folder, name) as file:
+        with atomic_write(folder, name) as file:
             file.write(text)
-    return [*texts, "claims.csv"]
+    return [*texts, "records.csv"]
 
 
 def metrics(report: Report) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def _tiles(found: Evaluation, run: RunFacts | None) -> list[tuple[str, str, str]
     tiles = [
         (
             wording.percent(point.tpr),
-            f"of members recognised at {wording.rate_name(point.fpr)} false alarms",
+            f"of members recognized at {wording.rate_name(point.fpr)} false alarms",
             wording.between(point.low, point.high),
         )
         for point in found.points

@@ -1,6 +1,6 @@
 """Figures, one function each; TensorBoard, files and the report show the same ones.
 
-Attacks are told apart by dashes as well as by colour (after Okabe & Ito), names are never read as formulas, and numbers
+Attacks are told apart by dashes as well as by color (after Okabe & Ito), names are never read as formulas, and numbers
 of points are bounded whatever the number of records.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.evaluation.assessment import Agreement, ClassFigures, CurvePoint
+from mia_lightning.evaluation.assessment import Agreement, ClassMetrics, CurvePoint
 from mia_lightning.metrics.intervals import tpr_interval
 from mia_lightning.metrics.ranks import allowed, count_above, split
 
@@ -29,7 +29,7 @@ SERIES = ("#0068a8", "#c04d00", "#007a5a", "#9c3d78", "#7a6400", "#5b5fc7")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)), (0, (2, 2)))
 
 SHOWN = len(SERIES)
-"""Attacks drawn in colour; any further ones are grey."""
+"""Attacks drawn in color; any further ones are gray."""
 
 STYLE: Any = {
     "font.size": 9.5,
@@ -78,21 +78,21 @@ def plot_roc(
         members, others = split(scores[name], member)
         passed = np.array([allowed(n, min(rate, 1 - 1e-9)) for rate in rates])
         tpr = count_above(members, others[n - 1 - passed]) / len(members)
-        colour = SERIES[place] if place < SHOWN else FAINT
+        color = SERIES[place] if place < SHOWN else FAINT
         width = 2.0 if place == 0 else 1.2
         (line,) = axes.step(
             rates,
             np.maximum(tpr, lowest / 10),
             where="post",
             linewidth=width,
-            color=colour,
+            color=color,
             linestyle=DASHES[place % len(DASHES)],
         )
         handles.insert(0, line)
         if place == 0:
             points = np.geomspace(lowest, 0.9, 30)
             bands = np.array([tpr_interval(members, others, float(rate)) for rate in points])
-            axes.fill_between(points, *np.maximum(bands.T, lowest / 10), color=colour, alpha=0.2, linewidth=0)
+            axes.fill_between(points, *np.maximum(bands.T, lowest / 10), color=color, alpha=0.2, linewidth=0)
     (chance,) = axes.plot(rates, rates, linestyle=":", linewidth=1, color=INK)
     _log_rates(axes, lowest)
     axes.set(xlabel="false-positive rate (non-members named)", ylabel="true-positive rate (members named)")
@@ -108,17 +108,17 @@ def plot_histogram(scores: NDArray[np.float64], member: NDArray[np.int8], *, tit
     figure, axes = _figure(5.0, 3.0)
     low, high = np.quantile(scores, (0.005, 0.995))
     edges = np.linspace(low, high if high > low else low + 1, 61)
-    for value, name, colour, line in ((0, "non-members", SERIES[0], "-"), (1, "members", SERIES[1], "--")):
+    for value, name, color, line in ((0, "non-members", SERIES[0], "-"), (1, "members", SERIES[1], "--")):
         inside = scores[member == value]
         density, _ = np.histogram(inside, bins=edges, density=True)
-        axes.stairs(density, edges, fill=True, color=colour, alpha=0.25, linewidth=0)
-        axes.stairs(density, edges, color=colour, linewidth=1.4, linestyle=line, label=f"{name} (n = {len(inside):,})")
+        axes.stairs(density, edges, fill=True, color=color, alpha=0.25, linewidth=0)
+        axes.stairs(density, edges, color=color, linewidth=1.4, linestyle=line, label=f"{name} (n = {len(inside):,})")
     axes.set(xlabel="score", ylabel="density", title=title, ylim=(0, None))
     axes.legend(**LEGEND, **ABOVE)
     return figure
 
 
-def plot_classes(classes: Sequence[ClassFigures], *, title: str = "") -> Figure:
+def plot_classes(classes: Sequence[ClassMetrics], *, title: str = "") -> Figure:
     """Return each class's AUC with its 95% interval, in the order given, and the chance line."""
     figure, axes = _figure(5.0, 3.0)
     found = [one for one in classes if one.auc is not None]
@@ -157,7 +157,7 @@ def plot_learning_curve(curves: Mapping[str, Sequence[CurvePoint]], *, title: st
     figure, (above, below) = _figure(5.0, 5.2, rows=2)
     counts = sorted({point.references for curve in curves.values() for point in curve})
     for place, (name, curve) in enumerate(curves.items()):
-        colour = SERIES[place] if place < SHOWN else FAINT
+        color = SERIES[place] if place < SHOWN else FAINT
         nudge = 1.03 ** (place - (len(curves) - 1) / 2)  # so that intervals do not hide each other
         x = [point.references * nudge for point in curve]
         for axes, part in ((above, "auc"), (below, "tpr")):
@@ -168,7 +168,7 @@ def plot_learning_curve(curves: Mapping[str, Sequence[CurvePoint]], *, title: st
                 x,
                 value,
                 [value - low, high - value],
-                color=colour,
+                color=color,
                 marker="o",
                 markersize=3,
                 linewidth=1.2,
@@ -202,12 +202,12 @@ def plot_fidelity(
     """
     figure, axes = _figure(5.0, 2.6)
     place = np.arange(1, len(inside) + 1)
-    for values, own, colour, marker, name in (
+    for values, own, color, marker, name in (
         (inside, target[0], SERIES[1], "^", "records it was trained on"),
         (outside, target[1], SERIES[0], "o", "other records"),
     ):
-        axes.axhline(own, color=colour, linestyle="--", linewidth=1)
-        axes.plot(place, values, marker, color=colour, markersize=4, label=name)
+        axes.axhline(own, color=color, linestyle="--", linewidth=1)
+        axes.plot(place, values, marker, color=color, markersize=4, label=name)
     axes.set_xticks(place[:: max(1, len(place) // 16)])
     axes.yaxis.set_major_formatter(_percent)
     axes.set(xlabel="reference model", ylabel="accuracy", title=title)

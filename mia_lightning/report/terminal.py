@@ -124,7 +124,7 @@ def leaderboard_table(places: Sequence[Place], fpr: float) -> Table:
         between = _between(place.found.auc_low, place.found.auc_high)
         table.add_row(str(place.rank), str(place.group), escape(name), *cells, between, *_behind(place))
     resolved = "" if first.points[0].resolvable else " The rate allows no false positive: it is the TPR at none."
-    table.caption = f"In one group, neighbours do not surely differ (paired bootstrap).{resolved}"
+    table.caption = f"In one group, neighbors do not surely differ (paired bootstrap).{resolved}"
     table.caption_justify = "left"
     return table
 

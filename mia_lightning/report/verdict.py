@@ -11,9 +11,9 @@ from mia_lightning.report.wording import between, one_in, percent, rate_name
 Level = Literal["exposed", "weak", "not found", "confounded", "unreliable"]
 
 HEADINGS: dict[Level, str] = {
-    "exposed": "Members can be recognised",
+    "exposed": "Members can be recognized",
     "weak": "Membership shows on average, but not at few false alarms",
-    "not found": "This attack recognises no members",
+    "not found": "This attack recognizes no members",
     "confounded": "Members can be told without the model",
     "unreliable": "These figures are not to be relied on",
 }
@@ -22,7 +22,7 @@ RULES = (
     "The headline attack is named without regard to its figures. It is judged at a false-alarm rate of 1%, or at the "
     "lowest one above that the number of non-members resolves. Not to be relied on: a test with memberships dealt out "
     "by lot warns. Told without the model: the blind baseline warns and the attack adds nothing to it for certain, "
-    "neither at that rate nor in AUC. Recognised: the 95% interval of the true-positive rate lies above the "
+    "neither at that rate nor in AUC. Recognized: the 95% interval of the true-positive rate lies above the "
     "false-alarm rate. On average only: that interval does not, but the AUC's lies above 0.5. None: neither does."
 )
 
@@ -45,7 +45,7 @@ def verdict(report: Report) -> Verdict:
     gains = [gain for gain in gains if gain.figure in ("auc", f"tpr@{point.fpr:g}")]
     level = _level(found, point, warned, gains)
     sentences = [
-        _recognises(report, found, point),
+        _recognizes(report, found, point),
         *_rarer(found, point),
         _on_average(found),
         _precision(point),
@@ -72,9 +72,9 @@ def _level(found: Evaluation, point: OperatingPoint, warned: set[str], gains: li
     return "weak" if found.auc_low > 0.5 else "not found"
 
 
-def _recognises(report: Report, found: Evaluation, point: OperatingPoint) -> str:
+def _recognizes(report: Report, found: Evaluation, point: OperatingPoint) -> str:
     return (
-        f"At a false-alarm rate of {one_in(point.fpr)}, the attack “{report.headline}” recognises {percent(point.tpr)} "
+        f"At a false-alarm rate of {one_in(point.fpr)}, the attack “{report.headline}” recognizes {percent(point.tpr)} "
         f"{between(point.low, point.high)} of the {found.n_members:,} members; a guess would name "
         f"{rate_name(point.fpr)} of them."
     )
@@ -87,7 +87,7 @@ def _rarer(found: Evaluation, decided: OperatingPoint) -> list[str]:
     point = max(rarer, key=lambda point: point.fpr)
     if not point.resolvable:
         return [f"A rate of {one_in(point.fpr)} cannot be resolved with {found.n_non_members:,} non-members."]
-    return [f"At {one_in(point.fpr)} it still recognises {percent(point.tpr)} {between(point.low, point.high)}."]
+    return [f"At {one_in(point.fpr)} it still recognizes {percent(point.tpr)} {between(point.low, point.high)}."]
 
 
 def _on_average(found: Evaluation) -> str:
@@ -132,7 +132,7 @@ def _doubts(assessment: Assessment, warned: set[str], gains: list[Difference]) -
         )
     if "preprocessing parity" in warned:
         said.append("Caution: the pixels of members and non-members differ; see the guards.")
-    if "generalisation gap" in warned:
+    if "generalization gap" in warned:
         said.append("Caution: the model is better on non-members; the memberships may be swapped.")
     return said
 

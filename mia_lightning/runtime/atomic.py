@@ -20,7 +20,7 @@ UNWRITABLE = (
 
 
 @contextmanager
-def replacing(folder: Path, name: str) -> Iterator[IO[str]]:
+def atomic_write(folder: Path, name: str) -> Iterator[IO[str]]:
     """Open a text file that takes its name when the block ends without an error.
 
     Raises:

@@ -28,8 +28,8 @@ class Hardware:
     batch_size: int = 0
     """Images per forward pass and device; 0 = 256 on a CPU, 4096 elsewhere."""
 
-    fast: bool = True
-    """Whether batch normalisation is folded and convolutions over tiny maps are rewritten, which changes logits by
+    fuse: bool = True
+    """Whether batch normalization is folded and convolutions over tiny maps are rewritten, which changes logits by
     rounding only and is checked on a sample."""
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from mia_lightning.errors import MIAError
-from mia_lightning.runtime.atomic import replacing
+from mia_lightning.runtime.atomic import atomic_write
 from mia_lightning.runtime.locks import Lock
 
 
@@ -68,9 +68,9 @@ class OutputFolder:
         if not self.found:
             shutil.rmtree(self.path, ignore_errors=True)
 
-    def replacing(self, name: str) -> AbstractContextManager[IO[str]]:
+    def atomic_write(self, name: str) -> AbstractContextManager[IO[str]]:
         """Open a text file that takes its name when the block ends without an error."""
-        return replacing(self.path, name)
+        return atomic_write(self.path, name)
 
 
 def _is_partial(name: str) -> bool:

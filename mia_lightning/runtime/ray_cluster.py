@@ -36,7 +36,7 @@ def connected(address: str | None, *, option: str, **machine: Any) -> Iterator[A
         import ray
     except ImportError as error:
         raise MIAError(
-            "Ray is not installed; install ray[tune], or use --search.engine here and --references.workers 0"
+            "Ray is not installed; install ray[tune], or use --search.engine local and --references.workers 0"
         ) from error
     if ray.is_initialized():
         yield ray

@@ -91,12 +91,12 @@ class Entry:
                 continue
             log.warning("a part of the stored outputs %s is damaged and made again", self.key[:12])
 
-    def finish(self, count: int, made_of: Mapping[str, Any], source: str) -> Arrays:
+    def finish(self, count: int, key_inputs: Mapping[str, Any], source: str) -> Arrays:
         """Put the shards' rows into one file in the order of the records, let the shards go and return `load`'s arrays.
 
         Args:
             count: Number of records.
-            made_of: What the key is made of, for people.
+            key_inputs: What the key is made of, for people.
             source: Where the records are from, for the error.
 
         Raises:
@@ -117,7 +117,7 @@ class Entry:
                 description = {
                     "sha256": _digest(partial),
                     "arrays": {name: [str(dtype), list(shape)] for name, (dtype, shape) in kinds.items()},
-                    "made_of": dict(made_of),
+                    "key_inputs": dict(key_inputs),
                 }
                 partial.replace(self.final)
         finally:
@@ -185,5 +185,5 @@ def _in_words(name: str) -> Iterator[None]:
         if error.errno not in UNWRITABLE:
             raise
         raise MIAError(
-            f"cannot write {name} into the store: {error.strerror}; free space, or name another --extraction.store"
+            f"cannot write {name} into the store: {error.strerror}; free space, or name another --cache_dir"
         ) from error

@@ -36,7 +36,7 @@ def new_trainer(hardware: Hardware, **options: Any) -> L.Trainer:
     if (started := _started()) is not None:
         devices = started[0] if devices == "auto" else devices
         nodes = started[1] if nodes == 1 else nodes
-    with settings_in_words("--hardware"):
+    with readable_trainer_errors("--hardware"):
         trainer = L.Trainer(
             accelerator=hardware.accelerator,
             devices=devices,
@@ -68,7 +68,7 @@ def _started() -> tuple[int, int] | None:
 
 
 @contextmanager
-def settings_in_words(option: str) -> Iterator[None]:
+def readable_trainer_errors(option: str) -> Iterator[None]:
     """Turn what Lightning says of devices that are not there into one sentence.
 
     Raises:

@@ -65,7 +65,7 @@ class Platt(Calibrator):
 class Beta(Calibrator):
     """Beta calibration (Kull et al. 2017), with a slope of its own for low and for high scores.
 
-    The original takes a probability s; here s is the sigmoid of the standardised score, and the log-odds are
+    The original takes a probability s; here s is the sigmoid of the standardized score, and the log-odds are
     a log s - b log(1 - s) + c with a and b at least 0.
     """
 
@@ -85,9 +85,9 @@ class Beta(Calibrator):
         return _sigmoid(self._inputs(scores) @ self.slopes_ + self.intercept_)
 
     def _inputs(self, scores: Array) -> Array:
-        """Return (N, 2): log s and -log(1 - s), straight from the standardised score."""
-        standardised = (scores - self.mean_) / self.scale_
-        return np.stack([-np.logaddexp(0, -standardised), np.logaddexp(0, standardised)], axis=1)
+        """Return (N, 2): log s and -log(1 - s), straight from the standardized score."""
+        standardized = (scores - self.mean_) / self.scale_
+        return np.stack([-np.logaddexp(0, -standardized), np.logaddexp(0, standardized)], axis=1)
 
 
 @dataclass
@@ -207,7 +207,7 @@ def _sigmoid(x: Array) -> Array:
 def _strictly_increasing(values: Array) -> Array:
     """Return the least strictly increasing floats above non-decreasing values in [0, 1], still within [0, 1].
 
-    The bit patterns of positive floats, read as integers, are in the order of the floats, and neighbours differ by 1:
+    The bit patterns of positive floats, read as integers, are in the order of the floats, and neighbors differ by 1:
     each becomes the larger of itself and one more than the one before. Room is made first at either end: below 1, and
     above the subnormal floats, which some processors' settings take for 0.
     """

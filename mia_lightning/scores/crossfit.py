@@ -12,7 +12,7 @@ from mia_lightning.attacks.base import Attack, Watch
 from mia_lightning.errors import MIAError
 from mia_lightning.signals.table import SignalTable
 
-NO_FOLD = -1
+NOT_IN_ANY_FOLD = -1
 
 Progress = Callable[[str, int], None]
 """Told (attack, fold) before each fit."""
@@ -48,12 +48,12 @@ def assign_folds(labels: NDArray[np.int64], member: NDArray[np.int8], *, folds: 
     shuffle = np.random.default_rng(seed).random(len(labels))
     order = np.lexsort((shuffle, labels, member))
     order = order[member[order] >= 0]
-    fold = np.full(len(labels), NO_FOLD, dtype=np.int8)
+    fold = np.full(len(labels), NOT_IN_ANY_FOLD, dtype=np.int8)
     fold[order] = np.arange(len(order)) % folds
     return fold
 
 
-def draw_hold_out(labels: NDArray[np.int64], member: NDArray[np.int8], *, share: float, seed: int) -> NDArray[np.bool_]:
+def draw_holdout(labels: NDArray[np.int64], member: NDArray[np.int8], *, share: float, seed: int) -> NDArray[np.bool_]:
     """Draw the rows that no fold sees, stratified by membership and class; rows of unknown membership are never drawn.
 
     Args:
@@ -114,8 +114,8 @@ def cross_fit(
     scores = {name: np.zeros(len(table)) for name in attacks}
     seconds = dict.fromkeys(attacks, 0.0)
     for held_out in folds:
-        fit_rows = np.flatnonzero((fold != held_out) & (fold != NO_FOLD))
-        new_rows = np.flatnonzero((fold == held_out) | (fold == NO_FOLD))
+        fit_rows = np.flatnonzero((fold != held_out) & (fold != NOT_IN_ANY_FOLD))
+        new_rows = np.flatnonzero((fold == held_out) | (fold == NOT_IN_ANY_FOLD))
         fit_table, new_table = table.rows(fit_rows), table.rows(new_rows)
         held = fold[new_rows] == held_out
         fit_columns: dict[str, NDArray[np.float64]] = {}

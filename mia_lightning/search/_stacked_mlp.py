@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mia_lightning.attacks._losses import losses
-from mia_lightning.attacks._mlp_training import MLPTraining, Perceptrons, Shuffled
+from mia_lightning.attacks._mlp_training import BatchIterator, MLPTraining, Perceptrons
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 """AdamW's own."""
@@ -23,7 +23,7 @@ def train_stack(
 
     Args:
         settings: They may differ in learning rate, weight decay and dropout only.
-        inputs: (N, F) standardised.
+        inputs: (N, F) standardized.
         member: (N,) 1 or 0.
         seed: As there; starting weights and the order of the records are the same for all.
     """
@@ -31,7 +31,7 @@ def train_stack(
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         order = torch.Generator().manual_seed(seed)
-        data = Shuffled(torch.from_numpy(inputs), torch.from_numpy(member).float(), first, order)
+        data = BatchIterator(torch.from_numpy(inputs), torch.from_numpy(member).float(), first, order)
         steps = len(data) * first.epochs
         start = [p.detach() for p in Perceptrons(first, inputs.shape[1], steps=steps).parameters()]
         state = torch.get_rng_state()
@@ -39,7 +39,7 @@ def train_stack(
     for generator in noise:
         generator.set_state(state)
     weights = [p.repeat(count, 1, 1).requires_grad_() for p in start]
-    optimiser = _AdamW(weights, settings)
+    optimizer = _AdamW(weights, settings)
     factors = iter(_schedule(steps) if first.schedule else [1.0] * steps)
     for _ in range(first.epochs):
         for generator in noise:  # a DataLoader draws its seed from the same stream at every epoch
@@ -47,7 +47,7 @@ def train_stack(
         for batch, known in data:
             log_odds = _forward(weights, batch.repeat(count, 1, 1), settings, noise)
             loss = losses(first.loss, log_odds, known.repeat(count, 1)).sum()
-            optimiser.step(torch.autograd.grad(loss, weights), next(factors))
+            optimizer.step(torch.autograd.grad(loss, weights), next(factors))
     return [_network(one, inputs.shape[1], weights, place) for place, one in enumerate(settings)]
 
 
@@ -74,7 +74,7 @@ class _AdamW:
     """AdamW (Loshchilov & Hutter 2019) with a learning rate and a weight decay of its own for each network."""
 
     def __init__(self, weights: list[Tensor], settings: Sequence[MLPTraining]) -> None:
-        networks = settings[0].networks
+        networks = settings[0].ensemble_size
 
         def each(values: list[float]) -> Tensor:
             return torch.tensor(values).repeat_interleave(networks)[:, None, None]
@@ -99,14 +99,14 @@ class _AdamW:
 
 def _schedule(steps: int) -> list[float]:
     """Return the share of the learning rate at each step of the one-cycle schedule."""
-    optimiser = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     cycle = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=1.0, total_steps=steps, pct_start=0.1, cycle_momentum=False
+        optimizer, max_lr=1.0, total_steps=steps, pct_start=0.1, cycle_momentum=False
     )
     shares = []
     for step in range(steps):
         shares.append(float(cycle.get_last_lr()[0]))
-        optimiser.step()
+        optimizer.step()
         if step + 1 < steps:
             cycle.step()
     return shares
@@ -114,7 +114,7 @@ def _schedule(steps: int) -> list[float]:
 
 def _network(settings: MLPTraining, inputs: int, weights: list[Tensor], place: int) -> Perceptrons:
     networks = Perceptrons(settings, inputs, steps=0)
-    rows = slice(place * settings.networks, (place + 1) * settings.networks)
+    rows = slice(place * settings.ensemble_size, (place + 1) * settings.ensemble_size)
     with torch.no_grad():
         for own, stacked in zip(networks.parameters(), weights, strict=True):
             own.copy_(stacked[rows])

@@ -15,12 +15,12 @@ from mia_lightning.config.files import to_mapping
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.metrics.roc import auc, partial_auc, tpr_at_fpr
-from mia_lightning.pipeline.model_outputs import Answered, signal_table
-from mia_lightning.references.outputs import Evidence
-from mia_lightning.scores.crossfit import NO_FOLD, cross_fit
+from mia_lightning.pipeline.model_outputs import ModelOutputs, signal_table
+from mia_lightning.references.outputs import ReferenceOutputs
+from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD, cross_fit
 from mia_lightning.search.space import Params, Space
-from mia_lightning.search.stacked import cross_fit_together, rates_apart
-from mia_lightning.search.trial import Judgement, Report
+from mia_lightning.search.stacked import cross_fit_together, without_tunable_rates
+from mia_lightning.search.trial import Judgment, Report
 from mia_lightning.signals.table import SignalTable
 
 ROOTS = ("attacks", "signals", "references.scores")
@@ -47,7 +47,7 @@ class AttackProblem:
     scores: Mapping[str, Columns]
     """Columns of each score from references that is not searched."""
 
-    evidence: Evidence | None
+    evidence: ReferenceOutputs | None
     """phi, where scores from references are searched."""
 
     labels: NDArray[np.int64]
@@ -69,14 +69,14 @@ class AttackProblem:
     @property
     def width(self) -> int:
         """Networks of the judged attack."""
-        return int(getattr(self.space.config.attacks[self.attack], "networks", 1))
+        return int(getattr(self.space.config.attacks[self.attack], "ensemble_size", 1))
 
     def table(self, config: RunConfig) -> SignalTable:
         """Return the table that the pipeline would make for a configuration of the space."""
         from mia_lightning.references.scores._columns import reference_columns
         from mia_lightning.signals import expand_names
 
-        signals = self.signals[config.signals.queries]
+        signals = self.signals[config.signals.query_reduction]
         columns = {name: signals[name] for name in expand_names(config.signals.names) if name in signals}
         for name, score in config.references.scores.items():
             if name in self.scores:
@@ -85,7 +85,7 @@ class AttackProblem:
                 columns |= reference_columns({name: score}, self.evidence)
         return SignalTable(columns, self.labels, self.num_classes)
 
-    def judge(self, params: Params, report: Report | None = None) -> Judgement:
+    def judge(self, params: Params, report: Report | None = None) -> Judgment:
         """Cross-fit the judged attack, and those it reads, over the development rows."""
         config = self.space.apply(params)
         attacks = self.with_threads(needed(config.attacks, self.attack))
@@ -99,7 +99,7 @@ class AttackProblem:
         found = cross_fit(
             attacks, self.table(config), self.member, self.fold, seed=config.seed, report=told if report else None
         )
-        return self.judgement(found[self.attack].scores, config)
+        return self.judgment(found[self.attack].scores, config)
 
     def limited(self, threads: int) -> AttackProblem:
         """Return the same problem for trials of so many threads."""
@@ -110,32 +110,32 @@ class AttackProblem:
         if not self.threads:
             return dict(attacks)
         return {
-            name: replace(attack, **{"threads": self.threads}) if hasattr(attack, "threads") else attack
+            name: replace(attack, **{"n_jobs": self.threads}) if hasattr(attack, "n_jobs") else attack
             for name, attack in attacks.items()
         }
 
-    def judgement(self, scores: NDArray[np.float64], config: RunConfig) -> Judgement:
+    def judgment(self, scores: NDArray[np.float64], config: RunConfig) -> Judgment:
         """Return the figures of out-of-fold scores, (N + M,)."""
-        known = self.fold != NO_FOLD
+        known = self.fold != NOT_IN_ANY_FOLD
         found = {name: figure(name, scores[known], self.member[known]) for name in metric_names(config.evaluation.fprs)}
         folds = [self.fold == fold for fold in range(int(self.fold.max()) + 1)]
-        return Judgement(found, [figure(self.metric, scores[rows], self.member[rows]) for rows in folds])
+        return Judgment(found, [figure(self.metric, scores[rows], self.member[rows]) for rows in folds])
 
     def stack_key(self, params: Params) -> str | None:
         """Return what is common to configurations whose networks differ in rates only; None for any other attack."""
         config = self.space.apply(params)
-        apart = rates_apart(config.attacks[self.attack])
+        apart = without_tunable_rates(config.attacks[self.attack])
         if apart is None or len(needed(config.attacks, self.attack)) > 1:
             return None
         plain: dict[str, Any] = to_mapping(replace(config, attacks={self.attack: apart}))
         return json.dumps(plain, sort_keys=True)
 
-    def judge_together(self, params: Sequence[Params]) -> list[Judgement]:
+    def judge_together(self, params: Sequence[Params]) -> list[Judgment]:
         """Cross-fit networks of one shape side by side; equal to `judge` within rounding."""
         configs = [self.space.apply(one) for one in params]
         attacks = [config.attacks[self.attack] for config in configs]
         found = cross_fit_together(attacks, self.table(configs[0]), self.member, self.fold, seed=configs[0].seed)
-        return [self.judgement(scores, config) for scores, config in zip(found, configs, strict=True)]
+        return [self.judgment(scores, config) for scores, config in zip(found, configs, strict=True)]
 
 
 def metric_names(fprs: Sequence[float]) -> list[str]:
@@ -181,7 +181,7 @@ def with_epochs(attacks: Mapping[str, Attack]) -> str | None:
     return names[-1] if names else None
 
 
-def attack_problem(space: Space, answered: Answered, *, attack: str, metric: str) -> AttackProblem:
+def attack_problem(space: Space, answered: ModelOutputs, *, attack: str, metric: str) -> AttackProblem:
     """Compute every column that a configuration of the space can ask for, once.
 
     Args:
@@ -195,10 +195,10 @@ def attack_problem(space: Space, answered: Answered, *, attack: str, metric: str
     config, references = space.config, answered.references
     names = [config.signals.names, *space.values("signals.names")]
     union = list(dict.fromkeys(name for some in names for name in some))
-    queries = {config.signals.queries, *space.values("signals.queries")}
+    queries = {config.signals.query_reduction, *space.values("signals.query_reduction")}
     tables = {
         kind: signal_table(
-            replace(config, signals=replace(config.signals, names=union, queries=kind)),
+            replace(config, signals=replace(config.signals, names=union, query_reduction=kind)),
             answered.outputs,
             answered.private_outputs,
         )
@@ -226,6 +226,6 @@ def attack_problem(space: Space, answered: Answered, *, attack: str, metric: str
     )
 
 
-def _undrawn_hidden(evidence: Evidence) -> Evidence:
+def _undrawn_hidden(evidence: ReferenceOutputs) -> ReferenceOutputs:
     """Return evidence that does not say who is IN where that followed from membership; no score looks there anyway."""
     return evidence if evidence.drawn is None else replace(evidence, keep=evidence.keep & evidence.drawn)

@@ -40,23 +40,25 @@ def engine_for(config: TuneConfig, problem: Problem, space: Space, seconds: floa
         from mia_lightning.search.ray_tune import run_with_ray
 
         most = max([1, *(_epochs(config, space))])
-        return lambda problem, proposals, finished: run_with_ray(problem, proposals, search, finished, most_epochs=most)
+        return lambda problem, proposals, finished: run_with_ray(
+            problem, proposals, search, finished, address=config.ray.address, most_epochs=most
+        )
     return lambda problem, proposals, finished: run_here(problem, proposals, search, finished)
 
 
 def _worth_ray(config: TuneConfig, problem: Problem, space: Space, seconds: float, count: int) -> bool:
     search = config.search
-    if search.address or search.gpus_per_trial:
+    if config.ray.address or search.gpus_per_trial:
         return True
     if find_spec("ray") is None:
         return False
-    slots = search.concurrent or (os.cpu_count() or 1) // search.cpus_per_trial
+    slots = search.max_concurrent or (os.cpu_count() or 1) // search.cpus_per_trial
     drawn = [space.draw(config.seed, number) for number in range(1, min(count, 64) + 1)]
     try:
         keys = [problem.stack_key(params) for params in drawn]
     except ValueError:
         keys = [None]
-    side_by_side = search.stacked > 1 and search.scheduler == "none" and None not in keys
+    side_by_side = search.batch_trials > 1 and search.scheduler == "none" and None not in keys
     speed = STACKED if side_by_side and len(drawn) >= 4 * len(set(keys)) else 1.0
     return slots > 1 and count * seconds / speed > START_UP + count * seconds / slots
 
@@ -67,4 +69,4 @@ def _epochs(config: TuneConfig, space: Space) -> list[int]:
     for key, values in space.fields.items():
         if key.endswith(".epochs"):
             found += [int(value) for value in values.grid()]
-    return found + [config.references.recipe.epochs] * (config.search.goal == "recipe")
+    return found + [config.references.training.epochs] * (config.search.goal == "reference_training")

@@ -26,7 +26,7 @@ def run_here(problem: Problem, proposals: Proposals, search: SearchConfig, finis
     """Run all trials that the proposals hand out, until the time budget is spent."""
     ends = perf_counter() + (search.time_budget or float("inf"))
     together = search.scheduler == "none" and problem.stack_key({}) is not None
-    stack = max(1, search.stacked // problem.width) if together else 1
+    stack = max(1, search.batch_trials // problem.width) if together else 1
     while perf_counter() < ends:
         adaptive = search.algorithm == "optuna"  # proposes better the more it knows, so it is asked for little ahead
         asked_for = max(1, stack // 2 if adaptive else stack * AHEAD) if stack > 1 else 1

@@ -25,7 +25,13 @@ TUNE = {
 
 
 def run_with_ray(
-    problem: Problem, proposals: Proposals, search: SearchConfig, finished: Finished, *, most_epochs: int
+    problem: Problem,
+    proposals: Proposals,
+    search: SearchConfig,
+    finished: Finished,
+    *,
+    address: str | None,
+    most_epochs: int,
 ) -> None:
     """Run all trials that the proposals hand out, until the time budget is spent.
 
@@ -34,6 +40,7 @@ def run_with_ray(
         proposals: What is tried.
         search: Resources, scheduler and budget.
         finished: Told of each trial when it ends, in this process.
+        address: A running cluster; None starts Ray on this machine.
         most_epochs: Of any trial, for ASHA.
 
     Raises:
@@ -41,8 +48,8 @@ def run_with_ray(
     """
     for name, value in TUNE.items():
         os.environ.setdefault(name, value)
-    machine = {"num_cpus": search.concurrent * search.cpus_per_trial} if search.concurrent else {}
-    with connected(search.address, option="--search.address", **machine):
+    machine = {"num_cpus": search.max_concurrent * search.cpus_per_trial} if search.max_concurrent else {}
+    with connected(address, option="--ray.address", **machine):
         from ray import tune
 
         with tempfile.TemporaryDirectory(prefix="mia-search-") as scratch:  # the sweep has a journal of its own
@@ -52,7 +59,7 @@ def run_with_ray(
                 "num_samples": len(proposals.waiting),
                 "search_alg": _searcher(tune, proposals),
                 "scheduler": _scheduler(search, most_epochs),
-                "max_concurrent_trials": search.concurrent or None,
+                "max_concurrent_trials": search.max_concurrent or None,
                 "reuse_actors": True,
                 "time_budget_s": search.time_budget,
                 "trial_name_creator": _name,
@@ -92,9 +99,9 @@ def _scheduler(search: SearchConfig, most_epochs: int) -> Any:
         time_attr="epoch",
         metric="watched",
         mode="max",
-        grace_period=search.grace,
+        grace_period=search.grace_period,
         reduction_factor=3,
-        max_t=max(most_epochs, search.grace) + 1,
+        max_t=max(most_epochs, search.grace_period) + 1,
     )
 
 

@@ -14,19 +14,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from mia_lightning.config.schema import RunConfig
-from mia_lightning.pipeline.model_outputs import Answered
-from mia_lightning.pipeline.results import Prepared
+from mia_lightning.pipeline.model_outputs import ModelOutputs
+from mia_lightning.pipeline.results import LoadedInputs
 from mia_lightning.records.records import UNKNOWN
 from mia_lightning.references.phi import target_phi
-from mia_lightning.references.prepare import Audited, material_of, network_of
+from mia_lightning.references.prepare import ReferenceInputs, material_of, network_of
 from mia_lightning.references.splits import assign
 from mia_lightning.references.training import train_reference
-from mia_lightning.references.training_data import Material, Normalise, on_device
+from mia_lightning.references.training_data import Normalize, TrainingData, on_device
 from mia_lightning.references.workers import Network, device_of
 from mia_lightning.search.space import Params, Space
-from mia_lightning.search.trial import Judgement, Report
+from mia_lightning.search.trial import Judgment, Report
 
-ROOTS = ("references.recipe",)
+ROOTS = ("references.training",)
 """The part of a run that a recipe is."""
 
 METRIC = "mismatch"
@@ -39,7 +39,7 @@ SAMPLE = 2000
 
 
 @dataclass(frozen=True)
-class Behaviour:
+class Behavior:
     """What one model does on records it was trained on (or one side of them) and on others."""
 
     accuracy: tuple[float, float]
@@ -54,12 +54,12 @@ class RecipeProblem:
     """All that a trial may see: images and labels of all records, and figures of the target. No membership."""
 
     space: Space
-    material: Material
+    material: TrainingData
     network: Network
     keep: NDArray[np.bool_]
     """(K, N) the records of each reference of a trial."""
 
-    target: Behaviour
+    target: Behavior
     scale: float
     """Distance of the target's 5% and 95% quantile of phi over its known records: the unit of distances of phi."""
 
@@ -68,9 +68,9 @@ class RecipeProblem:
     metric: str = METRIC
     higher_is_better: bool = False
 
-    def judge(self, params: Params, report: Report | None = None) -> Judgement:
+    def judge(self, params: Params, report: Report | None = None) -> Judgment:
         """Train the references of one recipe and return how unlike the target they are, on average."""
-        recipe = self.space.apply(params).references.recipe
+        recipe = self.space.apply(params).references.training
         found = []
         with tempfile.TemporaryDirectory(prefix="mia-recipe-") as scratch:
             for number, keep in enumerate(self.keep):
@@ -78,7 +78,7 @@ class RecipeProblem:
 
                 def told(epoch: int, _: float, network: nn.Module = network, keep: NDArray[np.bool_] = keep) -> None:
                     if report is not None:
-                        report(epoch, -mismatch(self.behaviour(network, keep), self.target, self.scale)[METRIC])
+                        report(epoch, -mismatch(self.behavior(network, keep), self.target, self.scale)[METRIC])
 
                 trained = train_reference(
                     network,
@@ -90,32 +90,32 @@ class RecipeProblem:
                     device=self.device,
                     on_epoch=told if number == 0 else None,
                 )
-                found.append(mismatch(self.behaviour(trained, keep), self.target, self.scale))
+                found.append(mismatch(self.behavior(trained, keep), self.target, self.scale))
                 (Path(scratch) / "epoch").unlink(missing_ok=True)
-        return Judgement({name: float(np.mean([one[name] for one in found])) for name in found[0]})
+        return Judgment({name: float(np.mean([one[name] for one in found])) for name in found[0]})
 
     @torch.inference_mode()
-    def behaviour(self, network: nn.Module, keep: NDArray[np.bool_]) -> Behaviour:
+    def behavior(self, network: nn.Module, keep: NDArray[np.bool_]) -> Behavior:
         """Return what a reference does on records of either side, as stored; it is left in the mode it was in."""
         training = network.training
         network.eval()
         device = next(network.parameters()).device
         images, labels = on_device(self.material, device)
-        normalise = Normalise(self.material, images)
+        normalize = Normalize(self.material, images)
         draw = np.random.default_rng(self.seed)
         accuracy, quantiles = [], []
         for side in (keep, ~keep):
             chosen = draw.permutation(np.flatnonzero(side))[:SAMPLE]
             phi, correct = [], []
             for rows in torch.split(torch.from_numpy(chosen).to(device), 256):
-                logits = network(normalise(images[rows])).float()
+                logits = network(normalize(images[rows])).float()
                 own = F.one_hot(labels[rows], self.material.num_classes).bool()
                 phi.append(logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1))
                 correct.append(logits.argmax(dim=1) == labels[rows])
             accuracy.append(float(torch.cat(correct).float().mean()))
             quantiles.append(_quantiles(torch.cat(phi).cpu().numpy()))
         network.train(training)
-        return Behaviour((accuracy[0], accuracy[1]), (quantiles[0], quantiles[1]))
+        return Behavior((accuracy[0], accuracy[1]), (quantiles[0], quantiles[1]))
 
     def fresh(self) -> RecipeProblem:
         """Return the same problem on other halves and starting weights, which no trial saw."""
@@ -134,12 +134,12 @@ class RecipeProblem:
         """Return None: networks on images are trained one by one."""
         return None
 
-    def judge_together(self, params: Sequence[Params]) -> list[Judgement]:
+    def judge_together(self, params: Sequence[Params]) -> list[Judgment]:
         """Judge one by one."""
         return [self.judge(one) for one in params]
 
 
-def mismatch(found: Behaviour, target: Behaviour, scale: float) -> dict[str, float]:
+def mismatch(found: Behavior, target: Behavior, scale: float) -> dict[str, float]:
     """Return the mean of four distances, and what they are made of.
 
     The distances are those of accuracy IN from the target's on known members, of accuracy OUT from its on known
@@ -160,7 +160,7 @@ def mismatch(found: Behaviour, target: Behaviour, scale: float) -> dict[str, flo
 
 
 def recipe_problem(
-    space: Space, config: RunConfig, prepared: Prepared, answered: Answered, *, count: int
+    space: Space, config: RunConfig, prepared: LoadedInputs, answered: ModelOutputs, *, count: int
 ) -> RecipeProblem:
     """Collect what recipes are judged by.
 
@@ -171,7 +171,7 @@ def recipe_problem(
         answered: What the target says of them.
         count: References per trial.
     """
-    audited = Audited(
+    audited = ReferenceInputs(
         public=prepared.public,
         private=prepared.private,
         target=prepared.target,
@@ -193,8 +193,8 @@ def recipe_problem(
         space=space.bare(),
         material=material_of(audited, labels, 1),
         network=network_of(config.references, prepared.target),
-        keep=assign("coin", count, unknown, private=0, seed=config.seed).keep,
-        target=Behaviour((accuracy[0], accuracy[1]), (_quantiles(phi[member == 1]), _quantiles(phi[member == 0]))),
+        keep=assign("bernoulli", count, unknown, private=0, seed=config.seed).keep,
+        target=Behavior((accuracy[0], accuracy[1]), (_quantiles(phi[member == 1]), _quantiles(phi[member == 0]))),
         scale=max(float(high - low), 1e-6),
         seed=config.seed,
         device=device_of(config.references),

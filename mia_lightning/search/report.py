@@ -26,7 +26,7 @@ SHOWN = 5
 def write_trials(folder: RunFolder, trials: Sequence[Trial], keys: Sequence[str], metric: str) -> None:
     """Write trials.csv: a row per trial with parameters, figures, the metric by fold, time and message."""
     names = list(dict.fromkeys([metric, *(name for trial in trials for name in trial.figures)]))
-    with folder.replacing("trials.csv") as file:
+    with folder.atomic_write("trials.csv") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("trial", "status", *keys, *names, "by_fold", "epochs", "seconds", "message"))
         for trial in trials:
@@ -44,13 +44,13 @@ def _cell(value: Any) -> Any:
 
 def write_best(folder: RunFolder, config: RunConfig) -> None:
     """Write best.yaml, a whole configuration of train.py."""
-    with folder.replacing("best.yaml") as file:
+    with folder.atomic_write("best.yaml") as file:
         yaml.safe_dump(to_mapping(config), file, sort_keys=False)
 
 
 def write_outcome(folder: RunFolder, outcome: Mapping[str, Any]) -> None:
-    """Write outcome.json."""
-    with folder.replacing("outcome.json") as file:
+    """Write search_result.json."""
+    with folder.atomic_write("search_result.json") as file:
         json.dump(outcome, file, indent=2, allow_nan=False)
 
 
@@ -89,12 +89,12 @@ def print_attack(
         f"{found.gain.value:+.4f} [{found.gain.low:+.4f}, {found.gain.high:+.4f}] from the default's (paired "
         f"bootstrap){sure}",
     )
-    _say(console, "wrote best.yaml, trials.csv, outcome.json in", config.output)
+    _say(console, "wrote best.yaml, trials.csv, search_result.json in", config.output)
     _say(console, f"look:   tensorboard --logdir {config.output}/tensorboard")
     _say(console, f"repeat: train.py --config {config.output}/best.yaml")
     _say(
         console,
-        f"submit: train.py --config {config.output}/best.yaml --evaluation.hold_out 0 --output {config.output}-final",
+        f"submit: train.py --config {config.output}/best.yaml --evaluation.holdout 0 --output {config.output}-final",
     )
 
 
@@ -116,7 +116,7 @@ def print_recipe(
             f"{again['mismatch']:.4f} on references that no trial trained (accuracy IN {again['accuracy_in']:.1%}, "
             f"OUT {again['accuracy_out']:.1%})",
         )
-    _say(console, "wrote best.yaml, trials.csv, outcome.json in", config.output)
+    _say(console, "wrote best.yaml, trials.csv, search_result.json in", config.output)
     count = config.references.count or 4
     _say(console, f"train:  train.py --config {config.output}/best.yaml --references.count {count}")
 

@@ -44,7 +44,7 @@ class Proposals:
         self.space, self.search, self.seed = space, search, seed
         self.study = optuna.create_study(
             sampler=optuna.samplers.TPESampler(seed=seed, constant_liar=True),
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=search.grace, reduction_factor=3),
+            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=search.grace_period, reduction_factor=3),
             direction="maximize" if higher_is_better else "minimize",
         )
         self.sign = 1 if higher_is_better else -1

@@ -13,7 +13,7 @@ from mia_lightning.metrics.intervals import TAILS
 from mia_lightning.metrics.ranks import allowed
 from mia_lightning.metrics.roc import PARTIAL, Evaluation
 from mia_lightning.pipeline.audit import attack_result
-from mia_lightning.pipeline.model_outputs import Answered
+from mia_lightning.pipeline.model_outputs import ModelOutputs
 from mia_lightning.scores.crossfit import cross_fit
 from mia_lightning.search.attack_objective import AttackProblem, figure, needed
 
@@ -33,7 +33,7 @@ class Range:
 
     @property
     def standard_error(self) -> float:
-        """Half the interval's width in normal standard errors."""
+        """SplitInfo the interval's width in normal standard errors."""
         return (self.high - self.low) / 3.92
 
 
@@ -85,7 +85,7 @@ class Outcome:
         }
 
 
-def estimate(problem: AttackProblem, answered: Answered, config: RunConfig, trial: int) -> Estimate:
+def estimate(problem: AttackProblem, answered: ModelOutputs, config: RunConfig, trial: int) -> Estimate:
     """Fit a configuration as a run of it does, and evaluate it on either part of the public records."""
     attacks = needed(config.attacks, problem.attack)
     found = cross_fit(attacks, problem.table(config), problem.member, problem.fold, seed=config.seed)[problem.attack]
@@ -95,7 +95,7 @@ def estimate(problem: AttackProblem, answered: Answered, config: RunConfig, tria
     return Estimate(trial, result.public, result.held_out, result.public_scores[held_out])
 
 
-def compare(default: Estimate, winner: Estimate, answered: Answered, *, metric: str, seed: int) -> Outcome:
+def compare(default: Estimate, winner: Estimate, answered: ModelOutputs, *, metric: str, seed: int) -> Outcome:
     """Return the outcome, with the paired interval of the gain."""
     member = answered.public.membership[answered.public.held_out]
     first, second = winner.held_out_scores, default.held_out_scores

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from mia_lightning.attacks import Attack
 from mia_lightning.attacks.mlp import MLP
 from mia_lightning.errors import MIAError
-from mia_lightning.scores.crossfit import NO_FOLD
+from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD
 from mia_lightning.signals.table import SignalTable
 
 
-def rates_apart(attack: Attack) -> MLP | None:
+def without_tunable_rates(attack: Attack) -> MLP | None:
     """Return an MLP attack with its rates at fixed values, to see what else differs; None where stacking is no use."""
     if not isinstance(attack, MLP) or attack.accelerator != "cpu":
         return None
@@ -42,8 +42,8 @@ def cross_fit_together(
     folds = range(int(fold.max()) + 1)
     found = [np.zeros(len(table)) for _ in attacks]
     for held_out in folds:
-        fit_rows = np.flatnonzero((fold != held_out) & (fold != NO_FOLD))
-        new_rows = np.flatnonzero((fold == held_out) | (fold == NO_FOLD))
+        fit_rows = np.flatnonzero((fold != held_out) & (fold != NOT_IN_ANY_FOLD))
+        new_rows = np.flatnonzero((fold == held_out) | (fold == NOT_IN_ANY_FOLD))
         new_table, held = table.rows(new_rows), fold[new_rows] == held_out
         heads = fit_together(
             cast("Sequence[MLP]", attacks), table.rows(fit_rows), member[fit_rows], seed=seed + held_out

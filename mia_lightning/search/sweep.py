@@ -14,8 +14,8 @@ from mia_lightning.config.search import TuneConfig
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.pipeline.audit import ask, assist, prepare
 from mia_lightning.pipeline.checks import check_names
-from mia_lightning.pipeline.model_outputs import Answered
-from mia_lightning.pipeline.results import Clock, Prepared
+from mia_lightning.pipeline.model_outputs import ModelOutputs
+from mia_lightning.pipeline.results import Clock, LoadedInputs
 from mia_lightning.pipeline.run_folder import RunFolder
 from mia_lightning.runtime.hardware import is_first_process
 from mia_lightning.search import attack_objective as attacks
@@ -85,14 +85,14 @@ def check(config: TuneConfig) -> Space:
             ASHA where nothing has epochs.
     """
     search = config.search
-    if search.goal == "recipe":
+    if search.goal == "reference_training":
         return Space(config.run, search.space, roots=recipe.ROOTS)
     if config.judged not in config.attacks:
         raise MIAError(f"search.attack {config.judged!r} is not configured; {suggest(config.judged, config.attacks)}")
     attacks.check_metric(config.run, search.metric)
-    if not config.evaluation.hold_out:
+    if not config.evaluation.holdout:
         raise MIAError(
-            "a search needs public records that no trial sees, to report on; set --evaluation.hold_out, 0.2 for example"
+            "a search needs public records that no trial sees, to report on; set --evaluation.holdout, 0.2 for example"
         )
     if search.scheduler == "asha" and not attacks.with_epochs(attacks.needed(config.attacks, config.judged)):
         raise MIAError(
@@ -103,9 +103,9 @@ def check(config: TuneConfig) -> Space:
     return space
 
 
-def _search(config: TuneConfig, space: Space, prepared: Prepared, folder: RunFolder, journal: Journal) -> Sweep:
+def _search(config: TuneConfig, space: Space, prepared: LoadedInputs, folder: RunFolder, journal: Journal) -> Sweep:
     run = config.run
-    if config.search.goal == "recipe":  # trials train references of their own
+    if config.search.goal == "reference_training":  # trials train references of their own
         run = replace(run, references=replace(run.references, count=0, imported=None))
     answered = ask(run, prepared, Clock(load=prepared.seconds))
     problem = _problem(config, space, prepared, answered)
@@ -135,8 +135,8 @@ def _search(config: TuneConfig, space: Space, prepared: Prepared, folder: RunFol
     return _conclude(config, space, problem, answered, folder, journal.read())
 
 
-def _problem(config: TuneConfig, space: Space, prepared: Prepared, answered: Answered) -> Any:
-    if config.search.goal == "recipe":
+def _problem(config: TuneConfig, space: Space, prepared: LoadedInputs, answered: ModelOutputs) -> Any:
+    if config.search.goal == "reference_training":
         return recipe.recipe_problem(space, config.run, prepared, answered, count=config.search.references)
     return attacks.attack_problem(space, answered, attack=config.judged, metric=config.search.metric)
 
@@ -145,7 +145,7 @@ def _conclude(
     config: TuneConfig,
     space: Space,
     problem: Any,
-    answered: Answered,
+    answered: ModelOutputs,
     folder: RunFolder,
     trials: list[Trial],
 ) -> Sweep:
@@ -159,7 +159,7 @@ def _conclude(
     write_trials(folder, sorted(trials, key=lambda trial: trial.number), list(space.fields), problem.metric)
     write_best(folder, best)
     console = Console(width=None if sys.stdout.isatty() else 100)
-    if config.search.goal == "recipe":
+    if config.search.goal == "reference_training":
         fresh = problem.fresh()
         again = [fresh.judge(params).figures for params in ({}, winner.params)]
         outcome = {"metric": problem.metric, "searched": [trials[0].figures, winner.figures], "fresh": again}

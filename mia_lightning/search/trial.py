@@ -19,7 +19,7 @@ class StoppedError(Exception):
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgment:
     """What a trial found."""
 
     figures: Mapping[str, float]
@@ -68,7 +68,7 @@ class Problem(Protocol):
         """Networks of one configuration."""
         ...
 
-    def judge(self, params: Params, report: Report | None) -> Judgement:
+    def judge(self, params: Params, report: Report | None) -> Judgment:
         """Return the figures of one configuration; `report`, if there is one, is told of epochs."""
         ...
 
@@ -80,7 +80,7 @@ class Problem(Protocol):
         """Return what configurations that can be judged together have in common; None = by itself."""
         ...
 
-    def judge_together(self, params: Sequence[Params]) -> list[Judgement]:
+    def judge_together(self, params: Sequence[Params]) -> list[Judgment]:
         """Return the figures of configurations of one `stack_key`."""
         ...
 

@@ -13,7 +13,7 @@ from mia_lightning.signals._registry import expand_names, get_signal, is_preset
 from mia_lightning.signals.base import Need, Signal
 from mia_lightning.signals.table import SignalTable
 
-Queries = Literal["mean", "original", "each"]
+QueryReduction = Literal["mean", "first", "none"]
 
 BLOCK = 2**20
 """Logits worked on at once: 8 MiB in float64, so that the many passes of a signal stay near the processor."""
@@ -22,15 +22,15 @@ LARGEST = float(np.finfo(np.float32).max)
 """Attacks read columns as float32."""
 
 
-def build_table(outputs: Outputs, *, names: Sequence[str], queries: Queries = "mean") -> SignalTable:
+def build_table(outputs: Outputs, *, names: Sequence[str], query_reduction: QueryReduction = "mean") -> SignalTable:
     """Compute signals, one column each.
 
     Args:
         outputs: N records under Q queries.
         names: Signals, presets, or package.module:function. A preset leaves out what the outputs cannot give
             (penultimate features, input gradients); a signal named by itself is required.
-        queries: What becomes of per-query signals: their mean over the queries, the value of the stored image, or all
-            values side by side.
+        query_reduction: What becomes of per-query signals: their mean over the queries, the value of the stored
+            image, or all values side by side.
 
     Returns:
         A table in the order of the names; columns of one value per record are float64, wider ones float32.
@@ -42,7 +42,7 @@ def build_table(outputs: Outputs, *, names: Sequence[str], queries: Queries = "m
         raise MIAError("the target gives one logit per record; signals need at least two classes")
     signals = _available(outputs, names)
     blocks = list(_blocks(outputs))
-    columns = {name: _column(name, signal, blocks, queries) for name, signal in signals.items()}
+    columns = {name: _column(name, signal, blocks, query_reduction) for name, signal in signals.items()}
     return SignalTable(columns=columns, labels=outputs.labels, num_classes=outputs.num_classes)
 
 
@@ -59,8 +59,10 @@ def _available(outputs: Outputs, names: Sequence[str]) -> dict[str, Signal]:
 
 def _remedy(need: Need) -> str:
     if need == "features":
-        return "needs penultimate features, which the target does not show; name their layer by target.feature_layer"
-    return "needs input gradients, which were not computed; set extraction.gradients: true"
+        return (
+            "needs penultimate features, which the target does not show; name their layer with --target.feature_layer"
+        )
+    return "needs input gradients, which were not computed; set --extraction.gradients true"
 
 
 def _blocks(outputs: Outputs) -> Iterator[Outputs]:
@@ -77,12 +79,12 @@ def _blocks(outputs: Outputs) -> Iterator[Outputs]:
         )
 
 
-def _column(name: str, signal: Signal, blocks: list[Outputs], queries: Queries) -> NDArray[np.floating]:
-    return np.concatenate([_stored(name, _reduced(name, signal, block, queries)) for block in blocks])
+def _column(name: str, signal: Signal, blocks: list[Outputs], query_reduction: QueryReduction) -> NDArray[np.floating]:
+    return np.concatenate([_stored(name, _reduced(name, signal, block, query_reduction)) for block in blocks])
 
 
-def _reduced(name: str, signal: Signal, outputs: Outputs, queries: Queries) -> NDArray[np.floating]:
-    if signal.per_query and queries == "original":
+def _reduced(name: str, signal: Signal, outputs: Outputs, query_reduction: QueryReduction) -> NDArray[np.floating]:
+    if signal.per_query and query_reduction == "first":
         outputs = replace(outputs, logits=outputs.logits[:, :1])
     values = np.asarray(signal(outputs))
     expected = outputs.logits.shape[:2] if signal.per_query else outputs.logits.shape[:1]
@@ -92,7 +94,7 @@ def _reduced(name: str, signal: Signal, outputs: Outputs, queries: Queries) -> N
         )
     if not signal.per_query:
         return values
-    if queries == "each":
+    if query_reduction == "none":
         return values[:, 0] if values.shape[1] == 1 else values.reshape(len(values), -1)
     return np.asarray(values.mean(axis=1, dtype=np.float64))
 

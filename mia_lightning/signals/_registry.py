@@ -10,7 +10,7 @@ from typing import cast
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.security.imports import import_own
 from mia_lightning.signals.base import Signal
-from mia_lightning.signals.presets import SEED, STANDARD
+from mia_lightning.signals.presets import COURSE, STANDARD
 
 
 def signal_names() -> list[str]:
@@ -62,7 +62,7 @@ def expand_names(names: Iterable[str]) -> list[str]:
 
 
 def _presets() -> dict[str, list[str]]:
-    return {"seed": list(SEED), "standard": list(STANDARD), "all": signal_names()}
+    return {"course": list(COURSE), "standard": list(STANDARD), "all": signal_names()}
 
 
 def _signals() -> dict[str, Signal]:

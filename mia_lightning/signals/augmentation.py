@@ -54,7 +54,7 @@ def phi_max(outputs: Outputs) -> Array:
 def phi_contrast(outputs: Outputs) -> Array:
     """Mean phi of the image and its mirror minus that of the shifted views; 0 where no query is shifted.
 
-    Training that mirrors but does not shift fits the very pixels and not their neighbours, and leaves this trace.
+    Training that mirrors but does not shift fits the very pixels and not their neighbors, and leaves this trace.
     """
     return _contrast(_phi(outputs))
 

@@ -16,13 +16,13 @@ def loss(outputs: Outputs) -> Array:
 
 
 @signal(direction=1, per_query=True)
-def true_class_log_probability(outputs: Outputs) -> Array:
+def log_confidence(outputs: Outputs) -> Array:
     """Log p_y, (N, Q) in (-inf, 0]; the loss with its sign turned."""
     return -F.loss(*query_logits(outputs))
 
 
 @signal(direction=1, per_query=True)
-def true_probability(outputs: Outputs) -> Array:
+def confidence(outputs: Outputs) -> Array:
     """Probability of the true class, (N, Q) in [0, 1]; rounds to 1 from phi = 37 on, so rank by phi instead."""
     return F.sigmoid(F.phi(*query_logits(outputs)))
 
@@ -40,22 +40,22 @@ def hinge(outputs: Outputs) -> Array:
 
 
 @signal(direction=1, per_query=True)
-def true_logit(outputs: Outputs) -> Array:
+def label_logit(outputs: Outputs) -> Array:
     """Raw logit of the true class, (N, Q) unbounded."""
-    return F.true_logit(*query_logits(outputs))
+    return F.label_logit(*query_logits(outputs))
 
 
 @signal(direction=1, per_query=True)
-def correct(outputs: Outputs) -> Array:
+def is_correct(outputs: Outputs) -> Array:
     """1 where the predicted class is the true one, else 0, (N, Q) (the gap attack of Yeom et al. 2018)."""
     logits, labels = query_logits(outputs)
     return np.asarray(logits.argmax(axis=-1) == labels, dtype=np.float64)
 
 
 @signal(direction=-1, per_query=True)
-def true_rank(outputs: Outputs) -> Array:
+def label_rank(outputs: Outputs) -> Array:
     """How many classes have a larger logit than the true one, (N, Q) in 0..C-1."""
-    return F.true_rank(*query_logits(outputs))
+    return F.label_rank(*query_logits(outputs))
 
 
 @signal(direction=-1, per_query=True)

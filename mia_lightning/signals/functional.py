@@ -27,7 +27,7 @@ def log_sum_exp(logits: Array) -> Array:
     return np.asarray(top[..., 0] + np.log(np.exp(logits - top).sum(axis=-1)))
 
 
-def true_logit(logits: Array, labels: Labels) -> Array:
+def label_logit(logits: Array, labels: Labels) -> Array:
     """Return z_y, (...)."""
     return np.asarray(np.take_along_axis(logits, labels[..., None], axis=-1)[..., 0])
 
@@ -48,7 +48,7 @@ def phi(logits: Array, labels: Labels) -> Array:
     The logit-scaled confidence of Carlini et al. 2022 ("Membership Inference Attacks From First Principles", section
     IV.C), there log(p / (1 - p)) of a softmax output, here without the softmax that rounds it to infinity.
     """
-    return true_logit(logits, labels) - log_sum_exp(others(logits, labels))
+    return label_logit(logits, labels) - log_sum_exp(others(logits, labels))
 
 
 def loss(logits: Array, labels: Labels) -> Array:
@@ -58,7 +58,7 @@ def loss(logits: Array, labels: Labels) -> Array:
 
 def hinge(logits: Array, labels: Labels) -> Array:
     """Return z_y - max_{j != y} z_j, (...); phi <= hinge <= phi + log(C - 1)."""
-    return np.asarray(true_logit(logits, labels) - others(logits, labels).max(axis=-1))
+    return np.asarray(label_logit(logits, labels) - others(logits, labels).max(axis=-1))
 
 
 def log_probabilities(logits: Array) -> Array:
@@ -100,9 +100,9 @@ def top2_margin(logits: Array) -> Array:
     return np.asarray(np.exp(log_probabilities(logits).max(axis=-1)) * -np.expm1(second - first))
 
 
-def true_rank(logits: Array, labels: Labels) -> Array:
+def label_rank(logits: Array, labels: Labels) -> Array:
     """Return how many classes have a larger logit than the true one, (...) in 0..C-1; 0 = none."""
-    return np.asarray((logits > true_logit(logits, labels)[..., None]).sum(axis=-1), dtype=np.float64)
+    return np.asarray((logits > label_logit(logits, labels)[..., None]).sum(axis=-1), dtype=np.float64)
 
 
 def bias_gradient_norm(logits: Array, labels: Labels) -> Array:
@@ -119,8 +119,8 @@ def canonical_logits(logits: Array, labels: Labels) -> Array:
     """Return the logits minus their mean, the true class first and the others in descending order, (..., C).
 
     Invariant to a shift of all logits and to the order of the other classes, so that classes can share an attack
-    model. Centred by the mean, not by logsumexp, which follows the largest logit and would flatten it to 0.
+    model. Centerd by the mean, not by logsumexp, which follows the largest logit and would flatten it to 0.
     """
-    centred = logits - logits.mean(axis=-1, keepdims=True)
-    descending = -np.sort(-others(centred, labels), axis=-1)[..., :-1]  # the true class, at -inf, is the last
-    return np.concatenate([true_logit(centred, labels)[..., None], descending], axis=-1)
+    centerd = logits - logits.mean(axis=-1, keepdims=True)
+    descending = -np.sort(-others(centerd, labels), axis=-1)[..., :-1]  # the true class, at -inf, is the last
+    return np.concatenate([label_logit(centerd, labels)[..., None], descending], axis=-1)

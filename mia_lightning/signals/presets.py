@@ -1,22 +1,22 @@
 """Named lists of signals."""
 
-SEED = (
+COURSE = (
     "probabilities",
     "loss",
     "entropy",
-    "seed_adjusted_entropy",
+    "course_adjusted_entropy",
     "top2_margin",
-    "true_probability",
-    "correct",
+    "confidence",
+    "is_correct",
     "max_logit",
-    "true_logit",
-    "seed_gradient_proxy",
+    "label_logit",
+    "course_gradient_proxy",
 )
 """The features of the method this project began with.
 
-Its likelihood ratio of two normal densities of `true_probability` learns from membership and so is an attack
-(GaussianRatio). It took logarithms of softmax + 1e-10, which ties the most confident records; here nothing saturates
-before the value itself does.
+Its likelihood ratio of two normal densities of `confidence` learns from membership and so is an attack
+(GaussianLikelihoodRatio). It took logarithms of softmax + 1e-10, which ties the most confident records; here nothing
+saturates before the value itself does.
 """
 
 STANDARD = (
@@ -26,11 +26,11 @@ STANDARD = (
     "entropy",
     "modified_entropy",
     "top2_margin",
-    "true_probability",
-    "correct",
+    "confidence",
+    "is_correct",
     "max_logit",
-    "true_logit",
-    "true_rank",
+    "label_logit",
+    "label_rank",
     "logit_norm",
     "energy",
     "bias_gradient_norm",

@@ -18,7 +18,7 @@ def load_target(
 
     Args:
         checkpoint: A state dict (torch.save, zip or legacy), a Lightning `.ckpt`, a `.safetensors` file or a
-            `torch.export` program; recognised by content, not by name. None where the architecture is a class or
+            `torch.export` program; recognized by content, not by name. None where the architecture is a class or
             function that returns the network trained.
         architecture: "auto" (a torchvision ResNet read from the weights, or a program), a name of
             `architecture_names()`, or "package.module:Class".

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Target:
     """A trained classifier in eval mode.
 
-    `network(images)` takes normalised float images (B, C, H, W) and returns logits (B, classes).
+    `network(images)` takes normalized float images (B, C, H, W) and returns logits (B, classes).
     `feature_layer` names the submodule whose *input* is the penultimate feature vector ("fc" of a ResNet), or is None
     where the module tells its features in another way (`forward_features`, a traced program) or not at all.
     """

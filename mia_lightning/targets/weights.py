@@ -31,7 +31,7 @@ class _Inert(dict[str, Any]):
         pass
 
 
-# What `save_hyperparameters` and optimisers of real training scripts leave beside the weights. Each name resolves to
+# What `save_hyperparameters` and optimizers of real training scripts leave beside the weights. Each name resolves to
 # the inert class above, so that the file gets an empty container and never the class it names.
 _HARMLESS = (
     *(f"pathlib.{kind}{path}" for kind in ("", "Pure") for path in ("Path", "PosixPath", "WindowsPath")),

@@ -41,7 +41,7 @@ def read_records(source: str, *, reader: str = "auto") -> Records:
     source = str(source)
     name = Path(source).name or source
     try:
-        module = _recognised(source) if reader == "auto" else _named(reader)
+        module = _recognized(source) if reader == "auto" else _named(reader)
         records = module.read(source)
     except OSError as error:
         raise MIAError(
@@ -56,7 +56,7 @@ def read_records(source: str, *, reader: str = "auto") -> Records:
     return records
 
 
-def _recognised(source: str) -> ModuleType:
+def _recognized(source: str) -> ModuleType:
     for name in reader_names():
         module = importlib.import_module(f"{__name__}.{name}")
         if module.matches(source):

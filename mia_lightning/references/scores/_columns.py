@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
-from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores import ReferenceScore
 
 
-def reference_columns(scores: Mapping[str, ReferenceScore], evidence: Evidence) -> dict[str, NDArray[np.float64]]:
+def reference_columns(
+    scores: Mapping[str, ReferenceScore], evidence: ReferenceOutputs
+) -> dict[str, NDArray[np.float64]]:
     """Return the columns of all scores: NAME for the score itself, NAME_suffix for what comes with it.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
-from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.outputs import ReferenceOutputs
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -46,7 +46,7 @@ def reduce_queries(phi: NDArray[np.floating], statistic: Statistic) -> Array:
     return np.asarray((stored * queries - values.sum(axis=-1)) / (queries - 2))
 
 
-def blocks(evidence: Evidence) -> list[slice]:
+def blocks(evidence: ReferenceOutputs) -> list[slice]:
     """Return slices over the records, small enough that memory does not grow with them."""
     count, total, queries = evidence.references.shape
     rows = max(1, BLOCK // max(1, count * queries))
@@ -83,17 +83,17 @@ class Moments:
     outside: Side
 
 
-def moments(evidence: Evidence, statistic: Statistic) -> Moments:
+def moments(evidence: ReferenceOutputs, statistic: Statistic) -> Moments:
     """Reduce phi over its queries and take the moments of both sides, in blocks of records."""
     return _moments(evidence, lambda phi: reduce_queries(phi, statistic))
 
 
-def query_moments(evidence: Evidence) -> Moments:
+def query_moments(evidence: ReferenceOutputs) -> Moments:
     """Take the moments of every query by itself: target, means and squares are (N, Q), counts (N,)."""
     return _moments(evidence, lambda phi: phi.astype(np.float64))
 
 
-def _moments(evidence: Evidence, reduce: Callable[[NDArray[np.float32]], Array]) -> Moments:
+def _moments(evidence: ReferenceOutputs, reduce: Callable[[NDArray[np.float32]], Array]) -> Moments:
     sides: tuple[list[Side], list[Side]] = ([], [])
     for rows in blocks(evidence):
         values = reduce(evidence.references[:, rows])

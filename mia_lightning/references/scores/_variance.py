@@ -82,11 +82,11 @@ def pooled_variance(side: Side) -> float:
     return float(side.squares.sum() / total) if total else float("nan")
 
 
-def log_density(x: Array, *, centre: Array, variance: Array, freedom: Array) -> Array:
+def log_density(x: Array, *, center: Array, variance: Array, freedom: Array) -> Array:
     """Return the log density of a Student's t, of a normal from `NORMAL` degrees of freedom on."""
     from scipy.special import gammaln
 
-    z2 = (x - centre) ** 2 / variance
+    z2 = (x - center) ** 2 / variance
     finite = np.minimum(freedom, NORMAL)
     student = (
         gammaln((finite + 1) / 2)
@@ -99,12 +99,12 @@ def log_density(x: Array, *, centre: Array, variance: Array, freedom: Array) -> 
 
 
 def log_multivariate_density(z: Array, correlation: Array, freedom: Array) -> Array:
-    """Return the log density of standardised vectors under a multivariate Student's t, normal from `NORMAL` on.
+    """Return the log density of standardized vectors under a multivariate Student's t, normal from `NORMAL` on.
 
     The scales are the caller's: subtract the sum of their logarithms.
 
     Args:
-        z: (N, Q) distances from the centre in scales.
+        z: (N, Q) distances from the center in scales.
         correlation: (Q, Q) positive definite.
         freedom: (N,) degrees of freedom.
     """
@@ -125,19 +125,19 @@ def log_multivariate_density(z: Array, correlation: Array, freedom: Array) -> Ar
     return np.asarray(np.where(freedom >= NORMAL, normal, student) - half_determinant)
 
 
-def density_slope(x: Array, *, centre: Array, variance: Array, freedom: Array) -> Array:
-    """Return the derivative of `log_density` by its centre."""
-    gap = x - centre
+def density_slope(x: Array, *, center: Array, variance: Array, freedom: Array) -> Array:
+    """Return the derivative of `log_density` by its center."""
+    gap = x - center
     finite = np.minimum(freedom, NORMAL)
     student = (finite + 1) * gap / (finite * variance + gap**2)
     return np.asarray(np.where(freedom >= NORMAL, gap / variance, student))
 
 
-def log_upper_tail(x: Array, *, centre: Array, variance: Array, freedom: Array) -> Array:
+def log_upper_tail(x: Array, *, center: Array, variance: Array, freedom: Array) -> Array:
     """Return log Pr[X >= x] of a Student's t or normal, without running out of digits in the far tail."""
     from scipy.special import betaln, hyp2f1, log_ndtr, stdtr
 
-    u = (x - centre) / np.sqrt(variance)
+    u = (x - center) / np.sqrt(variance)
     finite = np.broadcast_to(np.minimum(freedom, NORMAL), u.shape)
     tail = stdtr(finite, -u)
     with np.errstate(divide="ignore"):
@@ -153,21 +153,21 @@ def log_upper_tail(x: Array, *, centre: Array, variance: Array, freedom: Array) 
 
 
 def normal_inverse_gamma(
-    values: Array, *, centre: float, strength: float, freedom: float, variance: float
+    values: Array, *, center: float, strength: float, freedom: float, variance: float
 ) -> tuple[Array, Array, float]:
-    """Return centre, squared scale and degrees of freedom of the predictive Student's t of a normal sample.
+    """Return center, squared scale and degrees of freedom of the predictive Student's t of a normal sample.
 
     Murphy (2007), "Conjugate Bayesian analysis of the Gaussian distribution", eqs. 110-114 in the parametrisation of
-    a prior centre m_0, its strength kappa_0 (in observations), nu_0 and s_0 squared.
+    a prior center m_0, its strength kappa_0 (in observations), nu_0 and s_0 squared.
 
     Args:
         values: (n, ...) observations along the first axis.
-        centre: m_0.
+        center: m_0.
         strength: kappa_0.
         freedom: nu_0.
         variance: s_0 squared.
     """
     n, mean = len(values), values.mean(axis=0)
     total, count = strength + n, freedom + n
-    squares = freedom * variance + ((values - mean) ** 2).sum(axis=0) + strength * n * (mean - centre) ** 2 / total
-    return (strength * centre + n * mean) / total, squares / count * (1 + 1 / total), count
+    squares = freedom * variance + ((values - mean) ** 2).sum(axis=0) + strength * n * (mean - center) ** 2 / total
+    return (strength * center + n * mean) / total, squares / count * (1 + 1 / total), count

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores._moments import Array, Statistic, blocks, reduce_queries
 from mia_lightning.references.scores.base import Columns, ReferenceScore
 from mia_lightning.references.scores.rmia import check_sides
@@ -26,7 +26,7 @@ class AttackR(ReferenceScore):
     LARGEST = 1000.0
     """Loss at which the distribution reaches 1."""
 
-    def columns(self, evidence: Evidence) -> Columns:
+    def columns(self, evidence: ReferenceOutputs) -> Columns:
         """Return the score and, the same thing turned, the OUT p-value.
 
         Raises:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.outputs import ReferenceOutputs
 
 Columns = dict[str, NDArray[np.float64]]
 
@@ -18,7 +18,7 @@ class ReferenceScore:
     the target's training set; it may pool anything over all records, since the references were drawn without it.
     """
 
-    def columns(self, evidence: Evidence) -> Columns:
+    def columns(self, evidence: ReferenceOutputs) -> Columns:
         """Return finite (N,) columns by suffix.
 
         "" is the score, higher = more likely a member. Where the method gives them: "p_value", the chance that a

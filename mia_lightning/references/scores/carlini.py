@@ -8,16 +8,16 @@ from typing import Literal
 import numpy as np
 
 from mia_lightning.errors import MIAError
-from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores._moments import Array, Mask, blocks, masked_median
 from mia_lightning.references.scores.base import Columns, ReferenceScore
 
 
 @dataclass
-class Carlini(ReferenceScore):
+class OfficialLiRA(ReferenceScore):
     """LiRA as its authors' code has it (Carlini et al. 2022, code release), not as their paper.
 
-    Medians as centres, standard deviations with ddof 0 plus 1e-30, each query on its own and the mean over queries of
+    Medians as centers, standard deviations with ddof 0 plus 1e-30, each query on its own and the mean over queries of
     their log ratios. Offline is two-sided there: it ranks a record high that fits worse than non-members do, too. Use
     `LiRA` for anything but reproduction.
     """
@@ -32,7 +32,7 @@ class Carlini(ReferenceScore):
     cut: bool = True
     """Whether every record is cut to the smallest number of references IN and OUT that any record has."""
 
-    def columns(self, evidence: Evidence) -> Columns:
+    def columns(self, evidence: ReferenceOutputs) -> Columns:
         """Return the score.
 
         Raises:
@@ -57,7 +57,7 @@ class Carlini(ReferenceScore):
     def _cut(self, mask: Mask, least: int) -> Mask:
         return mask & (np.cumsum(mask, axis=0) <= least) if self.cut else mask
 
-    def _spread(self, evidence: Evidence, number: int, least: int) -> float:
+    def _spread(self, evidence: ReferenceOutputs, number: int, least: int) -> float:
         """Return the standard deviation over everything on one side, in two passes."""
         total, squares, n = 0.0, 0.0, 0
         for rows in blocks(evidence):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores._moments import Statistic, moments
 from mia_lightning.references.scores._variance import error_of_mean
 from mia_lightning.references.scores.base import Columns, ReferenceScore
@@ -22,7 +22,7 @@ class DifficultyCalibration(ReferenceScore):
     statistic: Statistic = "mean"
     """What is compared of the views of a record."""
 
-    def columns(self, evidence: Evidence) -> Columns:
+    def columns(self, evidence: ReferenceOutputs) -> Columns:
         """Return the score and its standard error from the number of references."""
         found = moments(evidence, self.statistic)
         inside, outside = found.inside, found.outside

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores._moments import Array, Moments, Side, blocks, query_moments
 from mia_lightning.references.scores._variance import NORMAL, log_density, log_multivariate_density, log_upper_tail
 from mia_lightning.references.scores.base import Columns, ReferenceScore
@@ -41,7 +41,7 @@ class JointLiRA(ReferenceScore):
         if not 0 <= self.correlation_shrinkage <= 1:
             raise ValueError(f"correlation_shrinkage must lie in [0, 1], got {self.correlation_shrinkage}")
 
-    def columns(self, evidence: Evidence) -> Columns:
+    def columns(self, evidence: ReferenceOutputs) -> Columns:
         """Return the score, the OUT p-value and the score's standard error.
 
         The p-value is that of the offline score in either mode; the standard error is the delta method's over the means
@@ -62,10 +62,12 @@ class JointLiRA(ReferenceScore):
         error = np.hypot(*(side.error_of_density() for side in (inside, outside)))
         return {"": inside.log_density() - outside.log_density(), "p_value": p_value, "standard_error": error}
 
-    def _fitted(self, evidence: Evidence, found: Moments, fits: list[FittedSides], *, inside: bool) -> _JointSide:
+    def _fitted(
+        self, evidence: ReferenceOutputs, found: Moments, fits: list[FittedSides], *, inside: bool
+    ) -> _JointSide:
         sides = [fit.inside if inside else fit.outside for fit in fits]
         scale = np.sqrt(np.stack([side.variance for side in sides], axis=1))
-        gaps = [fit.target - side.centre for fit, side in zip(fits, sides, strict=True)]
+        gaps = [fit.target - side.center for fit, side in zip(fits, sides, strict=True)]
         return _JointSide(
             z=np.stack(gaps, axis=1) / scale,
             log_scale=np.log(scale).sum(axis=1),
@@ -80,7 +82,9 @@ class JointLiRA(ReferenceScore):
             return np.full(len(sides[0].freedom), np.inf)
         return np.asarray(np.mean([side.freedom for side in sides], axis=0))
 
-    def _correlation(self, evidence: Evidence, found: Moments, sides: list[FittedSide], *, inside: bool) -> Array:
+    def _correlation(
+        self, evidence: ReferenceOutputs, found: Moments, sides: list[FittedSide], *, inside: bool
+    ) -> Array:
         """Return the correlation between views of single models around a record's mean, (Q, Q)."""
         own = found.inside if inside else found.outside
         scale = np.sqrt(np.stack([side.within for side in sides], axis=1))
@@ -104,13 +108,13 @@ class _JointSide:
     """The target's distance from one side of each record, over all views."""
 
     z: Array
-    """(N, Q) distance from the centre in predictive scales."""
+    """(N, Q) distance from the center in predictive scales."""
 
     log_scale: Array
     """(N,) sum of the logarithms of the scales."""
 
     error: Array
-    """(N, Q) standard error of the centre in predictive scales."""
+    """(N, Q) standard error of the center in predictive scales."""
 
     freedom: Array
     """(N,)."""
@@ -123,14 +127,14 @@ class _JointSide:
         return log_multivariate_density(self.z, self.correlation, self.freedom) - self.log_scale
 
     def error_of_density(self) -> Array:
-        """Return the standard error of the log density, (N,): its slope along each view times the centre's error."""
+        """Return the standard error of the log density, (N,): its slope along each view times the center's error."""
         solved = np.linalg.solve(self.correlation, self.z.T).T
         finite = np.minimum(self.freedom, NORMAL)
         weight = (finite + self.z.shape[1]) / (finite + (self.z * solved).sum(axis=1))
         return np.where(self.freedom >= NORMAL, 1.0, weight) * self.spread(np.asarray(solved, np.float64))
 
     def spread(self, slopes: Array) -> Array:
-        """Return the standard deviation of the centres' errors along (N, Q) slopes, (N,)."""
+        """Return the standard deviation of the centers' errors along (N, Q) slopes, (N,)."""
         moved = slopes * self.error
         return np.asarray(np.sqrt(np.einsum("nq,qr,nr->n", moved, self.correlation, moved)))
 
@@ -140,7 +144,7 @@ def _one_sided(side: _JointSide) -> tuple[Array, Array]:
     weights = np.linalg.solve(side.correlation, np.ones(len(side.correlation)))
     weights /= np.sqrt(weights.sum())
     u = side.z @ weights
-    standard = {"centre": np.zeros_like(u), "variance": np.ones_like(u), "freedom": side.freedom}
+    standard = {"center": np.zeros_like(u), "variance": np.ones_like(u), "freedom": side.freedom}
     tail = log_upper_tail(u, **standard)
     hazard = np.exp(np.minimum(log_density(u, **standard) - tail, 700.0))
     return tail, hazard * side.spread(np.broadcast_to(weights, side.z.shape))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
-from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores._moments import Array, Moments, Side, Statistic, moments
 from mia_lightning.references.scores._variance import (
     density_slope,
@@ -30,7 +30,7 @@ class LiRA(ReferenceScore):
 
     online is their eq. 4: log p(phi | IN) - log p(phi | OUT). offline is their eq. 5, one-sided: -log Pr[OUT >= phi].
     Deviations: means instead of medians, ddof 1, and by default a Student's t predictive density whose variance is
-    shrunk towards a prior fitted over all records. `Carlini` reproduces the authors' code.
+    shrunk towards a prior fitted over all records. `OfficialLiRA` reproduces the authors' code.
     """
 
     mode: Literal["online", "offline"] = "online"
@@ -47,7 +47,7 @@ class LiRA(ReferenceScore):
     """online: whether the distance between a record's IN and OUT mean is shrunk towards the mean distance, by what its
     own few references can say. A record without references on one side takes the mean distance."""
 
-    def columns(self, evidence: Evidence) -> Columns:
+    def columns(self, evidence: ReferenceOutputs) -> Columns:
         """Return the score, the OUT p-value of phi and the score's standard error.
 
         The p-value is Pr[OUT >= phi] under the predictive distribution of the record, one-sided in either mode. The
@@ -67,7 +67,7 @@ class LiRA(ReferenceScore):
 class FittedSide:
     """Predictive distribution of phi of a model on one side of each record."""
 
-    centre: Array
+    center: Array
     variance: Array
     """Squared scale of the predictive distribution, (N,)."""
 
@@ -75,7 +75,7 @@ class FittedSide:
     """Of the Student's t, (N,); infinite = normal."""
 
     error: Array
-    """Standard error of the centre, (N,)."""
+    """Standard error of the center, (N,)."""
 
     within: Array
     """Variance of single models around the record's mean, (N,); unlike `variance`, it does not tell their number."""
@@ -83,7 +83,7 @@ class FittedSide:
     @property
     def density(self) -> dict[str, Array]:
         """The arguments of `log_density`."""
-        return {"centre": self.centre, "variance": self.variance, "freedom": self.freedom}
+        return {"center": self.center, "variance": self.variance, "freedom": self.freedom}
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ class FittedSides:
     inside: FittedSide
     outside: FittedSide
     shift: Array
-    """Distance of the centres, (N,), shrunk if asked."""
+    """Distance of the centers, (N,), shrunk if asked."""
 
 
 def fit_sides(found: Moments, variance: Variance, *, shrink_shift: bool) -> FittedSides:
@@ -113,16 +113,16 @@ def fit_sides(found: Moments, variance: Variance, *, shrink_shift: bool) -> Fitt
                 )
     within = {name: _within(name, part, sides, variance) for name, part in sides.items()}
     shift, spread = _shift(found, within, shrink=shrink_shift)
-    outside_centre = np.where(found.outside.n > 0, found.outside.mean, found.inside.mean - shift)
-    inside_centre = outside_centre + shift
+    outside_center = np.where(found.outside.n > 0, found.outside.mean, found.inside.mean - shift)
+    inside_center = outside_center + shift
     parts = []
     for part, other, name in ((found.inside, found.outside, "IN"), (found.outside, found.inside, "OUT")):
         own, freedom = within[name]
-        centre = inside_centre if name == "IN" else outside_centre
+        center = inside_center if name == "IN" else outside_center
         borrowed = within["OUT" if name == "IN" else "IN"][0] / np.maximum(other.n, 1) + spread  # a side without models
         uncertainty = np.where(part.n > 0, own / np.maximum(part.n, 1), borrowed)
         scale = own if variance != "empirical_bayes" else own + uncertainty
-        parts.append(FittedSide(centre, scale, freedom, np.sqrt(uncertainty), own))
+        parts.append(FittedSide(center, scale, freedom, np.sqrt(uncertainty), own))
     return FittedSides(found.target, parts[0], parts[1], shift)
 
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores._moments import Statistic, reduce_queries
 from mia_lightning.references.scores.base import Columns, ReferenceScore
 
 
 @dataclass
-class EachReference(ReferenceScore):
+class PerReferenceDifference(ReferenceScore):
     """The target's phi minus each reference's, apart for references IN and OUT of the record.
 
     Difficulty calibration (Watson et al. 2022) against every single reference. With one or two references most records
@@ -21,7 +21,7 @@ class EachReference(ReferenceScore):
     statistic: Statistic = "mean"
     """What is compared of the views of a record."""
 
-    def columns(self, evidence: Evidence) -> Columns:
+    def columns(self, evidence: ReferenceOutputs) -> Columns:
         """Return the mean difference as score, and columns per reference."""
         own = reduce_queries(evidence.target, self.statistic)
         inside, outside = evidence.sides(slice(None))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
-from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores._moments import Array, Mask, blocks, log_mean_exp, side
 from mia_lightning.references.scores._variance import error_of_mean
 from mia_lightning.references.scores.base import Columns, ReferenceScore
@@ -46,7 +46,7 @@ class RMIA(ReferenceScore):
         if self.gamma is not None and self.gamma < 1:
             raise ValueError(f"gamma must be at least 1, got {self.gamma}")
 
-    def columns(self, evidence: Evidence) -> Columns:
+    def columns(self, evidence: ReferenceOutputs) -> Columns:
         """Return log R, its standard error from the number of references, and the share of the population dominated.
 
         Raises:
@@ -76,7 +76,7 @@ class BASE(ReferenceScore):
     scale: float = 0.33
     """offline: weight of the references' side."""
 
-    def columns(self, evidence: Evidence) -> Columns:
+    def columns(self, evidence: ReferenceOutputs) -> Columns:
         """Return the score and its standard error from the number of references.
 
         Raises:
@@ -94,7 +94,7 @@ class BASE(ReferenceScore):
                 score[rows] = (own - self.scale * log_mean_exp(others, outside)).mean(axis=-1)
         return {"": score} | self._error(evidence)
 
-    def _error(self, evidence: Evidence) -> Columns:
+    def _error(self, evidence: ReferenceOutputs) -> Columns:
         inside, outside = (mask.sum(axis=0) for mask in evidence.sides(slice(None)))
         if self.mode == "offline":
             return _error(evidence, weights=(np.zeros(len(inside)), np.ones(len(inside))), scale=self.scale)
@@ -107,7 +107,7 @@ def log_probability(phi: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> 
     return -np.logaddexp(0.0, -phi.astype(np.float64))
 
 
-def check_sides(evidence: Evidence, *, need_in: bool) -> None:
+def check_sides(evidence: ReferenceOutputs, *, need_in: bool) -> None:
     """Raise MIAError where a record has no reference on a side that is compared."""
     inside, outside = (mask.any(axis=0) for mask in evidence.sides(slice(None)))
     for name, present in (("OUT", outside), ("IN", inside)):
@@ -118,7 +118,7 @@ def check_sides(evidence: Evidence, *, need_in: bool) -> None:
             )
 
 
-def log_ratio(evidence: Evidence, *, a: float | None) -> Array:
+def log_ratio(evidence: ReferenceOutputs, *, a: float | None) -> Array:
     """Return log R(x), mean over queries, (N,); online where a is None, each side weighing one half."""
     score = np.empty(len(evidence))
     for rows in blocks(evidence):
@@ -136,7 +136,9 @@ def _log_mean(others: Array, inside: Mask, outside: Mask, *, a: float | None) ->
         return np.asarray(np.logaddexp(beyond + np.log((1 + a) / 2), np.log((1 - a) / 2)))
 
 
-def _error(evidence: Evidence, *, weights: tuple[Array, Array], constant: float = 0.0, scale: float = 1.0) -> Columns:
+def _error(
+    evidence: ReferenceOutputs, *, weights: tuple[Array, Array], constant: float = 0.0, scale: float = 1.0
+) -> Columns:
     """Return the standard error of scale * log p(x) by the delta method; nothing where no record tells a variance.
 
     p(x) = weight IN * mean IN + weight OUT * mean OUT + constant, per query; errors of the queries are one model's.
@@ -165,7 +167,7 @@ def _error(evidence: Evidence, *, weights: tuple[Array, Array], constant: float 
     return {"standard_error": scale * np.sqrt(square)}
 
 
-def choose_a(evidence: Evidence) -> float:
+def choose_a(evidence: ReferenceOutputs) -> float:
     """Return the a of `GRID` that best tells IN from OUT of the first reference, by AUC, with the others as references.
 
     Raises:
@@ -178,7 +180,7 @@ def choose_a(evidence: Evidence) -> float:
     return GRID[int(np.argmax(scores))]
 
 
-def _choose_gamma(evidence: Evidence, a: float | None) -> float:
+def _choose_gamma(evidence: ReferenceOutputs, a: float | None) -> float:
     """Return the gamma of `GAMMAS` whose dominated share best tells IN from OUT of the first reference, by AUC.
 
     2, the authors' default, where references are too few for one to stand in for the target.
@@ -194,7 +196,7 @@ def _choose_gamma(evidence: Evidence, a: float | None) -> float:
     return GAMMAS[int(np.argmax(scores))]
 
 
-def pseudo_target(evidence: Evidence, *, need_in: bool = False) -> tuple[Evidence, NDArray[np.int8]]:
+def pseudo_target(evidence: ReferenceOutputs, *, need_in: bool = False) -> tuple[ReferenceOutputs, NDArray[np.int8]]:
     """Return the first reference as target of the others, on the records it can be used on, and its membership.
 
     Raises:
@@ -211,7 +213,7 @@ def pseudo_target(evidence: Evidence, *, need_in: bool = False) -> tuple[Evidenc
         )
     drawn = None if evidence.drawn is None else evidence.drawn[1:, usable]
     chosen = np.flatnonzero(usable)
-    pseudo = Evidence(
+    pseudo = ReferenceOutputs(
         target=np.asarray(evidence.references[0][chosen]),
         references=evidence.references[1:][:, chosen],
         keep=evidence.keep[1:, chosen],

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mia_lightning.references.outputs import Evidence
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores._moments import Statistic, moments
 from mia_lightning.references.scores.base import Columns, ReferenceScore
 
 
 @dataclass
-class ReferenceStatistics(ReferenceScore):
+class ReferenceFeatures(ReferenceScore):
     """Columns for learned attacks, from references on both sides of each record; no count of references is among them.
 
     Counts of a pool that was drawn together with the target would give membership away by themselves.
@@ -21,7 +21,7 @@ class ReferenceStatistics(ReferenceScore):
     statistic: Statistic = "mean"
     """What is compared of the views of a record."""
 
-    def columns(self, evidence: Evidence) -> Columns:
+    def columns(self, evidence: ReferenceOutputs) -> Columns:
         """Return LiRA's log ratio as score, and its parts.
 
         Raises:
@@ -32,14 +32,14 @@ class ReferenceStatistics(ReferenceScore):
 
         fit = fit_sides(moments(evidence, self.statistic), "empirical_bayes", shrink_shift=True)
         inside, outside = fit.inside, fit.outside
-        gap = fit.target - outside.centre
+        gap = fit.target - outside.center
         return {
             "": log_density(fit.target, **inside.density) - log_density(fit.target, **outside.density),
             "offline": -log_upper_tail(fit.target, **outside.density),
             "gap_out": gap,
-            "gap_in": fit.target - inside.centre,
+            "gap_in": fit.target - inside.center,
             "u_out": gap / np.sqrt(outside.within),
-            "centre_out": outside.centre,
+            "center_out": outside.center,
             "shift": fit.shift,
             "scale_out": np.sqrt(outside.within),
             "scale_in": np.sqrt(inside.within),

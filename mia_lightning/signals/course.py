@@ -10,7 +10,7 @@ from mia_lightning.signals.functional import Array
 
 
 @signal(direction=-1, per_query=True)
-def seed_adjusted_entropy(outputs: Outputs) -> Array:
+def course_adjusted_entropy(outputs: Outputs) -> Array:
     """Entropy times (1 - p_y), (N, Q) in [0, log C].
 
     Not the modified entropy of Song & Mittal 2021 (`modified_entropy`), which it was meant to be: that one weighs each
@@ -21,11 +21,11 @@ def seed_adjusted_entropy(outputs: Outputs) -> Array:
 
 
 @signal(direction=0, per_query=True)
-def seed_gradient_proxy(outputs: Outputs) -> Array:
+def course_gradient_proxy(outputs: Outputs) -> Array:
     """|1 - z_y| of the raw true logit, (N, Q) in [0, inf).
 
     Unrelated to a gradient: it would be one of a squared error on the logit. The exact gradient of the last layer is
     `bias_gradient_norm`.
     """
     logits, labels = query_logits(outputs)
-    return np.abs(1.0 - F.true_logit(logits, labels))
+    return np.abs(1.0 - F.label_logit(logits, labels))
