@@ -485,7 +485,7 @@ data: {public: "digits:public", private: "digits:private", mean: [0.31], std: [0
 target: {architecture: "mia_lightning.targets.demo:digits_target"}
 references:
   count: 4
-  architecture: mia_lightning.demo:digits_network
+  architecture: mia_lightning.targets.demo:digits_network
   queries: 1
   training: {epochs: 4, batch_size: 64, optimizer: adamw, learning_rate: 2.0e-3, schedule: constant, flip: false}
   scores: {lira: {class_path: LiRA}}
