@@ -1,14 +1,17 @@
 """One small audit in the assignment's own file formats, shared by the tests that need a whole run."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-import torch
-from files import write_pickled
-from torch import nn
-from torchvision.models import resnet18
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
 
 COUNT, CLASSES = 240, 4
 
@@ -45,6 +48,10 @@ hardware: {accelerator: cpu}
 
 
 def train_briefly(images: torch.Tensor, labels: torch.Tensor) -> nn.Module:
+    import torch
+    from torch import nn
+    from torchvision.models import resnet18
+
     torch.manual_seed(0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # small batches on a busy machine: threads would wait for one another
@@ -63,6 +70,10 @@ def train_briefly(images: torch.Tensor, labels: torch.Tensor) -> nn.Module:
 @pytest.fixture(scope="session")
 def task(tmp_path_factory) -> Task:
     """A ResNet18 over-fitted on half of 480 noise images with random labels; 240 public, 240 private."""
+    import numpy as np
+    import torch
+    from helpers.datasets import write_pickled
+
     folder = tmp_path_factory.mktemp("task")
     rng = np.random.default_rng(0)
     images = (rng.integers(0, 256, (2 * COUNT, 3, 32, 32)) / 255).astype(np.float32)

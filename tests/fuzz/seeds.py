@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyarrow as pa
 import torch
-from files import png, write_pickled, write_store
+from helpers.datasets import png, write_pickled, write_store
 from PIL import Image
 from pyarrow import parquet
 from safetensors.numpy import save

@@ -3,10 +3,10 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from helpers import ROOT
 
 from mia_lightning.attacks.threshold import Threshold
 from mia_lightning.config.command_line import load_config, parse_arguments
@@ -15,7 +15,6 @@ from mia_lightning.config.help import component_help, components
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 
-ROOT = Path(__file__).parent.parent
 SHIPPED = sorted(set(ROOT.glob("configs/*.yaml")) - set(ROOT.glob("configs/tune*.yaml")))
 
 

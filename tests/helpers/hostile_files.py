@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from files import png
 from PIL import Image
 from pyarrow import parquet
+
+from helpers.datasets import png
 
 GIB = 2**30
 PIXEL = png(np.zeros((3, 6, 5), np.uint8))

@@ -12,17 +12,17 @@ import warnings
 import zipfile
 from pathlib import Path
 
-import hostile_files as files
-import hostile_pickles as pickles
-import hostile_programs
 import numpy as np
 import pytest
 import torch
-from hostile_worker import HEADROOM
+from helpers import ROOT, hostile_programs
+from helpers import hostile_files as files
+from helpers import hostile_pickles as pickles
+from helpers.hostile_worker import HEADROOM
 
 pytestmark = pytest.mark.slow
 warnings.filterwarnings("ignore", "Duplicate name", UserWarning)
-WORKER = Path(__file__).with_name("hostile_worker.py")
+WORKER = ROOT / "tests/helpers/hostile_worker.py"
 LONGEST = 1200
 """Characters of a sentence; what a file holds must not flood the terminal."""
 

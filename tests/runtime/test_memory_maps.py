@@ -3,18 +3,16 @@
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
+from helpers.extraction import MEAN, STD, extract, make_records
 from safetensors.numpy import load_file, save_file
-from test_extraction import MEAN, STD, extract, make_records
 
 from mia_lightning.errors import MIAError
 from mia_lightning.records.readers import arrays, read_records
 from mia_lightning.runtime.memory_maps import map_safetensors, new_safetensors
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from hostile_files import unfolding
 from torch import nn
+
+from helpers.hostile_files import unfolding
 
 MODEL, WEIGHTS, CONSTANTS = (
     "models/model.json",

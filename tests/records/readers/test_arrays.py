@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from files import make_images
+from helpers.datasets import make_images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save, save_file

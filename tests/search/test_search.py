@@ -12,7 +12,8 @@ from dataclasses import fields, is_dataclass, replace
 import numpy as np
 import pytest
 import yaml
-from commands import ROOT, wait_for
+from helpers import ROOT
+from helpers.runner import wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from files import csv_text, make_images, png, write_store
+from helpers.datasets import csv_text, make_images, png, write_store
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image

@@ -2,12 +2,12 @@
 
 import random
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from files import csv_text, png, write_pickled, write_store
+from helpers import ROOT
+from helpers.datasets import csv_text, png, write_pickled, write_store
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -19,7 +19,7 @@ from mia_lightning.records.readers import read_records
 from mia_lightning.scores.files import read_scores
 from mia_lightning.targets.weights import read_weights
 
-sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
+sys.path.insert(0, str(ROOT / "tests/fuzz"))
 from seeds import seeds
 
 RELAXED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

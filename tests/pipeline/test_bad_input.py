@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from files import write_pickled
+from helpers.datasets import write_pickled
 
 from mia_lightning.cli import train
 

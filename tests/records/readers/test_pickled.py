@@ -12,7 +12,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
-from files import importable_class, make_images, write_pickled
+from helpers.datasets import importable_class, make_images, write_pickled
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image

@@ -9,13 +9,14 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from files import csv_text, make_images, png, write_pickled, write_store
+from helpers import ROOT
+from helpers.datasets import csv_text, make_images, png, write_pickled, write_store
 
 from mia_lightning.errors import MIAError
 from mia_lightning.records.readers import read_records, reader_names
 from mia_lightning.records.records import Records
 
-REPLICA = Path(__file__).parents[2] / "shared" / "replica"
+REPLICA = ROOT.parent / "shared" / "replica"
 
 
 def test_readers_are_the_modules_of_the_package():

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import ROOT, make_audit, wait_for
+from helpers import ROOT
+from helpers.runner import make_audit, wait_for
 
 from mia_lightning.runtime.locks import Lock
 
@@ -357,7 +358,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(on_disks, what):
 
 
 def test_no_result_depends_on_the_clock(tmp_path, monkeypatch):
-    from test_extraction import CPU, extract
+    from helpers.extraction import CPU, extract
 
     honest, _ = extract(tmp_path / "a")
     clock = iter(range(10**6, 0, -1000))
