@@ -37,10 +37,10 @@ def plain_figures(scores, member, rows, rates):
 
 def plain_bootstrap(scores, member, rates, resamples, seed):
     rng = np.random.default_rng(seed)
-    sides = [np.flatnonzero(member == value) for value in (0, 1)]
+    in_out_masks = [np.flatnonzero(member == value) for value in (0, 1)]
     drawn = []
     for _ in range(resamples):
-        rows = np.concatenate([rng.choice(side, len(side)) for side in sides])
+        rows = np.concatenate([rng.choice(side, len(side)) for side in in_out_masks])
         drawn.append([plain_figures(values, member, rows, rates) for values in scores.values()])
     return np.array(drawn)
 

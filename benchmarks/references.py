@@ -22,7 +22,7 @@ from torch import nn
 from mia_lightning.metrics.roc import evaluate
 from mia_lightning.records.readers import read_records
 from mia_lightning.references.config import ReferenceTraining
-from mia_lightning.references.inference import ask
+from mia_lightning.references.inference import compute_phi
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.attack_r import AttackR
 from mia_lightning.references.scores.carlini import OfficialLiRA
@@ -69,7 +69,7 @@ def train(job):
         model = train_reference(
             network(), material, keep, RECIPE, seed=number, checkpoint=Path(folder) / "c", device="cpu"
         )
-    answers = ask(model, material, device="cpu")
+    answers = compute_phi(model, material, device="cpu")
     return answers.phi, answers.correct[keep].mean(), answers.correct[~keep].mean()
 
 

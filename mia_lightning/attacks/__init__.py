@@ -3,11 +3,11 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from mia_lightning.attacks.base import Attack, Watch
+from mia_lightning.attacks.base import Attack, ValidationRows
 from mia_lightning.attacks.threshold import Threshold
 
 for _module in iter_modules(__path__):  # defining a subclass is all that makes it known to the configuration
     if not _module.name.startswith("_"):
         import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Attack", "Threshold", "Watch"]
+__all__ = ["Attack", "Threshold", "ValidationRows"]

@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.attacks.base import Attack, Watch
+from mia_lightning.attacks.base import Attack, ValidationRows
 from mia_lightning.attacks.threshold import single_column
 from mia_lightning.signals.table import SignalTable
 
@@ -39,11 +39,13 @@ class AttackP(Attack):
         if self.shrinkage < 0:
             raise ValueError(f"shrinkage must be 0 or more, got {self.shrinkage}")
 
-    def reads(self) -> tuple[str, ...]:
+    def required_columns(self) -> tuple[str, ...]:
         """Return the one column."""
         return (self.column,)
 
-    def fit(self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, watch: Watch | None = None) -> Self:
+    def fit(
+        self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, validation: ValidationRows | None = None
+    ) -> Self:
         """Keep the sorted signal of the non-members, by class and over all."""
         signal, out = self._signal(table), member == 0
         self.pool_ = np.sort(signal[out])

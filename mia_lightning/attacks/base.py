@@ -11,7 +11,7 @@ from mia_lightning.signals.table import SignalTable
 
 
 @dataclass(frozen=True, eq=False)
-class Watch:
+class ValidationRows:
     """Rows that an attack may watch while it learns, never to choose anything by, and where to tell what it sees."""
 
     table: SignalTable
@@ -30,21 +30,23 @@ class Attack:
     learns ends in an underscore.
     """
 
-    learns: ClassVar[bool] = True
+    is_trainable: ClassVar[bool] = True
     """False where `fit` reads neither the fitting rows nor their membership."""
 
-    def reads(self) -> tuple[str, ...]:
+    def required_columns(self) -> tuple[str, ...]:
         """Return the columns it reads: signals by name or shell pattern, earlier attacks by their full names."""
         raise NotImplementedError
 
-    def fit(self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, watch: Watch | None = None) -> Self:
+    def fit(
+        self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, validation: ValidationRows | None = None
+    ) -> Self:
         """Learn from rows whose membership is known and return self.
 
         Args:
             table: N rows.
             member: (N,) 1 = member, 0 = non-member.
             seed: Drives every random choice.
-            watch: Rows to watch per epoch, if the attack has epochs.
+            validation: Rows to watch per epoch, if the attack has epochs.
         """
         raise NotImplementedError
 

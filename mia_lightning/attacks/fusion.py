@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.attacks.base import Attack, Watch
+from mia_lightning.attacks.base import Attack, ValidationRows
 from mia_lightning.attacks.threshold import single_column
 from mia_lightning.signals.table import SignalTable
 
@@ -23,17 +23,19 @@ class Fusion(Attack):
     members: list[str] = field(default_factory=list)
     """Names of earlier attacks (or signals for which higher = member)."""
 
-    learns: ClassVar[bool] = False
+    is_trainable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not self.members:
             raise ValueError("members must name at least one earlier attack")
 
-    def reads(self) -> tuple[str, ...]:
+    def required_columns(self) -> tuple[str, ...]:
         """Return the members."""
         return tuple(self.members)
 
-    def fit(self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, watch: Watch | None = None) -> Self:
+    def fit(
+        self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, validation: ValidationRows | None = None
+    ) -> Self:
         """Learn nothing."""
         return self
 

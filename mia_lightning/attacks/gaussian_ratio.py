@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.attacks.base import Attack, Watch
+from mia_lightning.attacks.base import Attack, ValidationRows
 from mia_lightning.attacks.threshold import single_column
 from mia_lightning.signals.table import SignalTable
 
@@ -35,11 +35,13 @@ class GaussianLikelihoodRatio(Attack):
         if self.shrinkage < 0:
             raise ValueError(f"shrinkage must be 0 or more, got {self.shrinkage}")
 
-    def reads(self) -> tuple[str, ...]:
+    def required_columns(self) -> tuple[str, ...]:
         """Return the one column."""
         return (self.column,)
 
-    def fit(self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, watch: Watch | None = None) -> Self:
+    def fit(
+        self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, validation: ValidationRows | None = None
+    ) -> Self:
         """Fit mean and variance of either side; a class's moments are shrunk towards those over all classes."""
         signal = single_column(table, self.column)
         floor = 1e-12 * max(float(signal.var()), 1.0)  # a side of equal values still gets a density

@@ -26,16 +26,16 @@ class LearnedAttack(Attack):
     class_one_hot: bool = False
     """Whether to read the record's class as one 0/1 input per class."""
 
-    def reads(self) -> tuple[str, ...]:
+    def required_columns(self) -> tuple[str, ...]:
         """Return every column or pattern this attack reads."""
         return (*self.columns, *self.within_class, *self.components)
 
-    def inputs(self, table: SignalTable) -> "Inputs":
+    def inputs(self, table: SignalTable) -> "FeatureScaler":
         """Learn the scaling from the fitting rows (no membership is read)."""
-        return Inputs(self, table)
+        return FeatureScaler(self, table)
 
 
-class Inputs:
+class FeatureScaler:
     """A fitted transformation of a table to a standardized matrix."""
 
     LIMIT = 8.0

@@ -6,8 +6,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.attacks.base import Watch
-from mia_lightning.attacks.learned import Inputs, LearnedAttack
+from mia_lightning.attacks.base import ValidationRows
+from mia_lightning.attacks.learned import FeatureScaler, LearnedAttack
 from mia_lightning.signals.table import SignalTable
 
 
@@ -42,10 +42,12 @@ class LightGBM(LearnedAttack):
     n_jobs: int = 0
     """Threads; 0 = all cores."""
 
-    inputs_: Inputs | None = field(default=None, init=False, repr=False, compare=False)
+    inputs_: FeatureScaler | None = field(default=None, init=False, repr=False, compare=False)
     booster_: Any = field(default=None, init=False, repr=False, compare=False)
 
-    def fit(self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, watch: Watch | None = None) -> Self:
+    def fit(
+        self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, validation: ValidationRows | None = None
+    ) -> Self:
         """Boost."""
         import lightgbm
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.attacks.base import Watch
-from mia_lightning.attacks.learned import Inputs, LearnedAttack
+from mia_lightning.attacks.base import ValidationRows
+from mia_lightning.attacks.learned import FeatureScaler, LearnedAttack
 from mia_lightning.signals.table import SignalTable
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class MLP(LearnedAttack):
     accelerator: str = "cpu"
     """Where it trains; a head this small gains little from a GPU."""
 
-    inputs_: Inputs | None = field(default=None, init=False, repr=False, compare=False)
+    inputs_: FeatureScaler | None = field(default=None, init=False, repr=False, compare=False)
     networks_: Perceptrons | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -66,12 +66,14 @@ class MLP(LearnedAttack):
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
 
-    def fit(self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, watch: Watch | None = None) -> Self:
+    def fit(
+        self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, validation: ValidationRows | None = None
+    ) -> Self:
         """Train the networks; the watched rows' TPR at 5% and 1% FPR is reported after each epoch."""
         from mia_lightning.attacks._mlp_training import train_perceptrons
 
         self.inputs_ = self.inputs(table)
-        watched = None if watch is None else (self.inputs_(watch.table), watch.member, watch.report)
+        watched = None if validation is None else (self.inputs_(validation.table), validation.member, validation.report)
         self.networks_ = train_perceptrons(self.training(), self.inputs_(table), member, seed=seed, watched=watched)
         return self
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.attacks.base import Watch
-from mia_lightning.attacks.learned import Inputs, LearnedAttack
+from mia_lightning.attacks.base import ValidationRows
+from mia_lightning.attacks.learned import FeatureScaler, LearnedAttack
 from mia_lightning.attacks.threshold import single_column
 from mia_lightning.errors import MIAError
 from mia_lightning.signals.table import SignalTable
@@ -53,7 +53,7 @@ class _Conditional(LearnedAttack):
     dropout: float = 0.1
     """Share of hidden units dropped while training."""
 
-    inputs_: Inputs | None = field(default=None, init=False, repr=False, compare=False)
+    inputs_: FeatureScaler | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if any(fnmatchcase(self.column, pattern) for pattern in self.columns):
@@ -64,9 +64,9 @@ class _Conditional(LearnedAttack):
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
 
-    def reads(self) -> tuple[str, ...]:
+    def required_columns(self) -> tuple[str, ...]:
         """Return the compared signal and every column or pattern it is predicted from."""
-        return (self.column, *super().reads())
+        return (self.column, *super().required_columns())
 
     def _fitted(
         self,
@@ -112,7 +112,9 @@ class QuantileRegression(_Conditional):
 
     outside_: Regression | None = field(default=None, init=False, repr=False, compare=False)
 
-    def fit(self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, watch: Watch | None = None) -> Self:
+    def fit(
+        self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, validation: ValidationRows | None = None
+    ) -> Self:
         """Fit the distribution of the non-members' signal.
 
         Raises:

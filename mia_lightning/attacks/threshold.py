@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.attacks.base import Attack, Watch
+from mia_lightning.attacks.base import Attack, ValidationRows
 from mia_lightning.errors import MIAError
 from mia_lightning.signals.table import SignalTable
 
@@ -21,13 +21,15 @@ class Threshold(Attack):
     higher_is_member: bool = True
     """Whether members have the higher values; false for a loss or an entropy."""
 
-    learns: ClassVar[bool] = False
+    is_trainable: ClassVar[bool] = False
 
-    def reads(self) -> tuple[str, ...]:
+    def required_columns(self) -> tuple[str, ...]:
         """Return the one column."""
         return (self.column,)
 
-    def fit(self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, watch: Watch | None = None) -> Self:
+    def fit(
+        self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, validation: ValidationRows | None = None
+    ) -> Self:
         """Learn nothing."""
         return self
 

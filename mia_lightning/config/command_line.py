@@ -21,7 +21,7 @@ from mia_lightning.config.help import PLUG_IN_BASES, component_help, components
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.config.search import TuneConfig
 from mia_lightning.errors import MIAError, suggest
-from mia_lightning.evaluation.config import EvaluationConfig, OneRun
+from mia_lightning.evaluation.config import OneRun, ScoreEvaluationConfig
 
 EXAMPLES = """\
 examples:
@@ -167,7 +167,7 @@ def _split_config_files(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, rest
 
 
-def parse_evaluation(argv: Sequence[str]) -> EvaluationConfig:
+def parse_evaluation(argv: Sequence[str]) -> ScoreEvaluationConfig:
     """Turn the command line of `python -m mia_lightning.evaluate` into its options; `--help` prints and exits.
 
     Raises:
@@ -182,11 +182,11 @@ def parse_evaluation(argv: Sequence[str]) -> EvaluationConfig:
         formatter_class=_HelpFormatter,
     )
     parser.add_argument("scores", nargs="*", help="Files of scores, CSV or Parquet.")
-    parser.add_class_arguments(EvaluationConfig, skip={"scores"})
-    names = [f.name for f in fields(EvaluationConfig)] + [f"one_run.{f.name}" for f in fields(OneRun)]
+    parser.add_class_arguments(ScoreEvaluationConfig, skip={"scores"})
+    names = [f.name for f in fields(ScoreEvaluationConfig)] + [f"one_run.{f.name}" for f in fields(OneRun)]
     with translate(lambda: names):
         values = parser.instantiate(parser.parse_args(list(argv))).as_dict()
-    return EvaluationConfig(**values | {"scores": tuple(values["scores"])})
+    return ScoreEvaluationConfig(**values | {"scores": tuple(values["scores"])})
 
 
 @contextmanager

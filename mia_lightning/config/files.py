@@ -108,7 +108,7 @@ def to_mapping(config: Any) -> Any:
     return config
 
 
-def shareable(config: Any) -> Any:
+def strip_paths(config: Any) -> Any:
     """Return `to_mapping` with every path cut down to its last name, for files that leave this machine."""
     return _without_folders(to_mapping(config))
 
@@ -121,20 +121,20 @@ def _without_folders(value: Any) -> Any:
     return re.sub(r"[^?=&:,]*[/\\]", "", value) if isinstance(value, str) else value
 
 
-def portable(values: Any) -> Any:
+def relative_paths(values: Any) -> Any:
     """Return plain nested values with absolute paths rewritten relative to the working directory.
 
     What a run leaves shall tell nothing of the machine it ran on, and rerun from the same directory.
     """
     if isinstance(values, dict):
-        return {key: portable(value) for key, value in values.items()}
+        return {key: relative_paths(value) for key, value in values.items()}
     if isinstance(values, list):
-        return [portable(value) for value in values]
+        return [relative_paths(value) for value in values]
     if not isinstance(values, str):
         return values
     name, option, path = values.partition("?root=")  # of a data set, such as torchvision:CIFAR10?root=data
     if option:
-        return name + option + portable(path)
+        return name + option + relative_paths(path)
     return os.path.relpath(values) if os.path.isabs(values) else values
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
-from mia_lightning.evaluation.assessment import Assessment, ClassMetrics, Difference, Guard
+from mia_lightning.evaluation.assessment import Assessment, ClassMetrics, Difference, SanityCheck
 from mia_lightning.evaluation.blind_baseline import BLIND, blind_baseline, blind_features, blind_scores
 from mia_lightning.evaluation.claims import claim
 from mia_lightning.evaluation.comparison import Bootstrap, agreement, comparable_rates, differences, paired_bootstrap
@@ -39,7 +39,7 @@ def assess(
     one_run: OneRun | None = None,
     pixels: NDArray[np.uint8] | NDArray[np.float32] | None = None,
     columns: Mapping[str, Array] | None = None,
-    guards: Sequence[Guard] = (),
+    guards: Sequence[SanityCheck] = (),
 ) -> Assessment:
     """Assess scores on records of known membership.
 
@@ -134,13 +134,13 @@ def _blind_guard(
     increments: Sequence[Difference],
     folds: int,
     seed: int,
-) -> Guard:
+) -> SanityCheck:
     if scores is None:
         return not_run(BLIND, "Too few members or non-members for a cross-fitted blind baseline.")
     return blind_baseline(records, groups, scores, folds=folds, seed=seed, increments=increments)
 
 
-def _parity_guard(pixels: NDArray[np.uint8] | NDArray[np.float32] | None, member: NDArray[np.int8]) -> Guard:
+def _parity_guard(pixels: NDArray[np.uint8] | NDArray[np.float32] | None, member: NDArray[np.int8]) -> SanityCheck:
     if pixels is None:
         return not_run("preprocessing parity", "The records' images are not at hand.")
     return preprocessing_parity(pixels, member)

@@ -93,7 +93,7 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class Guard:
+class SanityCheck:
     """One check that the figures mean what they seem to mean."""
 
     name: str
@@ -175,5 +175,5 @@ class Assessment:
     """The false-positive rate that sets the classes' common threshold."""
 
     bounds: tuple[Bound, ...]
-    guards: tuple[Guard, ...]
+    guards: tuple[SanityCheck, ...]
     seed: int

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.evaluation.assessment import Difference, Guard
+from mia_lightning.evaluation.assessment import Difference, SanityCheck
 from mia_lightning.evaluation.comparison import comparable_rates
 from mia_lightning.evaluation.guards import Array
 from mia_lightning.metrics.roc import Evaluation, evaluate
@@ -96,7 +96,7 @@ def blind_scores(features: Array, member: NDArray[np.int8], *, folds: int, seed:
 
 def blind_baseline(
     records: ScoredRecords, groups: Groups, scores: Array, *, folds: int, seed: int, increments: Sequence[Difference]
-) -> Guard:
+) -> SanityCheck:
     """Say whether membership can be told without the target, from what, and what attacks add to it.
 
     It warns where chance would reach the AUC, or one of the TPRs (at rates that allow at least ten false positives), in
@@ -127,7 +127,7 @@ def blind_baseline(
     figure = f"AUC {found.auc:.3f} ({found.auc_low:.3f}-{found.auc_high:.3f}, n = {len(scores):,})"
     if not beats:
         sentence = f"Without the target, {sources} do not tell members from non-members: {figure}."
-        return Guard(BLIND, "pass", sentence, details)
+        return SanityCheck(BLIND, "pass", sentence, details)
     alone = _sources_alone(records.membership, groups, folds, seed)
     details |= {f"auc of {name} alone": value.auc for name, value in alone.items()}
     best = max(alone, key=lambda name: alone[name].auc)
@@ -136,7 +136,7 @@ def blind_baseline(
         f"Members differ from non-members without the target: a model of {sources} reaches {figure}{rates}, most of it "
         f"from {best} (AUC {alone[best].auc:.3f} alone). Only what an attack adds to this says anything of the target."
     )
-    return Guard(BLIND, "warn", sentence, details)
+    return SanityCheck(BLIND, "warn", sentence, details)
 
 
 def _chance_p_values(found: Evaluation) -> list[float]:

@@ -24,7 +24,7 @@ class OneRun:
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class ScoreEvaluationConfig:
     """What to evaluate, and how."""
 
     scores: tuple[str, ...] = ()

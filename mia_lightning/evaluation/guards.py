@@ -6,14 +6,14 @@ A guard that warns does not change a figure; it says what else could have made i
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.evaluation.assessment import Guard
+from mia_lightning.evaluation.assessment import SanityCheck
 from mia_lightning.metrics.intervals import rate_interval
 from mia_lightning.records.pixel_statistics import pixel_statistics
 
 Array = NDArray[np.float64]
 
 
-def preprocessing_parity(images: NDArray[np.uint8] | NDArray[np.float32], member: NDArray[np.int8]) -> Guard:
+def preprocessing_parity(images: NDArray[np.uint8] | NDArray[np.float32], member: NDArray[np.int8]) -> SanityCheck:
     """Compare pixel statistics of members and non-members: another resize, range or source shows in them.
 
     Each statistic has a two-sample Kolmogorov-Smirnov test; it warns where one has a p-value below 0.01 after Holm and
@@ -43,17 +43,17 @@ def preprocessing_parity(images: NDArray[np.uint8] | NDArray[np.float32], member
             f"Members and non-members have the same pixel statistics ({', '.join(statistics)}; {counts}), dtype "
             f"{images.dtype} and shape {tuple(images.shape[1:])}."
         )
-        return Guard("preprocessing parity", "pass", sentence, details)
+        return SanityCheck("preprocessing parity", "pass", sentence, details)
     worst = max(apart, key=lambda name: abs(float(details[f"{name}, effect size"])))
     sentence = (
         f"Members and non-members differ in {', '.join(apart)} ({counts}; {worst}: {details[f'{worst}, members']:.4g} "
         f"against {details[f'{worst}, non-members']:.4g}, effect size {details[f'{worst}, effect size']:.2f}, "
         f"p = {adjusted[worst]:.1g}); they may come from another source or preprocessing."
     )
-    return Guard("preprocessing parity", "warn", sentence, details)
+    return SanityCheck("preprocessing parity", "warn", sentence, details)
 
 
-def generalisation_gap(correct: tuple[int, int], totals: tuple[int, int]) -> Guard:
+def generalisation_gap(correct: tuple[int, int], totals: tuple[int, int]) -> SanityCheck:
     """Say how much more often the target is right on members than on non-members; most attacks live on it.
 
     The interval is Newcombe's of a difference of two rates (1998, method 10). It warns where the target is surely
@@ -81,12 +81,12 @@ def generalisation_gap(correct: tuple[int, int], totals: tuple[int, int]) -> Gua
         "gap_low": low,
         "gap_high": high,
     }
-    return Guard("generalization gap", "warn" if high < 0 else "pass", sentence, details)
+    return SanityCheck("generalization gap", "warn" if high < 0 else "pass", sentence, details)
 
 
-def not_run(name: str, why: str) -> Guard:
+def not_run(name: str, why: str) -> SanityCheck:
     """Return a guard that could not be run, with the reason as a sentence."""
-    return Guard(name, "not run", why, {})
+    return SanityCheck(name, "not run", why, {})
 
 
 def _effect_size(first: Array, second: Array) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.attacks.base import Attack
-from mia_lightning.evaluation.assessment import Guard
+from mia_lightning.evaluation.assessment import SanityCheck
 from mia_lightning.evaluation.comparison import comparable_rates
 from mia_lightning.evaluation.guards import Array, not_run
 from mia_lightning.metrics.roc import Evaluation, evaluate
@@ -30,7 +30,7 @@ NULL_ROWS = 10_000
 
 def permuted_labels(
     scores: Mapping[str, Array], member: NDArray[np.int8], fprs: Sequence[float], *, times: int = 100, seed: int
-) -> Guard:
+) -> SanityCheck:
     """Deal the memberships out anew many times: the intervals of AUC and TPR must then cover chance.
 
     It warns where they claim success more often than chance allows (probability below 0.001 over all attacks).
@@ -48,7 +48,7 @@ def permuted_labels(
         rows = rng.choice(rows, NULL_ROWS, replace=False)
     drawn = np.asarray(member)[rows]
     if len(np.unique(drawn)) < 2:
-        return Guard("permuted labels", "not run", "Too few records of one side for a permutation test.", {})
+        return SanityCheck("permuted labels", "not run", "Too few records of one side for a permutation test.", {})
     rates = comparable_rates(fprs, int((drawn == 0).sum()))
     claimed = dict.fromkeys(scores, 0)
     for _ in range(times):
@@ -66,7 +66,7 @@ def refitted_null(
     seconds: Mapping[str, float],
     folds: int,
     seed: int,
-) -> Guard:
+) -> SanityCheck:
     """Fit attacks anew, cross-fitted, on memberships dealt out by lot: what they find then is made by the procedure.
 
     Five times, in two folds, on 2,000 records at most. Attacks that learn, and those that read them, are fitted, the
@@ -106,8 +106,8 @@ def _affordable(attacks: Mapping[str, Attack], seconds: Mapping[str, float]) -> 
     """Return the attacks to be refitted within the budget, in their order, and the names of those left out."""
     wanted: dict[str, set[str]] = {}  # attacks that learn or read one that does, each with all that it reads
     for name, attack in attacks.items():
-        needs = {name}.union(*(wanted.get(read, {read}) for read in attack.reads() if read in attacks))
-        if attack.learns or any(attacks[need].learns for need in needs):
+        needs = {name}.union(*(wanted.get(read, {read}) for read in attack.required_columns() if read in attacks))
+        if attack.is_trainable or any(attacks[need].is_trainable for need in needs):
             wanted[name] = needs
     chosen: set[str] = set()
     for name in sorted(wanted, key=lambda name: sum(seconds[need] for need in wanted[name])):
@@ -120,7 +120,7 @@ def _affordable(attacks: Mapping[str, Attack], seconds: Mapping[str, float]) -> 
 
 def _null_guard(
     claimed: Mapping[str, int], times: int, figures: int, what: str, guard: str = "permuted labels"
-) -> Guard:
+) -> SanityCheck:
     """Each figure's 95% interval lies above chance in 2.5% of permutations; their union at most `figures` as often."""
     from scipy.special import bdtrc
 
@@ -135,11 +135,11 @@ def _null_guard(
             f"With memberships dealt out by lot, {', '.join(failed)} still seem to succeed, up to {worst} times in "
             f"{times} ({expected}); the intervals of {what} are not to be trusted."
         )
-        return Guard(guard, "warn", sentence, details)
+        return SanityCheck(guard, "warn", sentence, details)
     sentence = (
         f"With memberships dealt out by lot {times} times, {what} seem to succeed at most {worst} times ({expected})."
     )
-    return Guard(guard, "pass", sentence, details)
+    return SanityCheck(guard, "pass", sentence, details)
 
 
 def _claims_success(found: Evaluation) -> bool:

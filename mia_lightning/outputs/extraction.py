@@ -30,8 +30,8 @@ from mia_lightning.runtime.hardware import Hardware, is_first_process, is_starte
 from mia_lightning.runtime.library_noise import quiet_lightning
 from mia_lightning.runtime.locks import Lock
 from mia_lightning.runtime.memory_maps import Arrays
-from mia_lightning.runtime.processes import together
-from mia_lightning.runtime.store import Entry, array_digest, key_of
+from mia_lightning.runtime.processes import launch_processes
+from mia_lightning.runtime.store import CacheEntry, array_digest, key_of
 from mia_lightning.runtime.trainers import new_trainer
 from mia_lightning.targets.base import Target
 from mia_lightning.targets.features import FeatureTap
@@ -56,8 +56,8 @@ class _Half:
 
     name: str
     records: Records
-    entry: Entry
-    ingredients: dict[str, Any]
+    entry: CacheEntry
+    cache_key_inputs: dict[str, Any]
 
 
 def extract(
@@ -99,8 +99,8 @@ def extract(
     halves = []
     for name, records in named:
         check_labels(records, target)
-        ingredients = _ingredients(records, target, normal, queries, gradients, hardware)
-        halves.append(_Half(name, records, Entry(store, key_of(ingredients)), ingredients))
+        cache_key_inputs = _ingredients(records, target, normal, queries, gradients, hardware)
+        halves.append(_Half(name, records, CacheEntry(store, key_of(cache_key_inputs)), cache_key_inputs))
     arrays = [_stored(half) for half in halves]
     if all(known is not None for known in arrays) and not is_first_process():
         raise SystemExit(0)
@@ -228,7 +228,7 @@ def _predict(
     network = _network(target, halves[0].records, hardware)
     module = InferenceModule(network, data.normalize, queries=queries, gradients=gradients, batch_size=batch_size)
     started = perf_counter()
-    with together(trainer), _lack_of_memory_in_words(), quiet_lightning():
+    with launch_processes(trainer), _lack_of_memory_in_words(), quiet_lightning():
         trainer.predict(module, data, return_predictions=False)
     seconds = perf_counter() - started
     log.info(
@@ -297,7 +297,7 @@ def _lack_of_memory_in_words() -> Iterator[None]:
 
 def _finished(half: _Half, hardware: Hardware) -> Arrays:
     try:
-        return half.entry.finish(len(half.records), half.ingredients, half.records.source)
+        return half.entry.finish(len(half.records), half.cache_key_inputs, half.records.source)
     except RuntimeError as error:
         if hardware.num_nodes == 1:
             raise

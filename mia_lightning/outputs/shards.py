@@ -15,7 +15,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.records.records import Records
 from mia_lightning.runtime.interruption import KeptHandlers
 from mia_lightning.runtime.memory_maps import Arrays
-from mia_lightning.runtime.store import Entry
+from mia_lightning.runtime.store import CacheEntry
 
 SHARD_BYTES = 32 << 20
 """Outputs that a process gathers before it writes them down."""
@@ -31,7 +31,7 @@ class ShardWriter(BasePredictionWriter):
         halves: The records of each half and their place in the store.
     """
 
-    def __init__(self, halves: Sequence[tuple[Records, Entry]]) -> None:
+    def __init__(self, halves: Sequence[tuple[Records, CacheEntry]]) -> None:
         super().__init__(write_interval="batch")
         self.halves = halves
         self.gathered: dict[int, _Gathered] = {}

@@ -18,7 +18,7 @@ from mia_lightning.pipeline.checks import check_names, load_and_check_target, lo
 from mia_lightning.pipeline.model_outputs import ModelOutputs
 from mia_lightning.pipeline.results import AttackResult, AuditResult, Clock, LoadedInputs, SplitInfo
 from mia_lightning.records.records import UNKNOWN, Records
-from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD, Progress, Reporter, assign_folds, cross_fit, draw_holdout
+from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD, FitCallback, Reporter, assign_folds, cross_fit, draw_holdout
 
 if TYPE_CHECKING:
     from mia_lightning.references.phi import References
@@ -48,7 +48,7 @@ def prepare(config: RunConfig) -> LoadedInputs:
 
 
 def attack_target(
-    config: RunConfig, prepared: LoadedInputs, *, progress: Progress | None = None, report: Reporter | None = None
+    config: RunConfig, prepared: LoadedInputs, *, progress: FitCallback | None = None, report: Reporter | None = None
 ) -> AuditResult:
     """Extract, compute signals, fit and score the attacks out-of-fold, evaluate.
 
@@ -59,10 +59,10 @@ def attack_target(
         report: Told of each epoch of an attack that has epochs.
     """
     clock = Clock(load=prepared.seconds)
-    answered = ask(config, prepared, clock)
+    answered = query_models(config, prepared, clock)
     table = answered.table(config)
     clock.lap("signals")
-    member, fold = answered.visible()
+    member, fold = answered.attacker_view()
     fitted = cross_fit(config.attacks, table, member, fold, seed=config.seed, progress=progress, report=report)
     clock.lap("attack")
     results = {name: attack_result(config, result.scores, result.seconds, answered) for name, result in fitted.items()}
@@ -81,7 +81,7 @@ def attack_target(
     )
 
 
-def ask(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> ModelOutputs:
+def query_models(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> ModelOutputs:
     """Ask the target and, where the run has any, the references about all records, and deal the folds."""
     public, private, target = prepared.public, prepared.private, prepared.target
     notes = record_notes(public, private)
@@ -101,9 +101,9 @@ def ask(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> ModelOutputs
     )
 
 
-def assist(config: RunConfig) -> NoReturn:
+def run_helper_process(config: RunConfig) -> NoReturn:
     """Take part in the extraction of a run's first process, and end this one (SystemExit)."""
-    ask(config, prepare(config), Clock())
+    query_models(config, prepare(config), Clock())
     raise SystemExit(0)
 
 
@@ -191,8 +191,8 @@ def attack_result(
 
     public, fprs = answered.public, config.evaluation.fprs
     member, known, count = public.membership, public.fold != NOT_IN_ANY_FOLD, len(public.ids)
-    visible, fold = answered.visible()
-    probabilities = cross_fit_probability(scores, visible, fold, config.evaluation.calibration)
+    attacker_view, fold = answered.attacker_view()
+    probabilities = cross_fit_probability(scores, attacker_view, fold, config.evaluation.calibration)
     held_out = public.held_out
     return AttackResult(
         public_scores=scores[:count],

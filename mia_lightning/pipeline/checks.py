@@ -33,7 +33,7 @@ def check_names(config: RunConfig) -> None:
         raise MIAError(f"attack {min(clash)!r} bears the name of a signal; give it another name")
     earlier: list[str] = []
     for name, attack in config.attacks.items():
-        for pattern in attack.reads():
+        for pattern in attack.required_columns():
             if pattern not in earlier and not _is_known(pattern, signals, config.references.scores):
                 hint = suggest(pattern, [*signals, *earlier])
                 raise MIAError(

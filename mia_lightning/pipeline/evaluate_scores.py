@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from mia_lightning.errors import MIAError, suggest
-from mia_lightning.evaluation.config import EvaluationConfig
+from mia_lightning.evaluation.config import ScoreEvaluationConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mia_lightning.report.contents import Report
 
 
-def run(config: EvaluationConfig) -> None:
+def run(config: ScoreEvaluationConfig) -> None:
     """Evaluate one file of scores, or rank submissions; print, and write into the output folder where one is named.
 
     Raises:
@@ -38,7 +38,7 @@ def run(config: EvaluationConfig) -> None:
         _run_evaluation(config, console)
 
 
-def evaluate_file(config: EvaluationConfig) -> tuple[Assessment, list[str]]:
+def evaluate_file(config: ScoreEvaluationConfig) -> tuple[Assessment, list[str]]:
     """Return the assessment of one file of scores, and what has to be said of the file.
 
     Raises:
@@ -73,7 +73,7 @@ def evaluate_file(config: EvaluationConfig) -> tuple[Assessment, list[str]]:
     return assessment, file.notes
 
 
-def rank_files(config: EvaluationConfig) -> tuple[Place, ...]:
+def rank_files(config: ScoreEvaluationConfig) -> tuple[Place, ...]:
     """Return the submissions' places by the key of `config.leaderboard`.
 
     Raises:
@@ -92,7 +92,7 @@ def rank_files(config: EvaluationConfig) -> tuple[Place, ...]:
     return rank_submissions(scores, key[1], config.fpr, resamples=config.resamples, seed=config.seed)
 
 
-def report_of(config: EvaluationConfig, assessment: Assessment, notes: Iterable[str]) -> Report:
+def report_of(config: ScoreEvaluationConfig, assessment: Assessment, notes: Iterable[str]) -> Report:
     """Return the report of an assessment from scores alone; arguments from `evaluate_file`."""
     from mia_lightning.report.contents import Report
     from mia_lightning.report.files import versions
@@ -103,14 +103,14 @@ def report_of(config: EvaluationConfig, assessment: Assessment, notes: Iterable[
 
 
 @contextmanager
-def _output(config: EvaluationConfig) -> Iterator[Path | None]:
+def _output(config: ScoreEvaluationConfig) -> Iterator[Path | None]:
     from mia_lightning.report.files import claimed_folder
 
     with nullcontext() if config.output is None else claimed_folder(config.output) as folder:
         yield folder
 
 
-def _run_evaluation(config: EvaluationConfig, console: Console) -> None:
+def _run_evaluation(config: ScoreEvaluationConfig, console: Console) -> None:
     from mia_lightning.report.figures import draw
     from mia_lightning.report.files import write_report
     from mia_lightning.report.terminal import print_assessment
@@ -126,7 +126,7 @@ def _run_evaluation(config: EvaluationConfig, console: Console) -> None:
             _say(f"wrote {', '.join(written)} in {config.output}", console)
 
 
-def _run_leaderboard(config: EvaluationConfig, console: Console) -> None:
+def _run_leaderboard(config: ScoreEvaluationConfig, console: Console) -> None:
     from mia_lightning.report.terminal import leaderboard_table
     from mia_lightning.runtime.atomic import atomic_write
 

@@ -51,7 +51,7 @@ class ModelOutputs:
 
         return reference_columns(config.references.scores, self.references.evidence)
 
-    def visible(self) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    def attacker_view(self) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
         """Return membership and fold of all records, (N + M,) each, as attacks may see them.
 
         Private records and those held out have neither: their membership stays out of reach.

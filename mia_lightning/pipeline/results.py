@@ -17,7 +17,7 @@ from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.signals.table import SignalTable
 
 if TYPE_CHECKING:
-    from mia_lightning.references.store import Row
+    from mia_lightning.references.store import ReferenceRecord
     from mia_lightning.targets.base import Target
 
 
@@ -84,7 +84,7 @@ class AuditResult:
     target: Mapping[str, object]
     """Architecture, digest, accuracy on known members and non-members."""
 
-    references: tuple[Row, ...]
+    references: tuple[ReferenceRecord, ...]
     """What is known of each reference model; empty without references."""
 
     table: SignalTable

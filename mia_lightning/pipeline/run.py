@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
-from mia_lightning.pipeline.audit import assist, attack_target, prepare
+from mia_lightning.pipeline.audit import attack_target, prepare, run_helper_process
 from mia_lightning.pipeline.results import AuditResult, LoadedInputs
 from mia_lightning.pipeline.run_folder import RunFolder
 from mia_lightning.pipeline.run_report import assess_result, report_of
@@ -36,7 +36,7 @@ def run(config: RunConfig) -> AuditResult:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("mia_lightning").setLevel(logging.INFO if is_first_process() else logging.WARNING)
     if not is_first_process():  # started to help with extraction, and ends after it
-        assist(config)
+        run_helper_process(config)
     folder = RunFolder(config)
     try:
         return _run(config, folder)

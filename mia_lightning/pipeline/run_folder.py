@@ -9,7 +9,7 @@ from typing import IO, Any, Literal
 import numpy as np
 import yaml
 
-from mia_lightning.config.files import portable, to_mapping
+from mia_lightning.config.files import relative_paths, to_mapping
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.pipeline.results import AuditResult, SplitInfo
@@ -28,7 +28,7 @@ class RunFolder(OutputFolder):
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config.output)
-        self.text = yaml.safe_dump(portable(to_mapping(config)), sort_keys=False)
+        self.text = yaml.safe_dump(relative_paths(to_mapping(config)), sort_keys=False)
         if not self.found:
             return
         if "config.yaml" not in self.found:

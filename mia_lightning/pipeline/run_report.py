@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from mia_lightning.config.files import shareable
+from mia_lightning.config.files import strip_paths
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.evaluation.assess import assess
-from mia_lightning.evaluation.assessment import Assessment, CurvePoint, Guard
+from mia_lightning.evaluation.assessment import Assessment, CurvePoint, SanityCheck
 from mia_lightning.evaluation.config import FPRS
 from mia_lightning.evaluation.guards import generalisation_gap
 from mia_lightning.evaluation.learning_curve import learning_curve
@@ -105,7 +105,7 @@ def _facts(result: AuditResult, prepared: LoadedInputs, seconds: float) -> RunFa
         folds=config.evaluation.folds,
         seed=config.seed,
         stages=_stages(result, seconds),
-        configuration=yaml.safe_dump(shareable(config), sort_keys=False),
+        configuration=yaml.safe_dump(strip_paths(config), sort_keys=False),
     )
 
 
@@ -117,7 +117,7 @@ def _curve(result: AuditResult) -> dict[str, tuple[CurvePoint, ...]]:
     return learning_curve(scores, result.evidence, result.public.membership, known=known)
 
 
-def _gap(result: AuditResult) -> Guard:
+def _gap(result: AuditResult) -> SanityCheck:
     """Return the guard over all known public records, held out or not, as the target's accuracies are."""
     member = result.public.membership
     counts = int((member == 1).sum()), int((member == 0).sum())

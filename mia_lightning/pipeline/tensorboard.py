@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mia_lightning.config.files import shareable
+from mia_lightning.config.files import strip_paths
 from mia_lightning.runtime.atomic import UNWRITABLE
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class TensorBoard:
         final = final_values(result)
         for name, value in final.items():
             self.writer.add_scalar(name, value, 0)
-        options = flatten(shareable(result.config))
+        options = flatten(strip_paths(result.config))
         self.writer.add_hparams(options, final, run_name="hparams")
         self.writer.close()
         threading.excepthook = self.hook

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from mia_lightning.references.store import Row
+from mia_lightning.references.store import ReferenceRecord
 
 
 def fidelity_notes(
-    rows: tuple[Row, ...], *, accuracy_on_members: float, accuracy_on_non_members: float, tolerance: float
+    rows: tuple[ReferenceRecord, ...], *, accuracy_on_members: float, accuracy_on_non_members: float, tolerance: float
 ) -> tuple[str, ...]:
     """Return one sentence per way in which the references are unlike the target, with the likely fix.
 

@@ -17,7 +17,7 @@ from mia_lightning.references.training_data import Normalize, TrainingData, on_d
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class PhiResult:
     """What one model says of all records."""
 
     phi: NDArray[np.float32]
@@ -28,7 +28,7 @@ class Answers:
 
 
 @torch.inference_mode()
-def ask(network: nn.Module, material: TrainingData, *, device: str) -> Answers:
+def compute_phi(network: nn.Module, material: TrainingData, *, device: str) -> PhiResult:
     """Ask a model about every record, in float32 whatever the precision of its training.
 
     Batches are filled up to one size, so that a record's phi does not depend on which others are asked with it.
@@ -51,4 +51,4 @@ def ask(network: nn.Module, material: TrainingData, *, device: str) -> Answers:
             phi[start : start + count, query] = value[:count]
             if query == 0:
                 correct[start : start + count] = own.gather(1, logits.argmax(dim=1, keepdim=True))[:count, 0]
-    return Answers(phi.cpu().numpy(), correct.cpu().numpy())
+    return PhiResult(phi.cpu().numpy(), correct.cpu().numpy())

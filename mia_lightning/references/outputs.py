@@ -32,7 +32,7 @@ class ReferenceOutputs:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def sides(self, records: slice) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def in_out_masks(self, records: slice) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Return which references are IN and which are OUT of each record of a block, (K, n) each."""
         keep = self.keep[:, records]
         if self.drawn is None:

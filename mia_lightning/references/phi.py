@@ -15,7 +15,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.outputs.views import shifts
 from mia_lightning.references.outputs import ReferenceOutputs
-from mia_lightning.references.store import Row
+from mia_lightning.references.store import ReferenceRecord
 from mia_lightning.signals import functional as F
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class References:
     evidence: ReferenceOutputs
     """phi of all records, public first."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ReferenceRecord, ...]
     """What is known of each reference, those left out included; empty where phi was imported."""
 
     notes: tuple[str, ...]

@@ -24,7 +24,7 @@ from mia_lightning.references.fidelity import fidelity_notes
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.phi import References, load_evidence, save_reference_outputs, target_phi
 from mia_lightning.references.splits import Assignment, assign
-from mia_lightning.references.store import ReferenceStore, Row
+from mia_lightning.references.store import ReferenceRecord, ReferenceStore
 from mia_lightning.references.training import NUMBERS
 from mia_lightning.references.training_data import TrainingData
 from mia_lightning.references.workers import ReferenceJob, device_of, train_references
@@ -155,12 +155,12 @@ def _trained(
     *,
     seed: int,
     ray_address: str | None,
-) -> tuple[Row, ...]:
+) -> tuple[ReferenceRecord, ...]:
     """Return the description of each reference, after training those that are missing."""
     network = network_of(config, audited.target)
     size = sum(tensor.nbytes for tensor in network(0).state_dict().values())
     place.open(drawn.keep, weights_bytes=size)
-    rows: dict[int, Row] = {}
+    rows: dict[int, ReferenceRecord] = {}
     jobs = []
     for number, keep in enumerate(drawn.keep):
         if (row := place.row(number)) is not None:
@@ -176,7 +176,7 @@ def _trained(
     return tuple(rows.get(number) or _described(place, number) for number in range(config.count))
 
 
-def _described(place: ReferenceStore, number: int) -> Row:
+def _described(place: ReferenceStore, number: int) -> ReferenceRecord:
     row = place.row(number)
     if row is None:
         raise MIAError(f"reference {number} could not be read back from the store; is another run using the disk?")
@@ -197,7 +197,7 @@ def _references(
     config: ReferencesConfig,
     audited: ReferenceInputs,
     place: ReferenceStore,
-    rows: tuple[Row, ...],
+    rows: tuple[ReferenceRecord, ...],
     drawn: Assignment,
     target: NDArray[np.float32],
     labels: NDArray[np.int64],

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Row:
+class ReferenceRecord:
     """What is known of one reference."""
 
     number: int
@@ -128,10 +128,10 @@ class ReferenceStore:
         """Return the file of a reference's last finished epoch."""
         return self.folder / f"{number:04d}.checkpoint"
 
-    def row(self, number: int) -> Row | None:
+    def row(self, number: int) -> ReferenceRecord | None:
         """Return the description of a finished reference, or None; one whose phi is damaged is not finished."""
         try:
-            row = Row(**json.loads((self.rows / f"{number:04d}.json").read_text()))
+            row = ReferenceRecord(**json.loads((self.rows / f"{number:04d}.json").read_text()))
         except (OSError, ValueError, TypeError):
             return None
         if row.status == "trained" and sha256(self._read(number)).hexdigest() != row.sha256:
@@ -147,7 +147,7 @@ class ReferenceStore:
             file.seek(number * self._row_bytes)
             return file.read(self._row_bytes)
 
-    def finish(self, row: Row, phi: NDArray[np.float32] | None) -> None:
+    def finish(self, row: ReferenceRecord, phi: NDArray[np.float32] | None) -> None:
         """Write a reference's phi, then its description.
 
         Raises:

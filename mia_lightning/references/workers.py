@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from mia_lightning.errors import MIAError
 from mia_lightning.references.config import ReferencesConfig, ReferenceTraining
-from mia_lightning.references.inference import ask
-from mia_lightning.references.store import ReferenceStore, Row
+from mia_lightning.references.inference import compute_phi
+from mia_lightning.references.store import ReferenceRecord, ReferenceStore
 from mia_lightning.references.training import DivergedError, Epoch, train_reference
 from mia_lightning.references.training_data import TrainingData
-from mia_lightning.runtime.interruption import through_keyboard_interrupt
-from mia_lightning.runtime.ray_cluster import connected
+from mia_lightning.runtime.interruption import signals_as_keyboard_interrupt
+from mia_lightning.runtime.ray_cluster import ray_session
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def _train_locally(
         yield job, train_and_query(job, material, on_epoch=progress.epoch)
 
 
-Result = tuple[Row, NDArray[np.float32] | None]
+Result = tuple[ReferenceRecord, NDArray[np.float32] | None]
 
 
 def train_and_query(job: ReferenceJob, material: TrainingData, *, on_epoch: Epoch | None = None) -> Result:
@@ -92,14 +92,14 @@ def train_and_query(job: ReferenceJob, material: TrainingData, *, on_epoch: Epoc
                 on_epoch=on_epoch,
             )
         except DivergedError as error:
-            return Row(job.number, "diverged", seconds=perf_counter() - started, reason=str(error)), None
+            return ReferenceRecord(job.number, "diverged", seconds=perf_counter() - started, reason=str(error)), None
         job.store.save_weights(job.number, network.state_dict())
     seconds = perf_counter() - started
-    answers = ask(network, material, device=job.device)
+    answers = compute_phi(network, material, device=job.device)
     if not np.isfinite(answers.phi).all():
-        return Row(job.number, "diverged", seconds=seconds, reason="its answers are not finite"), None
+        return ReferenceRecord(job.number, "diverged", seconds=seconds, reason="its answers are not finite"), None
     inside, outside = (float(answers.correct[rows].mean()) if rows.any() else 0.0 for rows in (job.keep, ~job.keep))
-    return Row(job.number, "trained", inside, outside, seconds), answers.phi
+    return ReferenceRecord(job.number, "trained", inside, outside, seconds), answers.phi
 
 
 def _with_ray(
@@ -108,7 +108,7 @@ def _with_ray(
     """Let Ray's workers do the jobs, as many at a time as there are processors for; a lost worker's job is retried."""
     gpus = {"num_gpus": torch.cuda.device_count()} if config.gpus_per_worker else {}
     machine: dict[str, Any] = {"num_cpus": config.workers * config.threads, **gpus}
-    with connected(ray_address, option="--ray.address", **machine) as ray:
+    with ray_session(ray_address, option="--ray.address", **machine) as ray:
         shared = ray.put(material)
         resources: dict[str, Any] = {"num_cpus": config.threads, "num_gpus": config.gpus_per_worker, "max_retries": 3}
         remote = ray.remote(**resources)(_in_worker)
@@ -119,7 +119,7 @@ def _with_ray(
                 running[remote.remote(job, shared, config.threads)] = job
             if not running:
                 return
-            with through_keyboard_interrupt():
+            with signals_as_keyboard_interrupt():
                 done, _ = ray.wait(list(running), num_returns=1)
             yield running.pop(done[0]), _fetched(ray, done[0])
 
@@ -161,7 +161,7 @@ class _Progress:
         self.bar.update(self.done * self.epochs + epoch - self.bar.n)
         self.bar.set_postfix_str(f"loss {loss:.3f}")
 
-    def finished(self, row: Row) -> None:
+    def finished(self, row: ReferenceRecord) -> None:
         """Advance to the end of a reference, and say so where there is no bar."""
         self.done += 1
         rate = self.done / (perf_counter() - self.started) * 3600

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mia_lightning.evaluation.assessment import Assessment, Claims, Guard
+from mia_lightning.evaluation.assessment import Assessment, Claims, SanityCheck
 from mia_lightning.evaluation.leaderboard import Place
 from mia_lightning.metrics.ranks import Membership
 from mia_lightning.metrics.roc import PRIORS, Evaluation, OperatingPoint
@@ -31,7 +31,7 @@ def print_assessment(assessment: Assessment, console: Console) -> None:
     print_guards(assessment.guards, console)
 
 
-def print_guards(guards: Sequence[Guard], console: Console) -> None:
+def print_guards(guards: Sequence[SanityCheck], console: Console) -> None:
     """Print what each guard found, those that warn in bold."""
     for guard in guards:
         line = f"{guard.name}: {guard.status}. {guard.sentence}"

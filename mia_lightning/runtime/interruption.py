@@ -38,7 +38,7 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def through_keyboard_interrupt() -> Iterator[None]:
+def signals_as_keyboard_interrupt() -> Iterator[None]:
     """Raise `Interrupted` from calls that swallow everything but KeyboardInterrupt in a signal handler, as Ray's do."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     if signal.getsignal(signal.SIGTERM) is not _interrupt or threading.current_thread() is not threading.main_thread():

@@ -47,7 +47,7 @@ LAST_WORDS = 2.0
 
 
 @contextmanager
-def together(trainer: L.Trainer) -> Iterator[None]:
+def launch_processes(trainer: L.Trainer) -> Iterator[None]:
     """Let every process of the trainer run the block; after it, only the first one of all goes on.
 
     Args:

@@ -19,7 +19,7 @@ ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @contextmanager
-def connected(address: str | None, *, option: str, **machine: Any) -> Iterator[Any]:
+def ray_session(address: str | None, *, option: str, **machine: Any) -> Iterator[Any]:
     """Yield the module `ray` with a connection, the caller's own where there is one, which then stays.
 
     Args:

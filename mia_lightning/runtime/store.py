@@ -33,12 +33,12 @@ def array_digest(array: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def key_of(ingredients: Mapping[str, Any]) -> str:
+def key_of(cache_key_inputs: Mapping[str, Any]) -> str:
     """Return the key (hex) of plain values, independent of their order."""
-    return sha256(json.dumps(ingredients, sort_keys=True, allow_nan=False).encode()).hexdigest()
+    return sha256(json.dumps(cache_key_inputs, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-class Entry:
+class CacheEntry:
     """The outputs under one key: shards while the work goes on, one file with its checksum once it is done.
 
     No array is ever held whole: shards are read one at a time, and what is done is a memory map.

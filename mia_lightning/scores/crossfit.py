@@ -8,13 +8,13 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.attacks.base import Attack, Watch
+from mia_lightning.attacks.base import Attack, ValidationRows
 from mia_lightning.errors import MIAError
 from mia_lightning.signals.table import SignalTable
 
 NOT_IN_ANY_FOLD = -1
 
-Progress = Callable[[str, int], None]
+FitCallback = Callable[[str, int], None]
 """Told (attack, fold) before each fit."""
 
 Reporter = Callable[[str, int, int, Mapping[str, float]], None]
@@ -92,7 +92,7 @@ def cross_fit(
     fold: NDArray[np.int8],
     *,
     seed: int,
-    progress: Progress | None = None,
+    progress: FitCallback | None = None,
     report: Reporter | None = None,
 ) -> dict[str, CrossFit]:
     """Fit every attack in every fold and score each row by models that did not see its membership.
@@ -125,11 +125,11 @@ def cross_fit(
                 progress(name, held_out)
             started = perf_counter()
             fit_view, new_view = (_view(t, c, attack) for t, c in ((fit_table, fit_columns), (new_table, new_columns)))
-            watch = _watch(new_view.rows(held), member[new_rows][held], name, held_out, report)
-            fitted = deepcopy(attack).fit(fit_view, member[fit_rows], seed=seed + held_out, watch=watch)
+            validation = _watch(new_view.rows(held), member[new_rows][held], name, held_out, report)
+            fitted = deepcopy(attack).fit(fit_view, member[fit_rows], seed=seed + held_out, validation=validation)
             new_columns[name] = _finite(fitted.score(new_view), name)
             scores[name][new_rows] += np.where(held, new_columns[name], new_columns[name] / len(folds))
-            if any(later.learns and name in later.reads() for later in attacks.values()):
+            if any(later.is_trainable and name in later.required_columns() for later in attacks.values()):
                 fit_columns[name] = _inner_scores(attack, fit_view, member[fit_rows], fold[fit_rows], seed)
             seconds[name] += perf_counter() - started
     return {name: CrossFit(scores=scores[name], seconds=seconds[name]) for name in attacks}
@@ -137,10 +137,12 @@ def cross_fit(
 
 def _watch(
     table: SignalTable, member: NDArray[np.int8], name: str, held_out: int, report: Reporter | None
-) -> Watch | None:
+) -> ValidationRows | None:
     if report is None:
         return None
-    return Watch(table=table, member=member, report=lambda epoch, values: report(name, held_out, epoch, values))
+    return ValidationRows(
+        table=table, member=member, report=lambda epoch, values: report(name, held_out, epoch, values)
+    )
 
 
 def _finite(scores: NDArray[np.float64], name: str) -> NDArray[np.float64]:
@@ -154,7 +156,7 @@ def _finite(scores: NDArray[np.float64], name: str) -> NDArray[np.float64]:
 
 def _view(table: SignalTable, scores: Mapping[str, NDArray[np.float64]], attack: Attack) -> SignalTable:
     """Return the table as an attack may see it: all signals, and the earlier attacks that it names in full."""
-    return table.with_columns({name: column for name, column in scores.items() if name in attack.reads()})
+    return table.with_columns({name: column for name, column in scores.items() if name in attack.required_columns()})
 
 
 def _inner_scores(

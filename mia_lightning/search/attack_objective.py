@@ -20,7 +20,7 @@ from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD, cross_fit
 from mia_lightning.search.space import Params, Space
 from mia_lightning.search.stacked import cross_fit_together, without_tunable_rates
-from mia_lightning.search.trial import Judgment, Report
+from mia_lightning.search.trial import EpochCallback, Judgment
 from mia_lightning.signals.table import SignalTable
 
 ROOTS = ("attacks", "signals", "references.scores")
@@ -85,7 +85,7 @@ class AttackProblem:
                 columns |= reference_columns({name: score}, self.evidence)
         return SignalTable(columns, self.labels, self.num_classes)
 
-    def judge(self, params: Params, report: Report | None = None) -> Judgment:
+    def judge(self, params: Params, report: EpochCallback | None = None) -> Judgment:
         """Cross-fit the judged attack, and those it reads, over the development rows."""
         config = self.space.apply(params)
         attacks = self.with_threads(needed(config.attacks, self.attack))
@@ -169,7 +169,7 @@ def needed(attacks: Mapping[str, Attack], judged: str) -> dict[str, Attack]:
     """Return an attack and those whose scores it reads, directly or not, in the order of the run."""
     names, queue = {judged}, [judged]
     while queue:
-        found = {name for name in attacks[queue.pop()].reads() if name in attacks} - names
+        found = {name for name in attacks[queue.pop()].required_columns() if name in attacks} - names
         names |= found
         queue += found
     return {name: attack for name, attack in attacks.items() if name in names}
@@ -186,7 +186,7 @@ def attack_problem(space: Space, answered: ModelOutputs, *, attack: str, metric:
 
     Args:
         space: Over `ROOTS`.
-        answered: From `pipeline.ask`.
+        answered: From `query_models`.
         attack: The attack that is judged.
         metric: What it is judged by.
     """
@@ -210,7 +210,7 @@ def attack_problem(space: Space, answered: ModelOutputs, *, attack: str, metric:
         for name, score in config.references.scores.items()
         if references is not None and name not in searched
     }
-    member, fold = answered.visible()
+    member, fold = answered.attacker_view()
     first = next(iter(tables.values()))
     return AttackProblem(
         space=space.bare(),

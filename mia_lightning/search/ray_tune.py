@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mia_lightning.config.search import SearchConfig
-from mia_lightning.runtime.interruption import through_keyboard_interrupt
-from mia_lightning.runtime.ray_cluster import connected
+from mia_lightning.runtime.interruption import signals_as_keyboard_interrupt
+from mia_lightning.runtime.ray_cluster import ray_session
 from mia_lightning.search.local import Finished, judged
 from mia_lightning.search.sampler import Proposals
 from mia_lightning.search.trial import Problem, Trial, failed
@@ -49,7 +49,7 @@ def run_with_ray(
     for name, value in TUNE.items():
         os.environ.setdefault(name, value)
     machine = {"num_cpus": search.max_concurrent * search.cpus_per_trial} if search.max_concurrent else {}
-    with connected(address, option="--ray.address", **machine):
+    with ray_session(address, option="--ray.address", **machine):
         from ray import tune
 
         with tempfile.TemporaryDirectory(prefix="mia-search-") as scratch:  # the sweep has a journal of its own
@@ -69,7 +69,7 @@ def run_with_ray(
                 name="sweep", storage_path=scratch, verbose=0, callbacks=[_callback(tune, proposals, finished)]
             )
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a lost worker is told of in one line
-            with through_keyboard_interrupt():
+            with signals_as_keyboard_interrupt():
                 tune.Tuner(trainable, tune_config=tune.TuneConfig(**options), run_config=run_config).fit()
 
 
@@ -125,8 +125,8 @@ def _searcher(tune: Any, proposals: Proposals) -> Any:
                 return self.FINISHED
             number, params = handed
             search = proposals.search
-            threads, watch = search.cpus_per_trial, search.scheduler == "asha"
-            return {"number": number, "params": params, "threads": threads, "watch": watch}
+            threads, validation = search.cpus_per_trial, search.scheduler == "asha"
+            return {"number": number, "params": params, "threads": threads, "watch": validation}
 
         def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
             """Nothing to do here."""

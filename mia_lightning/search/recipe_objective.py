@@ -24,7 +24,7 @@ from mia_lightning.references.training import train_reference
 from mia_lightning.references.training_data import Normalize, TrainingData, on_device
 from mia_lightning.references.workers import Network, device_of
 from mia_lightning.search.space import Params, Space
-from mia_lightning.search.trial import Judgment, Report
+from mia_lightning.search.trial import EpochCallback, Judgment
 
 ROOTS = ("references.training",)
 """The part of a run that a recipe is."""
@@ -68,7 +68,7 @@ class RecipeProblem:
     metric: str = METRIC
     higher_is_better: bool = False
 
-    def judge(self, params: Params, report: Report | None = None) -> Judgment:
+    def judge(self, params: Params, report: EpochCallback | None = None) -> Judgment:
         """Train the references of one recipe and return how unlike the target they are, on average."""
         recipe = self.space.apply(params).references.training
         found = []

@@ -12,7 +12,7 @@ from rich.console import Console
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.config.search import TuneConfig
 from mia_lightning.errors import MIAError, suggest
-from mia_lightning.pipeline.audit import ask, assist, prepare
+from mia_lightning.pipeline.audit import prepare, query_models, run_helper_process
 from mia_lightning.pipeline.checks import check_names
 from mia_lightning.pipeline.model_outputs import ModelOutputs
 from mia_lightning.pipeline.results import Clock, LoadedInputs
@@ -58,7 +58,7 @@ def tune(config: TuneConfig, *, resume: bool = False) -> Sweep:
     logging.getLogger("mia_lightning").setLevel(logging.INFO if is_first_process() else logging.WARNING)
     space = check(config)
     if not is_first_process():  # started to help with extraction, and ends after it
-        assist(config.run)
+        run_helper_process(config.run)
     folder = RunFolder(config)
     journal = Journal(folder.path)
     if journal.path.exists() and not resume:
@@ -107,7 +107,7 @@ def _search(config: TuneConfig, space: Space, prepared: LoadedInputs, folder: Ru
     run = config.run
     if config.search.goal == "reference_training":  # trials train references of their own
         run = replace(run, references=replace(run.references, count=0, imported=None))
-    answered = ask(run, prepared, Clock(load=prepared.seconds))
+    answered = query_models(run, prepared, Clock(load=prepared.seconds))
     problem = _problem(config, space, prepared, answered)
     done = journal.read()
     if not done:

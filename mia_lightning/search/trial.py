@@ -10,7 +10,7 @@ from mia_lightning.search.space import Params
 
 Status = Literal["finished", "stopped", "failed"]
 
-Report = Callable[[int, float], None]
+EpochCallback = Callable[[int, float], None]
 """Told (epoch, value; higher = better) while a trial runs; it may raise `StoppedError`."""
 
 
@@ -68,7 +68,7 @@ class Problem(Protocol):
         """Networks of one configuration."""
         ...
 
-    def judge(self, params: Params, report: Report | None) -> Judgment:
+    def judge(self, params: Params, report: EpochCallback | None) -> Judgment:
         """Return the figures of one configuration; `report`, if there is one, is told of epochs."""
         ...
 

@@ -10,7 +10,7 @@ from mia_lightning.attacks import Attack
 from mia_lightning.attacks.attack_p import AttackP
 from mia_lightning.attacks.fusion import Fusion
 from mia_lightning.attacks.gaussian_ratio import GaussianLikelihoodRatio
-from mia_lightning.attacks.learned import ClassScale, Inputs, LearnedAttack
+from mia_lightning.attacks.learned import ClassScale, FeatureScaler, LearnedAttack
 from mia_lightning.attacks.lightgbm import LightGBM
 from mia_lightning.attacks.mlp import MLP
 from mia_lightning.attacks.quantile import QuantileRegression, _exceedance
@@ -192,7 +192,7 @@ def test_fusion_ignores_the_scale_of_its_members():
 def test_inputs_are_standardised_on_the_fitting_rows_only():
     table, _ = make()
     attack = LearnedAttack(columns=["phi", "wide"], class_one_hot=True)
-    inputs = Inputs(attack, table)
+    inputs = FeatureScaler(attack, table)
     matrix = inputs(table)
     assert matrix.shape == (len(table), 5 + 4)
     np.testing.assert_allclose(matrix.mean(axis=0), 0, atol=1e-4)
@@ -204,12 +204,12 @@ def test_inputs_are_standardised_on_the_fitting_rows_only():
 def test_inputs_survive_a_constant_column():
     table, _ = make(n=50)
     constant = table.with_columns({"phi": np.full(50, 3.0)})
-    assert (Inputs(LearnedAttack(columns=["phi"]), constant)(constant) == 0).all()
+    assert (FeatureScaler(LearnedAttack(columns=["phi"]), constant)(constant) == 0).all()
 
 
 def test_components_equal_scikit_learn():
     table, _ = make()
-    got = Inputs(LearnedAttack(columns=[], components={"wide": 2}), table)(table)
+    got = FeatureScaler(LearnedAttack(columns=[], components={"wide": 2}), table)(table)
     expected = PCA(2).fit_transform(table.columns["wide"])
     for axis in range(2):
         assert abs(np.corrcoef(got[:, axis], expected[:, axis])[0, 1]) > 0.9999

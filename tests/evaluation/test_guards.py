@@ -170,10 +170,10 @@ class Remembers(Attack):
 
     seen: ClassVar[dict[float, int]] = {}
 
-    def reads(self):
+    def required_columns(self):
         return ("loss",)
 
-    def fit(self, table, member, *, seed=0, watch=None):
+    def fit(self, table, member, *, seed=0, validation=None):
         self.seen.update(zip(table.columns["loss"].tolist(), member.tolist(), strict=True))
         return self
 

@@ -140,7 +140,7 @@ def mutated_json(data: bytes, max_size: int, seed: int) -> bytes:
     return json.dumps(value).encode()[:max_size]
 
 
-def watch(folder: Path) -> None:
+def validation(folder: Path) -> None:
     """End the process, which libFuzzer takes for a finding, when an input starts a program, connects, or writes."""
     refused = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "os.symlink")
 
@@ -179,7 +179,7 @@ def main() -> None:
 
     options = {"custom_mutator": mutated_json} if kind == "graph" else {}
     atheris.Setup([sys.argv[0], *sys.argv[1:], str(corpus)], once, **options)
-    watch(folder)
+    validation(folder)
     atheris.Fuzz()
 
 

@@ -357,7 +357,9 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def portable(width: int, height: int, rows: bytes, *, depth: int = 8, color: int = 2, extra: bytes = b"") -> bytes:
+def portable_pixmap(
+    width: int, height: int, rows: bytes, *, depth: int = 8, color: int = 2, extra: bytes = b""
+) -> bytes:
     """Return a PNG of any claim."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
@@ -379,16 +381,16 @@ def images() -> dict[str, bytes]:
     tiff = bytearray(encoded("TIFF"))
     huge_tiff = bytes(tiff).replace(struct.pack("<HHLHH", 257, 4, 1, 6, 0), struct.pack("<HHLL", 257, 4, 1, 2**31 - 1))
     found = {
-        "bomb": portable(30_000, 30_000, bytes(1000)),
-        "size of 2**31": portable(2**31 - 1, 2**31 - 1, bytes(1000)),
-        "no width": portable(0, 6, b""),
-        "no height": portable(5, 0, b""),
-        "more rows than it says": portable(5, 6, bytes(64 << 20)),
-        "fewer rows": portable(5, 6, rows[:20]),
-        "text bomb": portable(5, 6, rows, extra=chunk(*text)),
-        "profile bomb": portable(5, 6, rows[:1], extra=chunk(*profile)),
-        "16 bits of gray": portable(5, 6, bytes(66), depth=16, color=0),
-        "16 bits of alpha": portable(5, 6, b"", depth=16, color=6),
+        "bomb": portable_pixmap(30_000, 30_000, bytes(1000)),
+        "size of 2**31": portable_pixmap(2**31 - 1, 2**31 - 1, bytes(1000)),
+        "no width": portable_pixmap(0, 6, b""),
+        "no height": portable_pixmap(5, 0, b""),
+        "more rows than it says": portable_pixmap(5, 6, bytes(64 << 20)),
+        "fewer rows": portable_pixmap(5, 6, rows[:20]),
+        "text bomb": portable_pixmap(5, 6, rows, extra=chunk(*text)),
+        "profile bomb": portable_pixmap(5, 6, rows[:1], extra=chunk(*profile)),
+        "16 bits of gray": portable_pixmap(5, 6, bytes(66), depth=16, color=0),
+        "16 bits of alpha": portable_pixmap(5, 6, b"", depth=16, color=6),
         "wrong checksum": bytes(bytearray(PIXEL[:29]) + b"\0\0\0\0" + PIXEL[33:]),
         "a chunk of 2 GiB": PIXEL[:33] + struct.pack(">I", 2**31 - 1) + b"IDATxxxx",
         "animated of another size": encoded(

@@ -37,7 +37,7 @@ CHANGES = {"os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.syml
 CONNECTS = {"socket.connect", "socket.bind", "urllib.Request"}
 
 
-class Watch:
+class ValidationRows:
     """Collects what a case did that no reader has to do."""
 
     def __init__(self, scratch: str) -> None:
@@ -97,7 +97,7 @@ def peak() -> int:
 def main() -> None:
     plan = json.loads(Path(sys.argv[1]).read_text())
     good, scratch = plan["good"], plan["scratch"]
-    watch = Watch(scratch)
+    validation = ValidationRows(scratch)
     for kind in dict.fromkeys(kind for _, kind, _ in plan["cases"]):  # what is imported late is imported now
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             run(kind, plan["bad"], good, scratch)
@@ -110,20 +110,20 @@ def main() -> None:
         print(json.dumps({"start": name}), flush=True)
         faulthandler.dump_traceback_later(PATIENCE, exit=True)  # ends the process even where C code loops
         before, started, err, out = peak(), time.perf_counter(), io.StringIO(), io.StringIO()
-        watch.seen, watch.on, crash, code = [], True, "", None
+        validation.seen, validation.on, crash, code = [], True, "", None
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 code = run(kind, path, good, scratch, whole=place % WHOLE == 0)
         except BaseException:
             crash = traceback.format_exc()
-        watch.on = False
+        validation.on = False
         faulthandler.cancel_dump_traceback_later()
         report = {
             "name": name,
             "code": code,
             "error": err.getvalue(),
             "crash": crash[-1500:],
-            "seen": watch.seen,
+            "seen": validation.seen,
             "grown": peak() - before,
             "seconds": time.perf_counter() - started,
         }

@@ -36,7 +36,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.outputs import extraction
 from mia_lightning.outputs.datamodule import MembershipDataModule
 from mia_lightning.records.records import Records
-from mia_lightning.runtime.store import Entry, merge
+from mia_lightning.runtime.store import CacheEntry, merge
 from mia_lightning.targets.base import Target
 
 
@@ -269,7 +269,7 @@ def test_one_flipped_bit_is_noticed_and_mended(tmp_path, predictions, caplog):
 
 
 def test_a_damaged_shard_is_done_again(tmp_path, caplog):
-    entry = Entry(tmp_path, "00ff")
+    entry = CacheEntry(tmp_path, "00ff")
     for start in (0, 3):
         entry.save_shard(f"{start}", {"index": np.arange(start, start + 3), "logits": np.ones((3, 1, 2), np.float32)})
     damaged = sorted(entry.shards.iterdir())[0]

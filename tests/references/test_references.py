@@ -23,12 +23,12 @@ from mia_lightning.outputs.views import views
 from mia_lightning.pipeline.run import run
 from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.references.fidelity import fidelity_notes
-from mia_lightning.references.inference import ask
+from mia_lightning.references.inference import compute_phi
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.phi import load_evidence, save_reference_outputs, target_phi, view_columns
 from mia_lightning.references.scores.lira import LiRA
 from mia_lightning.references.splits import assign
-from mia_lightning.references.store import ReferenceStore, Row
+from mia_lightning.references.store import ReferenceRecord, ReferenceStore
 from mia_lightning.references.training import (
     DivergedError,
     _batches,
@@ -214,7 +214,7 @@ class TestTraining:
 
     def test_phi_is_that_of_a_plain_forward_pass(self):
         data, network = material(n=300, queries=18), small_network().eval()
-        found = ask(network, data, device="cpu")
+        found = compute_phi(network, data, device="cpu")
         inputs = Normalize(data, torch.from_numpy(data.images))(torch.from_numpy(data.images))
         with torch.no_grad():
             for query, view in enumerate(views(inputs, 18)):
@@ -223,7 +223,7 @@ class TestTraining:
 
     def test_phi_at_another_temperature(self):
         data, network = replace(material(n=100, queries=1), temperature=2.0), small_network().eval()
-        found = ask(network, data, device="cpu").phi
+        found = compute_phi(network, data, device="cpu").phi
         inputs = Normalize(data, torch.from_numpy(data.images))(torch.from_numpy(data.images))
         with torch.no_grad():
             logits = network(inputs)
@@ -259,7 +259,7 @@ class TestStore:
     def test_a_finished_reference_is_found_and_a_flipped_bit_is_noticed(self, tmp_path):
         place, phi = self.place(tmp_path), np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
         place.open(np.zeros((3, 50), bool), weights_bytes=10)
-        place.finish(Row(1, "trained", 0.9, 0.5), phi)
+        place.finish(ReferenceRecord(1, "trained", 0.9, 0.5), phi)
         assert place.row(1).accuracy_in == 0.9
         assert place.row(0) is None
         np.testing.assert_array_equal(place.matrix(3)[1], phi)
@@ -272,7 +272,7 @@ class TestStore:
     def test_more_references_keep_what_is_there(self, tmp_path):
         place, phi = self.place(tmp_path), np.ones((50, 2), np.float32)
         place.open(np.zeros((1, 50), bool), weights_bytes=10)
-        place.finish(Row(0, "trained"), phi)
+        place.finish(ReferenceRecord(0, "trained"), phi)
         place.open(np.zeros((9, 50), bool), weights_bytes=10)
         np.testing.assert_array_equal(place.matrix(9)[0], phi)
         assert place.row(0) is not None
@@ -305,7 +305,7 @@ class TestStore:
 
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(MIAError, match="No space left"):
-            place.finish(Row(0, "trained"), np.ones((50, 2), np.float32))
+            place.finish(ReferenceRecord(0, "trained"), np.ones((50, 2), np.float32))
         monkeypatch.undo()
         assert place.row(0) is None
 
@@ -322,7 +322,10 @@ class TestEvidence:
             view_columns(2, 18)
 
     def test_unlike_references_are_named_with_the_fix(self):
-        rows = (Row(0, "trained", 0.80, 0.70), Row(1, "diverged", reason="its loss became nan in epoch 1"))
+        rows = (
+            ReferenceRecord(0, "trained", 0.80, 0.70),
+            ReferenceRecord(1, "diverged", reason="its loss became nan in epoch 1"),
+        )
         options = {"accuracy_on_members": 0.99, "accuracy_on_non_members": 0.71, "tolerance": 0.05}
         notes = fidelity_notes(rows, **options)
         assert "reference 1 is left out" in notes[0]

@@ -13,9 +13,9 @@ from scipy.special import ndtri
 
 from mia_lightning.cli import evaluate
 from mia_lightning.config.command_line import load_config
-from mia_lightning.config.files import shareable
+from mia_lightning.config.files import strip_paths
 from mia_lightning.evaluation.assess import assess
-from mia_lightning.evaluation.assessment import CurvePoint, Guard
+from mia_lightning.evaluation.assessment import CurvePoint, SanityCheck
 from mia_lightning.report.contents import Reference, Report, RunFacts, Source, Stage
 from mia_lightning.report.exposed import most_exposed, picture
 from mia_lightning.report.figures import draw
@@ -195,7 +195,7 @@ def test_both_kinds_of_figures_keep_to_the_schema(full):
 
 
 def guard(name, status):
-    return (Guard(name, status, f"What {name} found.", {}),)
+    return (SanityCheck(name, status, f"What {name} found.", {}),)
 
 
 def test_verdict_follows_its_rules():
@@ -265,7 +265,7 @@ def test_command_names_the_headline(tmp_path, capsys):
 
 def test_configuration_is_shared_without_folders():
     data = {"public": "/home/a b/pub.pt", "private": "torchvision:CIFAR10?root=/data/x", "reader": "auto"}
-    shared = shareable(load_config(data=data, output="runs/x"))
+    shared = strip_paths(load_config(data=data, output="runs/x"))
     assert shared["data"]["public"] == "pub.pt"
     assert shared["data"]["private"] == "torchvision:CIFAR10?root=x"
     assert shared["output"] == "x"

@@ -50,10 +50,10 @@ def test_folds_depend_on_the_seed_only():
 class Memorizer(Attack):
     """Scores a row by its own membership if it was fitted on it, else by 0: leaks whatever can leak."""
 
-    def reads(self):
+    def required_columns(self):
         return ("row",)
 
-    def fit(self, table, member, *, seed=0, watch=None):
+    def fit(self, table, member, *, seed=0, validation=None):
         self.known_ = dict(zip(table.columns["row"].tolist(), member.tolist(), strict=True))
         return self
 
@@ -67,10 +67,10 @@ class Echo(Attack):
 
     column: str = "memorizer"
 
-    def reads(self):
+    def required_columns(self):
         return (self.column,)
 
-    def fit(self, table, member, *, seed=0, watch=None):
+    def fit(self, table, member, *, seed=0, validation=None):
         assert (table.columns[self.column] == 0).all(), "a fitting row was scored by a model that knew its membership"
         return self
 

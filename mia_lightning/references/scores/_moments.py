@@ -94,14 +94,14 @@ def query_moments(evidence: ReferenceOutputs) -> Moments:
 
 
 def _moments(evidence: ReferenceOutputs, reduce: Callable[[NDArray[np.float32]], Array]) -> Moments:
-    sides: tuple[list[Side], list[Side]] = ([], [])
+    in_out_masks: tuple[list[Side], list[Side]] = ([], [])
     for rows in blocks(evidence):
         values = reduce(evidence.references[:, rows])
-        for found, mask in zip(sides, evidence.sides(rows), strict=True):
+        for found, mask in zip(in_out_masks, evidence.in_out_masks(rows), strict=True):
             found.append(side(values, mask))
     inside, outside = (
         Side(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("n", "mean", "squares")))
-        for parts in sides
+        for parts in in_out_masks
     )
     return Moments(reduce(evidence.target), inside, outside)
 

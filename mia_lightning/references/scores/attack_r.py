@@ -37,7 +37,7 @@ class AttackR(ReferenceScore):
         for rows in blocks(evidence):
             own = np.logaddexp(0.0, -reduce_queries(evidence.target[rows], self.statistic))
             losses = np.logaddexp(0.0, -reduce_queries(evidence.references[:, rows], self.statistic))
-            reached[rows] = _reached(own, losses, evidence.sides(rows)[1], self.LARGEST)
+            reached[rows] = _reached(own, losses, evidence.in_out_masks(rows)[1], self.LARGEST)
         return {"": -reached, "p_value": np.maximum(reached, np.finfo(np.float64).tiny)}
 
 

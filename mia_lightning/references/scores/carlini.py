@@ -38,7 +38,7 @@ class OfficialLiRA(ReferenceScore):
         Raises:
             MIAError: a record without references on a side that is compared.
         """
-        counts = [mask.sum(axis=0) for mask in evidence.sides(slice(None))]
+        counts = [mask.sum(axis=0) for mask in evidence.in_out_masks(slice(None))]
         least = [int(count.min()) for count in counts]
         if least[1] == 0 or (self.mode == "online" and least[0] == 0):
             name = "OUT" if least[1] == 0 else "IN"
@@ -47,10 +47,10 @@ class OfficialLiRA(ReferenceScore):
         score = np.empty(len(evidence))
         for rows in blocks(evidence):
             phi, target = evidence.references[:, rows].astype(np.float64), evidence.target[rows].astype(np.float64)
-            sides = [self._cut(mask, least[number]) for number, mask in enumerate(evidence.sides(rows))]
+            in_out_masks = [self._cut(mask, least[number]) for number, mask in enumerate(evidence.in_out_masks(rows))]
             spread = None if spreads is None else spreads[0 if self.mode == "online" else 1]
-            outside = _log_normal(target, phi, sides[1], spread)
-            inside = _log_normal(target, phi, sides[0], spread) if self.mode == "online" else 0.0
+            outside = _log_normal(target, phi, in_out_masks[1], spread)
+            inside = _log_normal(target, phi, in_out_masks[0], spread) if self.mode == "online" else 0.0
             score[rows] = np.mean(inside - outside, axis=-1)
         return {"": score}
 
@@ -61,11 +61,15 @@ class OfficialLiRA(ReferenceScore):
         """Return the standard deviation over everything on one side, in two passes."""
         total, squares, n = 0.0, 0.0, 0
         for rows in blocks(evidence):
-            chosen = evidence.references[:, rows][self._cut(evidence.sides(rows)[number], least)].astype(np.float64)
+            chosen = evidence.references[:, rows][self._cut(evidence.in_out_masks(rows)[number], least)].astype(
+                np.float64
+            )
             total, n = total + float(chosen.sum()), n + chosen.size
         mean = total / max(n, 1)
         for rows in blocks(evidence):
-            chosen = evidence.references[:, rows][self._cut(evidence.sides(rows)[number], least)].astype(np.float64)
+            chosen = evidence.references[:, rows][self._cut(evidence.in_out_masks(rows)[number], least)].astype(
+                np.float64
+            )
             squares += float(((chosen - mean) ** 2).sum())
         return float(np.sqrt(squares / max(n, 1)))
 

@@ -65,42 +65,42 @@ class JointLiRA(ReferenceScore):
     def _fitted(
         self, evidence: ReferenceOutputs, found: Moments, fits: list[FittedSides], *, inside: bool
     ) -> _JointSide:
-        sides = [fit.inside if inside else fit.outside for fit in fits]
-        scale = np.sqrt(np.stack([side.variance for side in sides], axis=1))
-        gaps = [fit.target - side.center for fit, side in zip(fits, sides, strict=True)]
+        in_out_masks = [fit.inside if inside else fit.outside for fit in fits]
+        scale = np.sqrt(np.stack([side.variance for side in in_out_masks], axis=1))
+        gaps = [fit.target - side.center for fit, side in zip(fits, in_out_masks, strict=True)]
         return _JointSide(
             z=np.stack(gaps, axis=1) / scale,
             log_scale=np.log(scale).sum(axis=1),
-            error=np.stack([side.error for side in sides], axis=1) / scale,
-            freedom=self._freedom(sides),
-            correlation=self._correlation(evidence, found, sides, inside=inside),
+            error=np.stack([side.error for side in in_out_masks], axis=1) / scale,
+            freedom=self._freedom(in_out_masks),
+            correlation=self._correlation(evidence, found, in_out_masks, inside=inside),
         )
 
-    def _freedom(self, sides: list[FittedSide]) -> Array:
+    def _freedom(self, in_out_masks: list[FittedSide]) -> Array:
         """Return degrees of freedom per record, (N,): the mean over its views."""
         if self.density == "normal":
-            return np.full(len(sides[0].freedom), np.inf)
-        return np.asarray(np.mean([side.freedom for side in sides], axis=0))
+            return np.full(len(in_out_masks[0].freedom), np.inf)
+        return np.asarray(np.mean([side.freedom for side in in_out_masks], axis=0))
 
     def _correlation(
-        self, evidence: ReferenceOutputs, found: Moments, sides: list[FittedSide], *, inside: bool
+        self, evidence: ReferenceOutputs, found: Moments, in_out_masks: list[FittedSide], *, inside: bool
     ) -> Array:
         """Return the correlation between views of single models around a record's mean, (Q, Q)."""
         own = found.inside if inside else found.outside
-        scale = np.sqrt(np.stack([side.within for side in sides], axis=1))
-        products = np.zeros((len(sides), len(sides)))
+        scale = np.sqrt(np.stack([side.within for side in in_out_masks], axis=1))
+        products = np.zeros((len(in_out_masks), len(in_out_masks)))
         for rows in blocks(evidence):
-            mask = evidence.sides(rows)[0 if inside else 1] & (own.n[rows] > 1)
+            mask = evidence.in_out_masks(rows)[0 if inside else 1] & (own.n[rows] > 1)
             which, record = np.nonzero(mask)
             gaps = evidence.references[:, rows][which, record] - own.mean[rows][record]
             gaps /= scale[rows][record]
             products += gaps.T @ gaps
         spread = np.sqrt(np.diag(products))
         if not (spread > 0).all():
-            return np.eye(len(sides))
+            return np.eye(len(in_out_masks))
         pooled = products / np.outer(spread, spread)
         share = self.correlation_shrinkage
-        return np.asarray((1 - share) * pooled + share * np.eye(len(sides)))
+        return np.asarray((1 - share) * pooled + share * np.eye(len(in_out_masks)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,5 +151,5 @@ def _one_sided(side: _JointSide) -> tuple[Array, Array]:
 
 
 def _of_query(found: Moments, query: int) -> Moments:
-    sides = (Side(side.n, side.mean[:, query], side.squares[:, query]) for side in (found.inside, found.outside))
-    return Moments(found.target[:, query], *sides)
+    in_out_masks = (Side(side.n, side.mean[:, query], side.squares[:, query]) for side in (found.inside, found.outside))
+    return Moments(found.target[:, query], *in_out_masks)

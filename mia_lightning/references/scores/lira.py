@@ -103,15 +103,15 @@ def fit_sides(found: Moments, variance: Variance, *, shrink_shift: bool) -> Fitt
     Raises:
         MIAError: no record has two references on a side, or per_sample and some record has not.
     """
-    sides = {"IN": found.inside, "OUT": found.outside}
+    in_out_masks = {"IN": found.inside, "OUT": found.outside}
     if variance == "per_sample":
-        for name, part in sides.items():
+        for name, part in in_out_masks.items():
             if (part.n < 2).any():
                 raise MIAError(
                     f"a variance per record needs 2 references on each side, but {int((part.n < 2).sum())} records "
                     f"have fewer {name}; use variance empirical_bayes, or more references"
                 )
-    within = {name: _within(name, part, sides, variance) for name, part in sides.items()}
+    within = {name: _within(name, part, in_out_masks, variance) for name, part in in_out_masks.items()}
     shift, spread = _shift(found, within, shrink=shrink_shift)
     outside_center = np.where(found.outside.n > 0, found.outside.mean, found.inside.mean - shift)
     inside_center = outside_center + shift
@@ -126,10 +126,10 @@ def fit_sides(found: Moments, variance: Variance, *, shrink_shift: bool) -> Fitt
     return FittedSides(found.target, parts[0], parts[1], shift)
 
 
-def _within(name: str, part: Side, sides: dict[str, Side], variance: Variance) -> tuple[Array, Array]:
+def _within(name: str, part: Side, in_out_masks: dict[str, Side], variance: Variance) -> tuple[Array, Array]:
     """Return the variance of single models around a record's mean and its degrees of freedom, (N,) each."""
     count = len(part.n)
-    enough = part if part.freedom.any() else next((side for side in sides.values() if side.freedom.any()), None)
+    enough = part if part.freedom.any() else next((side for side in in_out_masks.values() if side.freedom.any()), None)
     if enough is None:
         raise MIAError(
             "no record has two references IN or two OUT, so there is no variance to compare with; train at least 3 "

@@ -24,7 +24,7 @@ class PerReferenceDifference(ReferenceScore):
     def columns(self, evidence: ReferenceOutputs) -> Columns:
         """Return the mean difference as score, and columns per reference."""
         own = reduce_queries(evidence.target, self.statistic)
-        inside, outside = evidence.sides(slice(None))
+        inside, outside = evidence.in_out_masks(slice(None))
         found: Columns = {"": np.zeros(len(own))}
         for k, phi in enumerate(evidence.references):
             gap = own - reduce_queries(phi, self.statistic)

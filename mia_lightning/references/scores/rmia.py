@@ -87,7 +87,7 @@ class BASE(ReferenceScore):
         score = np.empty(len(evidence))
         for rows in blocks(evidence):
             own, others = log_probability(evidence.target[rows]), log_probability(evidence.references[:, rows])
-            inside, outside = (mask[..., None] for mask in evidence.sides(rows))
+            inside, outside = (mask[..., None] for mask in evidence.in_out_masks(rows))
             if self.mode == "online":
                 score[rows] = (own - log_mean_exp(others, inside | outside)).mean(axis=-1)
             else:
@@ -95,7 +95,7 @@ class BASE(ReferenceScore):
         return {"": score} | self._error(evidence)
 
     def _error(self, evidence: ReferenceOutputs) -> Columns:
-        inside, outside = (mask.sum(axis=0) for mask in evidence.sides(slice(None)))
+        inside, outside = (mask.sum(axis=0) for mask in evidence.in_out_masks(slice(None)))
         if self.mode == "offline":
             return _error(evidence, weights=(np.zeros(len(inside)), np.ones(len(inside))), scale=self.scale)
         share = inside / np.maximum(inside + outside, 1)
@@ -109,7 +109,7 @@ def log_probability(phi: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> 
 
 def check_sides(evidence: ReferenceOutputs, *, need_in: bool) -> None:
     """Raise MIAError where a record has no reference on a side that is compared."""
-    inside, outside = (mask.any(axis=0) for mask in evidence.sides(slice(None)))
+    inside, outside = (mask.any(axis=0) for mask in evidence.in_out_masks(slice(None)))
     for name, present in (("OUT", outside), ("IN", inside)):
         if (name == "OUT" or need_in) and not present.all():
             raise MIAError(
@@ -123,7 +123,7 @@ def log_ratio(evidence: ReferenceOutputs, *, a: float | None) -> Array:
     score = np.empty(len(evidence))
     for rows in blocks(evidence):
         own, others = log_probability(evidence.target[rows]), log_probability(evidence.references[:, rows])
-        score[rows] = (own - _log_mean(others, *evidence.sides(rows), a=a)).mean(axis=-1)
+        score[rows] = (own - _log_mean(others, *evidence.in_out_masks(rows), a=a)).mean(axis=-1)
     return score
 
 
@@ -152,13 +152,13 @@ def _error(
     relative = np.empty(evidence.keep.shape)
     for rows in blocks(evidence):
         others = log_probability(evidence.references[:, rows])
-        terms = [log_mean_exp(others, mask[..., None]) for mask in evidence.sides(rows)]
+        terms = [log_mean_exp(others, mask[..., None]) for mask in evidence.in_out_masks(rows)]
         with np.errstate(divide="ignore"):
             terms = [term + np.log(weight[rows, None]) for term, weight in zip(terms, weights, strict=True)]
             total = np.logaddexp(np.logaddexp(*terms), np.log(constant))
         relative[:, rows] = np.exp(np.minimum(others - total, 300.0)).mean(axis=-1)  # no square may overflow
     square = np.zeros(len(evidence))
-    for weight, mask in zip(weights, evidence.sides(slice(None)), strict=True):
+    for weight, mask in zip(weights, evidence.in_out_masks(slice(None)), strict=True):
         if weight.any():
             error = error_of_mean(side(relative, mask))
             if error is None:
@@ -202,7 +202,7 @@ def pseudo_target(evidence: ReferenceOutputs, *, need_in: bool = False) -> tuple
     Raises:
         MIAError: no record keeps a reference OUT (and IN, if needed) once the first is taken away.
     """
-    inside, outside = evidence.sides(slice(None))
+    inside, outside = evidence.in_out_masks(slice(None))
     usable = (inside[0] | outside[0]) & outside[1:].any(axis=0)
     usable &= inside[1:].any(axis=0) if need_in else True
     member = inside[0][usable]
