@@ -25,8 +25,10 @@ from torchvision.models import resnet18
 
 from mia_lightning.outputs.extraction import extract
 from mia_lightning.outputs.fuse import prepare_for_inference
+from mia_lightning.outputs.request import ExtractionRequest
 from mia_lightning.outputs.views import views
 from mia_lightning.records.records import Records
+from mia_lightning.records.splits import Splits
 from mia_lightning.runtime.hardware import Hardware
 from mia_lightning.targets.base import Target
 from mia_lightning.targets.features import FeatureTap
@@ -103,17 +105,10 @@ class Ways:
         target = Target(self.network, CLASSES, "fc", "resnet18", "benchmark")
         hardware = Hardware(accelerator="cpu", precision=precision)
         with tempfile.TemporaryDirectory() as store, quiet():
-            outputs, _ = extract(
-                public=self.records,
-                private=None,
-                target=target,
-                mean=MEAN,
-                std=STD,
-                queries=queries,
-                gradients=False,
-                hardware=hardware,
-                store=Path(store),
+            request = ExtractionRequest(
+                Splits(self.records), target, MEAN, STD, queries, gradients=False, hardware=hardware, store=Path(store)
             )
+            outputs = extract(request).public
         return torch.from_numpy(outputs.logits if queries > 1 else outputs.logits[:, 0])
 
     def engine_bf16(self):

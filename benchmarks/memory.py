@@ -21,7 +21,9 @@ import torch
 from torch import nn
 
 from mia_lightning.outputs.extraction import extract
+from mia_lightning.outputs.request import ExtractionRequest
 from mia_lightning.records.readers import arrays, read_records
+from mia_lightning.records.splits import Splits
 from mia_lightning.runtime.hardware import Hardware
 from mia_lightning.targets.base import Target
 
@@ -80,7 +82,8 @@ def measure(path, store, queries):
     with Peak() as peak:
         hardware = Hardware(accelerator="cpu", batch_size=1024)
         options = {"mean": None, "std": None, "queries": queries, "gradients": False, "hardware": hardware}
-        outputs, _ = extract(public=read_records(path), private=None, target=target(), store=Path(store), **options)
+        request = ExtractionRequest(Splits(read_records(path)), target(), store=Path(store), **options)
+        outputs = extract(request).public
     assert np.isfinite(outputs.logits[-1]).all()
     print(peak.anonymous, peak.mapped, time.perf_counter() - started)
 

@@ -1,8 +1,8 @@
-"""The Lightning data module: whole batches of images by position, to be normalized on the device."""
+"""Lightning data module: whole batches of images by position, to be normalized on the device."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from mia_lightning.records.normalization import normalization
 from mia_lightning.records.records import Records
+from mia_lightning.records.splits import Splits
 
 Batch = dict[str, Tensor]
 
 
 class _Rows(Dataset[Batch]):
-    """Images and labels of chosen records, fetched a batch at a time by one indexing operation."""
+    """Images and labels of selected records, loaded a batch at a time by one indexing operation."""
 
     def __init__(self, records: Records, rows: NDArray[np.int64]) -> None:
         self.records, self.rows = records, rows
@@ -39,7 +40,7 @@ class _Rows(Dataset[Batch]):
         }
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch
 
 
@@ -47,12 +48,11 @@ class MembershipDataModule(L.LightningDataModule):
     """Public and private records as sequential loaders of whole batches.
 
     Args:
-        public: Records whose statistics normalize where none are given.
-        private: Records to be scored, if any.
+        records: Both splits; the public images' statistics normalize if none are given.
         mean: Per channel, of images in [0, 1]; None = that of the public images.
-        std: Likewise.
+        std: Per channel, of images in [0, 1]; None = that of the public images.
         batch_size: Records per batch.
-        remaining: Rows that all processes together serve of each half; None = all of both.
+        rows: By the name of a split, the rows that all processes together load of it; None = all rows of both.
 
     Raises:
         MIAError: mean or std do not have one value per channel.
@@ -60,43 +60,43 @@ class MembershipDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        public: Records,
-        private: Records | None = None,
+        records: Splits[Records],
         *,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         batch_size: int = 256,
-        remaining: Sequence[NDArray[np.int64]] | None = None,
+        rows: Mapping[str, NDArray[np.int64]] | None = None,
     ) -> None:
         super().__init__()
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # a kill may leave less than one for each
-        self.halves = [half for half in (public, private) if half is not None]
-        self.remaining = remaining or [np.arange(len(half)) for half in self.halves]
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a resumed run may have fewer rows than devices
+        self.records = dict(records.items())
+        self.rows = rows or {name: np.arange(len(split)) for name, split in self.records.items()}
+        self.loaded = [name for name in self.records if len(self.rows.get(name, ())) > 0]
         self.batch_size = batch_size
-        self.mean, self.std = normalization(public, mean, std)
+        self.mean, self.std = normalization(records.public, mean, std)
 
     def public_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of the public records."""
-        return self._loader(0)
+        return self._loader("public")
 
     def private_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of the private records."""
-        return self._loader(1)
+        return self._loader("private")
 
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
-        """Return one loader per half."""
-        return [self._loader(half) for half in range(len(self.halves))]
+        """Return one loader per split with rows to load, in the order of `loaded`."""
+        return [self._loader(name) for name in self.loaded]
 
-    def _loader(self, half: int) -> DataLoader[Batch]:
-        # Fetching is one indexing operation, which a worker process would only slow down. Each process takes a stretch
-        # of neighbors, since a file that does not fit into memory is read faster so than by every n-th record.
+    def _loader(self, split: str) -> DataLoader[Batch]:
+        # Loading is one indexing operation, which a worker process would only slow down. Each process takes a stretch
+        # of neighbors, which a file larger than memory delivers faster than every n-th record.
         world, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-        rows = _Rows(self.halves[half], np.array_split(self.remaining[half], world)[rank])
-        return DataLoader(rows, batch_size=self.batch_size, collate_fn=_as_it_is)
+        rows = _Rows(self.records[split], np.array_split(self.rows[split], world)[rank])
+        return DataLoader(rows, batch_size=self.batch_size, collate_fn=_identity)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return (B, C, H, W) float32 inputs of the target: uint8 is taken as 0..255, float32 as it is."""
+        """Return (B, C, H, W) float32 inputs of the target: uint8 is scaled from 0..255 to [0, 1], float32 is not."""
         scaled = images.float() / 255 if images.dtype == torch.uint8 else images
         mean, std = (torch.tensor(v, device=scaled.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
-        # Written into strides of our own: with one channel many are right, and which came would choose the kernel.
+        # Explicit strides: those of one channel are ambiguous, and the kernel that convolution takes depends on them.
         return torch.empty_like(scaled, memory_format=torch.channels_last).copy_((scaled - mean) / std)

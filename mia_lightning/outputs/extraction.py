@@ -1,21 +1,18 @@
-"""Extraction: what the target says of every record, by Lightning's predict loop, once per content."""
+"""Extraction of a target's outputs on all records by Lightning's predict loop, once per content."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
-from hashlib import sha256
-from importlib import import_module
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from mia_lightning.errors import MIAError
@@ -23,267 +20,169 @@ from mia_lightning.outputs.datamodule import MembershipDataModule
 from mia_lightning.outputs.fuse import prepare_for_inference
 from mia_lightning.outputs.lightning_module import InferenceModule, is_out_of_memory
 from mia_lightning.outputs.outputs import Outputs
+from mia_lightning.outputs.request import ExtractionRequest
 from mia_lightning.outputs.shards import ProgressBar, ShardWriter
-from mia_lightning.records.normalization import normalization
 from mia_lightning.records.records import Records
-from mia_lightning.runtime.hardware import Hardware, is_first_process, is_started_from_outside
+from mia_lightning.records.splits import Splits
+from mia_lightning.runtime.hardware import is_first_process, is_started_from_outside
 from mia_lightning.runtime.library_noise import quiet_lightning
 from mia_lightning.runtime.locks import Lock
 from mia_lightning.runtime.memory_maps import Arrays
 from mia_lightning.runtime.processes import launch_processes
-from mia_lightning.runtime.store import CacheEntry, array_digest, key_of
+from mia_lightning.runtime.store import CacheEntry, key_of
 from mia_lightning.runtime.trainers import new_trainer
-from mia_lightning.targets.base import Target
 from mia_lightning.targets.features import FeatureTap
 
 log = logging.getLogger(__name__)
 
-CODE = (
-    "outputs.extraction",
-    "outputs.lightning_module",
-    "outputs.fuse",
-    "outputs.views",
-    "outputs.datamodule",
-    "records.normalization",
-    "targets.features",
-)
-"""Modules whose source determines the numbers, and so the key."""
-
 
 @dataclass(frozen=True, eq=False)
-class _Half:
-    """One half of the records and its place in the store."""
+class _Task:
+    """One split of the records and its place in the store."""
 
     name: str
     records: Records
+    key_inputs: dict[str, Any]
     entry: CacheEntry
-    cache_key_inputs: dict[str, Any]
 
 
-def extract(
-    *,
-    public: Records,
-    private: Records | None,
-    target: Target,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    queries: int,
-    gradients: bool,
-    hardware: Hardware,
-    store: Path,
-) -> tuple[Outputs, Outputs | None]:
-    """Return the target's outputs on both halves, from the store where they are known, else by predicting.
+def extract(request: ExtractionRequest) -> Splits[Outputs]:
+    """Return the target's outputs on both splits, from the store if they are there, otherwise by predicting.
 
     On several devices, every process but the first ends here (SystemExit with code 0).
 
-    Args:
-        public: Records of known membership.
-        private: Records to be scored, if any.
-        target: From `load_target`.
-        mean: Per channel; None = that of the public images.
-        std: Likewise.
-        queries: 1, 2, 18 or 50.
-        gradients: Whether to take input gradients.
-        hardware: Devices, precision, batch size.
-        store: Folder of the store.
-
     Raises:
-        MIAError: a label outside the target's classes, NaN or infinite logits, fewer records than processes, or a store
-            that cannot be written.
+        MIAError: NaN or infinite logits, fewer records than processes, devices that do not exist, or a store that
+            cannot be written.
     """
-    normal = normalization(public, mean, std)
-    if mean is None:
-        shown = [", ".join(f"{value:.4f}" for value in values) for values in normal]
+    if request.mean is None:
+        shown = [", ".join(f"{value:.4f}" for value in values) for values in request.normalization]
         log.info("normalizing with the public images' own mean (%s) and std (%s)", *shown)
-    named = [(name, half) for name, half in (("public", public), ("private", private)) if half is not None]
-    halves = []
-    for name, records in named:
-        check_labels(records, target)
-        cache_key_inputs = _ingredients(records, target, normal, queries, gradients, hardware)
-        halves.append(_Half(name, records, CacheEntry(store, key_of(cache_key_inputs)), cache_key_inputs))
-    arrays = [_stored(half) for half in halves]
-    if all(known is not None for known in arrays) and not is_first_process():
+    tasks = [_task(request, name, records) for name, records in request.records.items()]
+    stored = {task.name: _load(task) for task in tasks}
+    missing = [task for task in tasks if stored[task.name] is None]
+    if not missing and not is_first_process():
         raise SystemExit(0)
-    missing = [half for half, known in zip(halves, arrays, strict=True) if known is None]
     with _locked(missing) as waited:
         if waited:  # another run may have done all of it
-            arrays = [known or half.entry.load() for half, known in zip(halves, arrays, strict=True)]
-            missing = [half for half, known in zip(halves, arrays, strict=True) if known is None]
+            stored |= {task.name: task.entry.load() for task in missing}
+            missing = [task for task in missing if stored[task.name] is None]
         if missing:
-            _predict(missing, target, normal, queries, gradients, hardware)
-            arrays = [known or _finished(half, hardware) for half, known in zip(halves, arrays, strict=True)]
-    outputs = [Outputs(**known) for known in arrays if known is not None]
-    return outputs[0], outputs[1] if private is not None else None
+            _predict(request, missing)
+            stored |= {task.name: _finish(task, request) for task in missing}
+    return Splits(*(Outputs(**arrays) for arrays in stored.values() if arrays is not None))
 
 
-@contextmanager
-def _locked(halves: list[_Half]) -> Iterator[bool]:
-    """Keep other runs from making the same entries meanwhile; yield whether this one had to wait for another."""
-    waited = False
-    with ExitStack() as held:
-        for half in sorted(halves if is_first_process() else [], key=lambda half: half.entry.key):  # never crosswise
-            lock = half.entry.lock()
-            if not lock.acquire():
-                _wait(lock, half)
-                waited = True
-            held.callback(lock.release)
-        yield waited
+def _task(request: ExtractionRequest, name: str, records: Records) -> _Task:
+    key_inputs = request.key_inputs(records)
+    return _Task(name, records, key_inputs, CacheEntry(request.store, key_of(key_inputs)))
 
 
-def _wait(lock: Lock, half: _Half) -> None:
-    if is_started_from_outside():  # the other processes of this run would not know that there is nothing left to do
-        raise MIAError(
-            f"another run ({lock.holder}) is extracting {half.records.source}; start this one when it has ended"
-        )
-    log.info("%s: another run (%s) is extracting the same; waiting for it", half.name, lock.holder)
-    lock.acquire(wait=True)
-
-
-def check_labels(records: Records, target: Target) -> None:
-    """Raise MIAError where a label is none of the target's classes."""
-    if (largest := int(records.labels.max())) >= target.num_classes:
-        row = int(np.argmax(records.labels))
-        raise MIAError(
-            f"{records.source}: record {records.ids[row]} has label {largest}, but the target has "
-            f"{target.num_classes} classes (0 to {target.num_classes - 1}); is this the target's data?"
-        )
-
-
-def _ingredients(
-    records: Records,
-    target: Target,
-    normal: tuple[tuple[float, ...], tuple[float, ...]],
-    queries: int,
-    gradients: bool,
-    hardware: Hardware,
-) -> dict[str, Any]:
-    return {
-        "target": target.digest,
-        "feature_layer": target.feature_layer,
-        "images": array_digest(records.images),
-        "labels": array_digest(records.labels),
-        "mean": normal[0],
-        "std": normal[1],
-        "queries": queries,
-        "gradients": gradients,
-        "precision": hardware.precision,
-        "rewritten": hardware.fuse,
-        "code": code_digest(),
-        "torch": torch.__version__,
-    }
-
-
-@cache
-def code_digest() -> str:
-    """Return the sha256 (hex) of the source of the modules that determine the numbers."""
-    digest = sha256()
-    for name in CODE:
-        path = import_module(f"mia_lightning.{name}").__file__
-        assert path is not None
-        digest.update(Path(path).read_bytes())
-    return digest.hexdigest()
-
-
-def _stored(half: _Half) -> Arrays | None:
-    arrays = half.entry.load()
+def _load(task: _Task) -> Arrays | None:
+    arrays = task.entry.load()
     if arrays is not None:
-        log.info("%s: reused the stored outputs %s", half.name, half.entry.key[:12])
-    elif half.entry.exists:
-        log.warning("%s: the stored outputs %s are damaged and made again", half.name, half.entry.key[:12])
+        log.info("%s: reused the stored outputs %s", task.name, task.entry.key[:12])
+    elif task.entry.exists:
+        log.warning("%s: the stored outputs %s are damaged; recomputing them", task.name, task.entry.key[:12])
     return arrays
 
 
-def _predict(
-    halves: list[_Half],
-    target: Target,
-    normal: tuple[tuple[float, ...], tuple[float, ...]],
-    queries: int,
-    gradients: bool,
-    hardware: Hardware,
-) -> None:
-    remaining = [_remaining(half) for half in halves]
-    total = sum(map(len, remaining))
+@contextmanager
+def _locked(tasks: list[_Task]) -> Iterator[bool]:
+    """Keep other runs from computing the same entries; yield whether this run had to wait for another."""
+    waited = False
+    with ExitStack() as locks:
+        for task in sorted(tasks if is_first_process() else [], key=lambda task: task.entry.key):  # avoids deadlock
+            lock = task.entry.lock()
+            if not lock.acquire():
+                _wait(lock, task)
+                waited = True
+            locks.callback(lock.release)
+        yield waited
+
+
+def _wait(lock: Lock, task: _Task) -> None:
+    if is_started_from_outside():  # the other processes of this run would go on to predict
+        raise MIAError(
+            f"another run ({lock.holder}) is extracting {task.records.source}; start this run after it has ended"
+        )
+    log.info("%s: waiting for another run (%s) that is extracting the same outputs", task.name, lock.holder)
+    lock.acquire(wait=True)
+
+
+def _predict(request: ExtractionRequest, tasks: list[_Task]) -> None:
+    """Write shards of all rows that no earlier run has written."""
+    rows = {task.name: _remaining(task) for task in tasks}
+    total = sum(map(len, rows.values()))
     if total == 0:
         return
     with quiet_lightning():
-        trainer = _trainer(halves, queries, gradients, hardware, total)
-    for half in halves:
-        if len(half.records) < trainer.world_size:
+        trainer = _trainer(request, tasks, total)
+    for task in tasks:
+        if len(task.records) < trainer.world_size:
             raise MIAError(
-                f"{half.records.source}: {len(half.records)} records are fewer than the {trainer.world_size} "
+                f"{task.records.source}: {len(task.records)} records are fewer than the {trainer.world_size} "
                 "processes; lower --hardware.devices"
             )
-    kept = [number for number, rows in enumerate(remaining) if len(rows)]
-    batch_size = min(
-        hardware.batch_size or (256 if _on_cpu(trainer) else 4096), max(len(half.records) for half in halves)
-    )
-    data = MembershipDataModule(
-        halves[kept[0]].records,
-        halves[kept[1]].records if len(kept) > 1 else None,
-        mean=normal[0],
-        std=normal[1],
+    default = 256 if trainer.strategy.root_device.type == "cpu" else 4096
+    batch_size = min(request.hardware.batch_size or default, max(len(task.records) for task in tasks))
+    mean, std = request.normalization
+    data = MembershipDataModule(request.records, mean=mean, std=std, batch_size=batch_size, rows=rows)
+    module = InferenceModule(
+        _network(request),
+        data.normalize,
+        queries=request.queries,
+        gradients=request.gradients,
         batch_size=batch_size,
-        remaining=[remaining[number] for number in kept],
     )
-    network = _network(target, halves[0].records, hardware)
-    module = InferenceModule(network, data.normalize, queries=queries, gradients=gradients, batch_size=batch_size)
     started = perf_counter()
-    with launch_processes(trainer), _lack_of_memory_in_words(), quiet_lightning():
+    with launch_processes(trainer), _readable_memory_error(), quiet_lightning():
         trainer.predict(module, data, return_predictions=False)
     seconds = perf_counter() - started
-    log.info(
-        "extracted %s records x %d queries in %.1f s (%s images/s)",
-        f"{total:,}",
-        queries,
-        seconds,
-        f"{total * queries / seconds:,.0f}",
-    )
+    speed = f"{total * request.queries / seconds:,.0f} images/s"
+    log.info("extracted %s records x %d queries in %.1f s (%s)", f"{total:,}", request.queries, seconds, speed)
 
 
-def _remaining(half: _Half) -> np.ndarray[Any, np.dtype[np.int64]]:
-    left = np.ones(len(half.records), bool)
-    for shard in half.entry.load_shards():
-        left[shard["index"]] = False
-    rows = np.flatnonzero(left)
-    if len(rows) < len(left):
-        log.info(
-            "%s: %s of %s records were done by an earlier try",
-            half.name,
-            f"{len(half.records) - len(rows):,}",
-            f"{len(half.records):,}",
-        )
+def _remaining(task: _Task) -> NDArray[np.int64]:
+    """Return the rows that are in no shard of an earlier run."""
+    is_missing = np.ones(len(task.records), bool)
+    for shard in task.entry.load_shards():
+        is_missing[shard["index"]] = False
+    rows = np.flatnonzero(is_missing)
+    if len(rows) < len(task.records):
+        done = f"{len(task.records) - len(rows):,} of {len(task.records):,}"
+        log.info("%s: resuming: %s records already extracted", task.name, done)
     return rows
 
 
-def _network(target: Target, records: Records, hardware: Hardware) -> nn.Module:
-    if not hardware.fuse:
+def _network(request: ExtractionRequest) -> nn.Module:
+    """Return the target's network with its features, rewritten for speed if that is possible and wanted."""
+    target = request.target
+    if not request.hardware.fuse or target.feature_layer is None:  # rewriting loses a features method of its own
         return FeatureTap(target.network, target.feature_layer)
     generator = torch.Generator().manual_seed(0)
-    sample = torch.randn(8, *records.images.shape[1:], generator=generator)
-    if target.feature_layer is None:  # a module that tells its features by a method of its own would lose it
-        return FeatureTap(target.network, None)
+    sample = torch.randn(8, *request.records.public.images.shape[1:], generator=generator)
     return FeatureTap(prepare_for_inference(target.network, sample), target.feature_layer)
 
 
-def _trainer(halves: list[_Half], queries: int, gradients: bool, hardware: Hardware, total: int) -> L.Trainer:
+def _trainer(request: ExtractionRequest, tasks: list[_Task], total: int) -> L.Trainer:
     return new_trainer(
-        hardware,
-        inference_mode=not gradients,
+        request.hardware,
+        inference_mode=not request.gradients,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,  # the data module deals the records out
-        callbacks=[ShardWriter([(half.records, half.entry) for half in halves]), ProgressBar(total, queries)],
+        use_distributed_sampler=False,  # the data module assigns records to processes
+        callbacks=[
+            ShardWriter({task.name: (task.records, task.entry) for task in tasks}),
+            ProgressBar(total, request.queries),
+        ],
     )
 
 
-def _on_cpu(trainer: L.Trainer) -> bool:
-    return trainer.strategy.root_device.type == "cpu"
-
-
 @contextmanager
-def _lack_of_memory_in_words() -> Iterator[None]:
+def _readable_memory_error() -> Iterator[None]:
     try:
         yield
     except Exception as error:
@@ -295,10 +194,10 @@ def _lack_of_memory_in_words() -> Iterator[None]:
         ) from error
 
 
-def _finished(half: _Half, hardware: Hardware) -> Arrays:
+def _finish(task: _Task, request: ExtractionRequest) -> Arrays:
     try:
-        return half.entry.finish(len(half.records), half.cache_key_inputs, half.records.source)
+        return task.entry.finish(len(task.records), task.key_inputs, task.records.source)
     except RuntimeError as error:
-        if hardware.num_nodes == 1:
+        if request.hardware.num_nodes == 1:
             raise
-        raise MIAError(f"{error}; name an --cache_dir that all nodes see") from error
+        raise MIAError(f"{error}; choose a --cache_dir that all nodes share") from error

@@ -1,8 +1,8 @@
-"""What every process of extraction leaves while it works: shards of outputs, and one bar for all."""
+"""Output shards that every process writes while it predicts, and one progress bar for all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -18,23 +18,23 @@ from mia_lightning.runtime.memory_maps import Arrays
 from mia_lightning.runtime.store import CacheEntry
 
 SHARD_BYTES = 32 << 20
-"""Outputs that a process gathers before it writes them down."""
+"""Outputs that a process gathers before it writes a shard."""
 
 SHARD_SECONDS = 60.0
-"""Work that a process does before it writes down what it has: no more is lost to a kill."""
+"""Longest time between two shards of a process: a kill loses no more work."""
 
 
 class ShardWriter(BasePredictionWriter):
-    """Writes each process's outputs as shards that carry their rows, so that any later try can go on from them.
+    """Writes each process's outputs as shards that carry their rows, so that a later run can resume from them.
 
     Args:
-        halves: The records of each half and their place in the store.
+        splits: The records of each split and their place in the store, by the split's name.
     """
 
-    def __init__(self, halves: Sequence[tuple[Records, CacheEntry]]) -> None:
+    def __init__(self, splits: Mapping[str, tuple[Records, CacheEntry]]) -> None:
         super().__init__(write_interval="batch")
-        self.halves = halves
-        self.gathered: dict[int, _Gathered] = {}
+        self.splits = splits
+        self.buffers: dict[str, _Buffer] = {}
         self.since = monotonic()
         self.handlers = KeptHandlers()
 
@@ -53,38 +53,32 @@ class ShardWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Gather a batch; write when enough has come together."""
+        """Gather a batch; write a shard if the buffer is full or SHARD_SECONDS have passed."""
         arrays = {name: tensor.cpu().numpy() for name, tensor in prediction.items()}
-        number = self._half(trainer, dataloader_idx)
-        _check_finite(arrays, self.halves[number][0])
-        if number not in self.gathered:
-            self._write()  # of the half before
-            self.gathered = {number: _Gathered(arrays)}
-        gathered = self.gathered[number]
-        gathered.add(arrays)
-        if gathered.is_full or monotonic() - self.since >= SHARD_SECONDS:
+        split = trainer.datamodule.loaded[dataloader_idx]  # type: ignore[attr-defined]
+        _check_finite(arrays, self.splits[split][0])
+        if split not in self.buffers:
+            self._write()  # of the split before
+            self.buffers = {split: _Buffer(arrays)}
+        buffer = self.buffers[split]
+        buffer.add(arrays)
+        if buffer.is_full or monotonic() - self.since >= SHARD_SECONDS:
             self._write()
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write what is left."""
+        """Write the last shard."""
         self._write()
 
-    def _half(self, trainer: L.Trainer, dataloader_idx: int) -> int:
-        """Return which half a loader serves; one without remaining rows has no loader."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        served = data.halves[dataloader_idx]
-        return next(number for number, (records, _) in enumerate(self.halves) if records is served)
-
     def _write(self) -> None:
-        for number, gathered in self.gathered.items():
-            if arrays := gathered.take():
+        for split, buffer in self.buffers.items():
+            if arrays := buffer.take():
                 rows = arrays["index"]
-                self.halves[number][1].save_shard(f"{rows.min():09d}-{rows.max():09d}-{len(rows)}", arrays)
+                self.splits[split][1].save_shard(f"{rows.min():09d}-{rows.max():09d}-{len(rows)}", arrays)
         self.since = monotonic()
 
 
-class _Gathered:
-    """Outputs of many batches in one place: kept apart, they would lie between the memory of one batch and the next.
+class _Buffer:
+    """Outputs of many batches in one array each, which does not fragment memory as one array per batch would.
 
     Args:
         first: The first batch, which is no smaller than those that follow.
@@ -106,7 +100,7 @@ class _Gathered:
         return self.count + self.batch > len(self.arrays["index"])
 
     def take(self) -> Arrays:
-        """Return what has come together, until the next `add`, and begin anew; nothing where nothing has."""
+        """Return the rows gathered since the last call, valid until the next `add`; {} if there are none."""
         count, self.count = self.count, 0
         return {name: array[:count] for name, array in self.arrays.items()} if count else {}
 
@@ -116,7 +110,7 @@ def _check_finite(arrays: Arrays, records: Records) -> None:
     if not finite.all():
         row = int(arrays["index"][int(np.argmin(finite))])
         raise MIAError(
-            f"{records.source}: the target answers record {records.ids[row]} with NaN or infinite logits; "
+            f"{records.source}: the target returns NaN or infinite logits for record {records.ids[row]}; "
             "check its weights and the normalization"
         )
 

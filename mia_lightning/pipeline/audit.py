@@ -18,6 +18,7 @@ from mia_lightning.pipeline.checks import check_names, load_and_check_target, lo
 from mia_lightning.pipeline.model_outputs import ModelOutputs
 from mia_lightning.pipeline.results import AttackResult, AuditResult, Clock, LoadedInputs, SplitInfo
 from mia_lightning.records.records import UNKNOWN, Records
+from mia_lightning.records.splits import Splits
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD, FitCallback, Reporter, assign_folds, cross_fit, draw_holdout
 
 if TYPE_CHECKING:
@@ -129,18 +130,21 @@ def _extract(
     config: RunConfig, public: Records, private: Records | None, target: Target
 ) -> tuple[Outputs, Outputs | None]:
     from mia_lightning.outputs.extraction import extract
+    from mia_lightning.outputs.request import ExtractionRequest
 
-    return extract(
-        public=public,
-        private=private,
-        target=target,
-        mean=config.data.mean,
-        std=config.data.std,
-        queries=config.extraction.queries,
-        gradients=config.extraction.gradients,
-        hardware=config.hardware,
-        store=store_folder(config),
+    outputs = extract(
+        ExtractionRequest(
+            records=Splits(public, private),
+            target=target,
+            mean=config.data.mean,
+            std=config.data.std,
+            queries=config.extraction.queries,
+            gradients=config.extraction.gradients,
+            hardware=config.hardware,
+            store=store_folder(config),
+        )
     )
+    return outputs.public, outputs.private
 
 
 def _references(

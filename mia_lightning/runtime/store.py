@@ -89,7 +89,7 @@ class CacheEntry:
                 path.unlink()
             except (FileNotFoundError, SafetensorError):  # another process of this run was first to remove it
                 continue
-            log.warning("a part of the stored outputs %s is damaged and made again", self.key[:12])
+            log.warning("a shard of the stored outputs %s is damaged; recomputing it", self.key[:12])
 
     def finish(self, count: int, key_inputs: Mapping[str, Any], source: str) -> Arrays:
         """Put the shards' rows into one file in the order of the records, let the shards go and return `load`'s arrays.

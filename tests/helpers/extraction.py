@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from mia_lightning.outputs import extraction
+from mia_lightning.outputs.request import ExtractionRequest
 from mia_lightning.records.records import Records
+from mia_lightning.records.splits import Splits
 from mia_lightning.runtime.hardware import Hardware
 from mia_lightning.targets.base import Target
 
@@ -51,9 +53,11 @@ def make_records(seed=0, dtype=np.uint8, source="public", count=COUNT, size=12):
 
 def extract(store, public=None, private=None, target=None, **options):
     values = {"mean": MEAN, "std": STD, "queries": 1, "gradients": False, "hardware": CPU} | options
-    return extraction.extract(
-        public=public or make_records(), private=private, target=target or small_target(), store=store, **values
+    records = Splits(public or make_records(), private)
+    outputs = extraction.extract(
+        ExtractionRequest(records=records, target=target or small_target(), store=store, **values)
     )
+    return outputs.public, outputs.private
 
 
 def normalized(records):

@@ -99,7 +99,7 @@ def _serve():
     import mia_lightning.pipeline.run
     from mia_lightning import cli
 
-    mia_lightning.shards.SHARD_BYTES = 1  # a shard per batch
+    mia_lightning.outputs.shards.SHARD_BYTES = 1  # a shard per batch
     results = []
     for job in json.loads(sys.stdin.read()):
         with tempfile.TemporaryFile("w+") as errors:

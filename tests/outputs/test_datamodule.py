@@ -8,6 +8,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.outputs.datamodule import MembershipDataModule
 from mia_lightning.records.normalization import channel_statistics
 from mia_lightning.records.records import Records
+from mia_lightning.records.splits import Splits
 
 RNG = np.random.default_rng(0)
 
@@ -20,7 +21,7 @@ def records(count, dtype=np.uint8):
 
 def test_loaders_serve_every_record_in_order():
     public, private = records(23), records(8)
-    data = MembershipDataModule(public, private, batch_size=5)
+    data = MembershipDataModule(Splits(public, private), batch_size=5)
     for half, loader in ((public, data.public_dataloader()), (private, data.private_dataloader())):
         batches = list(loader)
         assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(len(half)))
@@ -33,7 +34,7 @@ def test_loaders_serve_every_record_in_order():
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_images_are_normalised_on_their_device(dtype):
     public = records(9, dtype)
-    data = MembershipDataModule(public, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0), batch_size=9)
+    data = MembershipDataModule(Splits(public), mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0), batch_size=9)
     (batch,) = data.public_dataloader()
     assert batch["images"].numpy().dtype == dtype  # as it came, until it is on the device
     found = data.normalize(batch["images"])
@@ -49,7 +50,7 @@ def test_statistics_are_those_of_the_public_images_in_the_unit_range():
     scaled = public.images.astype(np.float64) / 255
     np.testing.assert_allclose(mean, scaled.mean(axis=(0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(std, scaled.std(axis=(0, 2, 3)), rtol=1e-9)
-    assert MembershipDataModule(public, records(3)).mean == mean
+    assert MembershipDataModule(Splits(public, records(3))).mean == mean
 
 
 def test_a_constant_channel_is_not_divided_by_zero():
@@ -58,4 +59,4 @@ def test_a_constant_channel_is_not_divided_by_zero():
 
 def test_one_value_per_channel():
     with pytest.raises(MIAError, match=r"--data\.mean has 1 values but the images of 4 records have 3 channels"):
-        MembershipDataModule(records(4), mean=(0.5,), std=(0.5, 0.5, 0.5))
+        MembershipDataModule(Splits(records(4)), mean=(0.5,), std=(0.5, 0.5, 0.5))

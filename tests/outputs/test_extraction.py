@@ -33,9 +33,10 @@ from torch import nn
 from torchvision.models import resnet18
 
 from mia_lightning.errors import MIAError
-from mia_lightning.outputs import extraction
+from mia_lightning.outputs import extraction, request
 from mia_lightning.outputs.datamodule import MembershipDataModule
 from mia_lightning.records.records import Records
+from mia_lightning.records.splits import Splits
 from mia_lightning.runtime.store import CacheEntry, merge
 from mia_lightning.targets.base import Target
 
@@ -72,13 +73,13 @@ def test_logits_and_features_are_those_of_a_plain_loop(tmp_path, dtype, batch_si
         assert (found.labels == records.labels).all()
 
 
-@pytest.mark.parametrize("fast", [True, False])
-def test_resnet_of_the_assignment(tmp_path, fast):
+@pytest.mark.parametrize("fuse", [True, False])
+def test_resnet_of_the_assignment(tmp_path, fuse):
     torch.manual_seed(1)
     network = with_statistics(resnet18(num_classes=CLASSES))
     target = Target(network, CLASSES, "fc", "resnet18", "digest")
     public = make_records(size=32)
-    found, _ = extract(tmp_path, public, target=target, hardware=replace(CPU, fast=fast))
+    found, _ = extract(tmp_path, public, target=target, hardware=replace(CPU, fuse=fuse))
     expected = network(normalized(public))
     np.testing.assert_allclose(found.logits[:, 0], expected, atol=1e-4)
     assert found.features.shape == (COUNT, 512)
@@ -178,7 +179,7 @@ def test_nan_logits_name_the_record(tmp_path):
     images = make_records(dtype=np.float32).images * 0.5
     images[3, 0, 0, 0] = 0.9  # normalized, above 1.9
     target = replace(small_target(), network=with_statistics(Overflow()), digest="overflow")
-    with pytest.raises(MIAError, match="record 3 with NaN or infinite logits"):
+    with pytest.raises(MIAError, match="NaN or infinite logits for record 3"):
         extract(tmp_path, replace(make_records(), images=images), target=target)
     assert not list(tmp_path.rglob("outputs.safetensors"))
 
@@ -243,7 +244,7 @@ def test_whatever_changes_the_outputs_changes_the_key(tmp_path, predictions, cha
 
 def test_code_is_part_of_the_key(tmp_path, predictions, monkeypatch):
     extract(tmp_path)
-    monkeypatch.setattr(extraction, "code_digest", lambda: "a later version")
+    monkeypatch.setattr(request, "code_digest", lambda: "a later version")
     extract(tmp_path)
     assert sum(predictions) == 2 * COUNT
 
@@ -279,7 +280,7 @@ def test_a_damaged_shard_is_done_again(tmp_path, caplog):
     (shard,) = entry.load_shards()
     assert shard["index"].tolist() == [3, 4, 5]
     assert not damaged.exists()
-    assert "damaged and made again" in caplog.text
+    assert "damaged; recomputing" in caplog.text
 
 
 def test_merge_wants_every_record_exactly_once():
@@ -314,7 +315,7 @@ SCRIPT = """
     folder, devices, count, kill_after, nodes = Path(sys.argv[1]), *map(int, sys.argv[2:])
     if kill_after:
         shards.SHARD_BYTES = 1  # a shard per batch
-        save, written = extraction.Entry.save_shard, []
+        save, written = extraction.CacheEntry.save_shard, []
 
         def save_then_die(self, name, arrays):
             save(self, name, arrays)
@@ -322,7 +323,7 @@ SCRIPT = """
             if len(written) == kill_after:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        extraction.Entry.save_shard = save_then_die
+        extraction.CacheEntry.save_shard = save_then_die
     devices = "auto" if {{"TORCHELASTIC_RUN_ID", "SLURM_JOB_ID"}} & set(os.environ) else devices
     hardware = Hardware(accelerator="cpu", devices=devices, num_nodes=nodes, batch_size=4)
     try:
@@ -423,13 +424,13 @@ def test_memory_that_runs_out_halves_the_batch_and_says_so(tmp_path, caplog, err
     torch.manual_seed(0)
     target = Target(with_statistics(Cramped(5, error)), CLASSES, "head", "small", "digest of small")
     options = {"queries": 2, "gradients": True}
-    cramped, _ = extract(tmp_path / "a", target=target, hardware=replace(CPU, fast=False), **options)
+    cramped, _ = extract(tmp_path / "a", target=target, hardware=replace(CPU, fuse=False), **options)
     said = [record.getMessage() for record in caplog.records if "does not hold" in record.getMessage()]
     assert len(said) == 2
     assert "16 images at a time, going on with 8" in said[0]
     assert "8 images at a time, going on with 4" in said[1]
     assert "may differ in the last bits" in said[0]
-    small, _ = extract(tmp_path / "b", hardware=replace(CPU, fast=False, batch_size=4), **options)
+    small, _ = extract(tmp_path / "b", hardware=replace(CPU, fuse=False, batch_size=4), **options)
     for name in ("logits", "features", "gradient_norms", "labels"):
         np.testing.assert_array_equal(getattr(cramped, name), getattr(small, name))
 
@@ -437,13 +438,13 @@ def test_memory_that_runs_out_halves_the_batch_and_says_so(tmp_path, caplog, err
 def test_memory_for_less_than_one_image_is_one_sentence(tmp_path):
     target = replace(small_target(), network=with_statistics(Cramped(0, OUT_OF_MEMORY[0])))
     with pytest.raises(MIAError, match="does not hold the pass of a single image"):
-        extract(tmp_path, target=target, hardware=replace(CPU, fast=False))
+        extract(tmp_path, target=target, hardware=replace(CPU, fuse=False))
 
 
 def test_other_errors_of_the_network_are_not_taken_for_a_lack_of_memory(tmp_path):
     target = replace(small_target(), network=with_statistics(Cramped(0, RuntimeError("mat1 and mat2 shapes"))))
     with pytest.raises(RuntimeError, match="mat1 and mat2 shapes"):
-        extract(tmp_path, target=target, hardware=replace(CPU, fast=False))
+        extract(tmp_path, target=target, hardware=replace(CPU, fuse=False))
 
 
 # ---- many processes
@@ -483,7 +484,9 @@ def test_records_are_dealt_out_once_whatever_their_number(count, world, batch_si
     remaining = np.arange(count)[min(done, count - 1) :]
     served = []
     for rank in range(world):
-        data = MembershipDataModule(make_records(count=count, size=2), batch_size=batch_size, remaining=[remaining])
+        data = MembershipDataModule(
+            Splits(make_records(count=count, size=2)), batch_size=batch_size, rows={"public": remaining}
+        )
         data.trainer = SimpleNamespace(world_size=world, global_rank=rank)
         served += [batch["index"] for loader in data.predict_dataloader() for batch in loader]
     assert torch.cat(served).tolist() == remaining.tolist()

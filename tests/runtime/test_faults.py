@@ -135,7 +135,7 @@ def test_a_signal_during_extraction_ends_the_run_within_seconds(audit, whole, tm
     if (number, devices) == (signal.SIGTERM, 1):
         ((code, said),) = audit.serve([{"arguments": audit.arguments(tmp_path / "run", *options)}])
         assert code == 0, said
-        assert "were done by an earlier try" in said
+        assert "records already extracted" in said
         assert_equal_runs(tmp_path / "run", whole)
 
 
@@ -184,7 +184,7 @@ def run_with_faulty_helper(audit, folder, fault):
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ("nan", "with NaN or infinite logits; check its weights and the normalization"),
+        ("nan", "NaN or infinite logits for record"),
         ("absent", "process 2 of 2 ended with exit code 0; the same command goes on where it stopped"),
         ("killed", "process 2 of 2 was ended by SIGKILL; is memory short? The same command goes on where it stopped"),
     ],
@@ -204,7 +204,7 @@ def test_a_helper_does_not_outlive_the_first_process_and_the_same_command_comple
     assert code == 2  # another configuration
     code, said = run_with_faulty_helper(audit, tmp_path, "none")
     assert code == 0, said
-    assert "were done by an earlier try" in said
+    assert "records already extracted" in said
     assert_equal_scores(tmp_path / "run", whole)
 
 
@@ -258,7 +258,7 @@ def test_runs_that_need_the_same_outputs_wait_for_one_another(audit, whole, tmp_
 
 
 def test_a_lock_ends_with_its_holder(tmp_path):
-    script = "import sys, os, signal; from pathlib import Path; from mia_lightning.locks import Lock\n"
+    script = "import sys, os, signal; from pathlib import Path; from mia_lightning.runtime.locks import Lock\n"
     script += "assert Lock(Path(sys.argv[1])).acquire(); print(os.getpid(), flush=True); signal.pause()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     path = tmp_path / "lock"
@@ -447,9 +447,9 @@ def test_a_run_on_one_device_opens_no_socket_and_on_two_only_of_the_loopback(aud
 RAY = """
 import os, time
 from pathlib import Path
-from mia_lightning.runtime.ray_cluster import connected
+from mia_lightning.runtime.ray_cluster import ray_session
 
-with connected(None, option="", num_cpus=2) as ray:
+with ray_session(None, option="", num_cpus=2) as ray:
     ray.get([ray.remote(lambda: time.sleep(0.5)).remote() for _ in range(2)])
     own = set()
     for entry in Path("/proc").iterdir():

@@ -1,0 +1,114 @@
+"""Extraction requests: everything that determines the outputs, and so the key of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mia_lightning.errors import MIAError
+from mia_lightning.records.normalization import normalization
+from mia_lightning.records.records import Records
+from mia_lightning.records.splits import Splits
+from mia_lightning.runtime.hardware import Hardware
+from mia_lightning.runtime.store import array_digest
+from mia_lightning.targets.base import Target
+
+FORMAT = 2
+"""Version of the store's entries. 1: Lightning could load a checkpoint of another target under SLURM."""
+
+CODE = (
+    "outputs.extraction",
+    "outputs.lightning_module",
+    "outputs.fuse",
+    "outputs.views",
+    "outputs.datamodule",
+    "records.normalization",
+    "runtime.trainers",
+    "targets.features",
+)
+"""Modules whose source determines the numbers."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExtractionRequest:
+    """Records to query a target on, and how.
+
+    Raises:
+        MIAError: a label outside the target's classes, or mean or std without one value per channel.
+    """
+
+    records: Splits[Records]
+    target: Target
+    mean: Sequence[float] | None
+    """Per channel, of images in [0, 1]; None = that of the public images."""
+
+    std: Sequence[float] | None
+    """Per channel, of images in [0, 1]; None = that of the public images."""
+
+    queries: int
+    """Views per record: 1, 2, 18 or 50 (see `mia_lightning.outputs.views`)."""
+
+    gradients: bool
+    """Whether to compute the gradient of phi with respect to the image."""
+
+    hardware: Hardware
+    store: Path
+    """Folder of the store of outputs."""
+
+    def __post_init__(self) -> None:
+        for records in self.records:
+            check_labels(records, self.target)
+        _ = self.normalization
+
+    @cached_property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel."""
+        return normalization(self.records.public, self.mean, self.std)
+
+    def key_inputs(self, records: Records) -> dict[str, Any]:
+        """Return everything that determines the outputs on these records, as plain values."""
+        mean, std = self.normalization
+        return {
+            "format": FORMAT,
+            "target": self.target.digest,
+            "feature_layer": self.target.feature_layer,
+            "images": array_digest(records.images),
+            "labels": array_digest(records.labels),
+            "mean": mean,
+            "std": std,
+            "queries": self.queries,
+            "gradients": self.gradients,
+            "precision": self.hardware.precision,
+            "fuse": self.hardware.fuse,
+            "code": code_digest(),
+            "torch": torch.__version__,
+        }
+
+
+def check_labels(records: Records, target: Target) -> None:
+    """Raise MIAError if a label is none of the target's classes."""
+    if (largest := int(records.labels.max())) >= target.num_classes:
+        row = int(np.argmax(records.labels))
+        raise MIAError(
+            f"{records.source}: record {records.ids[row]} has label {largest}, but the target has "
+            f"{target.num_classes} classes (0 to {target.num_classes - 1}); is this the target's data?"
+        )
+
+
+@cache
+def code_digest() -> str:
+    """Return the sha256 (hex) of the source of the modules that determine the numbers."""
+    digest = sha256()
+    for name in CODE:
+        path = import_module(f"mia_lightning.{name}").__file__
+        assert path is not None
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
