@@ -25,10 +25,10 @@ from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.references.inference import compute_phi
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.attack_r import AttackR
-from mia_lightning.references.scores.carlini import OfficialLiRA
 from mia_lightning.references.scores.difficulty_calibration import DifficultyCalibration
 from mia_lightning.references.scores.joint_lira import JointLiRA
 from mia_lightning.references.scores.lira import LiRA
+from mia_lightning.references.scores.official_lira import OfficialLiRA
 from mia_lightning.references.scores.rmia import BASE, RMIA
 from mia_lightning.references.splits import assign
 from mia_lightning.references.training import train_reference
@@ -121,8 +121,8 @@ def main() -> None:
                 continue
             found = []
             for t in range(targets):
-                evidence = ReferenceOutputs(phi[t], phi[targets : targets + count], keep[:count], labels, 10)
-                found.append(evaluate(score.columns(evidence)[""], member[t].astype(np.int8), FPRS))
+                reference_outputs = ReferenceOutputs(phi[t], phi[targets : targets + count], keep[:count], labels, 10)
+                found.append(evaluate(score.columns(reference_outputs)[""], member[t].astype(np.int8), FPRS))
             print(row(name, count, found))
 
 

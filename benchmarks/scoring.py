@@ -20,12 +20,12 @@ from scipy import stats
 
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.attack_r import AttackR
-from mia_lightning.references.scores.carlini import OfficialLiRA
 from mia_lightning.references.scores.difficulty_calibration import DifficultyCalibration
 from mia_lightning.references.scores.joint_lira import JointLiRA
 from mia_lightning.references.scores.lira import LiRA, leave_one_out
-from mia_lightning.references.scores.rmia import BASE, RMIA, dominated
-from mia_lightning.references.scores.statistics import ReferenceFeatures
+from mia_lightning.references.scores.official_lira import OfficialLiRA
+from mia_lightning.references.scores.reference_features import ReferenceFeatures
+from mia_lightning.references.scores.rmia import BASE, RMIA, dominance_share
 
 SCORES = {
     "LiRA online, empirical Bayes": LiRA(),
@@ -72,12 +72,12 @@ def whole(count, records, queries):
         for k in range(count):
             phi[k] = draw.normal(2, 1, (records, queries)) + keep[k][:, None]
         phi.flush()
-        evidence = ReferenceOutputs(
+        reference_outputs = ReferenceOutputs(
             phi[0] + 0.1, np.memmap(path, np.float32, mode="r", shape=phi.shape), keep, np.zeros(records, int), 10
         )
         total = 0.0
         for name, score in SCORES.items():
-            taken = seconds(lambda score=score: score.columns(evidence), 1)
+            taken = seconds(lambda score=score: score.columns(reference_outputs), 1)
             total += taken
             print(f"| {name} | {taken:.1f} s |")
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -113,7 +113,7 @@ def one_target(rounds, records=5000, count=256):
     draw = np.random.default_rng(2)
     keep = np.argsort(draw.random((count, records)), axis=0) < count // 2
     phi = (draw.normal(size=(count, records, 1)) + keep[..., None]).astype(np.float32)
-    evidence = ReferenceOutputs(phi[0] * 0, phi, keep, np.zeros(records, int), 10)
+    reference_outputs = ReferenceOutputs(phi[0] * 0, phi, keep, np.zeros(records, int), 10)
 
     def loop():
         scores = []
@@ -124,8 +124,8 @@ def one_target(rounds, records=5000, count=256):
         return scores
 
     score = LiRA(variance="per_sample", shrink_shift=False)
-    np.testing.assert_allclose(score.columns(evidence)[""], loop(), rtol=1e-3, atol=1e-4)
-    fast, slow = seconds(lambda: score.columns(evidence), rounds), seconds(loop, 1)
+    np.testing.assert_allclose(score.columns(reference_outputs)[""], loop(), rtol=1e-3, atol=1e-4)
+    fast, slow = seconds(lambda: score.columns(reference_outputs), rounds), seconds(loop, 1)
     print(f"| one target, {records:,} records, {count} references | {fast:.3f} s | {slow:.2f} s | {slow / fast:.0f}x |")
 
 
@@ -140,7 +140,7 @@ def rmia(rounds, records=20_000, population=10_000):
         return np.array([(x / z > 2.0).sum() for x in ratio]) / population
 
     def ours():
-        return dominated(ratio, z, gamma=2.0)
+        return dominance_share(ratio, z, gamma=2.0)
 
     np.testing.assert_array_equal(ours(), matrix())
     fast, slow = seconds(ours, 5 * rounds), seconds(loop, rounds)

@@ -15,7 +15,7 @@ from mia_lightning.references.scores import ReferenceScore
 
 def learning_curve(
     scores: Mapping[str, ReferenceScore],
-    evidence: ReferenceOutputs,
+    reference_outputs: ReferenceOutputs,
     member: NDArray[np.int8],
     *,
     fpr: float = 0.01,
@@ -29,7 +29,7 @@ def learning_curve(
 
     Args:
         scores: Name to score.
-        evidence: phi of N records under K references.
+        reference_outputs: phi of N records under K references.
         member: (M,) 1, 0 or -1 = unknown, of the first M <= N records.
         fpr: In [0, 1).
         known: Name to the (N,) score of all K references, where that was computed before.
@@ -37,12 +37,12 @@ def learning_curve(
     Returns:
         Name to points, fewest references first; a score without any point is left out.
     """
-    total = len(evidence.references)
+    total = len(reference_outputs.references)
     counts = sorted({2**power for power in range(1, total.bit_length()) if 2**power <= total} | {total})
     rows = np.flatnonzero(member >= 0)
     curves: dict[str, list[CurvePoint]] = {name: [] for name in scores}
     for count in counts:
-        first = _first(evidence, count)
+        first = _first(reference_outputs, count)
         for name, score in scores.items():
             try:
                 values = known[name] if known and count == total and name in known else score.columns(first)[""]
@@ -52,9 +52,14 @@ def learning_curve(
     return {name: tuple(curve) for name, curve in curves.items() if curve}
 
 
-def _first(evidence: ReferenceOutputs, count: int) -> ReferenceOutputs:
-    drawn = None if evidence.drawn is None else evidence.drawn[:count]
-    return replace(evidence, references=evidence.references[:count], keep=evidence.keep[:count], drawn=drawn)
+def _first(reference_outputs: ReferenceOutputs, count: int) -> ReferenceOutputs:
+    drawn = None if reference_outputs.drawn is None else reference_outputs.drawn[:count]
+    return replace(
+        reference_outputs,
+        references=reference_outputs.references[:count],
+        keep=reference_outputs.keep[:count],
+        drawn=drawn,
+    )
 
 
 def _point(scores: NDArray[np.float64], member: NDArray[np.int8], count: int, fpr: float) -> CurvePoint:

@@ -77,7 +77,7 @@ def attack_target(
         target=answered.target,
         references=() if answered.references is None else answered.references.rows,
         table=table,
-        evidence=None if answered.references is None else answered.references.evidence,
+        reference_outputs=None if answered.references is None else answered.references.reference_outputs,
         seconds=clock.seconds,
     )
 

@@ -47,9 +47,9 @@ class ModelOutputs:
         """Return the columns of the scores from references."""
         if self.references is None:
             return {}
-        from mia_lightning.references.scores._columns import reference_columns
+        from mia_lightning.references.columns import reference_columns
 
-        return reference_columns(config.references.scores, self.references.evidence)
+        return reference_columns(config.references.scores, self.references.reference_outputs)
 
     def attacker_view(self) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
         """Return membership and fold of all records, (N + M,) each, as attacks may see them.

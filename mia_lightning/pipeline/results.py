@@ -90,7 +90,7 @@ class AuditResult:
     table: SignalTable
     """(N + M,) signals of all records, public first, with the columns of reference scores."""
 
-    evidence: ReferenceOutputs | None
+    reference_outputs: ReferenceOutputs | None
     """phi of all records under the references, a memory map where it is large; None without references."""
 
     seconds: Mapping[str, float]

@@ -110,11 +110,11 @@ def _facts(result: AuditResult, prepared: LoadedInputs, seconds: float) -> RunFa
 
 
 def _curve(result: AuditResult) -> dict[str, tuple[CurvePoint, ...]]:
-    if result.evidence is None or not result.config.references.scores:
+    if result.reference_outputs is None or not result.config.references.scores:
         return {}
     scores, columns = result.config.references.scores, result.table.columns
     known = {name: columns[name] for name in scores if name in columns}
-    return learning_curve(scores, result.evidence, result.public.membership, known=known)
+    return learning_curve(scores, result.reference_outputs, result.public.membership, known=known)
 
 
 def _gap(result: AuditResult) -> SanityCheck:
@@ -150,10 +150,10 @@ def _threat(result: AuditResult) -> tuple[str, ...]:
         said.append("It also takes gradients of the input (access to the weights).")
     known = int((result.public.fold != NOT_IN_ANY_FOLD).sum())
     said.append(f"It knows the membership of {known:,} records and fits attacks on them.")
-    if result.evidence is None:
+    if result.reference_outputs is None:
         said.append("It has no reference models.")
     else:
-        count = len(result.evidence.references)
+        count = len(result.reference_outputs.references)
         source = "trained on halves of these very records" if result.references else "whose answers were imported"
         said.append(f"It has {count} reference models, {source}.")
     return tuple(said)
@@ -163,7 +163,7 @@ def _stages(result: AuditResult, assessing: float) -> tuple[Stage, ...]:
     cpu, device = _processor(), _device(result.config)
     hardware = {"extract": device, "references": device}
     seconds = {**result.seconds, "assess": assessing}
-    if result.evidence is None:
+    if result.reference_outputs is None:
         seconds.pop("references", None)
     return tuple(Stage(name, value, hardware.get(name, cpu)) for name, value in seconds.items())
 

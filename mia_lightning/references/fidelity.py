@@ -22,11 +22,11 @@ def fidelity_notes(
     trained = [row for row in rows if row.status == "trained"]
     if not trained:
         return tuple(notes)
-    inside = float(np.mean([row.accuracy_in for row in trained])) - accuracy_on_members
-    outside = float(np.mean([row.accuracy_out for row in trained])) - accuracy_on_non_members
+    in_ = float(np.mean([row.accuracy_in for row in trained])) - accuracy_on_members
+    out_ = float(np.mean([row.accuracy_out for row in trained])) - accuracy_on_non_members
     for gap, where, fix in (
-        (inside, "their own records", "fewer" if inside > 0 else "more"),
-        (outside, "records they were not trained on", ""),
+        (in_, "their own records", "fewer" if in_ > 0 else "more"),
+        (out_, "records they were not trained on", ""),
     ):
         if abs(gap) > tolerance:
             advice = (

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 class References:
     """The reference models of a run."""
 
-    evidence: ReferenceOutputs
+    reference_outputs: ReferenceOutputs
     """phi of all records, public first."""
 
     rows: tuple[ReferenceRecord, ...]
@@ -68,15 +68,20 @@ def view_columns(asked: int, wanted: int) -> list[int]:
     return places if wanted == 1 else places + [len(outer) + place for place in places]
 
 
-def save_reference_outputs(path: Path, evidence: ReferenceOutputs) -> None:
-    """Write phi (K, N, Q), keep (K, N), target (N, Q), labels (N,) and drawn (K, N) as `load_evidence` takes them.
+def save_reference_outputs(path: Path, reference_outputs: ReferenceOutputs) -> None:
+    """Write phi (K, N, Q), keep (K, N), target (N, Q), labels (N,) and drawn (K, N) for `load_reference_outputs`.
 
     Raises:
         MIAError: the file cannot be written.
     """
-    arrays = {"phi": evidence.references, "keep": evidence.keep, "target": evidence.target, "labels": evidence.labels}
-    if evidence.drawn is not None:
-        arrays["drawn"] = evidence.drawn
+    arrays = {
+        "phi": reference_outputs.references,
+        "keep": reference_outputs.keep,
+        "target": reference_outputs.target,
+        "labels": reference_outputs.labels,
+    }
+    if reference_outputs.drawn is not None:
+        arrays["drawn"] = reference_outputs.drawn
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:
@@ -89,7 +94,7 @@ def save_reference_outputs(path: Path, evidence: ReferenceOutputs) -> None:
             partial.unlink()
 
 
-def load_evidence(path: str, *, labels: NDArray[np.int64], num_classes: int) -> ReferenceOutputs:
+def load_reference_outputs(path: str, *, labels: NDArray[np.int64], num_classes: int) -> ReferenceOutputs:
     """Read phi computed elsewhere.
 
     Args:

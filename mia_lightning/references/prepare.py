@@ -22,7 +22,7 @@ from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.references.config import ReferencesConfig
 from mia_lightning.references.fidelity import fidelity_notes
 from mia_lightning.references.outputs import ReferenceOutputs
-from mia_lightning.references.phi import References, load_evidence, save_reference_outputs, target_phi
+from mia_lightning.references.phi import References, load_reference_outputs, save_reference_outputs, target_phi
 from mia_lightning.references.splits import Assignment, assign
 from mia_lightning.references.store import ReferenceRecord, ReferenceStore
 from mia_lightning.references.training import NUMBERS
@@ -68,8 +68,10 @@ def load_or_train_references(
     target = np.concatenate([target_phi(half, queries, temperature=config.temperature) for half in _halves(audited)])
     labels = np.concatenate([half.labels for half in _halves(audited)])
     if config.imported is not None:
-        evidence = load_evidence(config.imported, labels=labels, num_classes=audited.target.num_classes)
-        return References(evidence, (), ())
+        reference_outputs = load_reference_outputs(
+            config.imported, labels=labels, num_classes=audited.target.num_classes
+        )
+        return References(reference_outputs, (), ())
     material = material_of(audited, labels, queries, temperature=config.temperature)
     membership = audited.public.membership
     private = 0 if audited.private is None else len(audited.private)
@@ -82,7 +84,7 @@ def load_or_train_references(
         rows = _trained(config, audited, material, drawn, place, seed=seed, ray_address=ray_address)
     found = _references(config, audited, place, rows, drawn, target, labels)
     if config.exported is not None:
-        save_reference_outputs(Path(config.exported), found.evidence)
+        save_reference_outputs(Path(config.exported), found.reference_outputs)
         log.info("wrote phi of target and references to %s", config.exported)
     return found
 
@@ -208,7 +210,7 @@ def _references(
             f"all {len(rows)} references diverged ({rows[0].reason}); lower --references.training.learning_rate"
         )
     matrix = place.matrix(len(rows))
-    evidence = ReferenceOutputs(
+    reference_outputs = ReferenceOutputs(
         target=target,
         references=matrix if good.all() else matrix[good],
         keep=drawn.keep[good],
@@ -222,7 +224,7 @@ def _references(
         accuracy_on_non_members=audited.accuracy_on_non_members,
         tolerance=config.accuracy_tolerance,
     )
-    return References(evidence, rows, notes)
+    return References(reference_outputs, rows, notes)
 
 
 @cache

@@ -98,8 +98,8 @@ def train_and_query(job: ReferenceJob, material: TrainingData, *, on_epoch: Epoc
     answers = compute_phi(network, material, device=job.device)
     if not np.isfinite(answers.phi).all():
         return ReferenceRecord(job.number, "diverged", seconds=seconds, reason="its answers are not finite"), None
-    inside, outside = (float(answers.correct[rows].mean()) if rows.any() else 0.0 for rows in (job.keep, ~job.keep))
-    return ReferenceRecord(job.number, "trained", inside, outside, seconds), answers.phi
+    in_, out_ = (float(answers.correct[rows].mean()) if rows.any() else 0.0 for rows in (job.keep, ~job.keep))
+    return ReferenceRecord(job.number, "trained", in_, out_, seconds), answers.phi
 
 
 def _with_ray(

@@ -47,7 +47,7 @@ class AttackProblem:
     scores: Mapping[str, Columns]
     """Columns of each score from references that is not searched."""
 
-    evidence: ReferenceOutputs | None
+    reference_outputs: ReferenceOutputs | None
     """phi, where scores from references are searched."""
 
     labels: NDArray[np.int64]
@@ -73,7 +73,7 @@ class AttackProblem:
 
     def table(self, config: RunConfig) -> SignalTable:
         """Return the table that the pipeline would make for a configuration of the space."""
-        from mia_lightning.references.scores._columns import reference_columns
+        from mia_lightning.references.columns import reference_columns
         from mia_lightning.signals import expand_names
 
         signals = self.signals[config.signals.query_reduction]
@@ -81,8 +81,8 @@ class AttackProblem:
         for name, score in config.references.scores.items():
             if name in self.scores:
                 columns |= self.scores[name]
-            elif self.evidence is not None:
-                columns |= reference_columns({name: score}, self.evidence)
+            elif self.reference_outputs is not None:
+                columns |= reference_columns({name: score}, self.reference_outputs)
         return SignalTable(columns, self.labels, self.num_classes)
 
     def judge(self, params: Params, report: EpochCallback | None = None) -> Judgment:
@@ -190,7 +190,7 @@ def attack_problem(space: Space, answered: ModelOutputs, *, attack: str, metric:
         attack: The attack that is judged.
         metric: What it is judged by.
     """
-    from mia_lightning.references.scores._columns import reference_columns
+    from mia_lightning.references.columns import reference_columns
 
     config, references = space.config, answered.references
     names = [config.signals.names, *space.values("signals.names")]
@@ -206,7 +206,7 @@ def attack_problem(space: Space, answered: ModelOutputs, *, attack: str, metric:
     }
     searched = {key.split(".")[2] for key in space.fields if key.startswith("references.scores.")}
     scores = {
-        name: reference_columns({name: score}, references.evidence)
+        name: reference_columns({name: score}, references.reference_outputs)
         for name, score in config.references.scores.items()
         if references is not None and name not in searched
     }
@@ -218,7 +218,7 @@ def attack_problem(space: Space, answered: ModelOutputs, *, attack: str, metric:
         metric=metric,
         signals={kind: table.columns for kind, table in tables.items()},
         scores=scores,
-        evidence=_undrawn_hidden(references.evidence) if references is not None and searched else None,
+        reference_outputs=_hide_undrawn(references.reference_outputs) if references is not None and searched else None,
         labels=first.labels,
         num_classes=first.num_classes,
         member=member,
@@ -226,6 +226,10 @@ def attack_problem(space: Space, answered: ModelOutputs, *, attack: str, metric:
     )
 
 
-def _undrawn_hidden(evidence: ReferenceOutputs) -> ReferenceOutputs:
+def _hide_undrawn(reference_outputs: ReferenceOutputs) -> ReferenceOutputs:
     """Return evidence that does not say who is IN where that followed from membership; no score looks there anyway."""
-    return evidence if evidence.drawn is None else replace(evidence, keep=evidence.keep & evidence.drawn)
+    return (
+        reference_outputs
+        if reference_outputs.drawn is None
+        else replace(reference_outputs, keep=reference_outputs.keep & reference_outputs.drawn)
+    )

@@ -13,7 +13,7 @@ from mia_lightning.references.scores.difficulty_calibration import DifficultyCal
 from mia_lightning.references.scores.lira import LiRA
 
 
-def evidence(references=6, n=400, seed=0):
+def reference_outputs(references=6, n=400, seed=0):
     rng = np.random.default_rng(seed)
     hard = rng.normal(size=(n, 1))
     member = rng.integers(0, 2, n).astype(np.int8)
@@ -25,7 +25,7 @@ def evidence(references=6, n=400, seed=0):
 
 
 def test_points_are_the_scores_of_the_first_references():
-    given, member = evidence()
+    given, member = reference_outputs()
     member[::7] = -1
     known = member[:300] >= 0
     curve = learning_curve({"calibration": DifficultyCalibration()}, given, member[:300], fpr=0.05)["calibration"]
@@ -41,7 +41,7 @@ def test_points_are_the_scores_of_the_first_references():
 
 
 def test_what_is_known_of_all_references_is_not_computed_again():
-    given, member = evidence()
+    given, member = reference_outputs()
     scores = {"calibration": DifficultyCalibration()}
     known = {"calibration": np.arange(len(given), dtype=np.float64)}
     curve = learning_curve(scores, given, member, known=known)["calibration"]
@@ -50,7 +50,7 @@ def test_what_is_known_of_all_references_is_not_computed_again():
 
 
 def test_a_score_starts_where_it_has_enough_references():
-    given, member = evidence(references=8)
+    given, member = reference_outputs(references=8)
     curves = learning_curve({"lira": LiRA(), "calibration": DifficultyCalibration()}, given, member)
     assert [point.references for point in curves["calibration"]] == [2, 4, 8]
     assert [point.references for point in curves["lira"]] == [4, 8]

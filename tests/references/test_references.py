@@ -25,7 +25,7 @@ from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.references.fidelity import fidelity_notes
 from mia_lightning.references.inference import compute_phi
 from mia_lightning.references.outputs import ReferenceOutputs
-from mia_lightning.references.phi import load_evidence, save_reference_outputs, target_phi, view_columns
+from mia_lightning.references.phi import load_reference_outputs, save_reference_outputs, target_phi, view_columns
 from mia_lightning.references.scores.lira import LiRA
 from mia_lightning.references.splits import assign
 from mia_lightning.references.store import ReferenceRecord, ReferenceStore
@@ -335,7 +335,7 @@ class TestEvidence:
 
     def test_npz_comes_back(self, tmp_path):
         draw = np.random.default_rng(0)
-        evidence = ReferenceOutputs(
+        reference_outputs = ReferenceOutputs(
             draw.normal(size=(9, 2)).astype(np.float32),
             draw.normal(size=(4, 9, 2)).astype(np.float32),
             draw.random((4, 9)) < 0.5,
@@ -343,14 +343,14 @@ class TestEvidence:
             9,
             draw.random((4, 9)) < 0.8,
         )
-        save_reference_outputs(tmp_path / "phi.npz", evidence)
-        found = load_evidence(str(tmp_path / "phi.npz"), labels=np.arange(9), num_classes=9)
+        save_reference_outputs(tmp_path / "phi.npz", reference_outputs)
+        found = load_reference_outputs(str(tmp_path / "phi.npz"), labels=np.arange(9), num_classes=9)
         for name in ("target", "references", "keep", "drawn"):
-            np.testing.assert_array_equal(getattr(found, name), getattr(evidence, name))
+            np.testing.assert_array_equal(getattr(found, name), getattr(reference_outputs, name))
         with pytest.raises(MIAError, match="another data set"):
-            load_evidence(str(tmp_path / "phi.npz"), labels=np.arange(9)[::-1], num_classes=9)
+            load_reference_outputs(str(tmp_path / "phi.npz"), labels=np.arange(9)[::-1], num_classes=9)
         with pytest.raises(MIAError, match="for the 8 records"):
-            load_evidence(str(tmp_path / "phi.npz"), labels=np.arange(8), num_classes=9)
+            load_reference_outputs(str(tmp_path / "phi.npz"), labels=np.arange(8), num_classes=9)
 
     @pytest.mark.parametrize(
         ("arrays", "sentence"),
@@ -364,7 +364,7 @@ class TestEvidence:
     def test_bad_npz(self, tmp_path, arrays, sentence):
         np.savez(tmp_path / "phi.npz", **arrays)
         with pytest.raises(MIAError, match=sentence):
-            load_evidence(str(tmp_path / "phi.npz"), labels=np.zeros(3, int), num_classes=2)
+            load_reference_outputs(str(tmp_path / "phi.npz"), labels=np.zeros(3, int), num_classes=2)
 
 
 def matrix_of(tmp_path):
@@ -400,7 +400,7 @@ class TestRuns:
         columns = ["calibration", "calibration_standard_error"]
         assert list(rows[0]) == ["id", "split", "lira", "lira_p_value", "lira_standard_error", *columns]
         assert [int(row["id"]) for row in rows] == [*result.public.ids, *result.private.ids]
-        expected = LiRA().columns(result.evidence)
+        expected = LiRA().columns(result.reference_outputs)
         for name in ("", "_p_value", "_standard_error"):
             found = [float(row[f"lira{name}"]) for row in rows]
             np.testing.assert_array_equal(found, expected[name.removeprefix("_")])

@@ -322,8 +322,10 @@ def test_signals_and_reference_scores_are_those_of_a_run(task):
     rng = np.random.default_rng(0)
     keep = np.argsort(rng.random((6, 120)), axis=0) < 3
     phi = rng.normal(size=(6, 120, 2)).astype(np.float32) + keep[..., None]
-    evidence = ReferenceOutputs(rng.normal(size=(120, 2)).astype(np.float32), phi, keep, answered.outputs.labels, 3)
-    answered = replace(answered, references=References(evidence, (), ()))
+    reference_outputs = ReferenceOutputs(
+        rng.normal(size=(120, 2)).astype(np.float32), phi, keep, answered.outputs.labels, 3
+    )
+    answered = replace(answered, references=References(reference_outputs, (), ()))
     scores = {"lira": {"class_path": "LiRA"}, "rmia": {"class_path": "RMIA"}}
     config = load_config(
         signals={"names": ["phi", "loss"]},
@@ -347,25 +349,25 @@ def test_signals_and_reference_scores_are_those_of_a_run(task):
 
 def test_anchored_references_tell_no_trial_who_is_held_out():
     """Where a reference is IN because its record is a known member, `keep` is membership itself."""
+    from mia_lightning.references.columns import reference_columns
     from mia_lightning.references.outputs import ReferenceOutputs
     from mia_lightning.references.phi import References
-    from mia_lightning.references.scores._columns import reference_columns
 
     answered = answered_of(120, signal=1.0)
     truth, rng = answered.public.membership, np.random.default_rng(0)
     drawn = np.argsort(rng.random((12, 120)), axis=0) < 8
     keep = np.where(drawn, np.argsort(rng.random((12, 120)), axis=0) % 2 == 0, truth == 1)
     phi = rng.normal(size=(12, 120, 2)).astype(np.float32) + keep[..., None]
-    evidence = ReferenceOutputs(phi[0], phi, keep, answered.outputs.labels, 3, drawn)
+    reference_outputs = ReferenceOutputs(phi[0], phi, keep, answered.outputs.labels, 3, drawn)
     config = load_config(
         references={"count": 12, "scores": {"lira": {"class_path": "LiRA"}}}, attacks={"a": {"class_path": "MLP"}}
     )
     described = {"references.scores.lira.variance": {"dist": "choice", "values": ["fixed", "empirical_bayes"]}}
     space = Space(config, described, roots=("references.scores",))
-    answered = replace(answered, references=References(evidence, (), ()))
+    answered = replace(answered, references=References(reference_outputs, (), ()))
     problem = attack_problem(space, answered, attack="a", metric="auc")
-    assert not problem.evidence.keep[~drawn].any()
-    expected = reference_columns(config.references.scores, evidence)
+    assert not problem.reference_outputs.keep[~drawn].any()
+    expected = reference_columns(config.references.scores, reference_outputs)
     for name, column in expected.items():
         assert np.array_equal(problem.table(config).columns[name], column)
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mia_lightning.references.moments import Array, Statistic, blocks, reduce_queries
 from mia_lightning.references.outputs import ReferenceOutputs
-from mia_lightning.references.scores._moments import Array, Statistic, blocks, reduce_queries
 from mia_lightning.references.scores.base import Columns, ReferenceScore
-from mia_lightning.references.scores.rmia import check_sides
+from mia_lightning.references.scores.rmia import require_references
 
 
 @dataclass
@@ -26,27 +26,25 @@ class AttackR(ReferenceScore):
     LARGEST = 1000.0
     """Loss at which the distribution reaches 1."""
 
-    def columns(self, evidence: ReferenceOutputs) -> Columns:
+    def columns(self, reference_outputs: ReferenceOutputs) -> Columns:
         """Return the score and, the same thing turned, the OUT p-value.
 
         Raises:
             MIAError: a record without references OUT.
         """
-        check_sides(evidence, need_in=False)
-        reached = np.empty(len(evidence))
-        for rows in blocks(evidence):
-            own = np.logaddexp(0.0, -reduce_queries(evidence.target[rows], self.statistic))
-            losses = np.logaddexp(0.0, -reduce_queries(evidence.references[:, rows], self.statistic))
-            reached[rows] = _reached(own, losses, evidence.in_out_masks(rows)[1], self.LARGEST)
+        require_references(reference_outputs, need_in=False)
+        reached = np.empty(len(reference_outputs))
+        for rows in blocks(reference_outputs):
+            own = np.logaddexp(0.0, -reduce_queries(reference_outputs.target[rows], self.statistic))
+            losses = np.logaddexp(0.0, -reduce_queries(reference_outputs.references[:, rows], self.statistic))
+            reached[rows] = _reached(own, losses, reference_outputs.in_out_masks(rows)[1], self.LARGEST)
         return {"": -reached, "p_value": np.maximum(reached, np.finfo(np.float64).tiny)}
 
 
-def _reached(
-    own: Array, losses: Array, outside: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], largest: float
-) -> Array:
+def _reached(own: Array, losses: Array, out_: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], largest: float) -> Array:
     """Return the value of each record's own distribution at its loss, (n,) in [0, 1]."""
-    n = outside.sum(axis=0)
-    ordered = np.sort(np.where(outside, losses, np.inf), axis=0)
+    n = out_.sum(axis=0)
+    ordered = np.sort(np.where(out_, losses, np.inf), axis=0)
     below = (ordered < own).sum(axis=0)
     knots = np.concatenate([np.zeros((1, len(own))), ordered, np.full((1, len(own)), np.inf)])
     left = np.take_along_axis(knots, below[None], axis=0)[0]

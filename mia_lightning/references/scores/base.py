@@ -18,7 +18,7 @@ class ReferenceScore:
     the target's training set; it may pool anything over all records, since the references were drawn without it.
     """
 
-    def columns(self, evidence: ReferenceOutputs) -> Columns:
+    def columns(self, reference_outputs: ReferenceOutputs) -> Columns:
         """Return finite (N,) columns by suffix.
 
         "" is the score, higher = more likely a member. Where the method gives them: "p_value", the chance that a

@@ -7,11 +7,11 @@ from typing import Literal
 
 import numpy as np
 
+from mia_lightning.references.moments import Array, GroupMoments, Moments, blocks, query_moments
 from mia_lightning.references.outputs import ReferenceOutputs
-from mia_lightning.references.scores._moments import Array, Moments, Side, blocks, query_moments
-from mia_lightning.references.scores._variance import NORMAL, log_density, log_multivariate_density, log_upper_tail
 from mia_lightning.references.scores.base import Columns, ReferenceScore
-from mia_lightning.references.scores.lira import FittedSide, FittedSides, fit_sides
+from mia_lightning.references.scores.lira import FittedGroup, FittedGroups, fit_groups
+from mia_lightning.references.variances import NORMAL, log_density, log_multivariate_density, log_survival
 
 
 @dataclass
@@ -41,7 +41,7 @@ class JointLiRA(ReferenceScore):
         if not 0 <= self.correlation_shrinkage <= 1:
             raise ValueError(f"correlation_shrinkage must lie in [0, 1], got {self.correlation_shrinkage}")
 
-    def columns(self, evidence: ReferenceOutputs) -> Columns:
+    def columns(self, reference_outputs: ReferenceOutputs) -> Columns:
         """Return the score, the OUT p-value and the score's standard error.
 
         The p-value is that of the offline score in either mode; the standard error is the delta method's over the means
@@ -50,49 +50,49 @@ class JointLiRA(ReferenceScore):
         Raises:
             MIAError: no record has two references on a side.
         """
-        found = query_moments(evidence)
+        found = query_moments(reference_outputs)
         views = [_of_query(found, query) for query in range(found.target.shape[1])]
-        fits = [fit_sides(view, "empirical_bayes", shrink_shift=self.shrink_shift) for view in views]
-        outside = self._fitted(evidence, found, fits, inside=False)
-        tail, tail_error = _one_sided(outside)
+        fits = [fit_groups(view, "empirical_bayes", shrink_shift=self.shrink_shift) for view in views]
+        out_ = self._fitted(reference_outputs, found, fits, in_=False)
+        tail, tail_error = _one_sided(out_)
         p_value = np.maximum(np.exp(tail), np.finfo(np.float64).tiny)
         if self.mode == "offline":
             return {"": -tail, "p_value": p_value, "standard_error": tail_error}
-        inside = self._fitted(evidence, found, fits, inside=True)
-        error = np.hypot(*(side.error_of_density() for side in (inside, outside)))
-        return {"": inside.log_density() - outside.log_density(), "p_value": p_value, "standard_error": error}
+        in_ = self._fitted(reference_outputs, found, fits, in_=True)
+        error = np.hypot(*(side.error_of_density() for side in (in_, out_)))
+        return {"": in_.log_density() - out_.log_density(), "p_value": p_value, "standard_error": error}
 
     def _fitted(
-        self, evidence: ReferenceOutputs, found: Moments, fits: list[FittedSides], *, inside: bool
-    ) -> _JointSide:
-        in_out_masks = [fit.inside if inside else fit.outside for fit in fits]
+        self, reference_outputs: ReferenceOutputs, found: Moments, fits: list[FittedGroups], *, in_: bool
+    ) -> _JointGroup:
+        in_out_masks = [fit.in_ if in_ else fit.out_ for fit in fits]
         scale = np.sqrt(np.stack([side.variance for side in in_out_masks], axis=1))
         gaps = [fit.target - side.center for fit, side in zip(fits, in_out_masks, strict=True)]
-        return _JointSide(
+        return _JointGroup(
             z=np.stack(gaps, axis=1) / scale,
             log_scale=np.log(scale).sum(axis=1),
             error=np.stack([side.error for side in in_out_masks], axis=1) / scale,
-            freedom=self._freedom(in_out_masks),
-            correlation=self._correlation(evidence, found, in_out_masks, inside=inside),
+            degrees_of_freedom=self._freedom(in_out_masks),
+            correlation=self._correlation(reference_outputs, found, in_out_masks, in_=in_),
         )
 
-    def _freedom(self, in_out_masks: list[FittedSide]) -> Array:
+    def _freedom(self, in_out_masks: list[FittedGroup]) -> Array:
         """Return degrees of freedom per record, (N,): the mean over its views."""
         if self.density == "normal":
-            return np.full(len(in_out_masks[0].freedom), np.inf)
-        return np.asarray(np.mean([side.freedom for side in in_out_masks], axis=0))
+            return np.full(len(in_out_masks[0].degrees_of_freedom), np.inf)
+        return np.asarray(np.mean([side.degrees_of_freedom for side in in_out_masks], axis=0))
 
     def _correlation(
-        self, evidence: ReferenceOutputs, found: Moments, in_out_masks: list[FittedSide], *, inside: bool
+        self, reference_outputs: ReferenceOutputs, found: Moments, in_out_masks: list[FittedGroup], *, in_: bool
     ) -> Array:
         """Return the correlation between views of single models around a record's mean, (Q, Q)."""
-        own = found.inside if inside else found.outside
+        own = found.in_ if in_ else found.out_
         scale = np.sqrt(np.stack([side.within for side in in_out_masks], axis=1))
         products = np.zeros((len(in_out_masks), len(in_out_masks)))
-        for rows in blocks(evidence):
-            mask = evidence.in_out_masks(rows)[0 if inside else 1] & (own.n[rows] > 1)
+        for rows in blocks(reference_outputs):
+            mask = reference_outputs.in_out_masks(rows)[0 if in_ else 1] & (own.n[rows] > 1)
             which, record = np.nonzero(mask)
-            gaps = evidence.references[:, rows][which, record] - own.mean[rows][record]
+            gaps = reference_outputs.references[:, rows][which, record] - own.mean[rows][record]
             gaps /= scale[rows][record]
             products += gaps.T @ gaps
         spread = np.sqrt(np.diag(products))
@@ -104,7 +104,7 @@ class JointLiRA(ReferenceScore):
 
 
 @dataclass(frozen=True, eq=False)
-class _JointSide:
+class _JointGroup:
     """The target's distance from one side of each record, over all views."""
 
     z: Array
@@ -116,7 +116,7 @@ class _JointSide:
     error: Array
     """(N, Q) standard error of the center in predictive scales."""
 
-    freedom: Array
+    degrees_of_freedom: Array
     """(N,)."""
 
     correlation: Array
@@ -124,14 +124,14 @@ class _JointSide:
 
     def log_density(self) -> Array:
         """Return (N,)."""
-        return log_multivariate_density(self.z, self.correlation, self.freedom) - self.log_scale
+        return log_multivariate_density(self.z, self.correlation, self.degrees_of_freedom) - self.log_scale
 
     def error_of_density(self) -> Array:
         """Return the standard error of the log density, (N,): its slope along each view times the center's error."""
         solved = np.linalg.solve(self.correlation, self.z.T).T
-        finite = np.minimum(self.freedom, NORMAL)
+        finite = np.minimum(self.degrees_of_freedom, NORMAL)
         weight = (finite + self.z.shape[1]) / (finite + (self.z * solved).sum(axis=1))
-        return np.where(self.freedom >= NORMAL, 1.0, weight) * self.spread(np.asarray(solved, np.float64))
+        return np.where(self.degrees_of_freedom >= NORMAL, 1.0, weight) * self.spread(np.asarray(solved, np.float64))
 
     def spread(self, slopes: Array) -> Array:
         """Return the standard deviation of the centers' errors along (N, Q) slopes, (N,)."""
@@ -139,17 +139,19 @@ class _JointSide:
         return np.asarray(np.sqrt(np.einsum("nq,qr,nr->n", moved, self.correlation, moved)))
 
 
-def _one_sided(side: _JointSide) -> tuple[Array, Array]:
+def _one_sided(side: _JointGroup) -> tuple[Array, Array]:
     """Return log Pr[OUT >= u] and its standard error, (N,) each."""
     weights = np.linalg.solve(side.correlation, np.ones(len(side.correlation)))
     weights /= np.sqrt(weights.sum())
     u = side.z @ weights
-    standard = {"center": np.zeros_like(u), "variance": np.ones_like(u), "freedom": side.freedom}
-    tail = log_upper_tail(u, **standard)
+    standard = {"center": np.zeros_like(u), "variance": np.ones_like(u), "degrees_of_freedom": side.degrees_of_freedom}
+    tail = log_survival(u, **standard)
     hazard = np.exp(np.minimum(log_density(u, **standard) - tail, 700.0))
     return tail, hazard * side.spread(np.broadcast_to(weights, side.z.shape))
 
 
 def _of_query(found: Moments, query: int) -> Moments:
-    in_out_masks = (Side(side.n, side.mean[:, query], side.squares[:, query]) for side in (found.inside, found.outside))
+    in_out_masks = (
+        GroupMoments(side.n, side.mean[:, query], side.squares[:, query]) for side in (found.in_, found.out_)
+    )
     return Moments(found.target[:, query], *in_out_masks)

@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
+from mia_lightning.references.moments import Array, GroupMoments, Moments, Statistic, moments
 from mia_lightning.references.outputs import ReferenceOutputs
-from mia_lightning.references.scores._moments import Array, Moments, Side, Statistic, moments
-from mia_lightning.references.scores._variance import (
+from mia_lightning.references.scores.base import Columns, ReferenceScore
+from mia_lightning.references.variances import (
     density_slope,
     log_density,
-    log_upper_tail,
+    log_survival,
     pooled_variance,
-    posterior,
+    shrink_variance,
     variance_prior,
 )
-from mia_lightning.references.scores.base import Columns, ReferenceScore
 
 Variance = Literal["empirical_bayes", "fixed", "per_sample"]
 
@@ -47,31 +47,31 @@ class LiRA(ReferenceScore):
     """online: whether the distance between a record's IN and OUT mean is shrunk towards the mean distance, by what its
     own few references can say. A record without references on one side takes the mean distance."""
 
-    def columns(self, evidence: ReferenceOutputs) -> Columns:
+    def columns(self, reference_outputs: ReferenceOutputs) -> Columns:
         """Return the score, the OUT p-value of phi and the score's standard error.
 
         The p-value is Pr[OUT >= phi] under the predictive distribution of the record, one-sided in either mode. The
         standard error is the delta method's over the means of the references; that of the variances is left out.
         """
-        fit = fit_sides(moments(evidence, self.statistic), self.variance, shrink_shift=self.shrink_shift)
-        outside = log_upper_tail(fit.target, **fit.outside.density)
+        fit = fit_groups(moments(reference_outputs, self.statistic), self.variance, shrink_shift=self.shrink_shift)
+        out_ = log_survival(fit.target, **fit.out_.density)
         if self.mode == "offline":
-            slope = _tail_slope(fit, outside)
-            return {"": -outside, "p_value": _p_value(outside), "standard_error": slope * fit.outside.error}
-        score = log_density(fit.target, **fit.inside.density) - log_density(fit.target, **fit.outside.density)
-        slopes = [density_slope(fit.target, **part.density) * part.error for part in (fit.inside, fit.outside)]
-        return {"": score, "p_value": _p_value(outside), "standard_error": np.hypot(*slopes)}
+            slope = _tail_slope(fit, out_)
+            return {"": -out_, "p_value": _p_value(out_), "standard_error": slope * fit.out_.error}
+        score = log_density(fit.target, **fit.in_.density) - log_density(fit.target, **fit.out_.density)
+        slopes = [density_slope(fit.target, **part.density) * part.error for part in (fit.in_, fit.out_)]
+        return {"": score, "p_value": _p_value(out_), "standard_error": np.hypot(*slopes)}
 
 
 @dataclass(frozen=True, eq=False)
-class FittedSide:
+class FittedGroup:
     """Predictive distribution of phi of a model on one side of each record."""
 
     center: Array
     variance: Array
     """Squared scale of the predictive distribution, (N,)."""
 
-    freedom: Array
+    degrees_of_freedom: Array
     """Of the Student's t, (N,); infinite = normal."""
 
     error: Array
@@ -83,27 +83,27 @@ class FittedSide:
     @property
     def density(self) -> dict[str, Array]:
         """The arguments of `log_density`."""
-        return {"center": self.center, "variance": self.variance, "freedom": self.freedom}
+        return {"center": self.center, "variance": self.variance, "degrees_of_freedom": self.degrees_of_freedom}
 
 
 @dataclass(frozen=True, eq=False)
-class FittedSides:
+class FittedGroups:
     """The target's statistic, and what is expected of models IN and OUT of each record."""
 
     target: Array
-    inside: FittedSide
-    outside: FittedSide
+    in_: FittedGroup
+    out_: FittedGroup
     shift: Array
     """Distance of the centers, (N,), shrunk if asked."""
 
 
-def fit_sides(found: Moments, variance: Variance, *, shrink_shift: bool) -> FittedSides:
+def fit_groups(found: Moments, variance: Variance, *, shrink_shift: bool) -> FittedGroups:
     """Fit predictive distributions to the moments of both sides.
 
     Raises:
         MIAError: no record has two references on a side, or per_sample and some record has not.
     """
-    in_out_masks = {"IN": found.inside, "OUT": found.outside}
+    in_out_masks = {"IN": found.in_, "OUT": found.out_}
     if variance == "per_sample":
         for name, part in in_out_masks.items():
             if (part.n < 2).any():
@@ -113,47 +113,55 @@ def fit_sides(found: Moments, variance: Variance, *, shrink_shift: bool) -> Fitt
                 )
     within = {name: _within(name, part, in_out_masks, variance) for name, part in in_out_masks.items()}
     shift, spread = _shift(found, within, shrink=shrink_shift)
-    outside_center = np.where(found.outside.n > 0, found.outside.mean, found.inside.mean - shift)
+    outside_center = np.where(found.out_.n > 0, found.out_.mean, found.in_.mean - shift)
     inside_center = outside_center + shift
     parts = []
-    for part, other, name in ((found.inside, found.outside, "IN"), (found.outside, found.inside, "OUT")):
-        own, freedom = within[name]
+    for part, other, name in ((found.in_, found.out_, "IN"), (found.out_, found.in_, "OUT")):
+        own, degrees_of_freedom = within[name]
         center = inside_center if name == "IN" else outside_center
         borrowed = within["OUT" if name == "IN" else "IN"][0] / np.maximum(other.n, 1) + spread  # a side without models
         uncertainty = np.where(part.n > 0, own / np.maximum(part.n, 1), borrowed)
         scale = own if variance != "empirical_bayes" else own + uncertainty
-        parts.append(FittedSide(center, scale, freedom, np.sqrt(uncertainty), own))
-    return FittedSides(found.target, parts[0], parts[1], shift)
+        parts.append(FittedGroup(center, scale, degrees_of_freedom, np.sqrt(uncertainty), own))
+    return FittedGroups(found.target, parts[0], parts[1], shift)
 
 
-def _within(name: str, part: Side, in_out_masks: dict[str, Side], variance: Variance) -> tuple[Array, Array]:
+def _within(
+    name: str, part: GroupMoments, in_out_masks: dict[str, GroupMoments], variance: Variance
+) -> tuple[Array, Array]:
     """Return the variance of single models around a record's mean and its degrees of freedom, (N,) each."""
     count = len(part.n)
-    enough = part if part.freedom.any() else next((side for side in in_out_masks.values() if side.freedom.any()), None)
+    enough = (
+        part
+        if part.degrees_of_freedom.any()
+        else next((side for side in in_out_masks.values() if side.degrees_of_freedom.any()), None)
+    )
     if enough is None:
         raise MIAError(
             "no record has two references IN or two OUT, so there is no variance to compare with; train at least 3 "
             "references (4 give two on each side), or use the score DifficultyCalibration"
         )
     if variance == "per_sample":
-        return part.squares / part.freedom, np.full(count, np.inf)
+        return part.squares / part.degrees_of_freedom, np.full(count, np.inf)
     if variance == "fixed":
         return np.full(count, pooled_variance(enough)), np.full(count, np.inf)
-    known = enough.freedom > 0
-    prior = variance_prior(enough.squares[known] / enough.freedom[known], enough.freedom[known].astype(np.float64))
-    return posterior(part, prior)
+    known = enough.degrees_of_freedom > 0
+    prior = variance_prior(
+        enough.squares[known] / enough.degrees_of_freedom[known], enough.degrees_of_freedom[known].astype(np.float64)
+    )
+    return shrink_variance(part, prior)
 
 
 def _shift(found: Moments, within: dict[str, tuple[Array, Array]], *, shrink: bool) -> tuple[Array, float]:
     """Return the distance of IN from OUT per record, (N,), and the variance of true distances between records."""
-    inside, outside = found.inside, found.outside
-    both = (inside.n > 0) & (outside.n > 0)
+    in_, out_ = found.in_, found.out_
+    both = (in_.n > 0) & (out_.n > 0)
     if not both.any():  # one reference: memberships were drawn by chance, so unpaired means will do
-        seen = [side.mean[side.n > 0] for side in (inside, outside)]
+        seen = [side.mean[side.n > 0] for side in (in_, out_)]
         mean = float(seen[0].mean() - seen[1].mean()) if all(len(side) for side in seen) else 0.0
         return np.full(len(both), mean), 0.0
-    own = np.where(both, inside.mean - outside.mean, 0.0)
-    noise = within["IN"][0] / np.maximum(inside.n, 1) + within["OUT"][0] / np.maximum(outside.n, 1)
+    own = np.where(both, in_.mean - out_.mean, 0.0)
+    noise = within["IN"][0] / np.maximum(in_.n, 1) + within["OUT"][0] / np.maximum(out_.n, 1)
     mean = float(own[both].mean())
     spread = max(float(own[both].var() - noise[both].mean()), 0.0)
     share = spread / (spread + noise) if shrink else np.ones(len(own))
@@ -164,9 +172,9 @@ def _p_value(log_tail: Array) -> Array:
     return np.maximum(np.exp(log_tail), np.finfo(np.float64).tiny)
 
 
-def _tail_slope(fit: FittedSides, log_tail: Array) -> Array:
+def _tail_slope(fit: FittedGroups, log_tail: Array) -> Array:
     """Return the derivative of -log Pr[OUT >= phi] by phi: the hazard of the OUT distribution."""
-    return np.exp(np.minimum(log_density(fit.target, **fit.outside.density) - log_tail, 700.0))
+    return np.exp(np.minimum(log_density(fit.target, **fit.out_.density) - log_tail, 700.0))
 
 
 def leave_one_out(
@@ -196,9 +204,9 @@ def leave_one_out(
     for part in parts:
         block = values[:, part]
         score[:, part] = 0.0
-        for inside, sign in ((True, -0.5), (False, 0.5)):
-            gap, left, count = _without_each(block, keep[:, part] == inside)
-            spread = left / (count - 1) if variance == "per_sample" else pooled[inside]
+        for in_, sign in ((True, -0.5), (False, 0.5)):
+            gap, left, count = _without_each(block, keep[:, part] == in_)
+            spread = left / (count - 1) if variance == "per_sample" else pooled[in_]
             score[:, part] += sign * (gap * gap / spread + np.log(spread))
     return score
 
@@ -220,8 +228,8 @@ def _pooled(
 ) -> dict[bool, Array | float]:
     """Return the variance within records of either side, pooled over all records, without each reference, (K, 1)."""
     found: dict[bool, Array | float] = {}
-    for inside in (True, False):
-        blocks = [_without_each(values[:, part], keep[:, part] == inside)[1:] for part in parts]
+    for in_ in (True, False):
+        blocks = [_without_each(values[:, part], keep[:, part] == in_)[1:] for part in parts]
         squares = sum(left.sum(axis=1, keepdims=True) for left, _ in blocks)
-        found[inside] = np.asarray(squares / sum((count - 1).sum(axis=1, keepdims=True) for _, count in blocks))
+        found[in_] = np.asarray(squares / sum((count - 1).sum(axis=1, keepdims=True) for _, count in blocks))
     return found

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mia_lightning.references.moments import Statistic, reduce_queries
 from mia_lightning.references.outputs import ReferenceOutputs
-from mia_lightning.references.scores._moments import Statistic, reduce_queries
 from mia_lightning.references.scores.base import Columns, ReferenceScore
 
 
@@ -21,14 +21,14 @@ class PerReferenceDifference(ReferenceScore):
     statistic: Statistic = "mean"
     """What is compared of the views of a record."""
 
-    def columns(self, evidence: ReferenceOutputs) -> Columns:
+    def columns(self, reference_outputs: ReferenceOutputs) -> Columns:
         """Return the mean difference as score, and columns per reference."""
-        own = reduce_queries(evidence.target, self.statistic)
-        inside, outside = evidence.in_out_masks(slice(None))
+        own = reduce_queries(reference_outputs.target, self.statistic)
+        in_, out_ = reference_outputs.in_out_masks(slice(None))
         found: Columns = {"": np.zeros(len(own))}
-        for k, phi in enumerate(evidence.references):
+        for k, phi in enumerate(reference_outputs.references):
             gap = own - reduce_queries(phi, self.statistic)
-            found[""] += gap / len(evidence.references)
-            found[f"{k}_in"], found[f"{k}_out"] = gap * inside[k], gap * outside[k]
-            found[f"{k}_is_in"] = inside[k].astype(np.float64)
+            found[""] += gap / len(reference_outputs.references)
+            found[f"{k}_in"], found[f"{k}_out"] = gap * in_[k], gap * out_[k]
+            found[f"{k}_is_in"] = in_[k].astype(np.float64)
         return found

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
+from mia_lightning.references.moments import Array, Mask, blocks, log_mean_exp, side
 from mia_lightning.references.outputs import ReferenceOutputs
-from mia_lightning.references.scores._moments import Array, Mask, blocks, log_mean_exp, side
-from mia_lightning.references.scores._variance import error_of_mean
 from mia_lightning.references.scores.base import Columns, ReferenceScore
+from mia_lightning.references.variances import standard_error_of_mean
 
 GRID: tuple[float, ...] = tuple(step / 10 for step in range(11))
 """Values of a that are tried."""
@@ -27,8 +27,8 @@ class RMIA(ReferenceScore):
 
     Ranks by log R(x) = log p(y | x) - log mean_k p_k(y | x), in the log domain and averaged over the queries. The share
     of the population that the record dominates (their eq. 3), which ranks the same up to ties, is the suffix
-    "dominated". Deviations: the mean over queries instead of a majority vote; the population is all records, taken as
-    OUT as the authors do.
+    "dominance_share". Deviations: the mean over queries instead of a majority vote; the population is all records, taken
+    as OUT as the authors do.
     """
 
     mode: Literal["online", "offline"] = "online"
@@ -46,20 +46,20 @@ class RMIA(ReferenceScore):
         if self.gamma is not None and self.gamma < 1:
             raise ValueError(f"gamma must be at least 1, got {self.gamma}")
 
-    def columns(self, evidence: ReferenceOutputs) -> Columns:
+    def columns(self, reference_outputs: ReferenceOutputs) -> Columns:
         """Return log R, its standard error from the number of references, and the share of the population dominated.
 
         Raises:
             MIAError: a record without references on a side that is compared, or a to be chosen from one reference.
         """
-        check_sides(evidence, need_in=self.mode == "online")
-        a = (self.a if self.a is not None else choose_a(evidence)) if self.mode == "offline" else None
-        score = log_ratio(evidence, a=a)
-        gamma = self.gamma if self.gamma is not None else _choose_gamma(evidence, a)
-        found = {"": score, "dominated": dominated(np.exp(np.clip(score, -700, 700)), gamma=gamma)}
+        require_references(reference_outputs, need_in=self.mode == "online")
+        a = (self.a if self.a is not None else tune_a(reference_outputs)) if self.mode == "offline" else None
+        score = log_ratio(reference_outputs, a=a)
+        gamma = self.gamma if self.gamma is not None else _tune_gamma(reference_outputs, a)
+        found = {"": score, "dominance_share": dominance_share(np.exp(np.clip(score, -700, 700)), gamma=gamma)}
         half = np.full(len(score), 0.5)
         weights = (half, half) if a is None else (0 * half, (1 + a) * half)
-        return found | _error(evidence, weights=weights, constant=0.0 if a is None else (1 - a) / 2)
+        return found | _error(reference_outputs, weights=weights, constant=0.0 if a is None else (1 - a) / 2)
 
 
 @dataclass
@@ -76,30 +76,33 @@ class BASE(ReferenceScore):
     scale: float = 0.33
     """offline: weight of the references' side."""
 
-    def columns(self, evidence: ReferenceOutputs) -> Columns:
+    def columns(self, reference_outputs: ReferenceOutputs) -> Columns:
         """Return the score and its standard error from the number of references.
 
         Raises:
             MIAError: offline with a record without references OUT.
         """
         if self.mode == "offline":
-            check_sides(evidence, need_in=False)
-        score = np.empty(len(evidence))
-        for rows in blocks(evidence):
-            own, others = log_probability(evidence.target[rows]), log_probability(evidence.references[:, rows])
-            inside, outside = (mask[..., None] for mask in evidence.in_out_masks(rows))
+            require_references(reference_outputs, need_in=False)
+        score = np.empty(len(reference_outputs))
+        for rows in blocks(reference_outputs):
+            own, others = (
+                log_probability(reference_outputs.target[rows]),
+                log_probability(reference_outputs.references[:, rows]),
+            )
+            in_, out_ = (mask[..., None] for mask in reference_outputs.in_out_masks(rows))
             if self.mode == "online":
-                score[rows] = (own - log_mean_exp(others, inside | outside)).mean(axis=-1)
+                score[rows] = (own - log_mean_exp(others, in_ | out_)).mean(axis=-1)
             else:
-                score[rows] = (own - self.scale * log_mean_exp(others, outside)).mean(axis=-1)
-        return {"": score} | self._error(evidence)
+                score[rows] = (own - self.scale * log_mean_exp(others, out_)).mean(axis=-1)
+        return {"": score} | self._error(reference_outputs)
 
-    def _error(self, evidence: ReferenceOutputs) -> Columns:
-        inside, outside = (mask.sum(axis=0) for mask in evidence.in_out_masks(slice(None)))
+    def _error(self, reference_outputs: ReferenceOutputs) -> Columns:
+        in_, out_ = (mask.sum(axis=0) for mask in reference_outputs.in_out_masks(slice(None)))
         if self.mode == "offline":
-            return _error(evidence, weights=(np.zeros(len(inside)), np.ones(len(inside))), scale=self.scale)
-        share = inside / np.maximum(inside + outside, 1)
-        return _error(evidence, weights=(share, 1 - share))
+            return _error(reference_outputs, weights=(np.zeros(len(in_)), np.ones(len(in_))), scale=self.scale)
+        share = in_ / np.maximum(in_ + out_, 1)
+        return _error(reference_outputs, weights=(share, 1 - share))
 
 
 def log_probability(phi: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> Array:
@@ -107,67 +110,70 @@ def log_probability(phi: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> 
     return -np.logaddexp(0.0, -phi.astype(np.float64))
 
 
-def check_sides(evidence: ReferenceOutputs, *, need_in: bool) -> None:
+def require_references(reference_outputs: ReferenceOutputs, *, need_in: bool) -> None:
     """Raise MIAError where a record has no reference on a side that is compared."""
-    inside, outside = (mask.any(axis=0) for mask in evidence.in_out_masks(slice(None)))
-    for name, present in (("OUT", outside), ("IN", inside)):
+    in_, out_ = (mask.any(axis=0) for mask in reference_outputs.in_out_masks(slice(None)))
+    for name, present in (("OUT", out_), ("IN", in_)):
         if (name == "OUT" or need_in) and not present.all():
             raise MIAError(
-                f"{int((~present).sum())} of {len(evidence)} records have no reference {name}; train an even number of "
-                "references with scheme balanced, or more of them"
+                f"{int((~present).sum())} of {len(reference_outputs)} records have no reference {name}; "
+                "train an even number of references with --references.scheme balanced, or more of them"
             )
 
 
-def log_ratio(evidence: ReferenceOutputs, *, a: float | None) -> Array:
+def log_ratio(reference_outputs: ReferenceOutputs, *, a: float | None) -> Array:
     """Return log R(x), mean over queries, (N,); online where a is None, each side weighing one half."""
-    score = np.empty(len(evidence))
-    for rows in blocks(evidence):
-        own, others = log_probability(evidence.target[rows]), log_probability(evidence.references[:, rows])
-        score[rows] = (own - _log_mean(others, *evidence.in_out_masks(rows), a=a)).mean(axis=-1)
+    score = np.empty(len(reference_outputs))
+    for rows in blocks(reference_outputs):
+        own, others = (
+            log_probability(reference_outputs.target[rows]),
+            log_probability(reference_outputs.references[:, rows]),
+        )
+        score[rows] = (own - _log_mean(others, *reference_outputs.in_out_masks(rows), a=a)).mean(axis=-1)
     return score
 
 
-def _log_mean(others: Array, inside: Mask, outside: Mask, *, a: float | None) -> Array:
+def _log_mean(others: Array, in_: Mask, out_: Mask, *, a: float | None) -> Array:
     """Return log p(x) from the references' log probabilities (K, n, Q), (n, Q)."""
-    beyond = log_mean_exp(others, outside[..., None])
+    beyond = log_mean_exp(others, out_[..., None])
     if a is None:
-        return np.asarray(np.logaddexp(beyond, log_mean_exp(others, inside[..., None])) + np.log(0.5))
+        return np.asarray(np.logaddexp(beyond, log_mean_exp(others, in_[..., None])) + np.log(0.5))
     with np.errstate(divide="ignore"):
         return np.asarray(np.logaddexp(beyond + np.log((1 + a) / 2), np.log((1 - a) / 2)))
 
 
 def _error(
-    evidence: ReferenceOutputs, *, weights: tuple[Array, Array], constant: float = 0.0, scale: float = 1.0
+    reference_outputs: ReferenceOutputs, *, weights: tuple[Array, Array], constant: float = 0.0, scale: float = 1.0
 ) -> Columns:
     """Return the standard error of scale * log p(x) by the delta method; nothing where no record tells a variance.
 
     p(x) = weight IN * mean IN + weight OUT * mean OUT + constant, per query; errors of the queries are one model's.
 
     Args:
-        evidence: N records.
+        reference_outputs: N records.
         weights: (N,) of the mean over references IN and OUT.
         constant: Added to p(x).
         scale: Factor of log p(x) in the score.
     """
-    relative = np.empty(evidence.keep.shape)
-    for rows in blocks(evidence):
-        others = log_probability(evidence.references[:, rows])
-        terms = [log_mean_exp(others, mask[..., None]) for mask in evidence.in_out_masks(rows)]
+    relative = np.empty(reference_outputs.keep.shape)
+    for rows in blocks(reference_outputs):
+        others = log_probability(reference_outputs.references[:, rows])
+        terms = [log_mean_exp(others, mask[..., None]) for mask in reference_outputs.in_out_masks(rows)]
         with np.errstate(divide="ignore"):
             terms = [term + np.log(weight[rows, None]) for term, weight in zip(terms, weights, strict=True)]
             total = np.logaddexp(np.logaddexp(*terms), np.log(constant))
         relative[:, rows] = np.exp(np.minimum(others - total, 300.0)).mean(axis=-1)  # no square may overflow
-    square = np.zeros(len(evidence))
-    for weight, mask in zip(weights, evidence.in_out_masks(slice(None)), strict=True):
+    square = np.zeros(len(reference_outputs))
+    for weight, mask in zip(weights, reference_outputs.in_out_masks(slice(None)), strict=True):
         if weight.any():
-            error = error_of_mean(side(relative, mask))
+            error = standard_error_of_mean(side(relative, mask))
             if error is None:
                 return {}
             square += (weight * error) ** 2
     return {"standard_error": scale * np.sqrt(square)}
 
 
-def choose_a(evidence: ReferenceOutputs) -> float:
+def tune_a(reference_outputs: ReferenceOutputs) -> float:
     """Return the a of `GRID` that best tells IN from OUT of the first reference, by AUC, with the others as references.
 
     Raises:
@@ -175,12 +181,12 @@ def choose_a(evidence: ReferenceOutputs) -> float:
     """
     from mia_lightning.metrics.roc import auc  # here, so that --help does not wait for scipy
 
-    pseudo, member = pseudo_target(evidence)
+    pseudo, member = pseudo_target(reference_outputs)
     scores = [auc(log_ratio(pseudo, a=a), member) for a in GRID]
     return GRID[int(np.argmax(scores))]
 
 
-def _choose_gamma(evidence: ReferenceOutputs, a: float | None) -> float:
+def _tune_gamma(reference_outputs: ReferenceOutputs, a: float | None) -> float:
     """Return the gamma of `GAMMAS` whose dominated share best tells IN from OUT of the first reference, by AUC.
 
     2, the authors' default, where references are too few for one to stand in for the target.
@@ -188,43 +194,45 @@ def _choose_gamma(evidence: ReferenceOutputs, a: float | None) -> float:
     from mia_lightning.metrics.roc import auc
 
     try:
-        pseudo, member = pseudo_target(evidence, need_in=a is None)
+        pseudo, member = pseudo_target(reference_outputs, need_in=a is None)
     except MIAError:
         return 2.0
     ratio = np.exp(np.clip(log_ratio(pseudo, a=a), -700, 700))
-    scores = [auc(dominated(ratio, gamma=gamma), member) for gamma in GAMMAS]
+    scores = [auc(dominance_share(ratio, gamma=gamma), member) for gamma in GAMMAS]
     return GAMMAS[int(np.argmax(scores))]
 
 
-def pseudo_target(evidence: ReferenceOutputs, *, need_in: bool = False) -> tuple[ReferenceOutputs, NDArray[np.int8]]:
+def pseudo_target(
+    reference_outputs: ReferenceOutputs, *, need_in: bool = False
+) -> tuple[ReferenceOutputs, NDArray[np.int8]]:
     """Return the first reference as target of the others, on the records it can be used on, and its membership.
 
     Raises:
         MIAError: no record keeps a reference OUT (and IN, if needed) once the first is taken away.
     """
-    inside, outside = evidence.in_out_masks(slice(None))
-    usable = (inside[0] | outside[0]) & outside[1:].any(axis=0)
-    usable &= inside[1:].any(axis=0) if need_in else True
-    member = inside[0][usable]
+    in_, out_ = reference_outputs.in_out_masks(slice(None))
+    usable = (in_[0] | out_[0]) & out_[1:].any(axis=0)
+    usable &= in_[1:].any(axis=0) if need_in else True
+    member = in_[0][usable]
     if len(member) == 0 or member.all() or not member.any():
         raise MIAError(
             "one reference must stand in for the target to choose this option, and there are too few others; give the "
             "option yourself (a: 0.3, gamma: 2), or train at least 3 references"
         )
-    drawn = None if evidence.drawn is None else evidence.drawn[1:, usable]
+    drawn = None if reference_outputs.drawn is None else reference_outputs.drawn[1:, usable]
     chosen = np.flatnonzero(usable)
     pseudo = ReferenceOutputs(
-        target=np.asarray(evidence.references[0][chosen]),
-        references=evidence.references[1:][:, chosen],
-        keep=evidence.keep[1:, chosen],
-        labels=evidence.labels[chosen],
-        num_classes=evidence.num_classes,
+        target=np.asarray(reference_outputs.references[0][chosen]),
+        references=reference_outputs.references[1:][:, chosen],
+        keep=reference_outputs.keep[1:, chosen],
+        labels=reference_outputs.labels[chosen],
+        num_classes=reference_outputs.num_classes,
         drawn=drawn,
     )
     return pseudo, member.astype(np.int8)
 
 
-def dominated(ratio: Array, population: Array | None = None, *, gamma: float) -> Array:
+def dominance_share(ratio: Array, population: Array | None = None, *, gamma: float) -> Array:
     """Return the share of the population z with ratio(x) / ratio(z) > gamma, by one sort and a search.
 
     Bit-equal to comparing every pair: correctly rounded division is monotone, so those z form a prefix of the sorted

@@ -8,17 +8,17 @@ from scipy import stats
 
 from mia_lightning.errors import MIAError
 from mia_lightning.metrics.roc import auc, tpr_at_fpr
+from mia_lightning.references.moments import log_mean_exp, masked_median, moments, reduce_queries
 from mia_lightning.references.outputs import ReferenceOutputs
-from mia_lightning.references.scores._moments import log_mean_exp, masked_median, moments, reduce_queries
-from mia_lightning.references.scores._variance import log_density, log_upper_tail, normal_inverse_gamma, variance_prior
 from mia_lightning.references.scores.attack_r import AttackR
-from mia_lightning.references.scores.carlini import OfficialLiRA
 from mia_lightning.references.scores.difficulty_calibration import DifficultyCalibration
 from mia_lightning.references.scores.joint_lira import JointLiRA
-from mia_lightning.references.scores.lira import LiRA, fit_sides, leave_one_out
+from mia_lightning.references.scores.lira import LiRA, fit_groups, leave_one_out
+from mia_lightning.references.scores.official_lira import OfficialLiRA
 from mia_lightning.references.scores.per_reference import PerReferenceDifference
-from mia_lightning.references.scores.rmia import BASE, RMIA, choose_a, dominated, log_ratio
-from mia_lightning.references.scores.statistics import ReferenceFeatures
+from mia_lightning.references.scores.reference_features import ReferenceFeatures
+from mia_lightning.references.scores.rmia import BASE, RMIA, dominance_share, log_ratio, tune_a
+from mia_lightning.references.variances import log_density, log_survival, variance_prior
 
 IN, OUT, PHI = (3.0, 4.0, 5.0, 4.0), (0.0, 1.0, 2.0, 1.5), 3.2
 
@@ -74,46 +74,40 @@ class TestPrintedVectors:
     def test_rmia(self, a, expected):
         assert log_ratio(printed(), a=a)[0] == pytest.approx(expected, abs=1e-6)
 
-    def test_normal_inverse_gamma(self):
-        logs = []
-        for values, center in ((IN, 4.0), (OUT, 1.0)):
-            m, scale, freedom = normal_inverse_gamma(
-                np.array(values), center=center, strength=0.1, freedom=4.0, variance=1.0
-            )
-            logs.append(float(log_density(np.array(PHI), center=m, variance=scale, freedom=np.array(freedom))))
-        assert logs[0] - logs[1] == pytest.approx(1.6490296, abs=1e-6)
-
     def test_empirical_bayes_prior(self):
         prior = variance_prior(np.array([0.05, 0.3, 1, 2, 9, 0.1, 30, 3]), np.array(3.0))
-        assert prior.freedom == pytest.approx(1.1535605, abs=1e-6)
+        assert prior.degrees_of_freedom == pytest.approx(1.1535605, abs=1e-6)
         assert prior.variance == pytest.approx(0.5501390, abs=1e-6)
 
 
 class TestPieces:
     def test_student_density_is_scipys(self):
-        x, freedom = np.linspace(-30, 30, 13), np.full(13, 3.7)
+        x, degrees_of_freedom = np.linspace(-30, 30, 13), np.full(13, 3.7)
         expected = stats.t.logpdf(x, 3.7, loc=1, scale=2)
         np.testing.assert_allclose(
-            log_density(x, center=np.ones(13), variance=np.full(13, 4.0), freedom=freedom), expected
+            log_density(x, center=np.ones(13), variance=np.full(13, 4.0), degrees_of_freedom=degrees_of_freedom),
+            expected,
         )
 
-    @pytest.mark.parametrize("freedom", [1.5, 12.0, np.inf])
-    def test_upper_tail_is_scipys_where_scipy_has_digits(self, freedom):
+    @pytest.mark.parametrize("degrees_of_freedom", [1.5, 12.0, np.inf])
+    def test_upper_tail_is_scipys_where_scipy_has_digits(self, degrees_of_freedom):
         x = np.array([-5.0, 0.0, 2.0, 8.0, 30.0])
-        expected = stats.norm.logsf(x) if np.isinf(freedom) else stats.t.logsf(x, freedom)
-        found = log_upper_tail(x, center=np.zeros(5), variance=np.ones(5), freedom=np.full(5, freedom))
+        expected = stats.norm.logsf(x) if np.isinf(degrees_of_freedom) else stats.t.logsf(x, degrees_of_freedom)
+        found = log_survival(
+            x, center=np.zeros(5), variance=np.ones(5), degrees_of_freedom=np.full(5, degrees_of_freedom)
+        )
         np.testing.assert_allclose(found, expected, rtol=1e-9)
 
     def test_upper_tail_goes_on_where_the_tail_itself_is_zero(self):
         # Pr[T >= u] of nu degrees of freedom falls as u**-nu, so log differences between u and 2u tend to nu log 2
         u = np.array([1e4, 2e4])
-        found = log_upper_tail(u, center=np.zeros(2), variance=np.ones(2), freedom=np.full(2, 100.0))
+        found = log_survival(u, center=np.zeros(2), variance=np.ones(2), degrees_of_freedom=np.full(2, 100.0))
         assert np.isfinite(found).all()
         assert found[0] - found[1] == pytest.approx(100 * np.log(2), rel=1e-6)
 
     def test_upper_tail_does_not_jump_where_the_series_takes_over(self):
         u = np.geomspace(100, 1e5, 2000)
-        found = log_upper_tail(u, center=np.zeros(2000), variance=np.ones(2000), freedom=np.full(2000, 100.0))
+        found = log_survival(u, center=np.zeros(2000), variance=np.ones(2000), degrees_of_freedom=np.full(2000, 100.0))
         assert found[-1] < np.log(1e-250) - 100 < found[0]  # both sides of the change are there
         np.testing.assert_allclose(np.diff(found) / np.diff(np.log(u)), -100, rtol=0.02)
 
@@ -141,29 +135,29 @@ class TestPieces:
             reduce_queries(np.zeros((3, 2)), "contrast")
 
     def test_blocks_do_not_change_moments(self, monkeypatch):
-        evidence, _ = simulated(k=6, n=500, queries=18)
-        whole = moments(evidence, "contrast")
-        monkeypatch.setattr("mia_lightning.references.scores._moments.BLOCK", 1000)
-        parts = moments(evidence, "contrast")
-        np.testing.assert_array_equal(whole.inside.squares, parts.inside.squares)
-        np.testing.assert_array_equal(whole.outside.mean, parts.outside.mean)
+        reference_outputs, _ = simulated(k=6, n=500, queries=18)
+        whole = moments(reference_outputs, "contrast")
+        monkeypatch.setattr("mia_lightning.references.moments.BLOCK", 1000)
+        parts = moments(reference_outputs, "contrast")
+        np.testing.assert_array_equal(whole.in_.squares, parts.in_.squares)
+        np.testing.assert_array_equal(whole.out_.mean, parts.out_.mean)
 
 
-def slow_lira(evidence, variance):
+def slow_lira(reference_outputs, variance):
     """One record after the other, by scipy, in double precision."""
-    target, phi = evidence.target.astype(float).mean(1), evidence.references.astype(float).mean(2)
+    target, phi = reference_outputs.target.astype(float).mean(1), reference_outputs.references.astype(float).mean(2)
     pooled = []
-    for inside in (True, False):
-        squares, freedom = 0.0, 0
+    for in_ in (True, False):
+        squares, degrees_of_freedom = 0.0, 0
         for i in range(len(target)):
-            own = phi[evidence.keep[:, i] == inside, i]
-            squares, freedom = squares + ((own - own.mean()) ** 2).sum(), freedom + len(own) - 1
-        pooled.append(np.sqrt(squares / freedom))
+            own = phi[reference_outputs.keep[:, i] == in_, i]
+            squares, degrees_of_freedom = squares + ((own - own.mean()) ** 2).sum(), degrees_of_freedom + len(own) - 1
+        pooled.append(np.sqrt(squares / degrees_of_freedom))
     scores = []
     for i in range(len(target)):
         logs = []
-        for number, inside in enumerate((True, False)):
-            own = phi[evidence.keep[:, i] == inside, i]
+        for number, in_ in enumerate((True, False)):
+            own = phi[reference_outputs.keep[:, i] == in_, i]
             scale = pooled[number] if variance == "fixed" else own.std(ddof=1)
             logs.append(stats.norm.logpdf(target[i], own.mean(), scale))
         scores.append(logs[0] - logs[1])
@@ -173,27 +167,29 @@ def slow_lira(evidence, variance):
 class TestLiRA:
     @pytest.mark.parametrize("variance", ["fixed", "per_sample"])
     def test_equals_the_plain_loop(self, variance):
-        evidence, _ = simulated(k=8, n=60, queries=2)
-        found = LiRA(variance=variance, shrink_shift=False).columns(evidence)[""]
-        np.testing.assert_allclose(found, slow_lira(evidence, variance), rtol=1e-9, atol=1e-9)
+        reference_outputs, _ = simulated(k=8, n=60, queries=2)
+        found = LiRA(variance=variance, shrink_shift=False).columns(reference_outputs)[""]
+        np.testing.assert_allclose(found, slow_lira(reference_outputs, variance), rtol=1e-9, atol=1e-9)
 
     def test_empirical_bayes_equals_the_plain_loop(self):
-        evidence, _ = simulated(k=8, n=80)
-        phi, target = evidence.references[..., 0].astype(float), evidence.target[:, 0].astype(float)
+        reference_outputs, _ = simulated(k=8, n=80)
+        phi, target = reference_outputs.references[..., 0].astype(float), reference_outputs.target[:, 0].astype(float)
         expected = np.zeros(80)
-        for inside, sign in ((True, 1), (False, -1)):
-            own = [phi[evidence.keep[:, i] == inside, i] for i in range(80)]
+        for in_, sign in ((True, 1), (False, -1)):
+            own = [phi[reference_outputs.keep[:, i] == in_, i] for i in range(80)]
             prior = variance_prior(np.array([v.var(ddof=1) for v in own]), np.array(3.0))
             for i, v in enumerate(own):
-                freedom = prior.freedom + 3
-                variance = (prior.freedom * prior.variance + 3 * v.var(ddof=1)) / freedom
-                expected[i] += sign * stats.t.logpdf(target[i], freedom, v.mean(), np.sqrt(variance * (1 + 1 / 4)))
-        found = LiRA(shrink_shift=False).columns(evidence)[""]
+                degrees_of_freedom = prior.degrees_of_freedom + 3
+                variance = (prior.degrees_of_freedom * prior.variance + 3 * v.var(ddof=1)) / degrees_of_freedom
+                expected[i] += sign * stats.t.logpdf(
+                    target[i], degrees_of_freedom, v.mean(), np.sqrt(variance * (1 + 1 / 4))
+                )
+        found = LiRA(shrink_shift=False).columns(reference_outputs)[""]
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
     def test_carlini_equals_the_published_lines(self):
-        evidence, _ = simulated(k=8, n=50, queries=3, scheme="bernoulli")
-        keep, scores = evidence.keep, evidence.references.astype(float)
+        reference_outputs, _ = simulated(k=8, n=50, queries=3, scheme="bernoulli")
+        keep, scores = reference_outputs.keep, reference_outputs.references.astype(float)
         dat_in = [scores[keep[:, i], i] for i in range(50)]
         dat_out = [scores[~keep[:, i], i] for i in range(50)]
         in_size, out_size = min(map(len, dat_in)), min(map(len, dat_out))
@@ -201,47 +197,47 @@ class TestLiRA:
             pytest.skip("a record without references on a side")
         dat_in = np.array([x[:in_size] for x in dat_in])
         dat_out = np.array([x[:out_size] for x in dat_out])
-        own = evidence.target.astype(float)
+        own = reference_outputs.target.astype(float)
         for fixed in (False, True):
             std_in = np.std(dat_in) if fixed else np.std(dat_in, 1)
             std_out = np.std(dat_in) if fixed else np.std(dat_out, 1)
             pr_in = stats.norm.logpdf(own, np.median(dat_in, 1), std_in + 1e-30)
             pr_out = stats.norm.logpdf(own, np.median(dat_out, 1), std_out + 1e-30)
-            found = OfficialLiRA(fixed_variance=fixed).columns(evidence)[""]
+            found = OfficialLiRA(fixed_variance=fixed).columns(reference_outputs)[""]
             np.testing.assert_allclose(found, (pr_in - pr_out).mean(1), rtol=1e-6, atol=1e-6)
             std_out = np.std(dat_out) if fixed else np.std(dat_out, 1)
             expected = -stats.norm.logpdf(own, np.median(dat_out, 1), std_out + 1e-30).mean(1)
-            found = OfficialLiRA(mode="offline", fixed_variance=fixed).columns(evidence)[""]
+            found = OfficialLiRA(mode="offline", fixed_variance=fixed).columns(reference_outputs)[""]
             np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
     @given(st.integers(0, 1000), st.floats(-5, 5), st.floats(0.2, 5))
     @settings(max_examples=15, deadline=None)
     def test_neither_order_of_references_nor_location_or_scale_matter(self, seed, shift, scale):
-        evidence, _ = simulated(k=6, n=200, seed=seed)
+        reference_outputs, _ = simulated(k=6, n=200, seed=seed)
         order = np.random.default_rng(seed).permutation(6)
         other = evidence_of(
-            evidence.target[:, 0] * scale + shift,
-            evidence.references[order, :, 0] * scale + shift,
-            evidence.keep[order],
+            reference_outputs.target[:, 0] * scale + shift,
+            reference_outputs.references[order, :, 0] * scale + shift,
+            reference_outputs.keep[order],
         )
-        first, second = (LiRA().columns(e)[""] for e in (evidence, other))
+        first, second = (LiRA().columns(e)[""] for e in (reference_outputs, other))
         np.testing.assert_allclose(first, second, rtol=1e-3, atol=2e-3)  # inputs are rounded to float32
 
     def test_p_values_of_non_members_are_uniform(self):
-        evidence, member = simulated(k=16, n=20_000)
-        p = LiRA(mode="offline").columns(evidence)["p_value"][member == 0]
+        reference_outputs, member = simulated(k=16, n=20_000)
+        p = LiRA(mode="offline").columns(reference_outputs)["p_value"][member == 0]
         for level in (0.01, 0.05, 0.5):
             assert (p <= level).mean() == pytest.approx(level, abs=4 * np.sqrt(level / len(p)) + 0.15 * level)
 
     def test_one_sided_offline_beats_two_sided(self):
-        evidence, member = simulated(k=16, n=8000)
-        one = LiRA(mode="offline").columns(evidence)[""]
-        two = OfficialLiRA(mode="offline", fixed_variance=True).columns(evidence)[""]
+        reference_outputs, member = simulated(k=16, n=8000)
+        one = LiRA(mode="offline").columns(reference_outputs)[""]
+        two = OfficialLiRA(mode="offline", fixed_variance=True).columns(reference_outputs)[""]
         assert auc(one, member) > auc(two, member) + 0.03
 
     def test_empirical_bayes_beats_the_published_form_at_few_references(self):
-        evidence, member = simulated(k=8, n=20_000)
-        ours, theirs = (score.columns(evidence)[""] for score in (LiRA(), OfficialLiRA()))
+        reference_outputs, member = simulated(k=8, n=20_000)
+        ours, theirs = (score.columns(reference_outputs)[""] for score in (LiRA(), OfficialLiRA()))
         assert tpr_at_fpr(ours, member, 0.01) > 1.2 * tpr_at_fpr(theirs, member, 0.01)
 
     def test_standard_error_is_that_of_other_draws_of_the_references(self):
@@ -280,32 +276,32 @@ class TestLiRA:
         assert np.std(scores, axis=0).mean() == pytest.approx(np.mean(errors), rel=0.15)
 
     def test_a_record_without_references_on_one_side_borrows_the_mean_shift(self):
-        evidence, member = simulated(k=4, n=3000, scheme="bernoulli")
-        alone = evidence.keep.all(axis=0) | ~evidence.keep.any(axis=0)
+        reference_outputs, member = simulated(k=4, n=3000, scheme="bernoulli")
+        alone = reference_outputs.keep.all(axis=0) | ~reference_outputs.keep.any(axis=0)
         assert alone.sum() > 100
-        score = LiRA().columns(evidence)[""]
+        score = LiRA().columns(reference_outputs)[""]
         assert np.isfinite(score).all()
         assert auc(score[alone], member[alone]) > 0.55
 
     def test_shrinking_the_shift_helps_few_references(self):
-        evidence, member = simulated(k=4, n=20_000)
-        shrunk, raw = (LiRA(shrink_shift=s).columns(evidence)[""] for s in (True, False))
+        reference_outputs, member = simulated(k=4, n=20_000)
+        shrunk, raw = (LiRA(shrink_shift=s).columns(reference_outputs)[""] for s in (True, False))
         assert auc(shrunk, member) > auc(raw, member)
 
     def test_two_references_have_no_variance(self):
-        evidence, _ = simulated(k=2, n=100)
+        reference_outputs, _ = simulated(k=2, n=100)
         with pytest.raises(MIAError, match=r"at least 3 references .* DifficultyCalibration"):
-            LiRA().columns(evidence)
+            LiRA().columns(reference_outputs)
 
     def test_a_variance_per_record_needs_two_a_side(self):
-        evidence, _ = simulated(k=6, n=400, scheme="bernoulli")
+        reference_outputs, _ = simulated(k=6, n=400, scheme="bernoulli")
         with pytest.raises(MIAError, match="use variance empirical_bayes"):
-            LiRA(variance="per_sample").columns(evidence)
+            LiRA(variance="per_sample").columns(reference_outputs)
 
     def test_undrawn_references_are_never_read(self):
-        evidence, _ = simulated(k=8, n=300, scheme="bernoulli")
+        reference_outputs, _ = simulated(k=8, n=300, scheme="bernoulli")
         drawn = np.random.default_rng(1).random((8, 300)) < 0.7
-        spoiled = np.where(drawn[..., None], evidence.references, 1e6)
+        spoiled = np.where(drawn[..., None], reference_outputs.references, 1e6)
         for score in (
             LiRA(),
             JointLiRA(),
@@ -315,8 +311,11 @@ class TestLiRA:
             PerReferenceDifference(),
         ):
             clean, other = (
-                ReferenceOutputs(evidence.target, phi, keep, evidence.labels, 10, drawn)
-                for phi, keep in ((evidence.references, evidence.keep), (spoiled, evidence.keep ^ ~drawn))
+                ReferenceOutputs(reference_outputs.target, phi, keep, reference_outputs.labels, 10, drawn)
+                for phi, keep in (
+                    (reference_outputs.references, reference_outputs.keep),
+                    (spoiled, reference_outputs.keep ^ ~drawn),
+                )
             )
             if isinstance(score, PerReferenceDifference):
                 columns = [score.columns(e) for e in (clean, other)]
@@ -330,21 +329,21 @@ class TestLiRA:
 class TestJointLiRA:
     @pytest.mark.parametrize("mode", ["online", "offline"])
     def test_one_query_is_lira(self, mode):
-        evidence, _ = simulated(k=8, n=400)
-        joint, single = (score(mode=mode).columns(evidence)[""] for score in (JointLiRA, LiRA))
+        reference_outputs, _ = simulated(k=8, n=400)
+        joint, single = (score(mode=mode).columns(reference_outputs)[""] for score in (JointLiRA, LiRA))
         np.testing.assert_allclose(joint, single, rtol=1e-9, atol=1e-9)
 
     @pytest.mark.parametrize("density", ["student", "normal"])
     def test_equals_the_plain_loop(self, density):
-        evidence, _ = simulated(k=8, n=300, queries=3)
-        phi, target = evidence.references.astype(float), evidence.target.astype(float)
+        reference_outputs, _ = simulated(k=8, n=300, queries=3)
+        phi, target = reference_outputs.references.astype(float), reference_outputs.target.astype(float)
         expected = np.zeros(300)
-        for inside, sign in ((True, 1), (False, -1)):
-            own = [phi[evidence.keep[:, i] == inside, i] for i in range(300)]
+        for in_, sign in ((True, 1), (False, -1)):
+            own = [phi[reference_outputs.keep[:, i] == in_, i] for i in range(300)]
             squares = np.array([((x - x.mean(0)) ** 2).sum(0) for x in own])
             priors = [variance_prior(squares[:, q] / 3, np.array(3.0)) for q in range(3)]
-            freedom = np.array([p.freedom + 3 for p in priors])
-            within = (np.array([p.freedom * p.variance for p in priors]) + squares) / freedom
+            degrees_of_freedom = np.array([p.degrees_of_freedom + 3 for p in priors])
+            within = (np.array([p.degrees_of_freedom * p.variance for p in priors]) + squares) / degrees_of_freedom
             gaps = np.concatenate([(x - x.mean(0)) / np.sqrt(w) for x, w in zip(own, within, strict=True)])
             spread = np.sqrt((gaps**2).sum(0))
             correlation = 0.9 * (gaps.T @ gaps) / np.outer(spread, spread) + 0.1 * np.eye(3)
@@ -354,9 +353,9 @@ class TestJointLiRA:
                 if density == "normal":
                     log = stats.multivariate_normal.logpdf(target[i], x.mean(0), shape)
                 else:
-                    log = stats.multivariate_t.logpdf(target[i], x.mean(0), shape, df=freedom.mean())
+                    log = stats.multivariate_t.logpdf(target[i], x.mean(0), shape, df=degrees_of_freedom.mean())
                 expected[i] += sign * log
-        found = JointLiRA(density=density, shrink_shift=False).columns(evidence)[""]
+        found = JointLiRA(density=density, shrink_shift=False).columns(reference_outputs)[""]
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
     def test_views_with_noise_of_their_own_say_more_together(self):
@@ -364,20 +363,20 @@ class TestJointLiRA:
         keep = np.argsort(draw.random((16, 4000)), axis=0) < 8
         member = draw.random(4000) < 0.5
         phi = np.concatenate([member[None], keep])[..., None] + draw.normal(size=(17, 4000, 6))
-        evidence = evidence_of(phi[0], phi[1:], keep)
+        reference_outputs = evidence_of(phi[0], phi[1:], keep)
         # six views that differ by 1 with noise of 1 each: d' = sqrt(6), and AUC = Phi(d' / sqrt(2)) = 0.958
-        found = auc(JointLiRA().columns(evidence)[""], member.astype(np.int8))
+        found = auc(JointLiRA().columns(reference_outputs)[""], member.astype(np.int8))
         assert found == pytest.approx(stats.norm.cdf(np.sqrt(3)), abs=0.02)
 
     def test_blocks_do_not_change_it(self, monkeypatch):
-        evidence, _ = simulated(k=6, n=300, queries=4)
-        whole = JointLiRA().columns(evidence)[""]
-        monkeypatch.setattr("mia_lightning.references.scores._moments.BLOCK", 500)
-        np.testing.assert_allclose(JointLiRA().columns(evidence)[""], whole, rtol=1e-9, atol=1e-9)
+        reference_outputs, _ = simulated(k=6, n=300, queries=4)
+        whole = JointLiRA().columns(reference_outputs)[""]
+        monkeypatch.setattr("mia_lightning.references.moments.BLOCK", 500)
+        np.testing.assert_allclose(JointLiRA().columns(reference_outputs)[""], whole, rtol=1e-9, atol=1e-9)
 
     def test_p_values_of_non_members_are_uniform(self):
-        evidence, member = simulated(k=16, n=20_000, queries=4)
-        p = JointLiRA(mode="offline").columns(evidence)["p_value"][member == 0]
+        reference_outputs, member = simulated(k=16, n=20_000, queries=4)
+        p = JointLiRA(mode="offline").columns(reference_outputs)["p_value"][member == 0]
         for level in (0.05, 0.5):
             assert (p <= level).mean() == pytest.approx(level, abs=4 * np.sqrt(level / len(p)) + 0.15 * level)
 
@@ -390,38 +389,46 @@ class TestRMIA:
         ratio = np.round(draw.gamma(2, 1, 60), 1) + 0.1  # many ties
         population = np.round(draw.gamma(2, 1, 40), 1) + 0.1
         expected = (ratio[:, None] / population > gamma).sum(axis=1) / 40
-        np.testing.assert_array_equal(dominated(ratio, population, gamma=gamma), expected)
+        np.testing.assert_array_equal(dominance_share(ratio, population, gamma=gamma), expected)
         own = (ratio[:, None] / ratio > gamma).sum(axis=1) / 59
-        np.testing.assert_array_equal(dominated(ratio, gamma=gamma), own)
+        np.testing.assert_array_equal(dominance_share(ratio, gamma=gamma), own)
 
     def test_equals_the_plain_loop(self):
-        evidence, _ = simulated(k=6, n=50, queries=3)
-        p, own = (1 / (1 + np.exp(-x.astype(float))) for x in (evidence.references, evidence.target))
+        reference_outputs, _ = simulated(k=6, n=50, queries=3)
+        p, own = (1 / (1 + np.exp(-x.astype(float))) for x in (reference_outputs.references, reference_outputs.target))
         online = np.log(own / p.mean(axis=0)).mean(axis=1)
-        np.testing.assert_allclose(log_ratio(evidence, a=None), online, rtol=1e-9)
+        np.testing.assert_allclose(log_ratio(reference_outputs, a=None), online, rtol=1e-9)
         for i in range(50):
-            outside = p[~evidence.keep[:, i], i].mean(axis=0)
-            expected = np.log(own[i] / (0.5 * ((1 + 0.3) * outside + (1 - 0.3)))).mean()
-            assert log_ratio(evidence, a=0.3)[i] == pytest.approx(expected, rel=1e-9)
+            out_ = p[~reference_outputs.keep[:, i], i].mean(axis=0)
+            expected = np.log(own[i] / (0.5 * ((1 + 0.3) * out_ + (1 - 0.3)))).mean()
+            assert log_ratio(reference_outputs, a=0.3)[i] == pytest.approx(expected, rel=1e-9)
 
     def test_a_is_chosen_without_the_target(self):
-        evidence, _ = simulated(k=6, n=1000)
-        other = ReferenceOutputs(-evidence.target, evidence.references, evidence.keep, evidence.labels, 10)
-        assert choose_a(evidence) == choose_a(other)
+        reference_outputs, _ = simulated(k=6, n=1000)
+        other = ReferenceOutputs(
+            -reference_outputs.target,
+            reference_outputs.references,
+            reference_outputs.keep,
+            reference_outputs.labels,
+            10,
+        )
+        assert tune_a(reference_outputs) == tune_a(other)
 
     def test_a_cannot_be_chosen_from_one_reference(self):
-        evidence = evidence_of(np.zeros(4), np.zeros((1, 4)), np.zeros((1, 4)))
+        reference_outputs = evidence_of(np.zeros(4), np.zeros((1, 4)), np.zeros((1, 4)))
         with pytest.raises(MIAError, match="train at least 3"):
-            RMIA(mode="offline").columns(evidence)
+            RMIA(mode="offline").columns(reference_outputs)
 
     def test_records_without_references_out_are_named(self):
-        evidence = evidence_of(np.zeros(4), np.zeros((2, 4)), [[1, 1, 0, 0], [1, 0, 1, 0]])
+        reference_outputs = evidence_of(np.zeros(4), np.zeros((2, 4)), [[1, 1, 0, 0], [1, 0, 1, 0]])
         with pytest.raises(MIAError, match="1 of 4 records have no reference OUT"):
-            RMIA(mode="offline", a=0.3).columns(evidence)
+            RMIA(mode="offline", a=0.3).columns(reference_outputs)
 
     def test_base_online_is_rmia_online_for_balanced_references(self):
-        evidence, _ = simulated(k=6, n=100)
-        np.testing.assert_allclose(BASE(mode="online").columns(evidence)[""], log_ratio(evidence, a=None), rtol=1e-9)
+        reference_outputs, _ = simulated(k=6, n=100)
+        np.testing.assert_allclose(
+            BASE(mode="online").columns(reference_outputs)[""], log_ratio(reference_outputs, a=None), rtol=1e-9
+        )
 
     def test_base_offline(self):
         losses_out, own = np.log1p(np.exp(-np.array(OUT))), np.log1p(np.exp(-PHI))
@@ -431,23 +438,31 @@ class TestRMIA:
 
 class TestOthers:
     def test_attack_r_equals_interpolation(self):
-        evidence, _ = simulated(k=9, n=60, scheme="bernoulli")
-        evidence.keep[0] = False
-        found = AttackR().columns(evidence)
-        losses, own = (np.logaddexp(0, -x[..., 0].astype(float)) for x in (evidence.references, evidence.target))
+        reference_outputs, _ = simulated(k=9, n=60, scheme="bernoulli")
+        reference_outputs.keep[0] = False
+        found = AttackR().columns(reference_outputs)
+        losses, own = (
+            np.logaddexp(0, -x[..., 0].astype(float)) for x in (reference_outputs.references, reference_outputs.target)
+        )
         for i in range(60):
-            outside = np.sort(losses[~evidence.keep[:, i], i])
-            heights = np.arange(len(outside) + 2) / (len(outside) + 1)
-            expected = np.interp(own[i], [0, *outside, 1000], heights)
+            out_ = np.sort(losses[~reference_outputs.keep[:, i], i])
+            heights = np.arange(len(out_) + 2) / (len(out_) + 1)
+            expected = np.interp(own[i], [0, *out_, 1000], heights)
             assert found["p_value"][i] == pytest.approx(expected, abs=1e-9)
             assert found[""][i] == pytest.approx(-expected, abs=1e-9)
 
     def test_difficulty_calibration_with_one_reference(self):
-        evidence, member = simulated(k=2, n=6000)
-        one = ReferenceOutputs(evidence.target, evidence.references[:1], evidence.keep[:1], evidence.labels, 10)
+        reference_outputs, member = simulated(k=2, n=6000)
+        one = ReferenceOutputs(
+            reference_outputs.target,
+            reference_outputs.references[:1],
+            reference_outputs.keep[:1],
+            reference_outputs.labels,
+            10,
+        )
         score = DifficultyCalibration().columns(one)[""]
-        outside = ~one.keep[0]
-        np.testing.assert_allclose(score[outside], (one.target - one.references[0])[outside, 0], rtol=1e-6)
+        out_ = ~one.keep[0]
+        np.testing.assert_allclose(score[out_], (one.target - one.references[0])[out_, 0], rtol=1e-6)
         assert auc(score, member) > auc(one.target[:, 0].astype(float), member)
 
     def test_statistics_hold_no_count_of_references(self):
@@ -455,8 +470,8 @@ class TestOthers:
         draw = np.random.default_rng(0)
         pool = np.argsort(draw.random((16, 4000)), axis=0) < 8
         phi = draw.normal(size=(16, 4000))  # no memorization at all
-        evidence = evidence_of(phi[0], phi[1:], pool[1:])
-        for name, column in ReferenceFeatures().columns(evidence).items():
+        reference_outputs = evidence_of(phi[0], phi[1:], pool[1:])
+        for name, column in ReferenceFeatures().columns(reference_outputs).items():
             values = np.round(column, 12)
             assert len(np.unique(values)) > 1000 or np.ptp(values) == 0, name
 
@@ -477,8 +492,8 @@ class TestOthers:
         ids=lambda score: f"{type(score).__name__}-{getattr(score, 'mode', '')}",
     )
     def test_null_and_signal(self, score):
-        evidence, member = simulated(k=8, n=6000)
-        found = score.columns(evidence)[""]
+        reference_outputs, member = simulated(k=8, n=6000)
+        found = score.columns(reference_outputs)[""]
         if not isinstance(score, BASE):  # without references' scale BASE offline is nearly the plain loss
             assert auc(found, member) > 0.6
         permuted = np.random.default_rng(1).permutation(member)
@@ -486,21 +501,25 @@ class TestOthers:
         assert tpr_at_fpr(found, permuted, 0.05) == pytest.approx(0.05, abs=0.02)
 
     def test_leave_one_out_equals_every_reference_scored_by_the_others(self):
-        evidence, _ = simulated(k=10, n=120)
-        values = evidence.references[..., 0].astype(float)
+        reference_outputs, _ = simulated(k=10, n=120)
+        values = reference_outputs.references[..., 0].astype(float)
         for variance in ("fixed", "per_sample"):
-            found = leave_one_out(values, evidence.keep, variance=variance)
+            found = leave_one_out(values, reference_outputs.keep, variance=variance)
             for k in range(10):
                 others = np.delete(np.arange(10), k)
                 single = ReferenceOutputs(
-                    evidence.references[k], evidence.references[others], evidence.keep[others], evidence.labels, 10
+                    reference_outputs.references[k],
+                    reference_outputs.references[others],
+                    reference_outputs.keep[others],
+                    reference_outputs.labels,
+                    10,
                 )
                 expected = LiRA(variance=variance, shrink_shift=False).columns(single)[""]
                 np.testing.assert_allclose(found[k], expected, rtol=1e-5, atol=1e-5)
 
     def test_empty_sides_in_fit_sides_are_finite(self):
-        evidence, _ = simulated(k=4, n=500, scheme="bernoulli")
-        fit = fit_sides(moments(evidence, "mean"), "empirical_bayes", shrink_shift=True)
-        for part in (fit.inside, fit.outside):
+        reference_outputs, _ = simulated(k=4, n=500, scheme="bernoulli")
+        fit = fit_groups(moments(reference_outputs, "mean"), "empirical_bayes", shrink_shift=True)
+        for part in (fit.in_, fit.out_):
             assert np.isfinite(part.center).all()
             assert (part.variance > 0).all()

@@ -13,7 +13,7 @@ from mia_lightning.references.scores import ReferenceScore
 
 
 def reference_columns(
-    scores: Mapping[str, ReferenceScore], evidence: ReferenceOutputs
+    scores: Mapping[str, ReferenceScore], reference_outputs: ReferenceOutputs
 ) -> dict[str, NDArray[np.float64]]:
     """Return the columns of all scores: NAME for the score itself, NAME_suffix for what comes with it.
 
@@ -23,11 +23,11 @@ def reference_columns(
     columns: dict[str, NDArray[np.float64]] = {}
     for name, score in scores.items():
         try:
-            found = score.columns(evidence)
+            found = score.columns(reference_outputs)
         except MIAError as error:
             raise MIAError(f"score {name!r}: {error}") from error
         for suffix, values in found.items():
-            if values.shape != (len(evidence),) or not np.isfinite(values).all():
+            if values.shape != (len(reference_outputs),) or not np.isfinite(values).all():
                 raise MIAError(f"score {name!r} gave a column {suffix!r} that is not finite, or not one per record")
             columns[f"{name}_{suffix}" if suffix else name] = values
     return columns

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mia_lightning.references.moments import Statistic, moments
 from mia_lightning.references.outputs import ReferenceOutputs
-from mia_lightning.references.scores._moments import Statistic, moments
 from mia_lightning.references.scores.base import Columns, ReferenceScore
 
 
@@ -21,26 +21,26 @@ class ReferenceFeatures(ReferenceScore):
     statistic: Statistic = "mean"
     """What is compared of the views of a record."""
 
-    def columns(self, evidence: ReferenceOutputs) -> Columns:
+    def columns(self, reference_outputs: ReferenceOutputs) -> Columns:
         """Return LiRA's log ratio as score, and its parts.
 
         Raises:
             MIAError: no record has two references on a side.
         """
-        from mia_lightning.references.scores._variance import log_density, log_upper_tail
-        from mia_lightning.references.scores.lira import fit_sides
+        from mia_lightning.references.scores.lira import fit_groups
+        from mia_lightning.references.variances import log_density, log_survival
 
-        fit = fit_sides(moments(evidence, self.statistic), "empirical_bayes", shrink_shift=True)
-        inside, outside = fit.inside, fit.outside
-        gap = fit.target - outside.center
+        fit = fit_groups(moments(reference_outputs, self.statistic), "empirical_bayes", shrink_shift=True)
+        in_, out_ = fit.in_, fit.out_
+        gap = fit.target - out_.center
         return {
-            "": log_density(fit.target, **inside.density) - log_density(fit.target, **outside.density),
-            "offline": -log_upper_tail(fit.target, **outside.density),
+            "": log_density(fit.target, **in_.density) - log_density(fit.target, **out_.density),
+            "offline": -log_survival(fit.target, **out_.density),
             "gap_out": gap,
-            "gap_in": fit.target - inside.center,
-            "u_out": gap / np.sqrt(outside.within),
-            "center_out": outside.center,
+            "gap_in": fit.target - in_.center,
+            "u_out": gap / np.sqrt(out_.within),
+            "center_out": out_.center,
             "shift": fit.shift,
-            "scale_out": np.sqrt(outside.within),
-            "scale_in": np.sqrt(inside.within),
+            "scale_out": np.sqrt(out_.within),
+            "scale_in": np.sqrt(in_.within),
         }

@@ -46,15 +46,15 @@ def reduce_queries(phi: NDArray[np.floating], statistic: Statistic) -> Array:
     return np.asarray((stored * queries - values.sum(axis=-1)) / (queries - 2))
 
 
-def blocks(evidence: ReferenceOutputs) -> list[slice]:
+def blocks(reference_outputs: ReferenceOutputs) -> list[slice]:
     """Return slices over the records, small enough that memory does not grow with them."""
-    count, total, queries = evidence.references.shape
+    count, total, queries = reference_outputs.references.shape
     rows = max(1, BLOCK // max(1, count * queries))
     return [slice(start, min(start + rows, total)) for start in range(0, total, rows)]
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class GroupMoments:
     """The references IN or OUT of each record."""
 
     n: NDArray[np.int64]
@@ -67,7 +67,7 @@ class Side:
     """Sum of squared distances from the mean, shaped as it is."""
 
     @property
-    def freedom(self) -> NDArray[np.int64]:
+    def degrees_of_freedom(self) -> NDArray[np.int64]:
         """(N,) degrees of freedom of the variance, n - 1, at least 0."""
         return np.maximum(self.n - 1, 0)
 
@@ -79,34 +79,34 @@ class Moments:
     target: Array
     """(N,), or (N, Q) where each query stands by itself."""
 
-    inside: Side
-    outside: Side
+    in_: GroupMoments
+    out_: GroupMoments
 
 
-def moments(evidence: ReferenceOutputs, statistic: Statistic) -> Moments:
+def moments(reference_outputs: ReferenceOutputs, statistic: Statistic) -> Moments:
     """Reduce phi over its queries and take the moments of both sides, in blocks of records."""
-    return _moments(evidence, lambda phi: reduce_queries(phi, statistic))
+    return _moments(reference_outputs, lambda phi: reduce_queries(phi, statistic))
 
 
-def query_moments(evidence: ReferenceOutputs) -> Moments:
+def query_moments(reference_outputs: ReferenceOutputs) -> Moments:
     """Take the moments of every query by itself: target, means and squares are (N, Q), counts (N,)."""
-    return _moments(evidence, lambda phi: phi.astype(np.float64))
+    return _moments(reference_outputs, lambda phi: phi.astype(np.float64))
 
 
-def _moments(evidence: ReferenceOutputs, reduce: Callable[[NDArray[np.float32]], Array]) -> Moments:
-    in_out_masks: tuple[list[Side], list[Side]] = ([], [])
-    for rows in blocks(evidence):
-        values = reduce(evidence.references[:, rows])
-        for found, mask in zip(in_out_masks, evidence.in_out_masks(rows), strict=True):
+def _moments(reference_outputs: ReferenceOutputs, reduce: Callable[[NDArray[np.float32]], Array]) -> Moments:
+    in_out_masks: tuple[list[GroupMoments], list[GroupMoments]] = ([], [])
+    for rows in blocks(reference_outputs):
+        values = reduce(reference_outputs.references[:, rows])
+        for found, mask in zip(in_out_masks, reference_outputs.in_out_masks(rows), strict=True):
             found.append(side(values, mask))
-    inside, outside = (
-        Side(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("n", "mean", "squares")))
+    in_, out_ = (
+        GroupMoments(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("n", "mean", "squares")))
         for parts in in_out_masks
     )
-    return Moments(reduce(evidence.target), inside, outside)
+    return Moments(reduce(reference_outputs.target), in_, out_)
 
 
-def side(values: Array, mask: Mask) -> Side:
+def side(values: Array, mask: Mask) -> GroupMoments:
     """Return the moments of masked values (K, n, ...) over the first axis; the mask is (K, n)."""
     n = mask.sum(axis=0)
     mean, squares = np.empty(values.shape[1:]), np.empty(values.shape[1:])
@@ -121,7 +121,7 @@ def side(values: Array, mask: Mask) -> Side:
         gaps *= gaps
         gaps *= shown
         squares[part] = gaps.sum(axis=0)
-    return Side(n, mean, squares)
+    return GroupMoments(n, mean, squares)
 
 
 def log_mean_exp(values: Array, mask: Mask) -> Array:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mia_lightning.references.scores._moments import Array, Side
+from mia_lightning.references.moments import Array, GroupMoments
 
 NORMAL = 1e6
 """Degrees of freedom from which a Student's t distribution is taken as normal."""
@@ -16,28 +16,28 @@ NORMAL = 1e6
 class Prior:
     """A scaled inverse chi-squared distribution of the variance of a record."""
 
-    freedom: float
+    degrees_of_freedom: float
     """nu_0; infinite where all records share one variance."""
 
     variance: float
     """s_0 squared."""
 
 
-def variance_prior(variances: Array, freedom: Array) -> Prior:
+def variance_prior(variances: Array, degrees_of_freedom: Array) -> Prior:
     """Fit the prior by the moments of log variances (Smyth 2004, section 6.2, eqs. of d_0 and s_0).
 
     Args:
         variances: (N,) sample variances with ddof 1, of records with at least one degree of freedom.
-        freedom: (N,) or scalar degrees of freedom of each.
+        degrees_of_freedom: (N,) or scalar degrees of freedom of each.
     """
     from scipy.special import digamma, polygamma  # here, so that --help does not wait for it
 
-    freedom = np.broadcast_to(np.asarray(freedom, np.float64), variances.shape)
+    degrees_of_freedom = np.broadcast_to(np.asarray(degrees_of_freedom, np.float64), variances.shape)
     floor = 1e-12 * max(float(variances.mean()), 1e-300)  # equal values of all references: a variance of 0
-    logs = np.log(np.maximum(variances, floor)) - digamma(freedom / 2) + np.log(freedom / 2)
-    excess = float(logs.var(ddof=1) - polygamma(1, freedom / 2).mean()) if len(logs) > 1 else 0.0
+    logs = np.log(np.maximum(variances, floor)) - digamma(degrees_of_freedom / 2) + np.log(degrees_of_freedom / 2)
+    excess = float(logs.var(ddof=1) - polygamma(1, degrees_of_freedom / 2).mean()) if len(logs) > 1 else 0.0
     if excess <= 0:
-        return Prior(np.inf, float((variances * freedom).sum() / freedom.sum()))
+        return Prior(np.inf, float((variances * degrees_of_freedom).sum() / degrees_of_freedom.sum()))
     half = inverse_trigamma(excess)
     return Prior(2 * half, float(np.exp(logs.mean() + digamma(half) - np.log(half))))
 
@@ -56,38 +56,42 @@ def inverse_trigamma(value: float) -> float:
     return x
 
 
-def posterior(side: Side, prior: Prior) -> tuple[Array, Array]:
+def shrink_variance(side: GroupMoments, prior: Prior) -> tuple[Array, Array]:
     """Return variance and degrees of freedom per record, (N,) each; the prior's own where n < 2."""
-    if np.isinf(prior.freedom):
+    if np.isinf(prior.degrees_of_freedom):
         return np.full(len(side.n), prior.variance), np.full(len(side.n), np.inf)
-    freedom = np.asarray(prior.freedom + side.freedom, np.float64)
-    return np.asarray((prior.freedom * prior.variance + side.squares) / freedom), freedom
+    degrees_of_freedom = np.asarray(prior.degrees_of_freedom + side.degrees_of_freedom, np.float64)
+    return np.asarray(
+        (prior.degrees_of_freedom * prior.variance + side.squares) / degrees_of_freedom
+    ), degrees_of_freedom
 
 
-def error_of_mean(side: Side) -> Array | None:
+def standard_error_of_mean(side: GroupMoments) -> Array | None:
     """Return the standard error of each record's mean, (N,), from variances shrunk over all records.
 
     0 where a record has no model on this side; None where no record has two, so that nothing tells a variance.
     """
-    known = side.freedom > 0
+    known = side.degrees_of_freedom > 0
     if not known.any():
         return None
-    prior = variance_prior(side.squares[known] / side.freedom[known], side.freedom[known].astype(np.float64))
-    return np.where(side.n > 0, np.sqrt(posterior(side, prior)[0] / np.maximum(side.n, 1)), 0.0)
+    prior = variance_prior(
+        side.squares[known] / side.degrees_of_freedom[known], side.degrees_of_freedom[known].astype(np.float64)
+    )
+    return np.where(side.n > 0, np.sqrt(shrink_variance(side, prior)[0] / np.maximum(side.n, 1)), 0.0)
 
 
-def pooled_variance(side: Side) -> float:
+def pooled_variance(side: GroupMoments) -> float:
     """Return the variance within records, pooled over all of them; NaN without any degree of freedom."""
-    total = int(side.freedom.sum())
+    total = int(side.degrees_of_freedom.sum())
     return float(side.squares.sum() / total) if total else float("nan")
 
 
-def log_density(x: Array, *, center: Array, variance: Array, freedom: Array) -> Array:
+def log_density(x: Array, *, center: Array, variance: Array, degrees_of_freedom: Array) -> Array:
     """Return the log density of a Student's t, of a normal from `NORMAL` degrees of freedom on."""
     from scipy.special import gammaln
 
     z2 = (x - center) ** 2 / variance
-    finite = np.minimum(freedom, NORMAL)
+    finite = np.minimum(degrees_of_freedom, NORMAL)
     student = (
         gammaln((finite + 1) / 2)
         - gammaln(finite / 2)
@@ -95,10 +99,10 @@ def log_density(x: Array, *, center: Array, variance: Array, freedom: Array) -> 
         - (finite + 1) / 2 * np.log1p(z2 / finite)
     )
     normal = -0.5 * (z2 + np.log(2 * np.pi * variance))
-    return np.asarray(np.where(freedom >= NORMAL, normal, student))
+    return np.asarray(np.where(degrees_of_freedom >= NORMAL, normal, student))
 
 
-def log_multivariate_density(z: Array, correlation: Array, freedom: Array) -> Array:
+def log_multivariate_density(z: Array, correlation: Array, degrees_of_freedom: Array) -> Array:
     """Return the log density of standardized vectors under a multivariate Student's t, normal from `NORMAL` on.
 
     The scales are the caller's: subtract the sum of their logarithms.
@@ -106,7 +110,7 @@ def log_multivariate_density(z: Array, correlation: Array, freedom: Array) -> Ar
     Args:
         z: (N, Q) distances from the center in scales.
         correlation: (Q, Q) positive definite.
-        freedom: (N,) degrees of freedom.
+        degrees_of_freedom: (N,) of freedom.
     """
     from scipy.linalg import solve_triangular
     from scipy.special import gammaln
@@ -114,7 +118,7 @@ def log_multivariate_density(z: Array, correlation: Array, freedom: Array) -> Ar
     factor = np.linalg.cholesky(correlation)
     z2 = (solve_triangular(factor, z.T, lower=True) ** 2).sum(axis=0)
     width, half_determinant = z.shape[1], np.log(np.diag(factor)).sum()
-    finite = np.minimum(freedom, NORMAL)
+    finite = np.minimum(degrees_of_freedom, NORMAL)
     student = (
         gammaln((finite + width) / 2)
         - gammaln(finite / 2)
@@ -122,52 +126,31 @@ def log_multivariate_density(z: Array, correlation: Array, freedom: Array) -> Ar
         - (finite + width) / 2 * np.log1p(z2 / finite)
     )
     normal = -0.5 * (z2 + width * np.log(2 * np.pi))
-    return np.asarray(np.where(freedom >= NORMAL, normal, student) - half_determinant)
+    return np.asarray(np.where(degrees_of_freedom >= NORMAL, normal, student) - half_determinant)
 
 
-def density_slope(x: Array, *, center: Array, variance: Array, freedom: Array) -> Array:
+def density_slope(x: Array, *, center: Array, variance: Array, degrees_of_freedom: Array) -> Array:
     """Return the derivative of `log_density` by its center."""
     gap = x - center
-    finite = np.minimum(freedom, NORMAL)
+    finite = np.minimum(degrees_of_freedom, NORMAL)
     student = (finite + 1) * gap / (finite * variance + gap**2)
-    return np.asarray(np.where(freedom >= NORMAL, gap / variance, student))
+    return np.asarray(np.where(degrees_of_freedom >= NORMAL, gap / variance, student))
 
 
-def log_upper_tail(x: Array, *, center: Array, variance: Array, freedom: Array) -> Array:
+def log_survival(x: Array, *, center: Array, variance: Array, degrees_of_freedom: Array) -> Array:
     """Return log Pr[X >= x] of a Student's t or normal, without running out of digits in the far tail."""
     from scipy.special import betaln, hyp2f1, log_ndtr, stdtr
 
     u = (x - center) / np.sqrt(variance)
-    finite = np.broadcast_to(np.minimum(freedom, NORMAL), u.shape)
+    finite = np.broadcast_to(np.minimum(degrees_of_freedom, NORMAL), u.shape)
     tail = stdtr(finite, -u)
     with np.errstate(divide="ignore"):
         student = np.log(tail)
-    far = (tail < 1e-250) & (freedom < NORMAL)
+    far = (tail < 1e-250) & (degrees_of_freedom < NORMAL)
     if far.any():  # the leading series of the incomplete beta function, exact where its argument is small
         a, at = finite[far] / 2, u[far]
         share = finite[far] / (finite[far] + at**2)
         series = np.log(hyp2f1(a + 0.5, 1.0, a + 1, share))
         student = student.copy()
         student[far] = np.log(0.5) + a * np.log(share) + 0.5 * np.log1p(-share) - np.log(a) - betaln(a, 0.5) + series
-    return np.asarray(np.where(freedom >= NORMAL, log_ndtr(-u), student))
-
-
-def normal_inverse_gamma(
-    values: Array, *, center: float, strength: float, freedom: float, variance: float
-) -> tuple[Array, Array, float]:
-    """Return center, squared scale and degrees of freedom of the predictive Student's t of a normal sample.
-
-    Murphy (2007), "Conjugate Bayesian analysis of the Gaussian distribution", eqs. 110-114 in the parametrisation of
-    a prior center m_0, its strength kappa_0 (in observations), nu_0 and s_0 squared.
-
-    Args:
-        values: (n, ...) observations along the first axis.
-        center: m_0.
-        strength: kappa_0.
-        freedom: nu_0.
-        variance: s_0 squared.
-    """
-    n, mean = len(values), values.mean(axis=0)
-    total, count = strength + n, freedom + n
-    squares = freedom * variance + ((values - mean) ** 2).sum(axis=0) + strength * n * (mean - center) ** 2 / total
-    return (strength * center + n * mean) / total, squares / count * (1 + 1 / total), count
+    return np.asarray(np.where(degrees_of_freedom >= NORMAL, log_ndtr(-u), student))
