@@ -27,8 +27,8 @@ class RMIA(ReferenceScore):
 
     Ranks by log R(x) = log p(y | x) - log mean_k p_k(y | x), in the log domain and averaged over the queries. The share
     of the population that the record dominates (their eq. 3), which ranks the same up to ties, is the suffix
-    "dominance_share". Deviations: the mean over queries instead of a majority vote; the population is all records, taken
-    as OUT as the authors do.
+    "dominance_share". Deviations: the mean over queries instead of a majority vote; the population is all records,
+    taken as OUT as the authors do.
     """
 
     mode: Literal["online", "offline"] = "online"
