@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from mia_lightning.config.files import class_path, overlay, read_yaml, to_mapping
+from mia_lightning.config.files import class_path, overlay, to_mapping
 from mia_lightning.config.help import PLUG_IN_BASES, component_help, components
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.config.search import TuneConfig
+from mia_lightning.config.shipped import descriptions, read_configurations
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.evaluation.config import OneRun, ScoreEvaluationConfig
 
@@ -96,9 +97,10 @@ def parse_tuning(argv: Sequence[str]) -> TuneConfig:
 
 def _parse_arguments(argv: Sequence[str], *, prog: str, kind: type[Config], examples: str) -> Config:
     files, rest = _split_config_files(argv)
-    merged: dict[str, Any] = {}
-    for file in files:
-        merged = overlay(merged, read_yaml(file))
+    if "--list_configs" in rest:
+        print(descriptions())
+        raise SystemExit(0)
+    merged = read_configurations(files)
     wants_help = "-h" in rest or "--help" in rest
     parser = run_parser(prog=prog, epilog=f"{examples}\n{component_help()}" if wants_help else "", kind=kind)
     with translate(lambda: option_names(kind)):
@@ -127,10 +129,7 @@ def load_config(*files: str | Path, **overrides: Any) -> RunConfig:
     Raises:
         MIAError: an unknown key, a value of the wrong type or out of range, an unreadable file.
     """
-    merged: dict[str, Any] = {}
-    for file in files:
-        merged = overlay(merged, read_yaml(file))
-    return parse_mapping(overlay(merged, overrides))
+    return parse_mapping(overlay(read_configurations(files), overrides))
 
 
 def instantiate(parser: ArgumentParser, parsed: Any, kind: type[Config]) -> Config:
