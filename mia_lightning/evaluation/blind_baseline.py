@@ -70,7 +70,7 @@ def blind_scores(features: Array, member: NDArray[np.int8], *, folds: int, seed:
     from lightgbm import LGBMClassifier  # slow to import
 
     rng = np.random.default_rng(seed)
-    fold = assign_folds(np.zeros(len(member), dtype=np.int64), member, folds=folds, seed=seed)
+    fold = assign_folds(member, folds=folds, seed=seed)
     scores = np.empty(len(member))
     for held_out in range(folds):
         rows = np.flatnonzero(fold != held_out)

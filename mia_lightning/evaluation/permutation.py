@@ -94,7 +94,7 @@ def refitted_null(
     rates = comparable_rates((0.01, 0.05), int((dealt == 0).sum()))
     for again in range(REFITS):
         dealt = rng.permutation(dealt)
-        fold = assign_folds(rows.labels, dealt, folds=2, seed=seed + again)
+        fold = assign_folds(dealt, folds=2, seed=seed + again)
         for name, found in cross_fit(fitted, rows, dealt, fold, seed=seed + again).items():
             claimed[name] += _claims_success(evaluate(found.scores, dealt, rates))
     also = f" Left out, as too slow for a check on every run: {', '.join(left)}." if left else ""

@@ -44,7 +44,7 @@ def prepare(config: RunConfig) -> LoadedInputs:
     started = perf_counter()
     check_names(config)
     public, private = load_records(config)
-    _public_half(config, public, public.labels)  # enough of each?
+    _public_half(config, public)  # enough of each?
     return LoadedInputs(public, private, load_and_check_target(config, public), perf_counter() - started)
 
 
@@ -92,7 +92,7 @@ def query_models(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> Mod
     references = _references(config, prepared, outputs, private_outputs, facts)
     clock.lap("references")
     return ModelOutputs(
-        public=_public_half(config, public, outputs.labels),
+        public=_public_half(config, public),
         private=_private_half(private),
         outputs=outputs,
         private_outputs=private_outputs,
@@ -108,15 +108,15 @@ def run_helper_process(config: RunConfig) -> NoReturn:
     raise SystemExit(0)
 
 
-def _public_half(config: RunConfig, public: Records, labels: NDArray[np.int64]) -> SplitInfo:
-    """Deal the folds over the records that are not held out.
+def _public_half(config: RunConfig, public: Records) -> SplitInfo:
+    """Assign the records that are not held out to folds.
 
     Raises:
         MIAError: fewer members or non-members than folds, or none of them held out although some should be.
     """
     evaluation, member = config.evaluation, public.membership
-    held_out = draw_holdout(labels, member, share=evaluation.holdout, seed=config.seed)
-    fold = assign_folds(labels, np.where(held_out, np.int8(UNKNOWN), member), folds=evaluation.folds, seed=config.seed)
+    held_out = draw_holdout(member, share=evaluation.holdout, seed=config.seed)
+    fold = assign_folds(np.where(held_out, np.int8(UNKNOWN), member), folds=evaluation.folds, seed=config.seed)
     counts = [int((held_out & (member == value)).sum()) for value in (1, 0)]
     if evaluation.holdout and min(counts) == 0:
         raise MIAError(
