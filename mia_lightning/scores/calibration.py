@@ -1,7 +1,7 @@
-"""Calibration: how a score becomes the probability of being a member, in a column of its own.
+"""Calibration of scores to membership probabilities.
 
-Ranking is by the raw score. A probability never falls as the score rises; where the fitted scores rank the wrong way
-round, it is constant.
+Records are ranked by their raw scores. A probability never falls as the score rises; where the fitted scores rank
+non-members above members, it is constant.
 """
 
 from copy import deepcopy
@@ -19,25 +19,25 @@ Array = NDArray[np.float64]
 
 @dataclass
 class Calibrator:
-    """One way to turn scores into probabilities.
+    """Base class: a non-decreasing map from scores to membership probabilities.
 
-    A subclass is a dataclass: its fields are its options, their docstrings the help text, and what `fit` learns ends in
-    an underscore.
+    A subclass is a dataclass: its fields are its options, their docstrings the help text; fitted attributes end in an
+    underscore.
     """
 
     def fit(self, scores: Array, member: NDArray[np.int8]) -> Self:
-        """Learn from scores that were made without their own membership, and return self.
+        """Fit on out-of-fold scores and return self.
 
         Args:
             scores: (N,) finite, higher = more likely a member.
             member: (N,) 1 or 0, both present.
 
         Raises:
-            MIAError: lengths differ, a score is NaN or infinite, only one side is present.
+            MIAError: lengths differ, a score is NaN or infinite, members or non-members are missing.
         """
         raise NotImplementedError
 
-    def probability(self, scores: Array) -> Array:
+    def predict_proba(self, scores: Array) -> Array:
         """Return (N,) probabilities in [0, 1] that never fall as the score rises."""
         raise NotImplementedError
 
@@ -52,54 +52,25 @@ class Platt(Calibrator):
     def fit(self, scores: Array, member: NDArray[np.int8]) -> Self:
         """Fit slope and intercept of the log-odds by maximum likelihood; the slope is at least 0."""
         mean, scale = _location(scores, member)
-        (slope,), intercept = _increasing_logistic(((scores - mean) / scale)[:, None], member)
+        slope, intercept = _logistic((scores - mean) / scale, member)
         self.slope_, self.intercept_ = slope / scale, intercept - slope * mean / scale
         return self
 
-    def probability(self, scores: Array) -> Array:
+    def predict_proba(self, scores: Array) -> Array:
         """Return the sigmoid, (N,) in [0, 1]."""
         return _sigmoid(self.slope_ * scores + self.intercept_)
 
 
 @dataclass
-class Beta(Calibrator):
-    """Beta calibration (Kull et al. 2017), with a slope of its own for low and for high scores.
-
-    The original takes a probability s; here s is the sigmoid of the standardized score, and the log-odds are
-    a log s - b log(1 - s) + c with a and b at least 0.
-    """
-
-    mean_: float = field(default=0.0, init=False, repr=False, compare=False)
-    scale_: float = field(default=1.0, init=False, repr=False, compare=False)
-    slopes_: Array = field(default_factory=lambda: np.zeros(2), init=False, repr=False, compare=False)
-    intercept_: float = field(default=0.0, init=False, repr=False, compare=False)
-
-    def fit(self, scores: Array, member: NDArray[np.int8]) -> Self:
-        """Fit a, b and c by maximum likelihood, with Platt's smoothed targets."""
-        self.mean_, self.scale_ = _location(scores, member)
-        self.slopes_, self.intercept_ = _increasing_logistic(self._inputs(scores), member)
-        return self
-
-    def probability(self, scores: Array) -> Array:
-        """Return the probabilities, (N,) in [0, 1]."""
-        return _sigmoid(self._inputs(scores) @ self.slopes_ + self.intercept_)
-
-    def _inputs(self, scores: Array) -> Array:
-        """Return (N, 2): log s and -log(1 - s), straight from the standardized score."""
-        standardized = (scores - self.mean_) / self.scale_
-        return np.stack([-np.logaddexp(0, -standardized), np.logaddexp(0, standardized)], axis=1)
-
-
-@dataclass
 class Isotonic(Calibrator):
-    """The best non-decreasing step function (Zadrozny & Elkan 2002).
+    """Isotonic regression: the best non-decreasing step function (Zadrozny & Elkan 2002).
 
-    Its plateaus tie many scores: a ranking by it loses true positives at low false-positive rates.
+    Its plateaus tie many scores, so a ranking by it loses true positives at low false-positive rates.
     """
 
-    tie_break: bool = True
-    """Whether records on one plateau keep the order of their scores, by moving them apart by the least that floating
-    point can tell (about 1e-16 each): the probabilities then rank exactly as the scores do."""
+    keep_rank_order: bool = True
+    """Whether records on one plateau keep the order of their scores: each probability is raised by the smallest
+    floating-point step (about 1e-16), so that probabilities rank exactly as the scores do."""
 
     model_: Any = field(default=None, init=False, repr=False, compare=False)
 
@@ -111,29 +82,29 @@ class Isotonic(Calibrator):
         self.model_ = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores, member)
         return self
 
-    def probability(self, scores: Array) -> Array:
+    def predict_proba(self, scores: Array) -> Array:
         """Return the step function, linear between the fitted scores, (N,) in [0, 1].
 
-        With `tie_break` a plateau's records move up by at most N ulp, so within it a value depends on which other
-        scores are asked for, by less than any digit that means something; plateaus keep their order.
+        With `keep_rank_order` records of a plateau move up by at most N ulp, so a value depends on the other scores of
+        the call in its last digits; plateaus keep their order.
         """
-        if not self.tie_break:
+        if not self.keep_rank_order:
             return np.asarray(self.model_.predict(scores), dtype=np.float64)
-        levels, place = np.unique(scores, return_inverse=True)
-        return _strictly_increasing(np.asarray(self.model_.predict(levels), dtype=np.float64))[place]
+        levels, level_of_row = np.unique(scores, return_inverse=True)
+        return _strictly_increasing(np.asarray(self.model_.predict(levels), dtype=np.float64))[level_of_row]
 
 
 def cross_fit_probability(
     scores: Array, member: NDArray[np.int8], fold: NDArray[np.integer], calibrator: Calibrator
 ) -> Array:
-    """Return (N,) probabilities in [0, 1], each from a calibrator that did not see the row's fold.
+    """Return (N,) out-of-fold probabilities in [0, 1].
 
     Args:
         scores: (N,) out-of-fold scores.
         member: (N,) 1, 0 or -1 = unknown.
-        fold: (N,) fold from 0, or -1 = none. Rows without fold or membership are fitted on by none; those without a
-            fold get their probability from a calibrator fitted on all other rows.
-        calibrator: Copied for each fold; itself left as it is.
+        fold: (N,) fold from 0, or -1 = none. No calibrator is fitted on rows without fold or membership; rows without
+            a fold get their probability from a calibrator fitted on all other rows.
+        calibrator: Copied for each fold; not modified.
 
     Raises:
         MIAError: the rows outside some fold hold no members or no non-members.
@@ -142,8 +113,8 @@ def cross_fit_probability(
     usable = (fold >= 0) & (member >= 0)
     for held_out in np.unique(fold):
         rows = usable & (fold != held_out)
-        asked = fold == held_out
-        probability[asked] = deepcopy(calibrator).fit(scores[rows], member[rows]).probability(scores[asked])
+        new = fold == held_out
+        probability[new] = deepcopy(calibrator).fit(scores[rows], member[rows]).predict_proba(scores[new])
     return probability
 
 
@@ -154,9 +125,9 @@ def _check(scores: Array, member: NDArray[np.int8]) -> None:
         )
     if not np.isfinite(scores).all():
         raise MIAError("a score is NaN or infinite; it cannot be calibrated")
-    found = np.unique(member)
-    if not np.array_equal(found, [0, 1]):
-        raise MIAError(f"calibration needs members (1) and non-members (0), found only membership {found.tolist()}")
+    values = np.unique(member)
+    if not np.array_equal(values, [0, 1]):
+        raise MIAError(f"calibration needs members (1) and non-members (0), found only membership {values.tolist()}")
 
 
 def _location(scores: Array, member: NDArray[np.int8]) -> tuple[float, float]:
@@ -166,38 +137,25 @@ def _location(scores: Array, member: NDArray[np.int8]) -> tuple[float, float]:
     return float(scores.mean()), deviation if deviation > 0 else 1.0
 
 
-def _increasing_logistic(inputs: Array, member: NDArray[np.int8]) -> tuple[Array, float]:
-    """Return slopes (F,), all at least 0, and the intercept of a logistic regression on (N, F) inputs.
+def _logistic(inputs: Array, member: NDArray[np.int8]) -> tuple[float, float]:
+    """Return slope and intercept of a logistic regression by maximum likelihood; a negative slope becomes 0.
 
-    As in Kull et al. 2017, an input whose slope comes out negative is left out and the others are fitted again.
+    Args:
+        inputs: (N,) standardized scores.
+        member: (N,) 1 or 0, fitted as Platt's targets (n+ + 1) / (n+ + 2) and 1 / (n- + 2).
     """
-    kept = list(range(inputs.shape[1]))
-    slopes = np.zeros(inputs.shape[1])
-    while kept:
-        fitted, intercept = _logistic(inputs[:, kept], member)
-        if fitted.min() >= 0:
-            slopes[kept] = fitted
-            return slopes, intercept
-        del kept[int(fitted.argmin())]
-    share = member.mean()
-    return slopes, float(np.log(share / (1 - share)))
-
-
-def _logistic(inputs: Array, member: NDArray[np.int8]) -> tuple[Array, float]:
-    """Fit by maximum likelihood to Platt's targets (n+ + 1) / (n+ + 2) and 1 / (n- + 2)."""
     from sklearn.linear_model import LogisticRegression
 
     count = np.bincount(member, minlength=2)
     target = np.where(member == 1, (count[1] + 1) / (count[1] + 2), 1 / (count[0] + 2))
-    weights = np.concatenate([target, 1 - target])  # a soft target is one record on either side
-    sides = np.repeat([1, 0], len(member))
+    weights = np.concatenate([target, 1 - target])  # a soft target is one weighted row per class
+    classes = np.repeat([1, 0], len(member))
     model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8, max_iter=200)
-    with (
-        catch_warnings()
-    ):  # constant scores make the Hessian singular; the solver then goes on with L-BFGS, and says so
+    with catch_warnings():  # constant scores: the Hessian is singular and the solver falls back to L-BFGS
         filterwarnings("ignore", message="The inner solver of NewtonCholesky")
-        model.fit(np.concatenate([inputs, inputs]), sides, sample_weight=weights)
-    return model.coef_[0], float(model.intercept_[0])
+        model.fit(np.concatenate([inputs, inputs])[:, None], classes, sample_weight=weights)
+    slope, share = float(model.coef_[0, 0]), float(member.mean())
+    return (slope, float(model.intercept_[0])) if slope >= 0 else (0.0, float(np.log(share / (1 - share))))
 
 
 def _sigmoid(x: Array) -> Array:
@@ -205,11 +163,11 @@ def _sigmoid(x: Array) -> Array:
 
 
 def _strictly_increasing(values: Array) -> Array:
-    """Return the least strictly increasing floats above non-decreasing values in [0, 1], still within [0, 1].
+    """Return the smallest strictly increasing floats at or above non-decreasing values in [0, 1], within [0, 1].
 
-    The bit patterns of positive floats, read as integers, are in the order of the floats, and neighbors differ by 1:
-    each becomes the larger of itself and one more than the one before. Room is made first at either end: below 1, and
-    above the subnormal floats, which some processors' settings take for 0.
+    The bit patterns of positive floats, read as integers, sort as the floats do, and neighbors differ by 1: each value
+    becomes the larger of itself and one more than its predecessor. Values are first moved below 1 and above the
+    subnormal floats, which some processors flush to 0.
     """
     steps = np.arange(len(values))
     room = np.float64(1.0).view(np.int64) - len(values)
