@@ -37,7 +37,20 @@ class DataConfig:
     std: tuple[float, ...] | None = None
     """Per-channel standard deviation, likewise."""
 
+    resize: int | None = None
+    """Side in pixels to which images are resized (bilinear, antialiased) after normalization, for target and reference
+    models alike; default: as stored."""
+
+    gray_to_rgb: bool = False
+    """Repeat the single channel of gray images three times, for a target that takes three."""
+
+    transform: str | None = None
+    """package.module:function applied to each normalized (and resized) batch (B, C, H, W) on its device, for target and
+    reference models alike; mia_lightning.targets.transforms has a few."""
+
     def __post_init__(self) -> None:
+        if self.resize is not None and not 1 <= self.resize <= 4096:
+            raise ValueError(f"--data.resize must be between 1 and 4096, got {self.resize}")
         if (self.mean is None) != (self.std is None):
             raise ValueError("give both mean and std, or neither")
         if self.std is not None and min(self.std) <= 0:
@@ -54,6 +67,26 @@ class TargetConfig:
 
     architecture: str = "auto"
     """A torchvision model's name, package.module:Class, or auto (a ResNet recognized from the weights)."""
+
+    weights: str | None = None
+    """Which set of weights to load where the checkpoint contains several, such as state_dict_ema or teacher; default:
+    the plain one."""
+
+    num_classes: int | None = None
+    """Number of classes; default: read from the last layer of the weights."""
+
+    output: Literal[
+        "auto", "logits", "log_probabilities", "probabilities", "sigmoids", "one_logit", "one_probability"
+    ] = "auto"
+    """What the target returns: one value per class (sigmoids: an independent probability each), or for two classes a
+    single logit or probability of class 1; auto recognizes it from the values."""
+
+    stem: Literal["auto", "imagenet", "cifar", "stride1_pool", "stride2_no_pool"] = "auto"
+    """First layers of a torchvision ResNet, which weights do not determine: imagenet (stride 2, max-pooling), cifar
+    (stride 1, no pooling), or a mixture; auto takes cifar for a 3x3 kernel, else imagenet."""
+
+    class_order: list[int] | None = None
+    """For each class of the records, the index of the target's output for it; default: 0, 1, 2, ..."""
 
     feature_layer: str | None = None
     """Submodule whose input is the penultimate feature vector; found by a probe when not given."""

@@ -79,6 +79,7 @@ def attack_target(
         table=table,
         reference_outputs=None if answered.references is None else answered.references.reference_outputs,
         seconds=clock.seconds,
+        reading=prepared.reading,
     )
 
 

@@ -19,6 +19,7 @@ from mia_lightning.signals.table import SignalTable
 if TYPE_CHECKING:
     from mia_lightning.references.store import ReferenceRecord
     from mia_lightning.targets.base import Target
+    from mia_lightning.targets.readings import ReadingCheck
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +97,10 @@ class AuditResult:
     seconds: Mapping[str, float]
     """Wall time by stage."""
 
+    reading: ReadingCheck | None = None
+    """Check of the target's inputs and labels; where its status is "warn", its sentence stands above any verdict. None
+    where it could not run (no labels)."""
+
 
 @dataclass(frozen=True, eq=False)
 class LoadedInputs:
@@ -105,6 +110,7 @@ class LoadedInputs:
     private: Records | None
     target: Target
     seconds: float
+    reading: ReadingCheck | None = None
 
 
 class Clock:

@@ -1,30 +1,64 @@
-"""What the rest of the system knows of a target."""
+"""The target classifier as the other stages see it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+OutputKind = Literal["logits", "log_probabilities", "probabilities", "sigmoids", "one_logit", "one_probability"]
+"""What a network returns, see `mia_lightning.targets.output_kind`."""
+
+Stem = Literal["auto", "imagenet", "cifar", "stride1_pool", "stride2_no_pool"]
+"""First layers of a torchvision ResNet: stride of the first convolution, and whether max-pooling follows it."""
+
+
+@dataclass(frozen=True)
+class TargetForm:
+    """Everything around a network that the target and its reference models share. Picklable."""
+
+    stem: Stem = "auto"
+
+    resize: int | None = None
+    """Side in pixels to which normalized images are resized; None leaves them."""
+
+    transform: str | None = None
+    """package.module:function, applied to normalized (and resized) batches (B, C, H, W) on their device."""
+
+    output: OutputKind = "logits"
+    """What the network returns; it is converted into logits."""
+
+    class_order: tuple[int, ...] | None = None
+    """Index of the network's output for each class; None is the identity."""
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
     """A trained classifier in eval mode.
 
-    `network(images)` takes normalized float images (B, C, H, W) and returns logits (B, classes).
-    `feature_layer` names the submodule whose *input* is the penultimate feature vector ("fc" of a ResNet), or is None
-    where the module tells its features in another way (`forward_features`, a traced program) or not at all.
+    `network(images)` takes normalized float images (B, C, H, W) and returns float32 logits (B, classes).
     """
 
     network: nn.Module
     num_classes: int
     feature_layer: str | None
-    """Name of the submodule whose input is the penultimate feature vector; None: see `FeatureTap`."""
+    """Name of the submodule whose *input* is the penultimate feature vector ("fc" of a ResNet); None: see
+    `FeatureTap`."""
 
     architecture: str
     """As resolved: "resnet18", "resnet18 (CIFAR stem)", "package.module:Class", "torch.export"."""
 
     digest: str
-    """sha256 (hex) of everything that determines the function: weights bytes and architecture."""
+    """sha256 (hex) of everything that determines the function: weights, architecture and form."""
+
+    form: TargetForm = field(default_factory=TargetForm)
+    """Preprocessing and kind of output, shared with reference models."""
+
+    notes: tuple[str, ...] = ()
+    """Sentences for the report: which weights were taken, which names left out, what the outputs are."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the state dict of the network itself, without the wrapper that the form adds."""
+        return dict(getattr(self.network, "network", self.network).state_dict())
