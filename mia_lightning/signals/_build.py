@@ -1,4 +1,4 @@
-"""Columns of signals from a target's outputs."""
+"""Computation of the signal table from a target's outputs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from mia_lightning.signals.table import SignalTable
 QueryReduction = Literal["mean", "first", "none"]
 
 BLOCK = 2**20
-"""Logits worked on at once: 8 MiB in float64, so that the many passes of a signal stay near the processor."""
+"""Logits per block: 8 MiB in float64, which stay in the processor's cache over the passes of a signal."""
 
 LARGEST = float(np.finfo(np.float32).max)
 """Attacks read columns as float32."""
@@ -27,10 +27,10 @@ def build_table(outputs: Outputs, *, names: Sequence[str], query_reduction: Quer
 
     Args:
         outputs: N records under Q queries.
-        names: Signals, presets, or package.module:function. A preset leaves out what the outputs cannot give
-            (penultimate features, input gradients); a signal named by itself is required.
-        query_reduction: What becomes of per-query signals: their mean over the queries, the value of the stored
-            image, or all values side by side.
+        names: Signals, presets, or package.module:function. A preset omits signals whose inputs
+            (penultimate features, input gradients) the outputs lack; a signal named by itself is required.
+        query_reduction: Reduction of per-query signals: their mean over the queries, the value of the stored
+            image (first), or all values side by side (none).
 
     Returns:
         A table in the order of the names; columns of one value per record are float64, wider ones float32.
@@ -39,7 +39,9 @@ def build_table(outputs: Outputs, *, names: Sequence[str], query_reduction: Quer
         MIAError: unknown name; outputs that a signal needs are missing; NaN, infinite or beyond float32's range.
     """
     if outputs.num_classes < 2:
-        raise MIAError("the target gives one logit per record; signals need at least two classes")
+        raise MIAError(
+            "the target returns one value per record; signals need at least two classes (--target.output one_logit)"
+        )
     signals = _available(outputs, names)
     blocks = list(_blocks(outputs))
     columns = {name: _column(name, signal, blocks, query_reduction) for name, signal in signals.items()}
@@ -48,10 +50,10 @@ def build_table(outputs: Outputs, *, names: Sequence[str], query_reduction: Quer
 
 def _available(outputs: Outputs, names: Sequence[str]) -> dict[str, Signal]:
     signals = {name: get_signal(name) for name in expand_names(names)}
-    named = {name for name in names if not is_preset(name)}
+    required = {name for name in names if not is_preset(name)}
     for name, signal in list(signals.items()):
         if signal.needs is not None and getattr(outputs, signal.needs).shape[1] == 0:
-            if name in named:
+            if name in required:
                 raise MIAError(f"signal {name!r} {_remedy(signal.needs)}")
             del signals[name]
     return signals
@@ -59,14 +61,12 @@ def _available(outputs: Outputs, names: Sequence[str]) -> dict[str, Signal]:
 
 def _remedy(need: Need) -> str:
     if need == "features":
-        return (
-            "needs penultimate features, which the target does not show; name their layer with --target.feature_layer"
-        )
-    return "needs input gradients, which were not computed; set --extraction.gradients true"
+        return "needs penultimate features, which the target lacks; name their layer with --target.feature_layer NAME"
+    return "needs input gradients, which were not computed; add --extraction.gradients true"
 
 
 def _blocks(outputs: Outputs) -> Iterator[Outputs]:
-    """Yield the outputs in blocks of rows; at least one block, if an empty one."""
+    """Yield the outputs in blocks of rows, at least one."""
     count, queries, classes = outputs.logits.shape
     rows = max(1, BLOCK // (queries * classes))
     for start in range(0, max(count, 1), rows):
@@ -105,6 +105,6 @@ def _stored(name: str, values: NDArray[np.floating]) -> NDArray[np.floating]:
         bad = int((~usable.reshape(len(values), -1).all(axis=1)).sum())
         raise MIAError(
             f"signal {name!r} is NaN, infinite or beyond float32 in at least {bad} of {len(values)} records; "
-            "look at the target's logits, or leave the signal out"
+            "check the target's logits, or remove the signal from --signals.names"
         )
     return values.astype(np.float64 if values.ndim == 1 else np.float32)

@@ -1,4 +1,4 @@
-"""Signals by name: every marked function of a file in this package, or of the user's own."""
+"""Registry of signals: every marked function of a module in this package, or of a user's module."""
 
 from collections.abc import Iterable, Iterator
 from importlib import import_module
@@ -22,18 +22,18 @@ def get_signal(name: str) -> Signal:
     """Return a signal by its name, or by package.module:function.
 
     Raises:
-        MIAError: unknown, or the function is not marked by `signal`.
+        MIAError: unknown, or the function is marked by neither `signal` nor `logit_signal`.
     """
     if ":" in name:
         return _own_signal(name)
-    known = _signals()
-    if name not in known:
-        raise MIAError(f"no signal is named {name!r}; {suggest(name, [*known, *_presets()])}")
-    return known[name]
+    signals = _signals()
+    if name not in signals:
+        raise MIAError(f"no signal is named {name!r}; {suggest(name, [*signals, *_presets()])}")
+    return signals[name]
 
 
 def preset(name: str) -> list[str]:
-    """Return the signals of a preset: seed, standard or all.
+    """Return the signals of a preset: course, standard or all.
 
     Raises:
         MIAError: unknown.
@@ -50,7 +50,7 @@ def is_preset(name: str) -> bool:
 
 
 def expand_names(names: Iterable[str]) -> list[str]:
-    """Return names of signals, each once and in order, with those of presets in the presets' place.
+    """Return names of signals, each once and in order, with each preset replaced by its signals.
 
     Raises:
         MIAError: a name that is neither a signal nor a preset.
@@ -67,23 +67,27 @@ def _presets() -> dict[str, list[str]]:
 
 def _signals() -> dict[str, Signal]:
     package = import_module("mia_lightning.signals")
-    found: dict[str, Signal] = {}
+    signals: dict[str, Signal] = {}
     for info in iter_modules(package.__path__):
         if not info.name.startswith("_"):
             for name, function in _marked(import_module(f"{package.__name__}.{info.name}")):
-                if name in found:
+                if name in signals:
                     raise MIAError(f"two signals are named {name!r}, one in signals/{info.name}.py; rename one")
-                found[name] = function
-    return found
+                signals[name] = function
+    return signals
 
 
 def _marked(module: ModuleType) -> Iterator[tuple[str, Signal]]:
     for name, value in vars(module).items():
-        at_home = (
-            getattr(value, "__module__", None) == module.__name__
-        )  # one that another file imports is not found twice
-        if at_home and isfunction(value) and hasattr(value, "per_query"):
-            yield name, cast(Signal, value)
+        is_imported = getattr(value, "__module__", None) != module.__name__  # by this module, from where it is defined
+        if isfunction(value) and not is_imported and (signal := _as_signal(value)) is not None:
+            yield name, signal
+
+
+def _as_signal(function: object) -> Signal | None:
+    """Return a marked function itself, or the signal derived from a marked formula; None for others."""
+    function = getattr(function, "signal", function)
+    return cast(Signal, function) if callable(function) and hasattr(function, "per_query") else None
 
 
 def _own_signal(name: str) -> Signal:
@@ -92,6 +96,10 @@ def _own_signal(name: str) -> Signal:
         function = getattr(import_own(path), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise MIAError(f"cannot load the signal {name!r}: {error}; expected package.module:function") from error
-    if not callable(function) or not hasattr(function, "per_query"):
-        raise MIAError(f"{name!r} is not a signal; mark the function with @mia_lightning.signals.signal(...)")
-    return cast(Signal, function)
+    signal = _as_signal(function)
+    if signal is None:
+        raise MIAError(
+            f"{name!r} is not a signal; mark the function with @signal(...) or @logit_signal(...) of "
+            "mia_lightning.signals"
+        )
+    return signal

@@ -1,7 +1,8 @@
 """The contract of a signal: a plain function of the target's outputs, one value or vector per record."""
 
 from collections.abc import Callable
-from typing import Literal, Protocol, cast
+from inspect import signature
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +11,11 @@ from mia_lightning.outputs.outputs import Outputs
 
 Direction = Literal[1, -1, 0]
 Need = Literal["features", "gradient_norms"]
+Formula = TypeVar("Formula", bound=Callable[..., NDArray[np.floating]])
 
 
 class Signal(Protocol):
-    """A function that `signal` has marked."""
+    """A function marked by `signal`, or derived from a formula by `logit_signal`."""
 
     __name__: str
 
@@ -34,7 +36,7 @@ class Signal(Protocol):
 def signal(
     *, direction: Direction, per_query: bool, needs: Need | None = None
 ) -> Callable[[Callable[[Outputs], NDArray[np.floating]]], Signal]:
-    """Mark a function as a signal; nothing else is changed and nothing is remembered.
+    """Mark a function of the outputs as a signal; only attributes are added.
 
     The value of a record must depend on that record alone: tables are computed block by block, and a signal that
     looked at other records would carry them into folds where they do not belong.
@@ -49,5 +51,30 @@ def signal(
         marked = cast(Signal, function)
         marked.direction, marked.per_query, marked.needs = direction, per_query, needs
         return marked
+
+    return mark
+
+
+def logit_signal(*, direction: Direction) -> Callable[[Formula], Formula]:
+    """Make a per-query signal of the same name from a formula of the logits; the formula itself is returned.
+
+    The formula takes float64 logits (..., C), and where it has a second parameter int64 labels that broadcast to
+    (...). It returns (...) or (..., width).
+
+    Args:
+        direction: 1 = higher means more likely a member, -1 = lower does, 0 = neither.
+    """
+
+    def mark(formula: Formula) -> Formula:
+        takes_labels = len(signature(formula).parameters) > 1
+
+        @signal(direction=direction, per_query=True)
+        def of_outputs(outputs: Outputs) -> NDArray[np.floating]:
+            logits = outputs.logits.astype(np.float64)
+            return formula(logits, outputs.labels[:, None]) if takes_labels else formula(logits)
+
+        of_outputs.__name__ = formula.__name__
+        cast(Any, formula).signal = of_outputs
+        return formula
 
     return mark

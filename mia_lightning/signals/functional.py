@@ -1,11 +1,14 @@
-"""The formulas, as pure functions of logits (..., C) and labels that broadcast to (...); float64 in, float64 out.
+"""Formulas as pure functions of logits (..., C) and labels that broadcast to (...); float64 in, float64 out.
 
-Each is finite for any finite logits and keeps its relative precision where softmax-then-log has run out of digits:
-everything about the true class follows from phi = log p_y - log(1 - p_y), which is a difference of logits.
+Each is finite for any finite logits and keeps its relative precision where softmax-then-log loses all digits:
+everything about the true class follows from phi = log p_y - log(1 - p_y), which is a difference of logits. A formula
+under `logit_signal` is a signal of the same name too.
 """
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mia_lightning.signals.base import logit_signal
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -27,6 +30,7 @@ def log_sum_exp(logits: Array) -> Array:
     return np.asarray(top[..., 0] + np.log(np.exp(logits - top).sum(axis=-1)))
 
 
+@logit_signal(direction=1)
 def label_logit(logits: Array, labels: Labels) -> Array:
     """Return z_y, (...)."""
     return np.asarray(np.take_along_axis(logits, labels[..., None], axis=-1)[..., 0])
@@ -37,28 +41,31 @@ def is_class(logits: Array, classes: Labels) -> NDArray[np.bool_]:
     return np.asarray(np.arange(logits.shape[-1]) == classes[..., None])
 
 
-def others(logits: Array, labels: Labels) -> Array:
+def other_logits(logits: Array, labels: Labels) -> Array:
     """Return the logits with -inf at the true class, (..., C)."""
     return np.where(is_class(logits, labels), -np.inf, logits)
 
 
+@logit_signal(direction=1)
 def phi(logits: Array, labels: Labels) -> Array:
     """Return z_y - logsumexp_{j != y} z_j = log p_y - log(1 - p_y), (...).
 
     The logit-scaled confidence of Carlini et al. 2022 ("Membership Inference Attacks From First Principles", section
     IV.C), there log(p / (1 - p)) of a softmax output, here without the softmax that rounds it to infinity.
     """
-    return label_logit(logits, labels) - log_sum_exp(others(logits, labels))
+    return label_logit(logits, labels) - log_sum_exp(other_logits(logits, labels))
 
 
+@logit_signal(direction=-1)
 def loss(logits: Array, labels: Labels) -> Array:
-    """Return the cross-entropy -log p_y = softplus(-phi), (...) in [0, inf)."""
+    """Return the cross-entropy -log p_y = softplus(-phi), (...) in [0, inf) (Yeom et al. 2018)."""
     return softplus(-phi(logits, labels))
 
 
+@logit_signal(direction=1)
 def hinge(logits: Array, labels: Labels) -> Array:
-    """Return z_y - max_{j != y} z_j, (...); phi <= hinge <= phi + log(C - 1)."""
-    return np.asarray(label_logit(logits, labels) - others(logits, labels).max(axis=-1))
+    """Return z_y - max_{j != y} z_j, (...); phi <= hinge <= phi + log(C - 1) (Carlini et al. 2022, code)."""
+    return np.asarray(label_logit(logits, labels) - other_logits(logits, labels).max(axis=-1))
 
 
 def log_probabilities(logits: Array) -> Array:
@@ -73,12 +80,14 @@ def log_probabilities(logits: Array) -> Array:
     return np.asarray(shifted - np.log1p(odds))
 
 
+@logit_signal(direction=-1)
 def entropy(logits: Array) -> Array:
-    """Return -sum_j p_j log p_j, (...) in [0, log C]."""
+    """Return -sum_j p_j log p_j, (...) in [0, log C] (Salem et al. 2019)."""
     log_p = log_probabilities(logits)
     return np.asarray(-(np.exp(log_p) * log_p).sum(axis=-1))
 
 
+@logit_signal(direction=-1)
 def modified_entropy(logits: Array, labels: Labels) -> Array:
     """Return -(1 - p_y) log p_y - sum_{j != y} p_j log(1 - p_j), (...) in [0, inf); low = confident and right.
 
@@ -90,37 +99,41 @@ def modified_entropy(logits: Array, labels: Labels) -> Array:
     p = np.exp(log_probabilities(logits))
     minus_log_rest = np.where(at_top, softplus(phi(logits, top))[..., None], -np.log1p(-np.where(at_top, 0.0, p)))
     wrong = np.where(is_class(logits, labels), 0.0, p * minus_log_rest).sum(axis=-1)
-    own = phi(logits, labels)
-    return np.asarray(sigmoid(-own) * softplus(-own) + wrong)
+    true = phi(logits, labels)
+    return np.asarray(sigmoid(-true) * softplus(-true) + wrong)
 
 
+@logit_signal(direction=1)
 def top2_margin(logits: Array) -> Array:
     """Return p_(1) - p_(2), the gap of the two largest probabilities, (...) in [0, 1]."""
     second, first = np.moveaxis(np.partition(logits, -2, axis=-1)[..., -2:], -1, 0)
     return np.asarray(np.exp(log_probabilities(logits).max(axis=-1)) * -np.expm1(second - first))
 
 
+@logit_signal(direction=-1)
 def label_rank(logits: Array, labels: Labels) -> Array:
-    """Return how many classes have a larger logit than the true one, (...) in 0..C-1; 0 = none."""
+    """Return the number of classes with a larger logit than the true one, (...) in 0..C-1; 0 = none."""
     return np.asarray((logits > label_logit(logits, labels)[..., None]).sum(axis=-1), dtype=np.float64)
 
 
+@logit_signal(direction=-1)
 def bias_gradient_norm(logits: Array, labels: Labels) -> Array:
-    """Return ||p - e_y||_2, (...) in [0, sqrt 2]: exactly the norm of the loss's gradient in the last layer's bias.
+    """Return ||p - e_y||_2, (...) in [0, sqrt 2]: the exact norm of the loss's gradient in the last layer's bias.
 
     With q the softmax over the other classes, p_j = (1 - p_y) q_j, so the norm is (1 - p_y) sqrt(1 + sum_j q_j^2).
     """
-    rest = others(logits, labels)
+    rest = other_logits(logits, labels)
     q = np.exp(rest - log_sum_exp(rest)[..., None])
     return np.asarray(sigmoid(-phi(logits, labels)) * np.sqrt(1.0 + (q**2).sum(axis=-1)))
 
 
+@logit_signal(direction=0)
 def canonical_logits(logits: Array, labels: Labels) -> Array:
     """Return the logits minus their mean, the true class first and the others in descending order, (..., C).
 
     Invariant to a shift of all logits and to the order of the other classes, so that classes can share an attack
-    model. Centerd by the mean, not by logsumexp, which follows the largest logit and would flatten it to 0.
+    model. Centered by the mean, not by logsumexp, which follows the largest logit and would flatten it to 0.
     """
-    centerd = logits - logits.mean(axis=-1, keepdims=True)
-    descending = -np.sort(-others(centerd, labels), axis=-1)[..., :-1]  # the true class, at -inf, is the last
-    return np.concatenate([label_logit(centerd, labels)[..., None], descending], axis=-1)
+    centered = logits - logits.mean(axis=-1, keepdims=True)
+    descending = -np.sort(-other_logits(centered, labels), axis=-1)[..., :-1]  # the true class, at -inf, is the last
+    return np.concatenate([label_logit(centered, labels)[..., None], descending], axis=-1)

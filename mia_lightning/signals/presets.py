@@ -12,11 +12,11 @@ COURSE = (
     "label_logit",
     "course_gradient_proxy",
 )
-"""The features of the method this project began with.
+"""Features of the course baseline.
 
-Its likelihood ratio of two normal densities of `confidence` learns from membership and so is an attack
-(GaussianLikelihoodRatio). It took logarithms of softmax + 1e-10, which ties the most confident records; here nothing
-saturates before the value itself does.
+Its likelihood ratio of two normal densities of `confidence` learns from membership and is therefore an attack
+(GaussianLikelihoodRatio). It took logarithms of softmax + 1e-10, which ties the most confident records; the formulas
+here do not saturate.
 """
 
 STANDARD = (
@@ -49,4 +49,4 @@ STANDARD = (
     "canonical_logits",
     "features",
 )
-"""Every signal that says something the others do not, as far as the target's outputs give it."""
+"""One signal of each kind; those that the target's outputs cannot give are left out."""

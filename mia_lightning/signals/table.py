@@ -1,4 +1,4 @@
-"""What travels between the stages to the right of the target: its outputs, and columns of signals."""
+"""Table of signals, the input of attacks."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from mia_lightning.errors import MIAError, suggest
 
 @dataclass(frozen=True, eq=False)
 class SignalTable:
-    """Named per-record signals, the only thing an attack sees. Holds neither ids nor membership."""
+    """Named per-record signals, an attack's only input: neither ids nor membership."""
 
     columns: Mapping[str, NDArray[np.floating]]
     """Name to (N,) or (N, width) array, float32 or float64, finite."""
@@ -27,19 +27,19 @@ class SignalTable:
         return len(self.labels)
 
     def rows(self, index: NDArray[np.integer] | NDArray[np.bool_]) -> "SignalTable":
-        """Return the table of the rows that an index or a mask picks."""
-        picked = {name: column[index] for name, column in self.columns.items()}
-        return replace(self, columns=picked, labels=self.labels[index])
+        """Return the table of the rows selected by an index or a mask."""
+        selected = {name: column[index] for name, column in self.columns.items()}
+        return replace(self, columns=selected, labels=self.labels[index])
 
     def with_columns(self, columns: Mapping[str, NDArray[np.floating]]) -> "SignalTable":
         """Return a table with these columns added or replaced."""
         return replace(self, columns={**self.columns, **columns})
 
     def match(self, patterns: Iterable[str]) -> list[str]:
-        """Return the columns that the names or shell patterns pick, in the table's order.
+        """Return the names of the columns that names or shell patterns match, in the table's order.
 
         Raises:
-            MIAError: a pattern picks nothing.
+            MIAError: a pattern matches nothing.
         """
         patterns = list(patterns)
         for pattern in patterns:
@@ -48,6 +48,6 @@ class SignalTable:
         return [name for name in self.columns if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
     def matrix(self, patterns: Iterable[str]) -> NDArray[np.float32]:
-        """Return the picked columns side by side, (N, F) float32."""
+        """Return the matched columns side by side, (N, F) float32."""
         columns = [self.columns[name].reshape(len(self), -1) for name in self.match(patterns)]
         return np.concatenate(columns, axis=1, dtype=np.float32) if columns else np.empty((len(self), 0), np.float32)

@@ -1,6 +1,7 @@
 """Signals against printed vectors, 250-digit arithmetic, and what must hold for any logits."""
 
 import sys
+import textwrap
 from decimal import Decimal, getcontext
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_printed_vectors(logits, expected):
     np.testing.assert_allclose([table.columns[name][0] for name in names], expected, rtol=0, atol=5.1e-8)
 
 
-def test_nothing_saturates():
+def test_no_saturation():
     z, y = np.array([[60.0, -60, -70], [20, -20, -25], [10, -10, -12]]), np.zeros(3, np.int64)
     phi = F.phi(z, y)
     np.testing.assert_allclose(phi[0], 119.99995, atol=1e-5)
@@ -102,7 +103,7 @@ def reference(logits, label) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("scale", [0.1, 1, 8, 40])
-def test_definitions_in_250_digits(scale):
+def test_formulas_in_250_digits(scale):
     rng = np.random.default_rng(int(scale * 10))
     logits = (rng.normal(size=(40, 1, 6)) * scale).astype(np.float32)
     labels = rng.integers(0, 6, 40)
@@ -133,7 +134,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False,
 
 @given(arrays(np.float32, (3, 4), elements=finite), st.integers(0, 3))
 @settings(max_examples=200, deadline=None)
-def test_finite_for_any_finite_logits(logits, label):
+def test_finite(logits, label):
     z, y = logits.astype(np.float64), np.full(3, label)
     with np.errstate(all="raise", under="ignore"):
         values = [f(z, y) for f in NEEDS_LABEL] + [f(z) for f in NO_LABEL] + [F.canonical_logits(z, y)]
@@ -147,7 +148,7 @@ def test_finite_for_any_finite_logits(logits, label):
     arrays(np.float32, (2, 5), elements=st.floats(-100, 100, width=32)), st.permutations(range(5)), st.integers(0, 4)
 )
 @settings(max_examples=100, deadline=None)
-def test_renaming_the_classes_changes_nothing(logits, order, label):
+def test_invariant_to_class_order(logits, order, label):
     z, order = logits.astype(np.float64), np.array(order)
     renamed, new_label = z[:, order], np.full(2, list(order).index(label))
     y = np.full(2, label)
@@ -158,7 +159,7 @@ def test_renaming_the_classes_changes_nothing(logits, order, label):
     np.testing.assert_allclose(F.log_probabilities(renamed), F.log_probabilities(z)[:, order], rtol=1e-12)
 
 
-def test_order_of_records_and_size_of_blocks_change_nothing(outputs, monkeypatch):
+def test_table_is_independent_of_order_and_blocks(outputs, monkeypatch):
     whole = build_table(outputs, names=["all"])
     monkeypatch.setattr("mia_lightning.signals._build.BLOCK", 7 * 3 * 5)
     order = np.random.default_rng(1).permutation(50)
@@ -169,7 +170,7 @@ def test_order_of_records_and_size_of_blocks_change_nothing(outputs, monkeypatch
         np.testing.assert_array_equal(blocked.columns[name], column[order], err_msg=name)
 
 
-def test_members_lie_where_the_direction_says():
+def test_direction_of_members():
     """Logits that grow at the true class: every signal moves the way it declares."""
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(2000, 6, 6))
@@ -184,7 +185,7 @@ def test_members_lie_where_the_direction_says():
             assert direction * (column[1000:].mean() - column[:1000].mean()) > 0, name
 
 
-def test_gradients_are_those_of_autograd():
+def test_gradients_equal_autograd():
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     layer = torch.nn.Linear(7, 4).double()
@@ -227,7 +228,7 @@ def test_augmentation_statistics(outputs):
     assert table.columns["label_agreement"].tolist() == [sum(w == row[0] for w in row) / 3 for row in winner.tolist()]
 
 
-def test_contrast_of_unshifted_and_shifted_views():
+def test_phi_contrast():
     rng = np.random.default_rng(0)
     outputs = outputs_of(rng.normal(size=(20, 18, 4)), rng.integers(0, 4, 20))
     table = build_table(outputs, names=["phi_contrast", "canonical_contrast", "phi_original"])
@@ -246,7 +247,7 @@ def test_one_query(outputs):
     np.testing.assert_array_equal(table.columns["phi_min"], table.columns["phi_original"])
 
 
-def test_queries_are_averaged_dropped_or_kept(outputs):
+def test_query_reduction(outputs):
     names = ["loss", "logits", "phi_mean"]
     mean, original, each = (
         build_table(outputs, names=names, query_reduction=q).columns for q in ("mean", "first", "none")
@@ -261,7 +262,7 @@ def test_queries_are_averaged_dropped_or_kept(outputs):
     assert build_table(single, names=["loss"], query_reduction="none").columns["loss"].shape == (50,)
 
 
-def test_table_holds_finite_floats_of_the_promised_kind(outputs):
+def test_table_dtypes(outputs):
     table = build_table(outputs, names=["all"])
     assert set(table.columns) == set(signal_names())
     for column in table.columns.values():
@@ -270,21 +271,21 @@ def test_table_holds_finite_floats_of_the_promised_kind(outputs):
     assert table.num_classes == 5
 
 
-def test_signals_do_not_change_the_outputs(outputs):
+def test_outputs_are_unchanged(outputs):
     before = outputs.logits.copy(), outputs.features.copy()
     build_table(outputs, names=["all"])
     np.testing.assert_array_equal(outputs.logits, before[0])
     np.testing.assert_array_equal(outputs.features, before[1])
 
 
-def test_presets_expand_in_place_and_once():
+def test_presets_expand_once():
     assert len(preset("course")) == 10
     assert expand_names(["phi", "course", "loss"]) == ["phi", *preset("course")]
     assert preset("all") == signal_names()
     assert set(expand_names(["course", "standard"])) <= set(signal_names())
 
 
-def test_presets_leave_out_what_the_target_does_not_give(outputs):
+def test_presets_omit_unavailable(outputs):
     bare = outputs_of(outputs.logits, outputs.labels)
     missing = {"features", "feature_norm", "weight_gradient_norm", "input_gradient_norm", "phi_gradient_norm"}
     assert set(preset("standard")) - set(build_table(bare, names=["standard"]).columns) == missing
@@ -292,23 +293,23 @@ def test_presets_leave_out_what_the_target_does_not_give(outputs):
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (["phii"], "did you mean 'phi'"),
         (["standart"], "did you mean 'standard'"),
-        (["input_gradient_norm"], "extraction.gradients: true"),
-        (["standard", "phi_gradient_norm"], "extraction.gradients: true"),
+        (["input_gradient_norm"], "--extraction.gradients true"),
+        (["standard", "phi_gradient_norm"], "--extraction.gradients true"),
         (["features"], "penultimate features"),
         (["nowhere.at:all"], "package.module:function"),
         (["numpy:sqrt"], "not a signal"),
     ],
 )
-def test_a_signal_that_cannot_be_had_is_named(outputs, names, said):
-    with pytest.raises(MIAError, match=said):
+def test_unavailable_signal_error_message(outputs, names, message):
+    with pytest.raises(MIAError, match=message):
         build_table(outputs_of(outputs.logits, outputs.labels), names=names)
 
 
-def test_unusable_values_name_the_signal(outputs):
+def test_non_finite_signal_error_message(outputs):
     logits = outputs.logits.copy()
     logits[3, 1, 2] = np.nan
     with pytest.raises(MIAError, match="'entropy' is NaN, infinite"):
@@ -327,10 +328,33 @@ def of_the_wrong_shape(outputs):
     return outputs.logits[:, 0, 0]
 
 
-def test_a_signal_of_the_users_own(outputs, monkeypatch):
+def test_user_signal(outputs, monkeypatch):
     monkeypatch.setitem(sys.modules, "mine", sys.modules[__name__])
     table = build_table(outputs, names=["mine:twice_the_first", "phi"])
     np.testing.assert_allclose(table.columns["mine:twice_the_first"], 2 * outputs.logits[:, 0, 0])
     with pytest.raises(MIAError, match=r"of_the_wrong_shape.*\(50,\).*\(50, 3\)"):
         build_table(outputs, names=["mine:of_the_wrong_shape"])
     assert twice_the_first(outputs).shape == (50,), "marking leaves a plain function"
+
+
+def test_documented_example_is_one_file(outputs, tmp_path, monkeypatch):
+    import mia_lightning.signals as package
+
+    example = textwrap.dedent(package.__doc__.partition("::\n\n")[2])
+    (tmp_path / "squared.py").write_text("import numpy as np\n" + example)
+    monkeypatch.syspath_prepend(tmp_path)
+    table = build_table(outputs, names=["squared:squared_logit"])
+    chosen = outputs.logits[np.arange(50), :, outputs.labels].astype(np.float64)
+    np.testing.assert_allclose(table.columns["squared:squared_logit"], (chosen**2).mean(axis=1))
+
+
+@pytest.mark.parametrize("name", signal_names())
+def test_contract(name, outputs):
+    function = get_signal(name)
+    values = np.asarray(function(outputs))
+    leading = (50, 3) if function.per_query else (50,)
+    assert function.__name__ == name
+    assert function.direction in (-1, 0, 1)
+    assert values.shape[: len(leading)] == leading and values.ndim <= len(leading) + 1
+    assert np.isfinite(values).all()
+    assert function.direction == 0 or values.ndim == len(leading) or name == "phi_queries", "vectors have no direction"
