@@ -355,6 +355,7 @@ def test_contract(name, outputs):
     leading = (50, 3) if function.per_query else (50,)
     assert function.__name__ == name
     assert function.direction in (-1, 0, 1)
-    assert values.shape[: len(leading)] == leading and values.ndim <= len(leading) + 1
+    assert values.shape[: len(leading)] == leading
+    assert values.ndim <= len(leading) + 1
     assert np.isfinite(values).all()
     assert function.direction == 0 or values.ndim == len(leading) or name == "phi_queries", "vectors have no direction"
