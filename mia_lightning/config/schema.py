@@ -165,6 +165,26 @@ class SubmissionConfig:
 
 
 @dataclass
+class SearchedConfig:
+    """Search that selected this configuration; tune.py writes it into best.yaml."""
+
+    trials: int
+    """Configurations that were compared, the starting one included."""
+
+    attack: str
+    """Attack whose figures were compared; empty for a search over references.training."""
+
+    metric: str
+    """Figure by which they were compared."""
+
+    seen_records: int
+    """Public records on which they were compared; figures on these are optimistic."""
+
+    holdout: int
+    """Public records that no trial saw, evaluation.holdout of them all; figures on these are not optimistic."""
+
+
+@dataclass
 class RunConfig:
     """One run: records, target, signals, attacks, evaluation, output."""
 
@@ -191,6 +211,9 @@ class RunConfig:
 
     seed: int = 42
     """Drives folds, attacks and bootstrap."""
+
+    searched: SearchedConfig | None = None
+    """Set by tune.py in best.yaml, so that the report gives held-out figures (default: not searched)."""
 
     def __post_init__(self) -> None:
         if not self.attacks:
