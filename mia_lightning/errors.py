@@ -7,6 +7,26 @@ LONGEST, CLOSEST = 1000, 3
 """Characters of a message, and names that it suggests."""
 
 
+def printable(text: object, longest: int = LONGEST) -> str:
+    r"""Return text that is safe to print: one line, no control characters, bounded.
+
+    Everything that comes from a file, a path or an option and reaches a terminal, log, report or note goes through
+    here. Line breaks, escape sequences, NUL, bidirectional controls and lone surrogates become ``\n``, ``\x1b``,
+    ``\u202e`` and so on.
+
+    Args:
+        text: anything with a string form.
+        longest: characters kept; a longer text ends in an ellipsis.
+    """
+    shown = str(text)
+    cut = len(shown) > longest
+    shown = shown[:longest]
+    if not shown.isprintable():
+        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
+        cut, shown = cut or len(shown) > longest, shown[:longest]
+    return f"{shown}…" if cut else shown
+
+
 class MIAError(Exception):
     """A mistake that the user can correct: one sentence with the finding, the expectation and the fix.
 
@@ -15,11 +35,7 @@ class MIAError(Exception):
     """
 
     def __str__(self) -> str:
-        text = super().__str__()
-        shown = (
-            text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:LONGEST])
-        )
-        return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}…"
+        return printable(super().__str__())
 
 
 def suggest(given: str, legal: Iterable[str], *, see: str = "--help") -> str:

@@ -10,8 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "mia_lightning"
 ORDER = [  # a package imports from itself and the packages above it in this list
     "errors",
-    "runtime",
     "security",
+    "runtime",
     "metrics",
     "records",
     "targets",

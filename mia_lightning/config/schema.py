@@ -29,7 +29,11 @@ class DataConfig:
     public records alone."""
 
     reader: str = "auto"
-    """Which reader takes both: auto looks at what the file is."""
+    """Reader of both halves: auto detects the format from the file's content; or package.module of your own."""
+
+    columns: dict[str, str] = field(default_factory=dict)
+    """Meaning of columns whose names are not understood, such as {in_set: membership, cat: label, junk: ignore}: id,
+    image, label, membership, group, file, class_name or ignore."""
 
     mean: tuple[float, ...] | None = None
     """Per-channel mean that the target's training normalized with; computed from the public images when not given."""

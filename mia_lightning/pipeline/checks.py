@@ -10,7 +10,7 @@ import numpy as np
 
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError, suggest
-from mia_lightning.records.records import UNKNOWN, Records, check_disjoint
+from mia_lightning.records.records import UNKNOWN, Records, check_disjoint, separate_ids
 
 if TYPE_CHECKING:
     from mia_lightning.targets.base import Target
@@ -67,14 +67,15 @@ def load_records(config: RunConfig) -> tuple[Records, Records | None]:
     from mia_lightning.records.readers import read_records
 
     assert config.data.public is not None
-    public = read_records(config.data.public, reader=config.data.reader)
+    public = read_records(config.data.public, reader=config.data.reader, columns=config.data.columns)
     known = np.unique(public.membership[public.membership != UNKNOWN])
     if len(known) < 2:
         found = {0: "only non-members", 1: "only members"}[int(known[0])] if len(known) else "no known membership"
         raise MIAError(f"{public.source}: holds {found}; the public records must hold members and non-members")
     if config.data.private is None:
         return public, None
-    private = read_records(config.data.private, reader=config.data.reader)
+    private = read_records(config.data.private, reader=config.data.reader, columns=config.data.columns)
+    public, private = separate_ids(public, private)
     check_disjoint(public, private)
     if public.images.shape[1:] != private.images.shape[1:]:
         raise MIAError(
@@ -99,7 +100,7 @@ def load_and_check_target(config: RunConfig, public: Records) -> Target:
 
 def record_notes(public: Records, private: Records | None) -> list[str]:
     """Return what has to be said of the records: rows left out, labels missing."""
-    notes = []
+    notes = [note for half in (public, private) if half is not None for note in half.notes]
     if unknown := int((public.membership == UNKNOWN).sum()):
         notes.append(
             f"{public.source}: {unknown:,} of {len(public):,} records have no known membership; left out of fitting"

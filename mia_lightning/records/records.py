@@ -1,24 +1,27 @@
 """Records: the candidate images whose membership is in question."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
+from mia_lightning.records.vocabulary import UNKNOWN
 from mia_lightning.security.csv_formulas import is_formula
 
-UNKNOWN = -1
+__all__ = ["UNKNOWN", "Records", "check_disjoint", "separate_ids"]
 
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """Candidate records as they came from one source, in the order of the source.
+    """Candidate records of one source, in the order of the source.
 
     Raises:
-        MIAError: the arrays disagree in length, ids repeat or could not stand in a CSV as they are, an image dtype is
-            neither uint8 nor float32, a pixel is NaN or infinite, a label is below -1, or membership holds anything but
-            1, 0 and -1.
+        MIAError: the arrays differ in length, ids repeat or could not be written into a CSV unchanged, an image dtype
+            is neither uint8 nor float32, a pixel is NaN or infinite, a label is below -1 or beyond the class names, or
+            membership holds anything but 1, 0 and -1.
     """
 
     ids: NDArray[np.int64] | NDArray[np.str_]
@@ -34,15 +37,23 @@ class Records:
     """(N,) 1 = member of the target's training set, 0 = non-member, -1 = unknown."""
 
     source: str
-    """What the user named, for error sentences: a file name without its folder, or a data-set name."""
+    """Name for messages: a file name without its folder, or a data set's name."""
+
+    groups: NDArray[np.int64] | NDArray[np.str_] | None = None
+    """(N,) the person, patient or camera that a record belongs to, comparable across halves; None when not given.
+    Records of one group are not independent: folds, bootstrap and tests keep a group together."""
+
+    class_names: tuple[str, ...] | None = None
+    """Name of class 0, 1, ...; None when the source has none."""
+
+    notes: tuple[str, ...] = ()
+    """What the reader did not understand or had to decide, one sentence each, for log and report."""
+
+    ids_invented: bool = False
+    """Whether the source has no ids, and the reader numbered its records from 0."""
 
     def __post_init__(self) -> None:
-        count = len(self.ids)
-        for name in ("images", "labels", "membership"):
-            if (found := len(getattr(self, name))) != count:
-                raise MIAError(f"{self.source}: {count} ids but {found} {name}; give one of each per record")
-        if count == 0:
-            raise MIAError(f"{self.source}: holds no records; expected at least one")
+        _check_lengths(self)
         if self.images.ndim != 4:
             raise MIAError(
                 f"{self.source}: images have shape {self.images.shape}; expected (N, channels, height, width)"
@@ -51,16 +62,46 @@ class Records:
             raise MIAError(f"{self.source}: images are {self.images.dtype}; expected uint8 or float32")
         _check_ids(self.ids, self.source)
         _check_pixels(self)
-        if self.labels.min() < UNKNOWN:
-            raise MIAError(
-                f"{self.source}: label {self.labels.min()} is negative; classes count from 0, -1 means missing"
-            )
+        _check_labels(self)
         if not np.isin(self.membership, (0, 1, UNKNOWN)).all():
             bad = self.membership[~np.isin(self.membership, (0, 1, UNKNOWN))][0]
             raise MIAError(f"{self.source}: membership holds {bad}; expected 1 (member), 0 (non-member) or unknown")
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def rows(self, index: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Records:
+        """Return the records at these positions, all columns included."""
+        return replace(
+            self,
+            ids=self.ids[index],
+            images=self.images[index],
+            labels=self.labels[index],
+            membership=self.membership[index],
+            groups=None if self.groups is None else self.groups[index],
+        )
+
+
+def _check_lengths(records: Records) -> None:
+    count = len(records.ids)
+    for name in ("images", "labels", "membership", "groups"):
+        column = getattr(records, name)
+        if column is not None and len(column) != count:
+            raise MIAError(f"{records.source}: {count} ids but {len(column)} {name}; give one of each per record")
+    if count == 0:
+        raise MIAError(f"{records.source}: contains no records; expected at least one")
+
+
+def _check_labels(records: Records) -> None:
+    if records.labels.min() < UNKNOWN:
+        raise MIAError(
+            f"{records.source}: label {records.labels.min()} is negative; classes count from 0, -1 means missing"
+        )
+    if records.class_names is not None and records.labels.max() >= len(records.class_names):
+        raise MIAError(
+            f"{records.source}: label {records.labels.max()} has no name, there are {len(records.class_names)} class "
+            "names; name every class"
+        )
 
 
 def _check_ids(ids: NDArray[np.int64] | NDArray[np.str_], source: str) -> None:
@@ -74,13 +115,13 @@ def _check_ids(ids: NDArray[np.int64] | NDArray[np.str_], source: str) -> None:
 
 
 def _check_texts(ids: list[str], source: str) -> None:
-    """Refuse ids that would do harm where we write them unchanged, which a submission needs."""
+    """Refuse ids that would do harm in a submission, which holds them unchanged."""
     for text in ids:
         if not text.isprintable():
             raise MIAError(f"{source}: id {text[:40]!r} holds a control character; expected printable ids")
         if is_formula(text):
             raise MIAError(
-                f"{source}: id {text[:40]!r} is a formula to a spreadsheet that opens our submission.csv; rename it"
+                f"{source}: id {text[:40]!r} would be a formula in a spreadsheet that opens submission.csv; rename it"
             )
 
 
@@ -95,10 +136,37 @@ def _check_pixels(records: Records) -> None:
 
 
 def check_disjoint(public: Records, private: Records) -> None:
-    """Raise MIAError when an id stands in both halves."""
+    """Raise MIAError when an id occurs in both halves."""
     shared = np.intersect1d(public.ids.astype(str), private.ids.astype(str))
     if len(shared):
         raise MIAError(
-            f"{len(shared)} ids stand in both {public.source} and {private.source}, first {shared[0]}; "
-            "a record belongs to one half only"
+            f"{len(shared)} ids occur in both {public.source} and {private.source}, first {shared[0]}; drop the "
+            "copies, or ignore the ids where they count per file (--data.columns '{ids: ignore}')"
         )
+
+
+def separate_ids(public: Records, private: Records) -> tuple[Records, Records]:
+    """Return both halves with invented ids that clash with none of the other half.
+
+    Private ids that were invented stay row numbers from 0, as a submission needs them, unless the public half's own
+    ids are among them; invented public ids go on after the largest id of the private half.
+    """
+    if public.ids_invented:
+        return _numbered_after(public, private), private
+    if private.ids_invented:
+        return public, _numbered_after(private, public)
+    return public, private
+
+
+def _numbered_after(records: Records, other: Records) -> Records:
+    """Return records with invented ids that follow the whole numbers among the other's, unless none is shared."""
+    if not len(np.intersect1d(records.ids.astype(str), other.ids.astype(str))):
+        return records
+    if other.ids.dtype.kind == "i":
+        start = int(other.ids.max()) + 1
+    else:
+        start = max((int(text) for text in other.ids.tolist() if text.isascii() and text.isdecimal()), default=-1) + 1
+    start = start if 0 <= start < 2**62 else -len(records)  # far beyond any row number, or all negative
+    ids = np.arange(start, start + len(records), dtype=np.int64)
+    note = f"{records.source}: has no ids; its records are numbered from {start} so that no id occurs in both halves"
+    return replace(records, ids=ids, notes=(*records.notes, note))

@@ -171,7 +171,7 @@ CASES = {
     truncated: "cut.pt",
     executes_code: "system",
     duplicate_ids: "ids must be unique",
-    id_in_both_halves: "stand in both",
+    id_in_both_halves: "occur in both",
     shapes_differ: "p.pt",
     halves_of_different_shape: "both halves must fit one target",
     wrong_channels: "channels",

@@ -3,13 +3,16 @@
 A reader is a module with two functions, found by listing the package, so a new format is a new file and nothing else:
 
 * ``matches(source: str) -> bool``: whether this reader reads the source, decided by what the file is; cheap.
-* ``read(source: str) -> Records``: the records, or MIAError in one sentence.
+* ``read(source: str, columns: Mapping[str, str] = {}) -> Records``: the records, or MIAError in one sentence. The
+  second argument, the user's mapping of column names to meanings, may be left out of a reader that has no columns.
 
 Modules whose name begins with an underscore hold what several readers share.
 """
 
 import importlib
+import inspect
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -24,13 +27,14 @@ def reader_names() -> list[str]:
     return sorted(found.name for found in pkgutil.iter_modules(__path__) if not found.name.startswith("_"))
 
 
-def read_records(source: str, *, reader: str = "auto") -> Records:
+def read_records(source: str, *, reader: str = "auto", columns: Mapping[str, str] | None = None) -> Records:
     """Read candidate records from a file, a folder or a named data set.
 
     Args:
         source: a path, or a data set such as ``torchvision:CIFAR10`` or ``digits:public``.
         reader: ``auto`` to choose by what the source is, a name of `reader_names`, or a ``package.module`` of the
             user's own with a function ``read(source: str) -> Records``.
+        columns: meaning of the source's columns by name (`records.vocabulary`), before the built-in vocabulary.
 
     Returns:
         Records with images (N, C, H, W), uint8 or float32, exactly as stored.
@@ -42,7 +46,7 @@ def read_records(source: str, *, reader: str = "auto") -> Records:
     name = Path(source).name or source
     try:
         module = _recognized(source) if reader == "auto" else _named(reader)
-        records = module.read(source)
+        records = _read(module, source, columns or {})
     except OSError as error:
         raise MIAError(
             f"{name}: cannot be read ({error.strerror or error}); check the path and its permissions"
@@ -54,6 +58,14 @@ def read_records(source: str, *, reader: str = "auto") -> Records:
     if not isinstance(records, Records):
         raise MIAError(f"reader {reader!r}: read() returned {type(records).__name__}; expected mia_lightning Records")
     return records
+
+
+def _read(module: ModuleType, source: str, columns: Mapping[str, str]) -> object:
+    if "columns" in inspect.signature(module.read).parameters:
+        return module.read(source, columns=columns)
+    if columns:
+        raise MIAError(f"--data.columns: reader {module.__name__.rpartition('.')[2]!r} takes no mapping; leave it out")
+    return module.read(source)
 
 
 def _recognized(source: str) -> ModuleType:

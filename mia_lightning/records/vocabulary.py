@@ -1,0 +1,212 @@
+"""The vocabulary of tables and arrays: which column names and which words mean what.
+
+Every reader of records and of scores uses these names, so that a file understood by one is understood by all. Names are
+compared by `normalize_name`: case, blanks, hyphens and a plural's form in this list do not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mia_lightning.errors import MIAError, printable, suggest
+
+UNKNOWN = -1
+"""Membership or label that is missing."""
+
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "id": (
+        "id", "ids", "record", "record_id", "record_ids", "sample_id", "sample_ids", "image_id", "image_ids", "img_id",
+        "example_id", "uid", "uuid", "idx",
+    ),
+    "membership": (
+        "membership", "memberships", "member", "members", "is_member", "is_members", "ismember", "in_train", "is_train",
+        "in_training", "is_training", "in_training_set", "is_in",
+    ),
+    "label": (
+        "label", "labels", "target", "targets", "y", "class", "class_id", "class_index", "class_idx", "class_label",
+        "true_label", "true_labels", "true_class", "ground_truth", "gt", "y_true", "category", "category_id",
+        "fine_label", "fine_labels",
+    ),
+    "group": (
+        "group", "groups", "group_id", "person", "person_id", "patient", "patient_id", "subject", "subject_id",
+        "identity", "user", "user_id", "camera", "camera_id",
+    ),
+    "image": ("images", "image", "imgs", "img", "pixels", "pictures", "data", "x"),
+    "file": (
+        "file", "files", "filename", "filenames", "file_name", "path", "paths", "filepath", "file_path", "image",
+        "image_file", "image_path", "image_name", "img", "img_path",
+    ),
+    "class_name": ("class_name", "class_names", "classes", "label_name", "label_names", "category_name"),
+    "split": ("split", "subset", "partition"),
+    "prediction": (
+        "pred", "prediction", "predictions", "predicted", "predicted_label", "predicted_class", "pred_label",
+        "pred_class", "y_pred",
+    ),
+    "index": ("", "index", "level_0", "unnamed:_0", "row", "row_id"),
+    "fold": ("fold", "folds"),
+    "epoch": ("epoch", "epochs", "step", "seed"),
+}  # fmt: skip
+"""Meaning to the normalized column names that have it, the best one first."""
+
+RECORD_COLUMNS = ("id", "image", "label", "membership", "group", "class_name")
+"""Meanings in a file of arrays."""
+
+TABLE_COLUMNS = ("id", "file", "label", "membership", "group", "class_name")
+"""Meanings in a table beside images."""
+
+IGNORE = "ignore"
+"""What `--data.columns` maps a column to that is not to be used or named."""
+
+_BLANKS = ("", "unknown", "none", "nan", "null", "na", "n/a", "<na>", "nat", "?", "-")
+MEMBERSHIP_WORDS: Mapping[str, int] = {
+    **dict.fromkeys(("1", "+1", "true", "t", "yes", "y", "member", "members", "in", "train", "training", "seen"), 1),
+    **dict.fromkeys(
+        (
+            "0", "false", "f", "no", "n", "non-member", "nonmember", "non-members", "nonmembers", "not-member", "out",
+            "test", "testing", "holdout", "held-out", "heldout", "unseen", "val", "valid", "validation",
+        ),
+        0,
+    ),
+    **dict.fromkeys((*_BLANKS, "-1"), UNKNOWN),
+}  # fmt: skip
+"""Normalized words of membership; `membership_codes` decides what -1 means."""
+
+SIGNED_NOTE = "holds only +1 and -1, read as member and non-member; leave a cell empty where membership is unknown"
+
+
+def normalize_name(name: object) -> str:
+    """Return a column name in lower case, with underscores for blanks and hyphens."""
+    return str(name).strip().strip('"').lower().replace(" ", "_").replace("-", "_")
+
+
+def meaning(name: object, meanings: Iterable[str] = NAMES) -> str | None:
+    """Return the first of these meanings that a column name has, or None."""
+    normal = normalize_name(name)
+    return next((candidate for candidate in meanings if normal in NAMES[candidate]), None)
+
+
+def is_blank(text: str) -> bool:
+    """Whether a cell's text stands for a missing value."""
+    return text.strip().lower() in _BLANKS
+
+
+def membership_code(text: str) -> int | None:
+    """Return 1, 0 or -1 (unknown) for a cell's text, or None for a word that is not understood."""
+    word = text.strip().lower().replace("_", "-").replace(" ", "-")
+    head, _, zeros = word.partition(".")
+    if zeros and not zeros.strip("0"):  # pandas writes 1.0 when a column has gaps
+        word = head
+    return MEMBERSHIP_WORDS.get(word)
+
+
+def is_signed(values: Iterable[object]) -> bool:
+    """Whether distinct membership values are +1 and -1 alone, the coding of margins: -1 means non-member then.
+
+    Args:
+        values: distinct numbers or cell texts; blanks do not count.
+    """
+    texts = {str(value).strip().lower() for value in values}
+    numbers = {text.lstrip("+").partition(".")[0] for text in texts if not is_blank(text)}
+    return numbers == {"1", "-1"}
+
+
+def membership_codes(words: Sequence[str], where: str) -> list[int]:
+    """Return 1, 0 or -1 (unknown) for each distinct cell text of one membership column.
+
+    Args:
+        words: the distinct texts.
+        where: start of the error sentence, such as ``scores.csv: membership``.
+
+    Raises:
+        MIAError: a word is not understood.
+    """
+    signed = is_signed(words)
+    codes: list[int] = []
+    for word in words:
+        code = membership_code(word)
+        if code is None:
+            raise MIAError(f"{where} is {printable(word, 40)!r}; expected 1 or 0, member or non-member, yes or no")
+        codes.append(0 if signed and word.strip().startswith("-1") else code)
+    return codes
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column of a file has which meaning."""
+
+    by_meaning: dict[str, str] = field(default_factory=dict)
+    """Meaning to the column's name as written in the file."""
+
+    unused: list[str] = field(default_factory=list)
+    """Columns that are not understood, as written in the file."""
+
+    absent: list[str] = field(default_factory=list)
+    """Columns that the user's mapping names and the file lacks (the other half may have them)."""
+
+    def get(self, name: str) -> str | None:
+        """Return the name of the column with this meaning, or None."""
+        return self.by_meaning.get(name)
+
+    def notes(self, source: str) -> list[str]:
+        """Return what was not understood, one note each for the file's columns and the mapping's."""
+        notes = [f"{source}: has no column {printable(name, 40)!r}, which --data.columns maps" for name in self.absent]
+        if not self.unused:
+            return notes
+        listed = ", ".join(printable(name, 40) for name in self.unused[:8]) + (", …" if self.unused[8:] else "")
+        return [*notes, f"{source}: columns not used: {listed}; map one with --data.columns '{{NAME: membership}}'"]
+
+
+def find_columns(
+    names: Sequence[str], source: str, mapping: Mapping[str, str] | None = None, meanings: Sequence[str] = TABLE_COLUMNS
+) -> Columns:
+    """Return which of a file's columns has which meaning.
+
+    Args:
+        names: the file's columns.
+        source: the file, for error sentences.
+        mapping: the user's own mapping of column name to meaning (`--data.columns`), which goes before the vocabulary;
+            ``ignore`` leaves a column out.
+        meanings: the meanings that the reader uses.
+
+    Raises:
+        MIAError: two columns have one meaning, or the mapping names a meaning that does not exist.
+    """
+    mapping = mapping or {}
+    check_mapping(mapping)
+    given, absent = _mapped(names, mapping)
+    columns = Columns({means: name for name, means in given.items() if means in meanings}, absent=absent)
+    for means in meanings:
+        if means in columns.by_meaning:
+            continue
+        same = [name for name in names if name not in given and meaning(name, meanings) == means]
+        exact = [name for name in same if normalize_name(name) == NAMES[means][0]]
+        if len(same) > 1 and len(exact) != 1:
+            raise MIAError(
+                f"{source}: columns {same[0]!r} and {same[1]!r} both mean {means}; choose with "
+                f"--data.columns '{{{same[0]}: {means}, {same[1]}: {IGNORE}}}'"
+            )
+        if same:
+            columns.by_meaning[means] = (exact or same)[0]
+    used = {*columns.by_meaning.values(), *(name for name, means in given.items() if means == IGNORE)}
+    columns.unused.extend(name for name in names if name not in used and meaning(name, ("index",)) is None)
+    return columns
+
+
+def check_mapping(mapping: Mapping[str, str]) -> None:
+    """Raise MIAError when a mapping of columns has an unknown meaning, or one meaning twice."""
+    legal = [*RECORD_COLUMNS, "file", IGNORE]
+    for name, means in mapping.items():
+        if means not in legal:
+            raise MIAError(f"--data.columns: {name!r} is mapped to {means!r}; {suggest(str(means), legal, see='')}")
+    used = [means for means in mapping.values() if means != IGNORE]
+    if twice := next((means for means in used if used.count(means) > 1), None):
+        raise MIAError(f"--data.columns: two columns are mapped to {twice}; keep one")
+
+
+def _mapped(names: Sequence[str], mapping: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return the mapping with the file's own spelling, and its columns that the file lacks."""
+    spelled = {normalize_name(name): name for name in names} | {name: name for name in names}
+    found = {name: spelled.get(name, spelled.get(normalize_name(name))) for name in mapping}
+    given = {column: mapping[name] for name, column in found.items() if column is not None}
+    return given, [name for name, column in found.items() if column is None]
