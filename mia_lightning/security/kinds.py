@@ -25,17 +25,20 @@ class FileKind:
     fix: str
     """Imperative that completes the sentence after a semicolon."""
 
+    is_placeholder: bool = False
+    """Whether it is text in place of the wanted file, which a table reader would take for a table."""
+
 
 KINDS: Mapping[str, FileKind] = {
     kind.name: kind
     for kind in (
         FileKind("empty", "empty (0 bytes)", "copy or download it again"),
-        FileKind("git-lfs pointer", "a Git LFS pointer, not the file itself", "run: git lfs pull"),
-        FileKind("git-annex pointer", "a git-annex pointer, not the file itself", "run: git annex get"),
-        FileKind("DVC pointer", "a DVC pointer, not the file itself", "run: dvc pull"),
-        FileKind("HTML", "an HTML page, such as a download's error or confirmation page, not the file itself", _AGAIN),
-        FileKind("XML", "an XML document, such as a storage server's error message, not the file itself", _AGAIN),
-        FileKind("error page", "a server's error message, not the file itself", _AGAIN),
+        FileKind("git-lfs pointer", "a Git LFS pointer, not the file itself", "run: git lfs pull", True),
+        FileKind("git-annex pointer", "a git-annex pointer, not the file itself", "run: git annex get", True),
+        FileKind("DVC pointer", "a DVC pointer, not the file itself", "run: dvc pull", True),
+        FileKind("HTML", "an HTML page (a failed download), not the file itself", _AGAIN, True),
+        FileKind("XML", "an XML document, such as a storage server's error message, not the file itself", _AGAIN, True),
+        FileKind("error page", "a server's error message, not the file itself", _AGAIN, True),
         FileKind("HDF5", "an HDF5 file (Keras, MATLAB 7.3 or h5py)", f"{_MODEL}; arrays in it: save them as .npz"),
         FileKind("Keras", "a Keras model (.keras)", _MODEL),
         FileKind("ONNX", "an ONNX model", "convert it to PyTorch (onnx2torch), then torch.export.save it"),

@@ -1,0 +1,177 @@
+"""Columns of a table as arrays: ids, membership, labels, groups, texts and numbers."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.errors import MIAError, printable
+from mia_lightning.records.tables import Table, is_number
+from mia_lightning.records.vocabulary import UNKNOWN, is_blank, is_signed, membership_code
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Ids = NDArray[np.int64] | NDArray[np.str_]
+
+PLAIN = re.compile(r"0|-?[1-9]\d{0,17}", re.ASCII)
+"""A whole number that is written the same way again; 007 stays text."""
+
+WHOLE = re.compile(r"([+-]?\d{1,18})(\.0*)?", re.ASCII)
+"""A whole number; pandas writes 3.0 where a column has gaps."""
+
+LONGEST_ID = 256
+"""Characters of an id."""
+
+
+def text_column(table: Table, name: str) -> list[str]:
+    """Return N texts without surrounding blanks, "" where a value is missing."""
+    return [text.strip() for text in _texts(table, name).to_pylist()]
+
+
+def id_column(table: Table, name: str | None) -> Ids:
+    """Return (N,) unique ids: int64 when all are plain whole numbers, else text; row numbers without a column.
+
+    Raises:
+        MIAError: an id is missing, repeated or longer than 256 characters, or ids are floating-point numbers; the line
+            is named.
+    """
+    if name is None:
+        return np.arange(len(table), dtype=np.int64)
+    import pyarrow as pa
+
+    if pa.types.is_floating(table.columns[name].type):
+        raise MIAError(f"{table.source}: ids are {table.columns[name].type}; expected whole numbers or text")
+    texts = text_column(table, name)
+    first: dict[str, int] = {}
+    for row, text in enumerate(texts):
+        if not text:
+            raise MIAError(f"{table.where(row)}: has no id; give every record one")
+        if len(text) > LONGEST_ID:
+            raise MIAError(f"{table.where(row)}: the id is longer than {LONGEST_ID} characters; shorten it")
+        if text in first:
+            line = first[text] + table.first_row
+            raise MIAError(f"{table.where(row)}: id {printable(text, 40)} duplicates {line}; ids must be unique")
+        first[text] = row
+    if all(map(PLAIN.fullmatch, texts)):
+        return np.array(texts, dtype=np.int64)
+    return np.array(texts, dtype=np.str_)
+
+
+def membership_column(table: Table, name: str | None) -> tuple[NDArray[np.int8], list[str]]:
+    """Return (N,) 1 = member, 0 = non-member, -1 = unknown, and notes about how it was read.
+
+    Raises:
+        MIAError: a word is not understood; the line is named.
+    """
+    if name is None:
+        return np.full(len(table), UNKNOWN, dtype=np.int8), []
+    words, codes = _distinct(table, name)
+    signed = is_signed(words)
+    meanings = np.empty(len(words), dtype=np.int8)
+    for code, word in enumerate(words):
+        value = membership_code(word)
+        if value is None:
+            where = table.where(int(np.argmax(codes == code)))
+            raise MIAError(
+                f"{where}: {printable(name, 40)} is {printable(word, 40)!r}; expected 1 or 0, member or non-member, "
+                "yes or no, or empty for unknown"
+            )
+        meanings[code] = 0 if signed and word.strip().startswith("-1") else value
+    notes = [f"{table.source}: {name} holds only +1 and -1, read as member and non-member"] if signed else []
+    return meanings[codes], notes
+
+
+def label_column(table: Table, name: str | None) -> tuple[NDArray[np.int64], tuple[str, ...] | None]:
+    """Return (N,) classes from 0 (-1 = missing), and their names where the column holds names.
+
+    Names are numbered in alphabetical order, as torchvision's ImageFolder does.
+
+    Raises:
+        MIAError: the column mixes numbers and names, or holds a fraction; the line is named.
+    """
+    if name is None:
+        return np.full(len(table), UNKNOWN, dtype=np.int64), None
+    words, codes = _distinct(table, name)
+    wholes = [WHOLE.fullmatch(word.strip()) for word in words]
+    named = [i for i, word in enumerate(words) if wholes[i] is None and not is_blank(word)]
+    if named and any(wholes):
+        row = int(np.argmax(codes == named[0]))
+        raise MIAError(
+            f"{table.where(row)}: {printable(name, 40)} is {printable(words[named[0]], 40)!r}, others are numbers; "
+            "expected a whole number, or a name for every class"
+        )
+    class_names = sorted({words[i].strip() for i in named})
+    index_of = {text: index for index, text in enumerate(class_names)}
+    numbers = [
+        UNKNOWN if is_blank(word) else int(whole.group(1)) if whole else index_of[word.strip()]
+        for word, whole in zip(words, wholes, strict=True)
+    ]
+    values: NDArray[np.int64] = np.array(numbers, dtype=np.int64)[codes]
+    if any(re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text, re.IGNORECASE) for text in class_names):
+        row = int(np.argmax(codes == named[0]))
+        raise MIAError(f"{table.where(row)}: {printable(name, 40)} is {words[named[0]]!r}; expected a whole number")
+    return values, tuple(class_names) or None
+
+
+def group_column(table: Table, name: str | None, ids: Ids) -> Ids | None:
+    """Return (N,) groups, int64 when all are plain whole numbers, else text; a record without one is its own group."""
+    if name is None:
+        return None
+    texts = [f"record {i}" if is_blank(text) else text for text, i in zip(text_column(table, name), ids, strict=True)]
+    return np.array(texts, np.int64) if all(map(PLAIN.fullmatch, texts)) else np.array(texts, np.str_)
+
+
+def number_column(table: Table, name: str, rows: NDArray[np.intp] | None = None) -> NDArray[np.float64]:
+    """Return the rows of a column as finite float64; all rows by default.
+
+    Raises:
+        MIAError: a value is text, NaN, infinite or missing; the line and the number of such rows are named.
+    """
+    import pyarrow as pa
+
+    rows = np.arange(len(table)) if rows is None else rows
+    column = table.columns[name]
+    if is_number(column.type):
+        values = np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)[rows]
+    else:
+        values = _from_text(table, name, rows)
+    finite = np.isfinite(values)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        form = "infinite" if np.isinf(values[row]) else "NaN or empty"
+        raise MIAError(
+            f"{table.where(int(rows[row]))}: {printable(name, 40)} is {form} ({int((~finite).sum())} such rows); every "
+            "record needs a finite number"
+        )
+    return values
+
+
+def _from_text(table: Table, name: str, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return numbers written as text, such as 0.5 among `inf`; the first that is not a number is an error."""
+    values = np.empty(len(rows))
+    texts = _texts(table, name).to_numpy()[rows].tolist()
+    for position, text in enumerate(texts):
+        try:
+            values[position] = float(text) if text else np.nan
+        except ValueError:
+            raise MIAError(
+                f"{table.where(int(rows[position]))}: {printable(name, 40)} is {printable(text, 40)!r}; "
+                "expected a number"
+            ) from None
+    return values
+
+
+def _texts(table: Table, name: str) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    return table.columns[name].cast(pa.string()).fill_null("")
+
+
+def _distinct(table: Table, name: str) -> tuple[list[str], NDArray[np.intp]]:
+    """Return the distinct texts of a column, and which of them each row has, (N,)."""
+    coded = _texts(table, name).combine_chunks().dictionary_encode()
+    return coded.dictionary.to_pylist(), np.asarray(coded.indices.to_numpy(zero_copy_only=False), dtype=np.intp)
