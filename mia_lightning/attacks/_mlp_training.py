@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from mia_lightning.attacks._losses import losses
 from mia_lightning.metrics.torchmetric import TPRAtFPR
 from mia_lightning.runtime.library_noise import quiet_lightning
-from mia_lightning.runtime.trainers import readable_trainer_errors
+from mia_lightning.runtime.trainers import isolated_trainer, readable_trainer_errors
 
 WATCHED_FPRS = (0.01, 0.05)
 
@@ -157,13 +157,6 @@ def train_perceptrons(
 def _lean_trainer(settings: MLPTraining, callbacks: list[L.Callback]) -> L.Trainer:
     """Return a Trainer without what costs more than a step of a network this small: bar, logger, checkpoints."""
     with readable_trainer_errors("accelerator of the MLP"):
-        return L.Trainer(
-            accelerator=settings.accelerator,
-            devices=1,
-            max_epochs=settings.epochs,
-            callbacks=callbacks,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
+        return isolated_trainer(
+            accelerator=settings.accelerator, devices=1, max_epochs=settings.epochs, callbacks=callbacks
         )

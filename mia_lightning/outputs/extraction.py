@@ -169,10 +169,6 @@ def _trainer(request: ExtractionRequest, tasks: list[_Task], total: int) -> L.Tr
     return new_trainer(
         request.hardware,
         inference_mode=not request.gradients,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         use_distributed_sampler=False,  # the data module assigns records to processes
         callbacks=[
             ShardWriter({task.name: (task.records, task.entry) for task in tasks}),

@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from mia_lightning.errors import MIAError
 from mia_lightning.records.records import Records
-from mia_lightning.runtime.interruption import KeptHandlers
 from mia_lightning.runtime.memory_maps import Arrays
 from mia_lightning.runtime.store import CacheEntry
 
@@ -36,11 +35,9 @@ class ShardWriter(BasePredictionWriter):
         self.splits = splits
         self.buffers: dict[str, _Buffer] = {}
         self.since = monotonic()
-        self.handlers = KeptHandlers()
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Answer signals as before: Lightning's own handlers would let prediction go on after a SIGTERM."""
-        self.handlers.restore()
+        """Start the clock of the first shard."""
         self.since = monotonic()
 
     def write_on_batch_end(

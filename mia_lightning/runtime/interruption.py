@@ -1,4 +1,4 @@
-"""What becomes of SIGINT and SIGTERM: one exception that unwinds everything, and an exit code that tells the signal."""
+"""Signal handling: one exception that unwinds the run, and an exit code that names the signal."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that end a run so that the same command resumes it; SLURM sends SIGUSR1 or SIGUSR2 before a time limit."""
+
 
 class Interrupted(BaseException):
-    """The process was asked to end. No subclass of KeyboardInterrupt, which Lightning turns into an exit of its own."""
+    """A signal's request to end. Not a KeyboardInterrupt, which Lightning turns into an exit of its own."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -18,29 +21,45 @@ class Interrupted(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """128 plus the signal, as shells count."""
+        """128 plus the signal, as in shells."""
         return 128 + self.signal.value
+
+
+class SignalHandlers:
+    """The current handlers of `SIGNALS`, to be restored after a library has set its own."""
+
+    def __init__(self) -> None:
+        self._handlers = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def restore(self) -> None:
+        """Restore them; outside the main thread, where Python sets no handlers, do nothing."""
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._handlers.items():
+                if handler is not None:  # None: not set from Python
+                    signal.signal(number, handler)
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise `Interrupted` in the main thread on the first SIGINT or SIGTERM; a second one ends the process at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, _interrupt) for number in numbers]
+    """Raise `Interrupted` in the main thread on the first of `SIGNALS`; a second one ends the process at once."""
+    handlers = SignalHandlers()
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, _interrupt)
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+        handlers.restore()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    raise Interrupted(number)
 
 
 @contextmanager
 def signals_as_keyboard_interrupt() -> Iterator[None]:
-    """Raise `Interrupted` from calls that swallow everything but KeyboardInterrupt in a signal handler, as Ray's do."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    """Raise `Interrupted` from calls that swallow all but KeyboardInterrupt in a signal handler, as Ray's do."""
     if signal.getsignal(signal.SIGTERM) is not _interrupt or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -51,31 +70,12 @@ def signals_as_keyboard_interrupt() -> Iterator[None]:
         received.append(number)
         raise KeyboardInterrupt
 
-    for number in numbers:
+    for number in SIGNALS:
         signal.signal(number, handler)
     try:
         yield
     except KeyboardInterrupt:
         raise Interrupted(received[0] if received else signal.SIGINT) from None
     finally:
-        for number in numbers:
-            if number not in received:
-                signal.signal(number, _interrupt)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
-    raise Interrupted(number)
-
-
-class KeptHandlers:
-    """The handlers of SIGINT and SIGTERM of now, to be put back after a library has set its own."""
-
-    def __init__(self) -> None:
-        self._handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore(self) -> None:
-        """Put them back; in another thread than the main one there is nothing to do."""
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in self._handlers.items():
-                signal.signal(number, handler)
+        for number in set(SIGNALS) - set(received):
+            signal.signal(number, _interrupt)

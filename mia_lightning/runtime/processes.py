@@ -1,9 +1,9 @@
-"""The processes of one run: this one, and one that helps it per further device of this machine.
+"""Processes of one run: this one, and one helper per further device of this machine.
 
-Lightning would start the helpers itself, but they would meet at a port that is open on every interface, and SIGKILL for
-all would be its answer to the end of one. Here the processes of one machine meet in a file, what goes wrong in a helper
-becomes the error of the first process, and helpers end when the first one does. Lightning takes them for processes that
-were started from outside, as it does those of torchrun and SLURM, whose meeting is theirs.
+Lightning's own launcher would connect them through a port that is open on every interface, and kill all processes when
+one ends. Here the processes of one machine connect through a file and the loopback interface, an error of a helper
+becomes the error of the first process, and helpers end with the first process. Processes that torchrun, SLURM or the
+like started are connected by Lightning as these prescribe.
 """
 
 from __future__ import annotations
@@ -22,138 +22,120 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from mia_lightning.errors import MIAError
-from mia_lightning.runtime.interruption import Interrupted
+from mia_lightning.runtime.environment import restored_variables
+from mia_lightning.runtime.interruption import SIGNALS, Interrupted
+from mia_lightning.runtime.trainers import LocalEnvironment
 
 FOLDER, FIRST = "MIA_LIGHTNING_FOLDER", "MIA_LIGHTNING_FIRST"
-"""What a helper finds in its environment: the folder where all meet, and the number of the process that started it."""
+"""Environment variables of a helper: the folder of the connection, and the id of the process that started it."""
 
-
-LAUNCHED = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
-"""What Lightning may set in this process's environment, where a later trainer would take it for torchrun's."""
-
+CONNECTION = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+"""Environment variables that a connection changes, which a later trainer would take for torchrun's."""
 
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
+TERMINATION_SECONDS = 5.0
+"""Time for helpers to end after SIGTERM, before SIGKILL."""
 
-PATIENCE = 5.0
-"""Seconds that helpers have to end when they are told to."""
-
-
-LAST_WORDS = 2.0
-"""Seconds that a helper has to end after this process has lost the connection to it."""
+ERROR_SECONDS = 2.0
+"""Time for a helper to end after this process has lost the connection to it."""
 
 
 @contextmanager
 def launch_processes(trainer: L.Trainer) -> Iterator[None]:
-    """Let every process of the trainer run the block; after it, only the first one of all goes on.
+    """Run the block in every process of the trainer; after it, only the first process goes on.
 
     Args:
-        trainer: New; its `predict` is to be called within the block.
+        trainer: A new one, from `new_trainer`; its `predict` is to be called within the block.
 
     Raises:
-        MIAError: the first process: whatever a helper raised, or that one ended early. Helpers raise SystemExit.
+        MIAError: in the first process, what a helper raised, or that a helper ended early. Helpers raise SystemExit.
+        Interrupted: a helper was ended by a signal.
     """
-    launcher = trainer.strategy.launcher
-    with _kept_environment():
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    with restored_variables(*CONNECTION):
         if FOLDER in os.environ:
-            with _helping(trainer, Path(os.environ[FOLDER])):
+            with _helper(trainer, Path(os.environ[FOLDER])):
                 yield
-        elif (
-            isinstance(launcher, _SubprocessScriptLauncher)
-            and not launcher.cluster_environment.creates_processes_externally
-        ):
-            with _leading(trainer):
+        elif isinstance(environment, LocalEnvironment) and "LOCAL_RANK" not in os.environ:
+            with _first_process(trainer):
                 yield
         else:
             yield
             if trainer.world_size > 1:
-                _part(trainer, others=True)
+                _disconnect(trainer, wait=True)
         if not trainer.is_global_zero:
             raise SystemExit(0)
 
 
 @contextmanager
-def _kept_environment() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in LAUNCHED}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
-@contextmanager
-def _leading(trainer: L.Trainer) -> Iterator[None]:
-    """Start the helpers of this machine, and end with them."""
+def _first_process(trainer: L.Trainer) -> Iterator[None]:
+    """Start the helpers of this machine and end them after the block."""
     with TemporaryDirectory(prefix="mia-lightning-") as folder:
         helpers = _Helpers(Path(folder))
         try:
             helpers.start(trainer)
-            _meet(trainer, Path(folder))
+            _connect(trainer, Path(folder))
             yield
-            _part(trainer, others=trainer.num_nodes > 1)
+            _disconnect(trainer, wait=trainer.num_nodes > 1)
             helpers.wait()
         except MIAError:
             raise
-        except Exception:  # a connection that a helper's end has broken, among others
-            helpers.check(seconds=LAST_WORDS)
+        except Exception:  # among others, a connection that ended with a helper
+            helpers.check(seconds=ERROR_SECONDS)
             raise
         finally:
             helpers.end()
 
 
 @contextmanager
-def _helping(trainer: L.Trainer, folder: Path) -> Iterator[None]:
-    """Help, and leave to the first process whatever there is to be said."""
+def _helper(trainer: L.Trainer, folder: Path) -> Iterator[None]:
+    """Leave errors for the first process to report."""
     rank = trainer.strategy.local_rank  # type: ignore[attr-defined]
     try:
-        first = _EndsWithFirst(int(os.environ[FIRST]))
-        first.check()
-        trainer.callbacks.append(first)  # type: ignore[attr-defined]
-        (folder / f"here-{rank}").touch()
-        _meet(trainer, folder)
+        watch = _EndWithFirst(int(os.environ[FIRST]))
+        watch.check()
+        trainer.callbacks.append(watch)  # type: ignore[attr-defined]
+        (folder / f"ready-{rank}").touch()
+        _connect(trainer, folder)
         yield
-        _part(trainer, others=trainer.num_nodes > 1)
+        _disconnect(trainer, wait=trainer.num_nodes > 1)
     except MIAError as error:
         (folder / f"error-{rank}").write_text(str(error), encoding="utf-8")
         raise SystemExit(2) from None
-    except Interrupted as stop:
-        raise SystemExit(stop.exit_code) from None
+    except Interrupted as interrupted:
+        raise SystemExit(interrupted.exit_code) from None
 
 
-def _meet(trainer: L.Trainer, folder: Path) -> None:
-    """Connect the processes of one machine by a file; Lightning connects several machines by their address."""
+def _connect(trainer: L.Trainer, folder: Path) -> None:
+    """Connect the processes of one machine through a file; Lightning connects several machines by their address."""
     if trainer.num_nodes > 1:
         return
-    if torch.distributed.is_initialized():  # left by an earlier try that failed
+    if torch.distributed.is_initialized():  # left by an earlier extraction that failed
         torch.distributed.destroy_process_group()
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
-    os.environ.setdefault("NCCL_SOCKET_IFNAME", LOOPBACK)
+    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = LOOPBACK
     torch.distributed.init_process_group(
         torch.distributed.get_default_backend_for_device(trainer.strategy.root_device),
-        init_method=f"file://{folder}/meeting",
+        init_method=f"file://{folder}/rendezvous",
         rank=trainer.strategy.local_rank,  # type: ignore[attr-defined]
         world_size=trainer.world_size,
     )
 
 
-def _part(trainer: L.Trainer, *, others: bool) -> None:
-    """Take the connection down, after waiting for `others` than this process and its helpers, which it sees end."""
-    if others:
+def _disconnect(trainer: L.Trainer, *, wait: bool) -> None:
+    """Close the connection, after waiting for processes that this one did not start."""
+    if wait:
         trainer.strategy.barrier()
     torch.distributed.destroy_process_group()
 
 
 class _Helpers(Callback):
-    """The helpers that this process has started; as a callback it notices the end of one after each batch.
+    """Helpers of this process; as a callback, it checks after each batch that all are running.
 
     Args:
-        folder: Where all meet.
+        folder: Of the connection.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -161,83 +143,86 @@ class _Helpers(Callback):
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, trainer: L.Trainer) -> None:
-        """Start one for each further device and wait until all have come."""
+        """Start one for each further device and wait until all are ready."""
         environment = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
-        os.environ["LOCAL_RANK"] = "0"
         if trainer.num_nodes > 1:
             os.environ["MASTER_ADDR"] = environment.main_address
             os.environ["MASTER_PORT"] = str(environment.main_port)
-        own = {FOLDER: str(self.folder), FIRST: str(os.getpid())}
+        variables = {FOLDER: str(self.folder), FIRST: str(os.getpid())}
         for rank in range(1, trainer.strategy.num_processes):  # type: ignore[attr-defined]
-            variables = os.environ | own | {"LOCAL_RANK": str(rank)}
+            variables["LOCAL_RANK"] = str(rank)
             command = [sys.executable, *sys.orig_argv[1:]]
-            # in a group of its own, since Ctrl-C is for this process, which ends them
-            self.processes.append(subprocess.Popen(command, env=variables, process_group=0))
+            # in a process group of its own: Ctrl-C reaches the first process only, which ends the helpers
+            self.processes.append(subprocess.Popen(command, env=os.environ | variables, process_group=0))
         trainer.callbacks.append(self)  # type: ignore[attr-defined]
-        while missing := [number for number in self.numbers if not (self.folder / f"here-{number}").exists()]:
+        while missing := [rank for rank in self.ranks if not (self.folder / f"ready-{rank}").exists()]:
             self.check()
-            for number in missing:
-                if self.processes[number - 1].poll() is not None:
-                    raise MIAError(self._last_words(number, 0))
+            for rank in missing:
+                if self.processes[rank - 1].poll() is not None:
+                    raise self._error(rank, 0)
             sleep(0.05)
 
     @property
-    def numbers(self) -> range:
-        """Their local ranks."""
+    def ranks(self) -> range:
+        """Local ranks of the helpers."""
         return range(1, len(self.processes) + 1)
 
     def check(self, *, seconds: float = 0.0) -> None:
-        """Raise what a helper has raised, or that one ended early; wait so long for that to happen."""
+        """Raise what a helper has raised, or that it ended early; wait up to some seconds for that."""
         for wait in (*[0.05] * int(seconds / 0.05), 0.0):
-            for number, process in zip(self.numbers, self.processes, strict=True):
+            for rank, process in zip(self.ranks, self.processes, strict=True):
                 if process.poll():
-                    raise MIAError(self._last_words(number, process.returncode))
+                    raise self._error(rank, process.returncode)
             sleep(wait)
 
-    def _last_words(self, number: int, code: int) -> str:
+    def _error(self, rank: int, code: int) -> MIAError | Interrupted:
         try:
-            return (self.folder / f"error-{number}").read_text(encoding="utf-8")
+            return MIAError((self.folder / f"error-{rank}").read_text(encoding="utf-8"))
         except FileNotFoundError:
-            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            why = "; is memory short? The" if code == -signal.SIGKILL else "; the"
-            return f"process {number + 1} of {len(self.processes) + 1} {how}{why} same command goes on where it stopped"
+            if code - 128 in SIGNALS:  # it was interrupted, as this process will be if a signal was sent to all
+                return Interrupted(code - 128)
+        process = f"process {rank + 1} of {len(self.processes) + 1}"
+        if code == -signal.SIGKILL:
+            return MIAError(f"{process} was killed (SIGKILL), probably out of memory; rerun the same command to resume")
+        reason = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return MIAError(f"{process} {reason}; rerun the same command to resume")
 
     def wait(self) -> None:
-        """Wait until all have ended, which they do when they have written what they had."""
+        """Wait until all have ended, which they do when they have written their last shard."""
         while any(process.poll() is None for process in self.processes):
             self.check()
             sleep(0.05)
         self.check()
 
     def end(self) -> None:
-        """End those that are left, which get some seconds to leave no half-written file."""
-        left = [process for process in self.processes if process.poll() is None]
-        for process in left:
+        """End those that are running, with some seconds to remove half-written files."""
+        running = [process for process in self.processes if process.poll() is None]
+        for process in running:
             process.terminate()
-        last = monotonic() + PATIENCE
-        for process in left:
+        deadline = monotonic() + TERMINATION_SECONDS
+        for process in running:
             try:
-                process.wait(max(0.0, last - monotonic()))
-            except subprocess.TimeoutExpired:  # waiting for another process, where no signal reaches it
+                process.wait(max(0.0, deadline - monotonic()))
+            except subprocess.TimeoutExpired:  # in a collective operation, which no signal interrupts
                 process.kill()
                 process.wait()
 
     def on_predict_batch_end(self, *arguments: Any, **options: Any) -> None:
-        """Go on only while all do."""
+        """Check that all are running."""
         self.check()
 
 
-class _EndsWithFirst(Callback):
-    """Ends a helper whose first process was killed: nobody is left to put together what it does."""
+class _EndWithFirst(Callback):
+    """Ends a helper after its first process was killed: nothing would use its outputs."""
 
     def __init__(self, first: int) -> None:
         self.first = first
 
     def check(self) -> None:
-        """Raise Interrupted if it has ended."""
+        """Raise Interrupted if the first process has ended."""
         if os.getppid() != self.first:
             raise Interrupted(signal.SIGTERM)
 
     def on_predict_batch_end(self, *arguments: Any, **options: Any) -> None:
-        """Go on only while it does."""
+        """Check that the first process is running."""
         self.check()

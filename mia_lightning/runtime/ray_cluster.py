@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mia_lightning.errors import MIAError
-from mia_lightning.runtime.interruption import KeptHandlers
+from mia_lightning.runtime.interruption import SignalHandlers
 
 SILENT = {"RAY_USAGE_STATS_ENABLED": "0"}
 """No usage report leaves the machine."""
@@ -42,7 +42,7 @@ def ray_session(address: str | None, *, option: str, **machine: Any) -> Iterator
         yield ray
         return
     options = {"address": address} if address else {"include_dashboard": False, **machine}
-    handlers = KeptHandlers()
+    handlers = SignalHandlers()
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -1,81 +1,165 @@
-"""The processes of one run: this one, and one that helps it per further device of this machine.
+"""Lightning trainers that neither read nor write anything but what they are given.
 
-Lightning would start the helpers itself, but they would meet at a port that is open on every interface, and SIGKILL for
-all would be its answer to the end of one. Here the processes of one machine meet in a file, what goes wrong in a helper
-becomes the error of the first process, and helpers end when the first one does. Lightning takes them for processes that
-were started from outside, as it does those of torchrun and SLURM, whose meeting is theirs.
+By default a Trainer takes arguments from `PL_TRAINER_*` variables, saves checkpoints on a signal of SLURM, and under
+SLURM loads whatever checkpoint of this name is in the working directory, whichever model it is of.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    LSFEnvironment,
+    MPIEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
+from lightning.pytorch.callbacks import Callback
 
 from mia_lightning.errors import MIAError
+from mia_lightning.runtime.environment import without_variables
 from mia_lightning.runtime.hardware import Hardware, is_first_process, is_started_from_outside
+from mia_lightning.runtime.interruption import SignalHandlers
+
+NOWHERE = os.path.join(os.devnull, "no-checkpoints")
+"""Root directory of trainers. It cannot exist, so nothing is found there and nothing can be saved."""
+
+VARIABLES = ("PL_", "LT_")
+"""Prefixes of the environment variables that override arguments of Lightning."""
+
+
+class LocalEnvironment(LightningEnvironment):
+    """One process per device of this machine, started by `launch_processes` rather than by Lightning."""
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """True: Lightning starts no processes."""
+        return True
 
 
 def new_trainer(hardware: Hardware, **options: Any) -> L.Trainer:
-    """Return a trainer for these devices; where their number is left open, for the processes of torchrun or SLURM.
+    """Return a trainer for these devices; under torchrun or SLURM, `auto` devices are one per process.
 
     Args:
-        hardware: Where.
-        options: Further arguments of Lightning's trainer.
+        hardware: Devices.
+        options: Further arguments of Lightning's Trainer.
 
     Raises:
-        MIAError: a device, strategy or number of processes that is not there.
+        MIAError: a device, strategy or number of processes that does not exist.
     """
     devices, nodes = hardware.devices, hardware.num_nodes
-    if (started := _started()) is not None:
-        devices = started[0] if devices == "auto" else devices
-        nodes = started[1] if nodes == 1 else nodes
+    if (processes := _external_processes()) is not None:
+        devices = processes[0] if devices == "auto" else devices
+        nodes = processes[1] if nodes == 1 else nodes
+    _check_strategy(hardware.strategy)
     with readable_trainer_errors("--hardware"):
-        trainer = L.Trainer(
+        environment = _cluster_environment()
+        trainer = isolated_trainer(
             accelerator=hardware.accelerator,
             devices=devices,
             num_nodes=nodes,
             strategy=hardware.strategy,
             precision=hardware.precision,
+            plugins=[environment],
             **options,
         )
-        if isinstance(launcher := trainer.strategy.launcher, _SubprocessScriptLauncher):
-            launcher.cluster_environment.validate_settings(num_devices=trainer.num_devices, num_nodes=nodes)
-    if isinstance(launcher, _MultiProcessingLauncher):
+        if trainer.world_size > 1:
+            environment.validate_settings(num_devices=trainer.num_devices, num_nodes=nodes)
+    if trainer.world_size > 1 and hardware.strategy == "auto" and hasattr(sys, "ps1"):
+        _check_strategy("notebook")  # what Lightning chooses in an interactive session
+    if trainer.world_size == 1 and not is_first_process():
+        raise MIAError("more processes were started than --hardware.devices allows; use --hardware.devices auto")
+    return trainer
+
+
+def isolated_trainer(
+    *, callbacks: Sequence[Callback] = (), plugins: Sequence[ClusterEnvironment] = (), **options: Any
+) -> L.Trainer:
+    """Return a trainer without checkpoints, logger, bar and summary that leaves signal handlers and variables alone.
+
+    Args:
+        callbacks: Called before the one that restores signal handlers.
+        plugins: Cluster environment; default: one process on this machine, whatever started it.
+        options: Further arguments of Lightning's Trainer.
+    """
+    with without_variables(*VARIABLES):
+        return L.Trainer(
+            callbacks=[*callbacks, _RestoreHandlers()],
+            plugins=list(plugins) or [LocalEnvironment()],
+            default_root_dir=NOWHERE,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **options,
+        )
+
+
+def isolated_fabric(accelerator: str, *, precision: Any = "32-true") -> Fabric:
+    """Return a Fabric of one device that reads no environment variables."""
+    with without_variables(*VARIABLES):
+        return Fabric(accelerator=accelerator, devices=1, precision=precision, plugins=[LocalEnvironment()])
+
+
+class _RestoreHandlers(Callback):
+    """Restores the signal handlers from before, since prediction would go on after a signal under Lightning's own."""
+
+    def __init__(self) -> None:
+        self.handlers = SignalHandlers()
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.handlers.restore()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.handlers.restore()
+
+
+def _cluster_environment() -> ClusterEnvironment:
+    """Return the environment that started this process."""
+    if SLURMEnvironment.detect():
+        return SLURMEnvironment(auto_requeue=False)
+    for environment in (TorchElasticEnvironment, LSFEnvironment, MPIEnvironment):
+        if environment.detect():
+            return environment()
+    return LocalEnvironment()
+
+
+def _external_processes() -> tuple[int, int] | None:
+    """Return how many processes per machine torchrun or SLURM started, and on how many machines."""
+    per_node, nodes = os.environ.get("LOCAL_WORLD_SIZE", ""), 1
+    if per_node.isdecimal():
+        nodes = int(os.environ.get("WORLD_SIZE", per_node)) // int(per_node)
+    elif is_started_from_outside() and SLURMEnvironment.detect():
+        per_node, nodes = os.environ.get("SLURM_NTASKS_PER_NODE", ""), int(os.environ.get("SLURM_NNODES", "1"))
+    return (int(per_node), nodes) if per_node.isdecimal() else None
+
+
+def _check_strategy(strategy: str) -> None:
+    if any(method in strategy for method in ("spawn", "fork", "notebook")):
         raise MIAError(
             "--hardware.strategy: forked or spawned processes, as in notebooks, are not supported; use ddp in a "
             "script, or --hardware.devices 1"
         )
-    if trainer.world_size == 1 and not is_first_process():
-        raise MIAError("more processes were started than --hardware.devices asks for; leave it at auto")
-    return trainer
-
-
-def _started() -> tuple[int, int] | None:
-    """Return how many processes torchrun or SLURM started on each machine and how many machines there are, if any."""
-    each, machines = os.environ.get("LOCAL_WORLD_SIZE", ""), 1
-    if each.isdecimal():
-        machines = int(os.environ.get("WORLD_SIZE", each)) // int(each)
-    elif is_started_from_outside() and SLURMEnvironment.detect():
-        each, machines = os.environ.get("SLURM_NTASKS_PER_NODE", ""), int(os.environ.get("SLURM_NNODES", "1"))
-    return (int(each), machines) if each.isdecimal() else None
 
 
 @contextmanager
 def readable_trainer_errors(option: str) -> Iterator[None]:
-    """Turn what Lightning says of devices that are not there into one sentence.
+    """Turn Lightning's errors about devices into one sentence.
 
     Raises:
         MIAError: in place of Lightning's own errors.
     """
     try:
         yield
-    except (ValueError, MisconfigurationException) as error:
-        said = " ".join(str(error).split()).rstrip(".!")
-        raise MIAError(f"{option}: {said}; choose an accelerator, devices and a strategy that are there") from error
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
+        message = " ".join(str(error).split()).rstrip(".!")
+        raise MIAError(f"{option}: {message}; choose an accelerator, devices and a strategy that exist") from error
