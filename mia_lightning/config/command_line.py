@@ -23,6 +23,7 @@ from mia_lightning.config.search import TuneConfig
 from mia_lightning.config.shipped import descriptions, read_configurations
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.evaluation.config import OneRun, ScoreEvaluationConfig
+from mia_lightning.runtime.environment import without_variables
 
 EXAMPLES = """\
 examples:
@@ -65,13 +66,14 @@ Config = TypeVar("Config", bound=RunConfig)
 def run_parser(*, prog: str = "train.py", epilog: str = "", kind: type[RunConfig] = RunConfig) -> ArgumentParser:
     """Return the parser of a `RunConfig`, or of a subclass."""
     set_parsing_settings(subclasses_enabled=list(PLUG_IN_BASES), docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
-        prog=prog,
-        description="Say which records an image classifier was trained on, with an honest error rate.",
-        epilog=epilog,
-        exit_on_error=False,
-        formatter_class=_HelpFormatter,
-    )
+    with without_variables("JSONARGPARSE_"):  # which would read options from the environment
+        parser = ArgumentParser(
+            prog=prog,
+            description="Say which records an image classifier was trained on, with an honest error rate.",
+            epilog=epilog,
+            exit_on_error=False,
+            formatter_class=_HelpFormatter,
+        )
     parser.add_argument("--config", action="config", help="YAML file of options; later files lie over earlier ones.")
     parser.add_class_arguments(kind)
     return parser
@@ -173,13 +175,14 @@ def parse_evaluation(argv: Sequence[str]) -> ScoreEvaluationConfig:
         MIAError: an unknown option (with the closest legal name), or a value of the wrong type.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
-        prog="python -m mia_lightning.evaluate",
-        description="Say how well scores tell members from non-members, how sure that is, and what it proves.",
-        epilog=EVALUATION_EXAMPLES,
-        exit_on_error=False,
-        formatter_class=_HelpFormatter,
-    )
+    with without_variables("JSONARGPARSE_"):  # which would read options from the environment
+        parser = ArgumentParser(
+            prog="python -m mia_lightning.evaluate",
+            description="Say how well scores tell members from non-members, how sure that is, and what it proves.",
+            epilog=EVALUATION_EXAMPLES,
+            exit_on_error=False,
+            formatter_class=_HelpFormatter,
+        )
     parser.add_argument("scores", nargs="*", help="Files of scores, CSV or Parquet.")
     parser.add_class_arguments(ScoreEvaluationConfig, skip={"scores"})
     names = [f.name for f in fields(ScoreEvaluationConfig)] + [f"one_run.{f.name}" for f in fields(OneRun)]

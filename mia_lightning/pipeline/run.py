@@ -20,7 +20,7 @@ from mia_lightning.pipeline.tensorboard import TensorBoard
 from mia_lightning.pipeline.terminal import print_result
 from mia_lightning.report.figures import draw
 from mia_lightning.report.files import write_report
-from mia_lightning.report.plots import plot_roc
+from mia_lightning.report.plots import plot_roc, style
 from mia_lightning.report.terminal import print_guards
 from mia_lightning.runtime.hardware import is_first_process
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD
@@ -103,8 +103,8 @@ def _write_roc(folder: RunFolder, result: AuditResult) -> None:
     figure = plot_roc(
         scores, result.public.membership[known], title="Public records, out-of-fold", headline=result.config.submitted
     )
-    with folder.atomic_write("roc.svg") as file:
-        figure.savefig(file, format="svg")
+    with folder.atomic_write("roc.svg") as file, style(svg_fonttype="path"):
+        figure.savefig(file, format="svg", metadata={"Date": None})
 
 
 def _say_next(config: RunConfig, written: list[str], console: Console) -> None:

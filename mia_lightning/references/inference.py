@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from mia_lightning.outputs.fuse import prepare_for_inference
 from mia_lightning.outputs.views import views
 from mia_lightning.references.training_data import Normalize, TrainingData, on_device
+from mia_lightning.runtime.trainers import isolated_fabric
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ def compute_phi(network: nn.Module, material: TrainingData, *, device: str) -> P
 
     Batches are filled up to one size, so that a record's phi does not depend on which others are asked with it.
     """
-    where = Fabric(accelerator=device, devices=1).device
+    where = isolated_fabric(device).device
     images, labels = on_device(material, where)
     batch_size = 256 if where.type == "cpu" else 4096
     normalize = Normalize(material, images)

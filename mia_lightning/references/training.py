@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +19,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.references.training_data import Normalize, TrainingData, on_device
 from mia_lightning.runtime.store import write_atomically
+from mia_lightning.runtime.trainers import isolated_fabric
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def train_reference(
         DivergedError: a loss that is not finite.
         MIAError: fewer records than one batch, or a disk that is full.
     """
-    fabric = Fabric(accelerator=device, devices=1, precision=recipe.precision)
+    fabric = isolated_fabric(device, precision=recipe.precision)
     rows = torch.from_numpy(np.flatnonzero(keep))
     steps = len(rows) // recipe.batch_size
     if steps == 0:

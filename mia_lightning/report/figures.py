@@ -66,11 +66,10 @@ def inline_svg(drawn: Drawn, number: int) -> str:
         drawn: The figure.
         number: Unlike that of any other figure on the page, so that their ids do not meet.
     """
-    import matplotlib
     from markupsafe import escape
 
     text = StringIO()
-    with matplotlib.rc_context(plots.STYLE | {"svg.hashsalt": f"figure {number}"}):
+    with plots.style(svg_hashsalt=f"figure {number}"):
         drawn.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]

@@ -7,6 +7,7 @@ of points are bounded whatever the number of records.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +48,17 @@ STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mia_lightning",
 }
+
+
+def style(**changes: Any) -> AbstractContextManager[None]:
+    """Return the context to draw and save figures in, which no matplotlibrc changes.
+
+    Args:
+        changes: Further rcParams by name, with underscores in place of dots.
+    """
+    import matplotlib.style
+
+    return matplotlib.style.context(["default", STYLE | {name.replace("_", "."): v for name, v in changes.items()}])
 
 
 LEGEND: Any = {"fontsize": 8.5, "frameon": False, "labelcolor": INK}
@@ -217,10 +229,9 @@ def plot_fidelity(
 
 
 def _figure(width: float, height: float, rows: int = 1) -> tuple[Figure, Any]:
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):
+    with style():
         figure = Figure(figsize=(width, height), layout="constrained")
         return figure, figure.subplots(rows, sharex=rows > 1)
 

@@ -3,7 +3,9 @@
 import os
 import signal
 from dataclasses import replace
+from io import StringIO
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,8 @@ from helpers.extraction import CPU, Small, extract, small_target, with_statistic
 
 from mia_lightning.attacks._mlp_training import train_perceptrons
 from mia_lightning.attacks.mlp import MLP
+from mia_lightning.config.command_line import run_parser
+from mia_lightning.report.plots import plot_roc, style
 from mia_lightning.runtime.environment import restored_variables, without_variables
 from mia_lightning.runtime.hardware import Hardware
 from mia_lightning.runtime.interruption import Interrupted, interruptible
@@ -133,3 +137,23 @@ def test_variables_are_hidden_and_restored(monkeypatch):
         os.environ["MASTER_PORT"] = "1"
     assert os.environ["PL_TRAINER_DEVICES"] == "3"
     assert "MASTER_PORT" not in os.environ
+
+
+def roc_figure():
+    scores, member = np.random.default_rng(0).normal(size=200), np.repeat([0, 1], 100).astype(np.int8)
+    svg = StringIO()
+    figure = plot_roc({"attack": scores}, member)
+    with style():
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    return svg.getvalue()
+
+
+def test_matplotlibrc_does_not_change_figures():
+    expected = roc_figure()
+    with matplotlib.rc_context({"axes.facecolor": "red", "lines.linewidth": 9, "font.size": 30, "savefig.dpi": 7}):
+        assert roc_figure() == expected
+
+
+def test_options_are_not_read_from_environment(monkeypatch):
+    monkeypatch.setenv("JSONARGPARSE_DEFAULT_ENV", "true")
+    assert not run_parser().default_env
