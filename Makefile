@@ -5,11 +5,13 @@ INSTALLED := .venv/.installed
 
 export UV_COMPILE_BYTECODE = 1
 
-.PHONY: demo test test-minimum lint lock help clean
+.PHONY: demo test check docs test-minimum lock help clean
 
 help:
 	@echo "make demo   set up .venv and attack a small target on embedded images"
-	@echo "make test   set up .venv, then lint, format check, types and tests"
+	@echo "make test   set up .venv, then lint, format check, types, doctests and tests"
+	@echo "make check FILE=tests/...   ruff, mypy on the changed files and one test file"
+	@echo "make docs   build the documentation into site/, warnings are errors"
 	@echo "make test-minimum   set up .venv-minimum with the oldest versions that pyproject.toml allows, then tests"
 	@echo "make lock   pin the dependencies of pyproject.toml again"
 	@echo "make clean  remove .venv and the demo's runs"
@@ -35,6 +37,17 @@ test: $(INSTALLED)
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
+# The inner loop: checks of the files that differ from the last commit, and one test file.
+check: $(INSTALLED)
+	@test -n "$(FILE)" || { echo "name a test file: make check FILE=tests/evaluation/test_claims.py" >&2; exit 2; }
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	changed=$$(git diff --name-only --diff-filter=d HEAD -- 'mia_lightning/*.py'; git ls-files --others --exclude-standard -- 'mia_lightning/*.py'); \
+	  test -z "$$changed" || $(BIN)/mypy $$changed
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(FILE)
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
+
 # torchvision's floor is the release that was built for torch's.
 test-minimum: $(INSTALLED)
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-minimum
@@ -43,8 +56,8 @@ test-minimum: $(INSTALLED)
 	OMP_NUM_THREADS=1 .venv-minimum/bin/python -m pytest -n 2 --dist loadfile
 
 lock:
-	uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	uv pip compile --universal --python-version 3.11 --extra dev --extra docs --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	  --quiet pyproject.toml --output-file requirements.lock
 
 clean:
-	rm -rf .venv .venv-minimum runs/demo
+	rm -rf .venv .venv-minimum site runs/demo

@@ -1,0 +1,39 @@
+"""The example scripts run as they stand."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT
+
+EXAMPLES = {
+    "challenge.py": ("submission.csv: 898 rows, columns ids, score", "truth, private: AUC 0."),
+    "own_model.py": ("verdict:",),
+    "research.py": ("lira_offline     4", "calibration      4"),
+}
+
+
+def test_every_example_is_run():
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_runs(name, tmp_path):
+    arguments = ["4"] if name == "research.py" else []
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), str(tmp_path), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for text in EXAMPLES[name]:
+        assert text in done.stdout
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_are_short(name):
+    assert len((ROOT / "examples" / name).read_text().splitlines()) < 60

@@ -1,0 +1,73 @@
+"""The extensions of docs/extending.md, pasted into the place they name: one file each, and every check stays green."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT
+
+PAGE = (ROOT / "docs/extending.md").read_text()
+FILES = dict(re.findall(r'```python title="([^"]+)"\n(.*?)```', PAGE, flags=re.DOTALL))
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of the checkout with the five files added."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("mia_lightning", "tests", "configs", "docs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "train.py", "tune.py", "README.md", "Makefile"):
+        shutil.copy(ROOT / name, folder / name)
+    for name, source in FILES.items():
+        assert not (folder / name).exists()
+        (folder / name).write_text(source)
+    return folder
+
+
+def run(checkout, *command):
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    return subprocess.run([sys.executable, *command], cwd=checkout, env=environment, capture_output=True, text=True)
+
+
+def test_there_is_one_example_of_each_kind():
+    folders = {name.rpartition("/")[0].removeprefix("mia_lightning/") for name in FILES}
+    assert folders == {"attacks", "signals", "targets", "records/readers", "references/scores"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", [("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)], ids=" ".join)
+def test_examples_pass_the_checks(checkout, check):
+    done = run(checkout, "-m", *check, *FILES)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path", ["tests/test_layers.py", "tests/attacks", "tests/signals", "tests/references/scores", "tests/records/readers"]
+)
+def test_contract_tests_stay_green(checkout, path):
+    done = run(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", path)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.slow
+def test_extensions_run_together(checkout, tmp_path):
+    config = """
+extends: demo_references
+data: {private: null}
+signals: {names: [standard, feature_sparsity]}
+references: {count: 4, scores: {gap: {class_path: MedianGap}}}
+attacks:
+  nearest: {class_path: NearestMean, init_args: {column: gap}}
+  sparsity: {class_path: Threshold, init_args: {column: feature_sparsity, higher_is_member: false}}
+submission: {attack: nearest}
+"""
+    (tmp_path / "mine.yaml").write_text(config)
+    done = run(checkout, "train.py", "--config", str(tmp_path / "mine.yaml"), "--output", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert "nearest" in done.stdout + done.stderr
+    help_text = run(checkout, "train.py", "--attacks.help", "NearestMean")
+    assert "Signal that is compared" in help_text.stdout
