@@ -46,7 +46,8 @@ def test_examples_pass_the_checks(checkout, check):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "path", ["tests/test_layers.py", "tests/attacks", "tests/signals", "tests/references/scores", "tests/records/readers"]
+    "path",
+    ["tests/test_layers.py", "tests/attacks", "tests/signals", "tests/references/scores", "tests/records/readers"],
 )
 def test_contract_tests_stay_green(checkout, path):
     done = run(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", path)
