@@ -64,6 +64,8 @@ def test_train_commands_run(command, folder):
     words += QUICK
     if "demo" not in command:
         words += ["--extraction.queries", "18" if "reference" in command else "2"]
+    if "no_reference" in command or "references" in command:
+        words += ["--attacks.mlp.epochs", "1", "--attacks.lightgbm.n_estimators", "10"]
     if "references" in command or "cifar10" in command:
         words += QUICK_REFERENCES
     if "cifar10" in command:

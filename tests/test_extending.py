@@ -59,11 +59,11 @@ def test_extensions_run_together(checkout, tmp_path):
     config = """
 extends: demo_references
 data: {private: null}
-signals: {names: [standard, feature_sparsity]}
+signals: {names: [standard, logit_range]}
 references: {count: 4, scores: {gap: {class_path: MedianGap}}}
 attacks:
   nearest: {class_path: NearestMean, init_args: {column: gap}}
-  sparsity: {class_path: Threshold, init_args: {column: feature_sparsity, higher_is_member: false}}
+  spread: {class_path: Threshold, init_args: {column: logit_range}}
 submission: {attack: nearest}
 """
     (tmp_path / "mine.yaml").write_text(config)
