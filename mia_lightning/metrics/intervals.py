@@ -1,66 +1,138 @@
-"""How sure one figure is: 95% intervals of AUC, TPR and FPR, in closed form or by a short Monte-Carlo sum."""
+"""95% confidence intervals of AUC, TPR and FPR, in closed form or by a short Monte-Carlo sum."""
 
 import numpy as np
-from scipy.special import betaincinv, expit, logit, ndtri
+from scipy.special import betaincinv, ndtri
 
-from mia_lightning.metrics.ranks import Array, count_above, threshold
+from mia_lightning.metrics.ranks import Array, allowed, count_above, count_at_least, threshold
 
 TAILS = np.array([0.025, 0.975])
-"""Of every interval."""
+"""Lower and upper tail probability of every interval."""
 
 DRAWS = 4000
-"""Of the interval's Monte-Carlo sum; its ends then move by about 2% of the interval's width from seed to seed."""
+"""Draws of the Monte-Carlo sum; the ends of an interval vary by about 2% of its width between seeds."""
 
 
-def auc_interval(value: float, standard_error: float, smaller_side: int) -> tuple[float, float]:
-    """Return the 95% interval of an AUC from DeLong's standard error, on the logit scale, so that it stays in [0, 1].
+def auc_interval(value: float, standard_error: float, smaller_class: int) -> tuple[float, float]:
+    """Return the 95% interval of an AUC or a mean TPR from its standard error, within [0, 1].
 
-    At perfect separation the standard error is 0; the interval is then the exact binomial one (Clopper-Pearson) of as
-    many disjoint pairs as the smaller side has records, all in the same order.
-    """
-    if standard_error == 0 or value in (0, 1):
-        edge = float(TAILS[0] ** (1 / smaller_side))
-        return (min(edge, value), 1.0) if value >= 0.5 else (0.0, max(1 - edge, value))
-    low, high = expit(logit(value) + ndtri(TAILS) * standard_error / (value * (1 - value)))
-    return float(low), float(high)
-
-
-def fpr_interval(false_positives: int, n_non_members: int) -> tuple[float, float]:
-    """Return the 95% interval of a threshold's FPR in the population, given that the (k+1)-th largest score set it.
-
-    For scores without ties that FPR has the law Beta(k + 1, n - k), whatever their distribution; ties lower it.
-    """
-    low, high = betaincinv(false_positives + 1, n_non_members - false_positives, TAILS)
-    return float(low), float(high)
-
-
-def tpr_interval(members: Array, others: Array, fpr: float) -> tuple[float, float]:
-    """Return a 95% interval of the TPR at the threshold that exactly fpr of the *population* of non-members exceed.
-
-    The stratified bootstrap of TPR at FPR has a closed law: the resampled threshold is an order statistic of Beta rank,
-    and the members above it are binomial. It is degenerate at 0 members above, and covers too seldom where few
-    non-members lie above the threshold. This is its dual, which needs no resampling either: the population's threshold
-    has K ~ Binomial(n, fpr) of the n non-members above it (exact), hence between c(K) and c(K+1) members, taken as
-    equally likely; the rate given that count has Jeffreys' Beta(c + 1/2, P - c + 1/2). The ends are widened to the
-    estimate where they miss it. As wide as the bootstrap at n = 10,000. Coverage in 600 draws of each of four pairs of
-    normal distributions: 0.945-0.983 for fpr * n >= 10 (bootstrap 0.92-0.98), 0.98-1.00 for fpr * n <= 1 (bootstrap
-    0.37-0.96). Where fewer than about ten members or non-members are above it covers more, because counts are whole.
+    The value is treated as a proportion of m = value (1 - value) / standard_error^2 independent pairs, and the interval
+    is the Beta interval of that proportion (mid-point of Clopper-Pearson and Jeffreys). Near 0 and 1, where few records
+    determine the standard error, it is wider on the open side than normal approximations are. With a standard error of
+    0 the pairs are as many as the smaller class has records.
 
     Args:
-        members: (P,) ascending.
-        others: (n,) ascending.
-        fpr: In [0, 1).
+        value: In [0, 1].
+        standard_error: DeLong's, or that of another mean in [0, 1].
+        smaller_class: Members or non-members, whichever are fewer.
     """
+    pairs = value * (1 - value) / standard_error**2 if standard_error > 0 else float(smaller_class)
+    wins = value * pairs
+    losses = pairs - wins
+    low = float(betaincinv(wins + EDGE, losses + 1 - EDGE, TAILS[0])) if wins > 0 else 0.0
+    high = float(betaincinv(wins + 1 - EDGE, losses + EDGE, TAILS[1])) if losses > 0 else 1.0
+    if losses == 0:
+        low = float(TAILS[0] ** (1 / smaller_class))
+    if wins == 0:
+        high = 1 - float(TAILS[0] ** (1 / smaller_class))
+    return min(low, value), max(high, value)
+
+
+EDGE = 0.25
+"""Beta prior of `auc_interval`: 0 is Clopper-Pearson's, 0.5 Jeffreys'."""
+
+
+def fpr_interval(false_positives: int, n_non_members: int, *, tied: bool = False) -> tuple[float, float]:
+    """Return the 95% interval of the FPR in the population of a threshold set by the (k+1)-th largest score.
+
+    Without ties that FPR has the distribution Beta(k + 1, n - k), whatever the scores' distribution is. Where the
+    threshold is a tied value, k is the number of non-members strictly above it, and the lower end is Clopper-Pearson's.
+    """
+    k = false_positives
+    low = betaincinv(k + 1 - tied, n_non_members - k + tied, TAILS[0]) if k or not tied else 0.0
+    return float(low), float(betaincinv(k + 1, n_non_members - k, TAILS[1]))
+
+
+def tpr_interval(
+    members: Array, non_members: Array, fpr: float, inflation: tuple[float, float] = (1.0, 1.0)
+) -> tuple[float, float]:
+    """Return a 95% interval of the TPR at the threshold that a share `fpr` of the *population* of non-members exceeds.
+
+    The population's threshold has K ~ Binomial(n, fpr) of the n non-members above it (exact), hence between c(K) and
+    c(K+1) members, taken as equally likely; the rate given that count has Jeffreys' Beta(c + 1/2, P - c + 1/2). This is
+    the dual of the stratified bootstrap, which is degenerate at 0 members above the threshold and covers too rarely
+    where few non-members are above it. The ends are widened to include the estimate. Coverage for independent scores:
+    0.945-0.983 for fpr * n >= 10 and 0.98-1.00 for fpr * n <= 1, where counts are small.
+
+    If fpr * n < 1, the n non-members cannot resolve the rate. The estimate is then the TPR at the highest of the n
+    non-members (whose FPR is below 3 / n with 95% confidence), and the interval is Clopper-Pearson's of exactly that:
+    given the threshold, the members above it are binomial.
+
+    Args:
+        members: (P,) ascending scores.
+        non_members: (n,) ascending scores.
+        fpr: In [0, 1).
+        inflation: Variance factors of member and of non-member counts (dependence between records, refitted attacks).
+    """
+    total, (member_factor, non_member_factor) = len(members), inflation
+    above = int(count_above(members, threshold(non_members, fpr)))
+    rate = above / total
+    if allowed(len(non_members), fpr) == 0:
+        low, high = rate_interval_exact(above, total, member_factor)
+        return min(low, rate), max(high, rate)
     rng = np.random.default_rng(0)
-    edges = np.concatenate([[-np.inf], others, [np.inf]])
-    above = rng.binomial(len(others), fpr, DRAWS)
-    most = count_above(members, edges[len(others) - above])
-    least = count_above(members, edges[len(others) + 1 - above])
-    count = rng.integers(least, most, endpoint=True)
-    low, high = np.quantile(rng.beta(count + 0.5, len(members) - count + 0.5), TAILS)
-    found = int(count_above(members, threshold(others, fpr)))
-    rate = found / len(members)
-    return (0.0 if found == 0 else min(float(low), rate)), (1.0 if found == len(members) else max(float(high), rate))
+    edges = np.concatenate([[-np.inf], non_members, [np.inf]])
+    drawn = rng.binomial(len(non_members), fpr, DRAWS)
+    mean = fpr * len(non_members)
+    drawn = np.rint(mean + np.sqrt(non_member_factor) * (drawn - mean)).clip(0, len(non_members)).astype(np.intp)
+    most = count_above(members, edges[len(non_members) - drawn])
+    least = count_above(members, edges[len(non_members) + 1 - drawn])
+    count = rng.integers(least, most, endpoint=True) / member_factor
+    low, high = np.quantile(rng.beta(count + 0.5, total / member_factor - count + 0.5), TAILS)
+    return (0.0 if above == 0 else min(float(low), rate)), (1.0 if above == total else max(float(high), rate))
+
+
+def mean_tpr_interval(members: Array, non_members: Array, fpr: float, variance: float) -> tuple[float, float]:
+    """Return a 95% interval of the mean TPR over FPRs from 0 to `fpr`, for few non-members in that range.
+
+    The FPRs of the n non-members' scores in the population are uniform order statistics (exact without ties). Between
+    two of them the TPR lies between the counts at either end; each draw takes one position between the two. The
+    sampling error of the members is a Beta distribution of the given variance.
+
+    Args:
+        members: (P,) ascending scores.
+        non_members: (n,) ascending scores.
+        fpr: In (0, 1).
+        variance: Variance of the mean TPR over samples of members.
+    """
+    n, rng = len(non_members), np.random.default_rng(0)
+    depth = min(n, int(fpr * n + 6 * np.sqrt(fpr * n) + 6))
+    highest = non_members[::-1][:depth]
+    above, at_least = count_above(members, highest), count_at_least(members, highest)
+    size, first = count_at_least(non_members, highest) - count_above(non_members, highest), np.arange(depth)
+    position = first - count_above(non_members, highest)
+    counts = np.concatenate([[0.0], above + (at_least - above) * (position + 0.5) / size])  # ties crossed diagonally
+    counts = np.append(np.maximum.accumulate(counts), float(len(members)) if depth == n else counts[-1]) / len(members)
+    spacings = rng.exponential(size=(MEAN_DRAWS, depth))
+    rates = np.cumsum(spacings, axis=1)
+    rates /= rates[:, -1:] + rng.gamma(n + 1 - depth, size=(MEAN_DRAWS, 1))
+    edges = np.minimum(np.pad(rates, ((0, 0), (1, 1)), constant_values=((0, 0), (0, 1))), fpr)
+    between = counts[:-1] + rng.random((MEAN_DRAWS, 1)) * np.diff(counts)
+    means = ((np.diff(edges, axis=1) * between).sum(axis=1) / fpr).clip(0, 1)
+    pairs = np.maximum(means.mean() * (1 - means.mean()) / variance, 1.0) if variance > 0 else float(len(members))
+    low, high = np.quantile(rng.beta(means * pairs + 0.5, (1 - means) * pairs + 0.5), TAILS)
+    return float(low), float(high)
+
+
+MEAN_DRAWS = 1000
+"""Draws of `mean_tpr_interval`."""
+
+
+def rate_interval_exact(count: int, total: int, inflation: float = 1.0) -> tuple[float, float]:
+    """Return Clopper-Pearson's 95% interval of a rate, `count` of `total`, both divided by a variance factor."""
+    count_, total_ = count / inflation, total / inflation
+    low = betaincinv(count_, total_ - count_ + 1, TAILS[0]) if count else 0.0
+    high = betaincinv(count_ + 1, total_ - count_, TAILS[1]) if count < total else 1.0
+    return float(low), float(high)
 
 
 def rate_interval(count: int, total: int) -> tuple[float, float]:
@@ -68,5 +140,5 @@ def rate_interval(count: int, total: int) -> tuple[float, float]:
     z = float(ndtri(TAILS[1]))
     rate = count / total
     middle = (rate + z**2 / (2 * total)) / (1 + z**2 / total)
-    reach = z / (1 + z**2 / total) * float(np.sqrt(rate * (1 - rate) / total + (z / (2 * total)) ** 2))
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+    half_width = z / (1 + z**2 / total) * float(np.sqrt(rate * (1 - rate) / total + (z / (2 * total)) ** 2))
+    return max(0.0, middle - half_width), min(1.0, middle + half_width)

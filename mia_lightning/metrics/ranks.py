@@ -1,6 +1,6 @@
-"""Counting over sorted scores: what AUC, TPR at FPR and their resamples are made of.
+"""Counts over sorted scores, the basis of AUC and TPR at FPR.
 
-A side is one class's scores, ascending: members (P,) or non-members (n,).
+A class's scores are ascending: members (P,), non-members (n,).
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ def split(scores: Scores, member: Membership) -> tuple[Array, Array]:
     """Return members' and non-members' scores, each ascending, float64.
 
     Raises:
-        MIAError: lengths differ, a score is NaN or infinite, membership is not 0 and 1, or a side is empty.
+        MIAError: lengths differ, a score is NaN or infinite, membership is not 0 and 1, or a class is empty.
     """
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 1 or scores.shape != member.shape:
@@ -26,12 +26,30 @@ def split(scores: Scores, member: Membership) -> tuple[Array, Array]:
         )
     if bad := int((~np.isfinite(scores)).sum()):
         raise MIAError(f"{bad} of {len(scores)} scores are NaN or infinite; they cannot be ranked")
-    members, others = scores[member == 1], scores[member == 0]
-    if len(members) + len(others) < len(scores):
+    members, non_members = scores[member == 1], scores[member == 0]
+    if len(members) + len(non_members) < len(scores):
         raise MIAError("membership holds values other than 0 and 1; leave out records of unknown membership")
-    if not len(members) or not len(others):
-        raise MIAError(f"found {len(members)} members and {len(others)} non-members; figures need both")
-    return np.sort(members), np.sort(others)
+    if not len(members) or not len(non_members):
+        raise MIAError(f"found {len(members)} members and {len(non_members)} non-members; figures need both")
+    return np.sort(members), np.sort(non_members)
+
+
+def split_groups(
+    scores: Scores, member: Membership, groups: NDArray[np.generic]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the groups, from 0, of members and of non-members in the order of `split`.
+
+    Raises:
+        MIAError: there is not one group per record.
+    """
+    if groups.shape != member.shape:
+        raise MIAError(
+            f"groups have shape {groups.shape} and membership {member.shape}; expected one of each per record"
+        )
+    index = np.unique(groups, return_inverse=True)[1]
+    rows = [np.flatnonzero(member == value) for value in (1, 0)]
+    members, non_members = (index[side[np.argsort(scores[side], kind="stable")]] for side in rows)
+    return members, non_members
 
 
 def allowed(n_non_members: int, fpr: float) -> int:
@@ -45,9 +63,9 @@ def allowed(n_non_members: int, fpr: float) -> int:
     return min(int(fpr * n_non_members * (1 + 1e-12)), n_non_members - 1)
 
 
-def threshold(others: Array, fpr: float) -> float:
+def threshold(non_members: Array, fpr: float) -> float:
     """Return the (k+1)-th largest non-member score, k = floor(fpr * n): at most k of them are above."""
-    return float(others[len(others) - 1 - allowed(len(others), fpr)])
+    return float(non_members[len(non_members) - 1 - allowed(len(non_members), fpr)])
 
 
 def count_above(ascending: Array, level: float | Array) -> NDArray[np.intp]:
@@ -61,6 +79,6 @@ def count_at_least(ascending: Array, level: float | Array) -> NDArray[np.intp]:
 
 
 def share_below(scores: Array, ascending: Array) -> Array:
-    """Return the share of the other side below each score, ties counting half."""
+    """Return the share of the other class below each score, ties counting half."""
     left, right = (np.searchsorted(ascending, scores, side=side) for side in ("left", "right"))
     return (left + right) / (2 * len(ascending))

@@ -1,16 +1,17 @@
-"""How well scores tell members from non-members: AUC, TPR at fixed FPR, and how sure these figures are.
+"""AUC, partial AUC and TPR at fixed FPR with confidence intervals.
 
-Nothing here knows of models: scores (N,), higher = more likely a member, and membership (N,) of 1 or 0.
+Pure functions of scores (N,), higher = more likely a member, and membership (N,) of 1 or 0.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import ceil
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mia_lightning.metrics.intervals import auc_interval, fpr_interval, tpr_interval
+from mia_lightning.metrics.evaluation import PRIORS, Evaluation, OperatingPoint
+from mia_lightning.metrics.intervals import auc_interval, fpr_interval, mean_tpr_interval, tpr_interval
 from mia_lightning.metrics.ranks import (
     Array,
     Membership,
@@ -18,12 +19,21 @@ from mia_lightning.metrics.ranks import (
     allowed,
     count_above,
     count_at_least,
-    share_below,
     split,
+    split_groups,
     threshold,
+)
+from mia_lightning.metrics.variance import (
+    Influence,
+    auc_influence,
+    count_factors,
+    fit_inflation,
+    mean_tpr_influence,
+    signal_share,
 )
 
 __all__ = [
+    "PARTIAL",
     "PRIORS",
     "Evaluation",
     "OperatingPoint",
@@ -37,128 +47,114 @@ __all__ = [
     "tpr_interval",
 ]
 
-PRIORS = (0.01, 0.1, 0.5)
-"""Shares of members among the records an attacker looks at, for which precision is given."""
-
 PARTIAL = 0.05
 """The false-positive rate up to which the partial AUC is taken."""
 
+FEW = 200
+"""Non-members in the range of the partial AUC below which its interval is simulated from order statistics."""
 
-@dataclass(frozen=True)
-class OperatingPoint:
-    """The true-positive rate at one false-positive rate."""
-
-    fpr: float
-    """The false-positive rate asked for."""
-
-    tpr: float
-    """Share of members above the threshold, in [0, 1]."""
-
-    low: float
-    """95% interval of the TPR at exactly this FPR in the population; see `tpr_interval`."""
-
-    high: float
-
-    threshold: float
-    """A record is called a member if its score is strictly above."""
-
-    false_positives: int
-    """Non-members above the threshold, at most fpr * n_non_members."""
-
-    fpr_low: float
-    """95% interval of the FPR that this threshold has in the population; see `fpr_interval`."""
-
-    fpr_high: float
-
-    resolvable: bool
-    """False where fpr * n_non_members < 1: the figure is then the TPR at zero false positives, whatever the fpr."""
-
-    precision: tuple[float | None, ...]
-    """Share of members among the records called members, were members 1%, 10%, 50% of all (`PRIORS`): from the TPR and
-    the share of false positives seen here; None where nothing is above the threshold."""
-
-    precision_low: tuple[float, ...]
-    """The same at the low end of the TPR's interval and the high end of the FPR's: what is sure of it."""
+Groups = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """All figures of one attack on records of known membership."""
+@dataclass(frozen=True, eq=False)
+class _Dependence:
+    """What makes records or scores dependent: groups of records, and the fit of the attack."""
 
-    n_members: int
-    n_non_members: int
+    groups: Groups | None
+    auc_factor: float
+    """Variance factor of the AUC for the fit, at least 1."""
 
-    auc: float
-    """Probability that a member scores above a non-member, ties counting half; in [0, 1]."""
+    tail_factor: float
+    """Of partial AUC and TPR."""
 
-    auc_low: float
-    """95% interval; see `auc_interval`."""
-
-    auc_high: float
-
-    auc_standard_error: float
-    """DeLong."""
-
-    partial_auc: float
-    """Area under the ROC up to FPR 5%, standardized (McClish 1989): 0.5 = chance, 1 = perfect."""
-
-    partial_auc_low: float
-    """95% interval; see `partial_auc`."""
-
-    partial_auc_high: float
-
-    points: tuple[OperatingPoint, ...]
-    """One per false-positive rate."""
-
-    distinct: int
-    """Number of distinct scores."""
-
-    largest_tie: int
-    """Most records that share one score among the highest 5% of the records; 1 = no ties there."""
-
-    def at(self, fpr: float) -> OperatingPoint:
-        """Return the point of one of the evaluated false-positive rates.
-
-        Raises:
-            KeyError: it was not evaluated.
-        """
-        return {point.fpr: point for point in self.points}[fpr]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON; every number is finite."""
-        return asdict(self) | {"points": [asdict(point) for point in self.points]}
+    def variance(self, influence: Influence) -> float:
+        """Return the variance of a figure before the fit's factor."""
+        independent = influence.variance()
+        return independent if self.groups is None else max(independent, influence.clustered(self.groups))
 
 
-def evaluate(scores: Scores, member: Membership, fprs: Sequence[float] = (0.001, 0.01, 0.05)) -> Evaluation:
-    """Return all figures.
+INDEPENDENT = _Dependence(None, 1.0, 1.0)
+
+
+def evaluate(
+    scores: Scores,
+    member: Membership,
+    fprs: Sequence[float] = (0.001, 0.01, 0.05),
+    *,
+    groups: NDArray[np.generic] | None = None,
+    stability: float | None = None,
+) -> Evaluation:
+    """Return all figures with 95% confidence intervals.
 
     Args:
         scores: (N,) finite, higher = more likely a member.
         member: (N,) 1 or 0, both present.
         fprs: False-positive rates in [0, 1).
+        groups: (N,) group of each record (a person, near duplicates); records of one group may depend on each other.
+        stability: For out-of-fold scores of a trainable attack, `CrossFit.stability` (0 is the safe choice): the
+            intervals then cover other records and another fit of the attack. None: the scores are a fixed function of
+            the record, and the intervals cover other records.
 
     Raises:
         MIAError: lengths differ, a score is NaN or infinite, membership is not 0 and 1, an fpr is out of range.
+
+    >>> import numpy as np
+    >>> figures = evaluate(np.array([0.9, 0.8, 0.7, 0.3, 0.2]), np.array([1, 1, 0, 1, 0]), fprs=(0.5,))
+    >>> round(figures.auc, 3), figures.at(0.5).tpr, figures.at(0.5).threshold, figures.n_members
+    (0.833, 1.0, 0.2, 3)
     """
-    members, others = split(scores, member)
-    value, error = _delong(members, others)
-    low, high = auc_interval(value, error, min(len(members), len(others)))
-    partial = _partial_auc(members, others, PARTIAL)
-    distinct, largest_tie = _ties(np.concatenate([members, others]))
+    members, non_members = split(scores, member)
+    influence = auc_influence(members, non_members)
+    independent = influence.variance()
+    tail = auc_factor = 1.0
+    if stability is not None:
+        z = (influence.value - 0.5) / np.sqrt(independent) if independent > 0 else np.inf
+        auc_factor, tail = fit_inflation(signal_share(stability, float(z)))
+    dependence = _Dependence(
+        None if groups is None else split_groups(np.asarray(scores), member, groups), auc_factor, tail
+    )
+    error = float(np.sqrt(auc_factor * dependence.variance(influence)))
+    low, high = _auc_interval(members, non_members, influence, error)
+    partial = _partial_auc(members, non_members, PARTIAL, dependence)
+    distinct, largest_tie = _ties(np.concatenate([members, non_members]))
     return Evaluation(
         n_members=len(members),
-        n_non_members=len(others),
-        auc=value,
+        n_non_members=len(non_members),
+        auc=influence.value,
         auc_low=low,
         auc_high=high,
         auc_standard_error=error,
         partial_auc=partial[0],
         partial_auc_low=partial[1],
         partial_auc_high=partial[2],
-        points=tuple(_point(members, others, fpr) for fpr in fprs),
+        points=tuple(_point(members, non_members, fpr, dependence) for fpr in fprs),
         distinct=distinct,
         largest_tie=largest_tie,
+        population="records" if stability is None else "records and the fit of the attack",
+        variance_inflation=error**2 / independent if independent > 0 else 1.0,
     )
+
+
+def _auc_interval(members: Array, non_members: Array, influence: Influence, error: float) -> tuple[float, float]:
+    """Return the interval of the AUC; equal scores give 0.5 in every sample."""
+    if _constant(members, non_members):
+        return 0.5, 0.5
+    return _mean_interval(influence, error**2, min(len(members), len(non_members)))
+
+
+def _constant(members: Array, non_members: Array) -> bool:
+    return bool(members[0] == members[-1] == non_members[0] == non_members[-1])
+
+
+def _mean_interval(influence: Influence, variance: float, smaller_class: int) -> tuple[float, float]:
+    """Return the 95% interval of a mean in [0, 1]; the end towards 0.5 allows for unseen kinds of records."""
+    low, high = auc_interval(influence.value, float(np.sqrt(variance)), smaller_class)
+    independent = influence.variance()
+    if independent > 0:
+        value, extended = influence.with_rare_record()
+        wider = auc_interval(value, float(np.sqrt(variance / independent * extended)), smaller_class)
+        low, high = (min(low, wider[0]), high) if influence.value >= 0.5 else (low, max(high, wider[1]))
+    return low, high
 
 
 def tpr_at_fpr(scores: Scores, member: Membership, fpr: float) -> float:
@@ -169,9 +165,13 @@ def tpr_at_fpr(scores: Scores, member: Membership, fpr: float) -> float:
 
     Raises:
         MIAError: as `evaluate`.
+
+    >>> import numpy as np
+    >>> tpr_at_fpr(np.array([4.0, 3.0, 2.0, 1.0]), np.array([1, 0, 1, 0]), fpr=0.0)
+    0.5
     """
-    members, others = split(scores, member)
-    return int(count_above(members, threshold(others, fpr))) / len(members)
+    members, non_members = split(scores, member)
+    return int(count_above(members, threshold(non_members, fpr))) / len(members)
 
 
 def auc(scores: Scores, member: Membership) -> float:
@@ -179,22 +179,26 @@ def auc(scores: Scores, member: Membership) -> float:
 
     Raises:
         MIAError: as `evaluate`.
+
+    >>> import numpy as np
+    >>> auc(np.array([0.9, 0.4, 0.4, 0.1]), np.array([1, 1, 0, 0]))
+    0.875
     """
-    return _delong(*split(scores, member))[0]
+    return auc_influence(*split(scores, member)).value
 
 
 def roc_curve(scores: Scores, member: Membership) -> tuple[Array, Array]:
     """Return the corners (fpr, tpr) of the exact ROC from (0, 0) to (1, 1), both (M,) and never falling.
 
-    Records that share a score can only be called together, so a tie is drawn as the step that loses: first to the
-    right, then up. The highest tpr at fpr <= a is then `tpr_at_fpr` at a, and no line runs diagonally.
+    Records that share a score cannot be separated, so a tie is drawn as the unfavorable step: first to the right, then
+    up. The highest tpr at fpr <= a is then `tpr_at_fpr` at a, and no line runs diagonally.
 
     Raises:
         MIAError: as `evaluate`.
     """
-    members, others = split(scores, member)
-    levels = np.unique(np.concatenate([members, others]))[::-1]
-    rates = [_from_zero(count_at_least(side, levels) / len(side)) for side in (others, members)]
+    members, non_members = split(scores, member)
+    levels = np.unique(np.concatenate([members, non_members]))[::-1]
+    rates = [_from_zero(count_at_least(side, levels) / len(side)) for side in (non_members, members)]
     fpr, tpr = np.repeat(rates[0], 2)[1:], np.repeat(rates[1], 2)[:-1]
     right, up = np.diff(fpr) > 0, np.diff(tpr) > 0
     moves = np.flatnonzero(right | up)
@@ -207,71 +211,66 @@ def partial_auc(scores: Scores, member: Membership, fpr: float = PARTIAL) -> tup
     """Return the standardized partial AUC up to an FPR in (0, 1), and its 95% interval.
 
     McClish's scale: 0.5 where the ROC runs along chance, 1 where it is perfect; ties are crossed diagonally, as in
-    scikit-learn's `roc_auc_score(max_fpr=...)`. The interval follows from the variance of the partial Mann-Whitney
-    statistic with an estimated quantile (Dodd & Pepe 2003), on the logit scale of the mean TPR. Coverage in 300 draws
-    of each of three pairs of normal distributions, with 10, 50 and 200 false positives allowed: 0.93-0.97.
+    scikit-learn's `roc_auc_score(max_fpr=...)`. The variance is that of the partial Mann-Whitney statistic with an
+    estimated quantile (Dodd & Pepe 2003), ties included. With few non-members in the range the interval is simulated
+    from the order statistics of their scores (`mean_tpr_interval`).
 
     Raises:
         MIAError: as `evaluate`.
     """
-    return _partial_auc(*split(scores, member), fpr)
+    return _partial_auc(*split(scores, member), fpr, INDEPENDENT)
 
 
-def _partial_auc(members: Array, others: Array, fpr: float) -> tuple[float, float, float]:
-    n = len(others)
-    first, last = count_above(others, members) / n, count_at_least(others, members) / n  # the FPRs a member's tie spans
-    spans = np.maximum(last - first, 1 / n)  # without a tie the contribution is fpr - first, whatever the span
-    crossing = np.clip(fpr - first, 0, None) ** 2 / (2 * spans)
-    shares = np.where(last <= fpr, fpr - (first + last) / 2, crossing) * (last > first)
-    shares += np.clip(fpr - first, 0, None) * (last == first)
-    mean_tpr = float(np.clip(shares.mean() / fpr, 0, 1))
-    above = 1 - share_below(others, members)  # TPR at each non-member's score
-    in_range = np.minimum(above, above[n - 1 - allowed(n, fpr)])
-    variance = sum(side.var(ddof=1) / len(side) if len(side) > 1 else 0.25 for side in (shares / fpr, in_range / fpr))
-    ends = auc_interval(mean_tpr, float(np.sqrt(variance)), min(len(members), max(allowed(n, fpr), 1)))
-    value, low, high = (0.5 * (1 + (tpr - fpr / 2) / (1 - fpr / 2)) for tpr in (mean_tpr, *ends))
+def _partial_auc(members: Array, non_members: Array, fpr: float, dependence: _Dependence) -> tuple[float, float, float]:
+    if _constant(members, non_members):
+        return 0.5, 0.5, 0.5
+    influence, n = mean_tpr_influence(members, non_members, fpr), len(non_members)
+    mean_tpr, factor = influence.value, dependence.tail_factor
+    variance = factor * dependence.variance(influence)
+    low, high = _mean_interval(influence, variance, min(len(members), allowed(n, fpr) + 1))
+    ties = count_at_least(non_members, non_members) - count_above(non_members, non_members)
+    if fpr * n < FEW and (ties[-ceil(fpr * n) :].max() <= 1 + 0.1 * fpr * n or fpr * n < 1):
+        largest = mean_tpr * (1 - mean_tpr)
+        spread = float(influence.members.var(ddof=1)) if len(members) > 1 else largest
+        simulated = mean_tpr_interval(members, non_members, fpr, factor * spread / len(members))
+        extreme = abs(mean_tpr - 0.5) > 0.3
+        low = min(simulated[0], low) if extreme else simulated[0]
+        high = max(simulated[1], high) if extreme else simulated[1]
+        low, high = min(low, mean_tpr), max(high, mean_tpr)
+    value, low, high = (0.5 * (1 + (tpr - fpr / 2) / (1 - fpr / 2)) for tpr in (mean_tpr, low, high))
     return value, low, high
 
 
-def _point(members: Array, others: Array, fpr: float) -> OperatingPoint:
-    level = threshold(others, fpr)
-    low, high = tpr_interval(members, others, fpr)
-    fpr_low, fpr_high = fpr_interval(allowed(len(others), fpr), len(others))
-    tpr, false_positives = int(count_above(members, level)) / len(members), int(count_above(others, level))
+def _point(members: Array, non_members: Array, fpr: float, dependence: _Dependence) -> OperatingPoint:
+    level, n = threshold(non_members, fpr), len(non_members)
+    groups, tail = dependence.groups, dependence.tail_factor
+    factors = (1.0, 1.0) if groups is None else count_factors(members, non_members, level, groups)
+    low, high = tpr_interval(members, non_members, fpr, (tail * factors[0], tail * factors[1]))
+    above, at_least = int(count_above(non_members, level)), int(count_at_least(non_members, level))
+    fpr_low, fpr_high = fpr_interval(above, n, tied=at_least > above + 1)
+    tpr = int(count_above(members, level)) / len(members)
     return OperatingPoint(
         fpr=float(fpr),
         tpr=tpr,
         low=low,
         high=high,
         threshold=level,
-        false_positives=false_positives,
+        false_positives=above,
         fpr_low=fpr_low,
         fpr_high=fpr_high,
-        resolvable=allowed(len(others), fpr) >= 1,
-        precision=tuple(_precision(tpr, false_positives / len(others), prior) for prior in PRIORS),
+        resolvable=allowed(n, fpr) >= 1,
+        precision=tuple(_precision(tpr, above / n, prior) for prior in PRIORS),
         precision_low=tuple(_precision(low, fpr_high, prior) or 0.0 for prior in PRIORS),
     )
 
 
 def _precision(tpr: float, fpr: float, prior: float) -> float | None:
-    called = prior * tpr + (1 - prior) * fpr
-    return prior * tpr / called if called else None
+    positives = prior * tpr + (1 - prior) * fpr
+    return prior * tpr / positives if positives else None
 
 
 def _from_zero(rates: Array) -> Array:
     return np.concatenate([[0.0], rates])
-
-
-def _delong(members: Array, others: Array) -> tuple[float, float]:
-    """Return AUC and its standard error (DeLong et al. 1988), from each record's share of the other side below it.
-
-    A side of one record has no variance of its own; the largest possible, AUC (1 - AUC), stands in.
-    """
-    below, above = (share_below(*sides) for sides in ((members, others), (others, members)))
-    value = float(below.mean())
-    largest = value * (1 - value)
-    variance = sum((shares.var(ddof=1) if len(shares) > 1 else largest) / len(shares) for shares in (below, above))
-    return value, float(np.sqrt(variance))
 
 
 def _ties(scores: Array) -> tuple[int, int]:

@@ -1,0 +1,133 @@
+"""Variance of AUC, partial AUC and TPR: DeLong's, by cluster, and of attacks that are refitted."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.metrics.ranks import Array, count_above, count_at_least, share_below
+
+
+@dataclass(frozen=True, eq=False)
+class Influence:
+    """Each record's contribution to the error of a mean figure, centered; figures are sums of two class means."""
+
+    members: Array
+    """(P,) in ascending order of the scores; sums to 0."""
+
+    non_members: Array
+    """(n,) in ascending order of the scores; sums to 0."""
+
+    value: float
+    """The figure, in [0, 1]."""
+
+    def variance(self) -> float:
+        """Return the variance for independent records; a class of one record has the largest possible, v (1 - v)."""
+        largest = self.value * (1 - self.value)
+        sides = (self.members, self.non_members)
+        return float(sum((side.var(ddof=1) if len(side) > 1 else largest) / len(side) for side in sides))
+
+    def with_rare_record(self) -> tuple[float, float]:
+        """Return the figure and its variance after one more record of either class, unlike those in the sample.
+
+        Near 0 and 1 few records determine mean and variance, and an unseen one may count more than any of them. The
+        added record of each class contributes up to twice the largest error in the sample (not at all for figures from
+        0.2 to 0.8), towards 0.5.
+        """
+        upper = self.value >= 0.5
+        weight = 2 * float(np.clip((abs(self.value - 0.5) - 0.3) / 0.2, 0, 1)) ** 2
+        error = variance = 0.0
+        mean = 1 - self.value if upper else self.value
+        for side in (self.members, self.non_members):
+            errors = mean + (-side if upper else side)
+            extended = np.append(errors, max(mean, weight * float(errors.max())))
+            error += float(extended.mean()) - mean
+            variance += float(extended.var(ddof=1)) / len(extended)
+        error = min(mean + error, 1.0)
+        return (1 - error if upper else error), variance
+
+    def clustered(self, groups: tuple[NDArray[np.intp], NDArray[np.intp]]) -> float:
+        """Return the variance where records of one group depend on each other (cluster-robust, CR1).
+
+        Args:
+            groups: (P,) and (n,) group from 0 of each member and non-member.
+        """
+        count = 1 + max(int(side.max()) for side in groups)
+        total = np.zeros(count)
+        for side, group in zip((self.members, self.non_members), groups, strict=True):
+            total += np.bincount(group, weights=side, minlength=count) / len(side)
+        used = len(np.unique(np.concatenate(groups)))
+        return float((total**2).sum()) * used / max(used - 1, 1)
+
+
+def auc_influence(members: Array, non_members: Array) -> Influence:
+    """Return the AUC and each record's influence on it (DeLong et al. 1988): shares of the other class below, above."""
+    below, above = share_below(members, non_members), 1 - share_below(non_members, members)
+    value = float(below.mean())
+    return Influence(below - value, above - value, value)
+
+
+def mean_tpr_influence(members: Array, non_members: Array, fpr: float) -> Influence:
+    """Return the mean TPR over FPRs from 0 to `fpr`, and each record's influence on it.
+
+    A member whose score ties with non-members spans the FPRs a to b; it contributes the mean of (fpr - u)+ over that
+    span, i.e. ties are crossed diagonally. Non-members enter through a and b (the derivative of that mean).
+    """
+    n = len(non_members)
+    a, b = count_above(non_members, members) / n, count_at_least(non_members, members) / n
+    within, crossing = b <= fpr, (a < fpr) & (fpr < b)
+    span, reach = np.where(crossing, b - a, 1.0), np.clip(fpr - a, 0, None)
+    shares = np.where(within, fpr - (a + b) / 2, np.where(crossing, reach**2 / (2 * span), 0.0)) / fpr
+    slope_b = np.where(within, -0.5, np.where(crossing, -(reach**2) / (2 * span**2), 0.0)) / fpr
+    slope_a = np.where(within, slope_b, np.where(crossing, -reach / (span * fpr) - slope_b, 0.0))
+    sums_a, sums_b = (np.concatenate([[0.0], np.cumsum(slope)]) for slope in (slope_a, slope_b))
+    lower, at_most = (np.searchsorted(members, non_members, side=side) for side in ("left", "right"))
+    influence = (sums_a[lower] + sums_b[at_most]) / len(members)
+    value = float(np.clip(shares.mean(), 0, 1))
+    return Influence(shares - shares.mean(), influence - influence.mean(), value)
+
+
+def count_factors(
+    members: Array, non_members: Array, level: float, groups: tuple[NDArray[np.intp], NDArray[np.intp]]
+) -> tuple[float, float]:
+    """Return the design effects of the counts of members and of non-members above a level, each at least 1."""
+    factors = []
+    for side, group in zip((members, non_members), groups, strict=True):
+        share = (side > level).astype(np.float64)
+        share -= share.mean()
+        sums = np.bincount(group, weights=share)
+        independent = float((share**2).sum())
+        factors.append(max(float((sums**2).sum()) / independent, 1.0) if independent > 0 else _size_factor(group))
+    return factors[0], factors[1]
+
+
+def _size_factor(group: NDArray[np.intp]) -> float:
+    """Return the design effect of fully dependent groups: sum of squared sizes over the number of records."""
+    return float((np.bincount(group) ** 2.0).sum() / len(group))
+
+
+def signal_share(stability: float, z: float) -> float:
+    """Return the share of the variance of a fitted attack's scores that every fit of it would reproduce, in [0, 1].
+
+    Args:
+        stability: Correlation of the scores of two fits, each on all fitting rows, as estimated by `crossfit`.
+        z: (AUC - 0.5) / standard error. One direction learned from noise has a stability of +1 or -1 by chance; the
+            share of a signal with this z is at most the root of s^2 + s z^2 = z^2.
+    """
+    evidence = max(z * z - NULL_VARIANCE, 0.0)
+    return min(max(stability, 0.0), (float(np.sqrt(evidence**2 + 4 * evidence)) - evidence) / 2)
+
+
+NULL_VARIANCE = 1.9
+"""Variance of the out-of-fold AUC of an attack without signal, in DeLong's."""
+
+
+def fit_inflation(signal: float) -> tuple[float, float]:
+    """Return the factors by which a refitted attack's variance exceeds that of fixed scores: of AUC, of tail figures.
+
+    Every pair of records in different folds counts twice in an out-of-fold figure: each is scored by a model that was
+    fitted on the other. For scores linear in the memberships this doubles the variance where nothing is learned
+    (signal 0), adds the variance of the fit in between, and leaves DeLong's where every fit gives the same scores
+    (signal 1); the curves are fitted to simulations (`benchmarks/honesty_intervals.py`).
+    """
+    return 1 + 0.9 * (1 - signal) * (1 + 1.2 * signal), 1 + 0.45 * (1 - signal**4)
