@@ -86,7 +86,7 @@ def attack_target(
 def query_models(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> ModelOutputs:
     """Ask the target and, where the run has any, the references about all records, and deal the folds."""
     public, private, target = prepared.public, prepared.private, prepared.target
-    notes = record_notes(public, private)
+    notes = record_notes(public, private) + list(target.notes)
     outputs, private_outputs = _extract(config, public, private, target)
     clock.lap("extract")
     facts = _target_facts(target, outputs, public.membership)

@@ -65,6 +65,7 @@ def _is_known(pattern: str, signals: list[str], scores: Mapping[str, object]) ->
 def load_records(config: RunConfig) -> tuple[Records, Records | None]:
     """Read both halves and check them against each other."""
     from mia_lightning.records.readers import read_records
+    from mia_lightning.targets.image_scale import check_scale, gray_to_rgb
 
     assert config.data.public is not None
     public = read_records(config.data.public, reader=config.data.reader, columns=config.data.columns)
@@ -72,9 +73,12 @@ def load_records(config: RunConfig) -> tuple[Records, Records | None]:
     if len(known) < 2:
         found = {0: "only non-members", 1: "only members"}[int(known[0])] if len(known) else "no known membership"
         raise MIAError(f"{public.source}: holds {found}; the public records must hold members and non-members")
+    public = gray_to_rgb(public) if config.data.gray_to_rgb else public
     if config.data.private is None:
+        check_scale(public, None, config.data.mean, config.data.std)
         return public, None
     private = read_records(config.data.private, reader=config.data.reader, columns=config.data.columns)
+    private = gray_to_rgb(private) if config.data.gray_to_rgb else private
     public, private = separate_ids(public, private)
     check_disjoint(public, private)
     if public.images.shape[1:] != private.images.shape[1:]:
@@ -82,6 +86,7 @@ def load_records(config: RunConfig) -> tuple[Records, Records | None]:
             f"{public.source} holds images of shape {public.images.shape[1:]} but {private.source} of "
             f"{private.images.shape[1:]}; both halves must fit one target"
         )
+    check_scale(public, private, config.data.mean, config.data.std)
     return public, private
 
 
@@ -92,7 +97,15 @@ def load_and_check_target(config: RunConfig, public: Records) -> Target:
     target = load_target(
         config.target.checkpoint,
         architecture=config.target.architecture,
+        num_classes=config.target.num_classes,
         feature_layer=config.target.feature_layer,
+        weights=config.target.weights,
+        output=config.target.output,
+        stem=config.target.stem,
+        resize=config.data.resize,
+        transform=config.data.transform,
+        class_order=None if config.target.class_order is None else tuple(config.target.class_order),
+        image_shape=public.images.shape[1:],
     )
     check_fits(target, public.images.shape[1:])
     return target

@@ -29,8 +29,9 @@ from mia_lightning.references.training import NUMBERS
 from mia_lightning.references.training_data import TrainingData
 from mia_lightning.references.workers import ReferenceJob, device_of, train_references
 from mia_lightning.runtime.store import array_digest
-from mia_lightning.targets.architectures import source_of, untrained
-from mia_lightning.targets.base import Target
+from mia_lightning.targets.architectures import untrained
+from mia_lightning.targets.base import Target, TargetForm
+from mia_lightning.targets.imported import source_of
 
 log = logging.getLogger(__name__)
 
@@ -120,12 +121,13 @@ def _store(
     seed: int,
 ) -> ReferenceStore:
     architecture = config.architecture or audited.target.architecture
-    like = {} if config.architecture else audited.target.network.state_dict()
+    like = {} if config.architecture else audited.target.weights()
     training = {
         "architecture": architecture,
         "source": sha256(source_of(architecture).encode()).hexdigest(),
         "shapes": {name: list(tensor.shape) for name, tensor in like.items()},
         "classes": material.num_classes,
+        "form": asdict(audited.target.form),
         "images": array_digest(material.images),
         "labels": array_digest(material.labels),
         "mean": material.mean,
@@ -187,12 +189,29 @@ def _described(place: ReferenceStore, number: int) -> ReferenceRecord:
 
 def network_of(config: ReferencesConfig, target: Target) -> partial[nn.Module]:
     """Return what makes an untrained network from a seed."""
-    like: Mapping[str, torch.Tensor] = target.network.state_dict()
-    return partial(_untrained, config.architecture or target.architecture, target.num_classes, dict(like))
+    form = target.form
+    if config.architecture:  # another network: it shares the preprocessing, and is expected to return logits
+        form = TargetForm(resize=form.resize, transform=form.transform)
+    return partial(
+        _untrained,
+        config.architecture or target.architecture,
+        target.num_classes,
+        target.weights(),
+        form=form,
+        hyper_parameters=target.hyper_parameters,
+    )
 
 
-def _untrained(architecture: str, num_classes: int, like: Mapping[str, torch.Tensor], seed: int) -> nn.Module:
-    return untrained(architecture, num_classes, like, seed=seed)
+def _untrained(
+    architecture: str,
+    num_classes: int,
+    like: Mapping[str, torch.Tensor],
+    seed: int,
+    *,
+    form: TargetForm | None = None,
+    hyper_parameters: Mapping[str, object] | None = None,
+) -> nn.Module:
+    return untrained(architecture, num_classes, like, seed=seed, form=form, hyper_parameters=hyper_parameters)
 
 
 def _references(

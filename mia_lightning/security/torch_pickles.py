@@ -8,6 +8,7 @@ instructions (read in torch 2.15) are followed on sizes in place of objects, and
 import _compat_pickle
 import struct
 import zipfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -47,10 +48,14 @@ _ATOMS = frozenset(b"N\x88\x89]}\x8f")  # None, True, False, empty list, dict, s
 _TUPLES = {ord(")"): 0, 0x85: 1, 0x86: 2, 0x87: 3}
 
 
-def vet(path: Path) -> None:
+def vet(path: Path, *, stand_ins: Collection[str] = ()) -> None:
     """Refuse a torch file, zip or old form, whose pickle calls what no tensors or containers need.
 
     A file that torch will refuse anyway (another protocol, a damaged pickle) is left to it.
+
+    Args:
+        path: The file.
+        stand_ins: Names that the loader resolves to inert classes, calls to which are harmless.
 
     Raises:
         MIAError: a call to another function, a tuple nested too deep or too large, or an archive that unfolds too far.
@@ -61,7 +66,7 @@ def vet(path: Path) -> None:
         with path.open("rb") as file:
             if path.stat().st_size:
                 with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-                    _follow_all(content, 5, path.name)  # magic number, version, system, the object, keys
+                    _follow_all(content, 5, path.name, stand_ins)  # magic number, version, system, the object, keys
         return
     import torch
 
@@ -70,14 +75,14 @@ def vet(path: Path) -> None:
         record: bytes = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
     except (zipfile.BadZipFile, RuntimeError, ValueError, NotImplementedError):
         return
-    _follow_all(record, 1, path.name)
+    _follow_all(record, 1, path.name, stand_ins)
 
 
-def _follow_all(content: bytes | mmap, count: int, source: str) -> None:
+def _follow_all(content: bytes | mmap, count: int, source: str, stand_ins: Collection[str]) -> None:
     position = 0
     try:
         for _ in range(count):
-            position = _Follower(content, position, source).follow()
+            position = _Follower(content, position, source, stand_ins).follow()
     except (IndexError, KeyError, struct.error, UnicodeDecodeError, EOFError):  # torch meets the same damage
         return
 
@@ -85,7 +90,8 @@ def _follow_all(content: bytes | mmap, count: int, source: str) -> None:
 class _Follower:
     """One pickle, followed to its end."""
 
-    def __init__(self, content: bytes | mmap, position: int, source: str) -> None:
+    def __init__(self, content: bytes | mmap, position: int, source: str, stand_ins: Collection[str]) -> None:
+        self.stand_ins = frozenset(stand_ins)
         self.content, self.position, self.source = content, position, source
         self.stack: list[_Value] = []
         self.marked: list[list[_Value]] = []
@@ -195,7 +201,7 @@ class _Follower:
             raise EOFError
 
     def _check_call(self, name: str, arguments: _Value, *, makes: bool) -> None:
-        if not name.startswith(TORCH) or name.startswith("torch.nn.modules."):
+        if not name.startswith(TORCH) or name.startswith("torch.nn.modules.") or name in self.stand_ins:
             return
         texts = [part.text for part in arguments.parts]
         if name == "_codecs.encode" and len(texts) == 2 and texts[1] in LATIN and not makes:

@@ -1,8 +1,29 @@
-"""Targets: a checkpoint file into a classifier in eval mode. Importing this package does not import torch."""
+"""Targets: a checkpoint file into a classifier in eval mode. Importing this package does not import torch.
 
-from mia_lightning.targets.base import Target
+A target of your own is one file on the current folder or path (`--target.architecture my_model:Net`)::
 
-__all__ = ["Target", "architecture_names", "check_fits", "load_target"]
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self, num_classes=10):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3)
+            self.fc = nn.Linear(8, num_classes)
+
+        def forward(self, images):
+            return self.fc(self.conv(images).relu().mean(dim=(2, 3)))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mia_lightning.targets.base import Target, TargetForm
+
+if TYPE_CHECKING:
+    from mia_lightning.targets.base import OutputKind, Stem
+
+__all__ = ["Target", "TargetForm", "architecture_names", "check_fits", "load_target"]
 
 
 def load_target(
@@ -11,8 +32,15 @@ def load_target(
     architecture: str = "auto",
     num_classes: int | None = None,
     feature_layer: str | None = None,
+    weights: str | None = None,
+    output: OutputKind | str = "auto",
+    stem: Stem = "auto",
+    resize: int | None = None,
+    transform: str | None = None,
+    class_order: tuple[int, ...] | None = None,
+    image_shape: tuple[int, int, int] | None = None,
 ) -> Target:
-    """Return the classifier that a checkpoint file holds: eval mode, float32, on the CPU, without gradients.
+    """Return the classifier in a checkpoint file: eval mode, float32, on the CPU, without gradients.
 
     No pickle of the file is executed.
 
@@ -21,17 +49,26 @@ def load_target(
             `torch.export` program; recognized by content, not by name. None where the architecture is a class or
             function that returns the network trained.
         architecture: "auto" (a torchvision ResNet read from the weights, or a program), a name of
-            `architecture_names()`, or "package.module:Class".
+            `architecture_names()`, or "package.module:Class". A LightningModule is built with the hyper-parameters of
+            its checkpoint.
         num_classes: Number of classes; None reads it from the weights.
         feature_layer: Name of the submodule whose input is the penultimate feature vector; None looks for it.
+        weights: Name of the set of weights where the file contains several, such as "state_dict_ema".
+        output: What the network returns; "auto" recognizes it from the values, see `OutputKind`.
+        stem: First layers of a torchvision ResNet, see `Stem`.
+        resize: Side in pixels to which normalized images are resized.
+        transform: "package.module:function" applied to normalized images, see `mia_lightning.targets.transforms`.
+        class_order: Index of the network's output for each class.
+        image_shape: (C, H, W) of the records, for a probe of the network; None tries the usual sizes.
 
     Raises:
-        MIAError: the file is missing, truncated, not a checkpoint, asks for code, holds NaN or infinite weights, or
-            does not fit the architecture; or the architecture, the classes or the layer do not exist.
+        MIAError: the file is missing, truncated, not a checkpoint, malicious, has NaN or infinite weights, or does not
+            fit the architecture; or an option does not fit the network.
     """
-    from mia_lightning.targets.load import load
+    from mia_lightning.targets.load import LoadOptions, load
 
-    return load(checkpoint, architecture, num_classes, feature_layer)
+    form = TargetForm(stem=stem, resize=resize, transform=transform, class_order=class_order)
+    return load(checkpoint, LoadOptions(architecture, num_classes, feature_layer, weights, output, form, image_shape))
 
 
 def architecture_names() -> list[str]:
@@ -42,7 +79,7 @@ def architecture_names() -> list[str]:
 
 
 def check_fits(target: Target, image_shape: tuple[int, int, int]) -> None:
-    """Raise MIAError where the target does not take images (C, H, W) or does not answer with finite logits."""
+    """Raise MIAError where the target does not take images (C, H, W) or does not return finite logits."""
     from mia_lightning.targets.checks import check
 
     check(target, image_shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +30,9 @@ class TargetForm:
 
     output: OutputKind = "logits"
     """What the network returns; it is converted into logits."""
+
+    item: str | int | None = None
+    """Key, ".attribute" or position of the logits in a structured output; None where the output is one tensor."""
 
     class_order: tuple[int, ...] | None = None
     """Index of the network's output for each class; None is the identity."""
@@ -59,6 +63,11 @@ class Target:
     notes: tuple[str, ...] = ()
     """Sentences for the report: which weights were taken, which names left out, what the outputs are."""
 
+    hyper_parameters: Mapping[str, object] = field(default_factory=dict)
+    """Plain values that Lightning saved with the weights, to build the network again."""
+
     def weights(self) -> dict[str, Tensor]:
         """Return the state dict of the network itself, without the wrapper that the form adds."""
-        return dict(getattr(self.network, "network", self.network).state_dict())
+        from mia_lightning.targets.wrapper import unwrap
+
+        return dict(unwrap(self.network).state_dict())

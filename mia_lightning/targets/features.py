@@ -1,4 +1,4 @@
-"""Logits and penultimate features in one pass, whatever the network."""
+"""Logits and penultimate features of any network in one pass."""
 
 from typing import Any
 
@@ -7,14 +7,15 @@ from torch import Tensor, nn
 
 from mia_lightning.errors import MIAError
 from mia_lightning.targets.exported import Program
+from mia_lightning.targets.wrapper import TargetNetwork
 
 
 class FeatureTap(nn.Module):
-    """A network that also tells its penultimate features: forward (B, C, H, W) to logits (B, classes), features (B, D).
+    """A network that also returns its penultimate features: (B, C, H, W) to logits (B, classes), features (B, D).
 
     Features are the input of `feature_layer` as vectors: flattened, or for a convolutional head averaged over
-    positions, which a 1x1 map leaves as it is. With None: timm's `forward_features`, the input of the last linear
-    operation of a traced program, or else D = 0. Hooks live for one call only, so the network stays as it was; works
+    positions. With None: timm's `forward_features`, the input of the last linear
+    operation of a traced program, or else D = 0. Hooks live for one call only; works
     under autograd, inference mode, autocast, torch.compile and after a trace that keeps the submodule's name.
 
     Raises:
@@ -26,24 +27,23 @@ class FeatureTap(nn.Module):
         self.feature_layer = feature_layer
         self.network = network
         if feature_layer is not None and feature_layer not in dict(network.named_modules()):
-            raise MIAError(f"--target.feature_layer {feature_layer!r} is no submodule of the target")
+            raise MIAError(f"--target.feature_layer {feature_layer!r} is not a submodule of the target")
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, classes) and features (B, D), in whatever float type the network ran in."""
         if self.feature_layer is not None:
             return self._by_hook(images, self.feature_layer)
-        if isinstance(self.network, Program):
-            return self.network.with_features(images)
-        if hasattr(self.network, "forward_features"):
-            return _by_convention(self.network, images)
-        logits = self.network(images)
-        return logits, logits.new_empty(len(logits), 0)
+        if isinstance(self.network, TargetNetwork):
+            outputs, features = _untapped(self.network.network, self.network.inputs(images))
+            return self.network.logits(outputs), features
+        logits, features = _untapped(self.network, images)
+        return logits, features
 
     def _by_hook(self, images: Tensor, name: str) -> tuple[Tensor, Tensor]:
-        seen: list[Tensor] = []
+        inputs: list[Tensor] = []
 
         def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            seen.append(_vectors(args[0] if args else next(iter(kwargs.values())), isinstance(module, nn.Conv2d)))
+            inputs.append(_vectors(args[0] if args else next(iter(kwargs.values())), isinstance(module, nn.Conv2d)))
 
         layer = self.network.get_submodule(name)
         handle = layer.register_forward_pre_hook(keep, with_kwargs=True)
@@ -51,9 +51,18 @@ class FeatureTap(nn.Module):
             logits = self.network(images)
         finally:
             handle.remove()
-        if not seen:
+        if not inputs:
             raise MIAError(f"--target.feature_layer {self.feature_layer!r} is not called by the target's forward")
-        return logits, seen[-1]
+        return logits, inputs[-1]
+
+
+def _untapped(network: nn.Module, images: Tensor) -> tuple[Any, Tensor]:
+    """Return the network's outputs, and features where it has a method of its own for them."""
+    if isinstance(network, Program):
+        return network.with_features(images)
+    if hasattr(network, "forward_features"):
+        return _by_convention(network, images)
+    return network(images), images.new_empty(len(images), 0)
 
 
 def _vectors(features: Tensor, pool: bool) -> Tensor:
@@ -82,7 +91,7 @@ def find_feature_layer(network: nn.Module, sample: Tensor) -> str | None:
 
 
 def probe(network: nn.Module, sample: Tensor) -> tuple[object, str | None]:
-    """Run the network once on the sample and return what it answers, and `find_feature_layer`'s name."""
+    """Run the network once on the sample; return its output and the name that `find_feature_layer` returns."""
     calls: list[tuple[str, Tensor]] = []
     handles = [
         module.register_forward_hook(lambda _module, _args, output, name=name: calls.append((name, output)))
@@ -99,6 +108,7 @@ def probe(network: nn.Module, sample: Tensor) -> tuple[object, str | None]:
 
 
 def _classifier(calls: list[tuple[str, Tensor]], logits: Tensor) -> str | None:
-    same = [name for name, output in calls if torch.equal(output.flatten(1), logits.flatten(1))]
+    equal = [name for name, output in calls if torch.equal(output.flatten(1), logits.flatten(1))]
     name, output = calls[-1]
-    return same[-1] if same else name if output.shape[1] == logits.shape[1] and output.ndim in (2, 4) else None
+    fits = output.ndim in (2, 4) and output.shape[1] in (logits.shape[1], logits.shape[1] - 1)  # one logit of two
+    return equal[-1] if equal else name if fits else None

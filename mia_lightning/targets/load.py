@@ -1,27 +1,46 @@
-"""From a checkpoint file to a target."""
+"""Loading: from a checkpoint file to a target."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from mia_lightning.errors import MIAError
-from mia_lightning.targets import architectures, weights
-from mia_lightning.targets import key_prefixes as prefixes
-from mia_lightning.targets.base import Target
+from mia_lightning.targets import architectures, weight_sets, weights
+from mia_lightning.targets.base import Target, TargetForm
 from mia_lightning.targets.checks import image_channels
 from mia_lightning.targets.exported import is_program, load_program
 from mia_lightning.targets.features import probe
+from mia_lightning.targets.imported import source_of
+from mia_lightning.targets.output_kind import SENTENCES
+from mia_lightning.targets.wrapper import TargetNetwork, prefix_of, recognized, wrap
 
 _AUTO = "give --target.architecture: a torchvision name or package.module:Class"
 
 
 MOST_CLASSES = 100_000
-"""What weights may claim without being asked."""
+"""Largest number of classes that is read from the weights without `--target.num_classes`."""
+
+SIDES = (32, 28, 64, 96, 224)
+"""Sides of the noise images that probe a network whose images are not given."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Options of `load_target`."""
+
+    architecture: str = "auto"
+    num_classes: int | None = None
+    feature_layer: str | None = None
+    weights: str | None = None
+    output: str = "auto"
+    form: TargetForm = field(default_factory=TargetForm)
+    image_shape: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,73 +50,89 @@ class _Fitted:
     network: nn.Module
     weights: dict[str, Tensor]
     changes: list[str]
+    notes: list[str]
 
 
-def load(checkpoint: str | None, architecture: str, num_classes: int | None, feature_layer: str | None) -> Target:
+def load(checkpoint: str | None, options: LoadOptions) -> Target:
     """Return the target; see `mia_lightning.targets.load_target`."""
     if checkpoint is None:
-        return _trained(architecture, num_classes, feature_layer)
+        return _trained(options)
     path = Path(checkpoint)
     if is_program(path):
-        return _check_program(load_program(path), num_classes, feature_layer)
-    tensors, lightning = weights.read_weights(path)
-    found = prefixes.variants(tensors, lightning)
-    name = _detect(found, path.name) if architecture == "auto" else architecture
-    fitted = _fit(name, found, num_classes, path.name)
+        return _check_program(load_program(path), options)
+    file = weights.read_weights(path)
+    name = _detect(file.tensors, path.name) if options.architecture == "auto" else options.architecture
+    fitted = _fit(name, file, options, path.name)
     weights.check_finite(fitted.weights, path.name)
-    _fill(fitted, name, path.name)
+    fitted.network.load_state_dict(fitted.weights, strict=False)
     resolved = f"{name} ({', '.join(fitted.changes)})" if fitted.changes else name
-    return _finish(fitted.network, resolved, num_classes, feature_layer, path.name)
+    target = _finish(fitted.network, resolved, options, path.name)
+    return replace(target, notes=(*fitted.notes, *target.notes), hyper_parameters=file.hyper_parameters)
 
 
-def _trained(architecture: str, num_classes: int | None, feature_layer: str | None) -> Target:
+def _trained(options: LoadOptions) -> Target:
     """Return the target that a class or function of the user's returns trained."""
-    if ":" not in architecture:
+    name = options.architecture
+    if ":" not in name:
         raise MIAError("--target.checkpoint is not given; name the file, or a package.module:function as architecture")
-    network = architectures.build(architecture, num_classes, {})
-    weights.check_finite(network.state_dict(), architecture)
-    return _finish(network, architecture, num_classes, feature_layer, architecture)
+    network = architectures.build(name, options.num_classes, {})
+    weights.check_finite(network.state_dict(), name)
+    return _finish(network, name, options, name)
 
 
-def _finish(
-    network: nn.Module, architecture: str, num_classes: int | None, feature_layer: str | None, source: str
-) -> Target:
+def _finish(network: nn.Module, architecture: str, options: LoadOptions, source: str) -> Target:
     network = network.float().eval().requires_grad_(False)
-    rows = num_classes or _last_rows(network.state_dict())
-    target = Target(network, rows, feature_layer, architecture, _digest(network, architecture))
-    return _with_probe(target, num_classes, source)
+    rows = options.num_classes or _last_rows(network.state_dict())
+    target = Target(network, rows, options.feature_layer, architecture, _digest(network, architecture))
+    return _with_probe(target, options, source)
 
 
-def _detect(found: Sequence[dict[str, Tensor]], source: str) -> str:
-    name = next((name for tensors in found if (name := architectures.detect(tensors))), None)
+def _detect(tensors: Mapping[str, Tensor], source: str) -> str:
+    candidates = weight_sets.anchored(tensors, "layer1.0.conv2.weight")
+    name = next((name for item in candidates if (name := architectures.detect(item))), None)
     if name is None:
-        first = ", ".join(list(found[-1])[:3])
+        first = ", ".join(list(tensors)[:3])
         raise MIAError(f"{source}: no torchvision ResNet, so its network is unknown (it begins {first}); {_AUTO}")
     return name
 
 
-def _fit(name: str, found: Sequence[dict[str, Tensor]], num_classes: int | None, source: str) -> _Fitted:
-    """Build the network for the stem and the classes the weights show.
+def _fit(name: str, file: weights.Checkpoint, options: LoadOptions, source: str) -> _Fitted:
+    """Build the network for the stem and the classes that the weights have.
 
-    The last matrix of the file is a good guess of the head but no proof: where the guess leaves heads of another
-    size, their number of rows is the answer.
+    The last matrix of the file is a guess of the head: where it leaves heads of another size, their number of rows is
+    the number of classes.
     """
-    guess = num_classes or _last_rows(found[-1])
-    if num_classes is None and guess > MOST_CLASSES:  # before a network of that size is built
+    guess = options.num_classes or _last_rows(file.tensors)
+    if options.num_classes is None and guess > MOST_CLASSES:  # before a network of that size is built
         raise MIAError(f"{source}: its last matrix has {guess:,} rows, too many for classes; give --target.num_classes")
-    fitted = _fit_once(name, found, guess)
+    fitted = _fit_once(name, file, options, guess, source)
     rows = _other_rows(fitted, guess)
     if rows is None or rows > MOST_CLASSES:
+        _check_shapes(fitted, name, source)
         return fitted
-    if num_classes is not None:
-        raise MIAError(f"{source}: its classifier has {rows} classes, but --target.num_classes is {num_classes}")
-    return _fit_once(name, found, rows)
+    if options.num_classes not in (None, rows) and not (rows == 1 and options.num_classes == 2):
+        raise MIAError(
+            f"{source}: its classifier has {rows} classes, but --target.num_classes is {options.num_classes}"
+        )
+    fitted = _fit_once(name, file, options, rows, source)
+    _check_shapes(fitted, name, source)
+    return fitted
 
 
-def _fit_once(name: str, found: Sequence[dict[str, Tensor]], num_classes: int) -> _Fitted:
-    network = architectures.build(name, num_classes, found[-1])
-    chosen = prefixes.closest(found, network.state_dict())
-    return _Fitted(network, chosen, [] if ":" in name else architectures.fit_stem(network, chosen))
+def _fit_once(name: str, file: weights.Checkpoint, options: LoadOptions, classes: int, source: str) -> _Fitted:
+    network = architectures.build(name, classes, file.tensors, file.hyper_parameters)
+    sets = weight_sets.weight_sets(file.tensors, network)
+    if not sets:
+        _refuse(network, weight_sets.closest(file.tensors, network.state_dict()), name, source)
+    taken, notes = weight_sets.choose(sets, options.weights, source)
+    unexpected = [key for key in taken.left_out if not weight_sets.is_outside(key, network.state_dict())]
+    if unexpected:
+        _refuse(network, {**taken.tensors, **{key: torch.empty(0) for key in unexpected}}, name, source)
+    is_own = ":" in name
+    changes = [] if is_own else architectures.fit_stem(network, taken.tensors, options.form.stem)
+    if is_own and options.form.stem != "auto":
+        raise MIAError(f"--target.stem {options.form.stem} applies to torchvision ResNets, not to {name}")
+    return _Fitted(network, taken.tensors, changes, notes)
 
 
 def _last_rows(tensors: Mapping[str, Tensor]) -> int:
@@ -107,40 +142,44 @@ def _last_rows(tensors: Mapping[str, Tensor]) -> int:
 def _other_rows(fitted: _Fitted, guess: int) -> int | None:
     """Return the rows of the head in the file where they are not the guess and the rest of its shape agrees."""
     heads = [
-        (found.shape[0], tensor.shape[0])
+        (stored.shape[0], tensor.shape[0])
         for name, tensor in fitted.network.state_dict().items()
-        if (found := fitted.weights.get(name)) is not None
+        if (stored := fitted.weights.get(name)) is not None
         and tensor.ndim >= 2
-        and found.shape != tensor.shape
-        and found.shape[1:] == tensor.shape[1:]
+        and stored.shape != tensor.shape
+        and stored.shape[1:] == tensor.shape[1:]
     ]
     return int(heads[-1][0]) if heads and all(built == guess for _, built in heads) else None
 
 
-def _fill(fitted: _Fitted, name: str, source: str) -> None:
-    """Load the weights, or raise one sentence that names the first differences.
+def _check_shapes(fitted: _Fitted, name: str, source: str) -> None:
+    expected = fitted.network.state_dict()
+    if any(tensor.shape != expected[key].shape for key, tensor in fitted.weights.items()):
+        _refuse(fitted.network, fitted.weights, name, source)
+
+
+def _refuse(network: nn.Module, found: Mapping[str, Tensor], name: str, source: str) -> NoReturn:
+    """Raise one sentence that names the first differences between a network and weights.
 
     Batch counters are optional: they are unused in eval mode, and old checkpoints do not have them.
     """
-    expected = fitted.network.state_dict()
-    missing = [key for key in expected if key not in fitted.weights and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in fitted.weights if key not in expected]
+    expected = network.state_dict()
+    missing = [key for key in expected if key not in found and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in found if key not in expected]
     shapes = [
-        f"{key} (expected {tuple(tensor.shape)}, found {tuple(fitted.weights[key].shape)})"
+        f"{key} (expected {tuple(tensor.shape)}, found {tuple(found[key].shape)})"
         for key, tensor in expected.items()
-        if key in fitted.weights and fitted.weights[key].shape != tensor.shape
+        if key in found and found[key].shape != tensor.shape
     ]
     parts = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
-    if any(keys for _, keys in parts):
-        differences = "; ".join(f"{kind}: {_first_three(keys)}" for kind, keys in parts if keys)
-        likely = architectures.detect(fitted.weights)
-        advice = (
-            f"the weights look like {likely}, try --target.architecture {likely}"
-            if likely not in (None, name)
-            else ("check --target.architecture")
-        )
-        raise MIAError(f"{source}: the weights do not fit {name} ({differences}); {advice}")
-    fitted.network.load_state_dict(fitted.weights, strict=False)
+    differences = "; ".join(f"{words}: {_first_three(keys)}" for words, keys in parts if keys)
+    likely = architectures.detect(found)
+    advice = (
+        f"the weights look like {likely}, try --target.architecture {likely}"
+        if likely not in (None, name)
+        else ("check --target.architecture")
+    )
+    raise MIAError(f"{source}: the weights do not fit {name} ({differences}); {advice}")
 
 
 def _first_three(keys: Sequence[str]) -> str:
@@ -149,44 +188,75 @@ def _first_three(keys: Sequence[str]) -> str:
 
 
 def _digest(network: nn.Module, architecture: str) -> str:
-    digest = sha256(f"{architecture}\n{architectures.source_of(architecture)}\n".encode())
+    digest = sha256(f"{architecture}\n{source_of(architecture)}\n".encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def _with_probe(target: Target, num_classes: int | None, source: str) -> Target:
-    """Run the network once on noise of the smallest side it takes, to see its classes and where its features are."""
-    layer = _check_layer(target.network, target.feature_layer) if target.feature_layer else None
-    for side in (32, 28, 64, 96, 224):
-        sample = torch.randn(
-            2, image_channels(target.network) or 3, side, side, generator=torch.Generator().manual_seed(0)
-        )
+def _with_form(digest: str, form: TargetForm) -> str:
+    form = replace(form, stem="auto")  # part of the architecture's name
+    if form == TargetForm():
+        return digest
+    return sha256(f"{digest}\n{form}\n{source_of(form.transform)}".encode()).hexdigest()
+
+
+def _with_probe(target: Target, options: LoadOptions, source: str) -> Target:
+    """Run the network on noise, to find its classes, what it returns and where its features are.
+
+    Without the shape of the images, the smallest side that it takes is used.
+    """
+    network = target.network
+    layer = _check_layer(network, target.feature_layer) if target.feature_layer else None
+    channels = image_channels(network) or 3
+    shapes = [options.image_shape] if options.image_shape else [(channels, side, side) for side in SIDES]
+    for shape in shapes:
+        samples = _noise(shape)
         try:
-            logits, found = probe(target.network, sample)
+            network(TargetNetwork(network, options.form).inputs(samples[0]))
+        except MIAError:
+            raise
         except Exception:
             continue
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
-            break
-        if num_classes not in (None, logits.shape[1]):
-            raise MIAError(f"{source}: answers {logits.shape[1]} classes, but --target.num_classes is {num_classes}")
-        return replace(target, num_classes=int(logits.shape[1]), feature_layer=layer or found)
-    return target
+        form = recognized(network, options.form, samples, options.output)
+        wrapped = wrap(network, form).eval()
+        logits, found = probe(wrapped, samples[0])
+        assert isinstance(logits, Tensor)
+        classes = int(logits.shape[1])
+        if options.num_classes not in (None, classes):
+            raise MIAError(f"{source}: returns {classes} classes, but --target.num_classes is {options.num_classes}")
+        if form.class_order is not None and sorted(form.class_order) != list(range(classes)):
+            raise MIAError(f"--target.class_order must contain each of 0 to {classes - 1} once")
+        return replace(
+            target,
+            network=wrapped,
+            num_classes=classes,
+            feature_layer=prefix_of(wrapped) + layer if layer else found,
+            form=form,
+            digest=_with_form(target.digest, form),
+            notes=tuple(sentence for sentence in [SENTENCES[form.output]] if sentence),
+        )
+    return target  # `check_fits` states the reason
+
+
+def _noise(shape: tuple[int, int, int]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(8, *shape, generator=generator) * scale for scale in (1.0, 0.3, 3.0, 100.0)]
 
 
 def _check_layer(network: nn.Module, layer: str) -> str:
-    known = [name for name, _ in network.named_modules() if name]
-    if layer not in known:
-        close = get_close_matches(layer, known, n=3, cutoff=0.0)
+    names = [name for name, _ in network.named_modules() if name]
+    if layer not in names:
+        close = get_close_matches(layer, names, n=3, cutoff=0.0)
         raise MIAError(f"--target.feature_layer {layer!r} does not exist; the closest names are {', '.join(close)}")
     return layer
 
 
-def _check_program(target: Target, num_classes: int | None, feature_layer: str | None) -> Target:
-    if feature_layer is not None:
-        raise MIAError("an exported program has no layers to name; leave --target.feature_layer out, it is found")
+def _check_program(target: Target, options: LoadOptions) -> Target:
+    if options.feature_layer is not None:
+        raise MIAError("an exported program has no named layers; remove --target.feature_layer, it is found")
+    if options.form.stem != "auto":
+        raise MIAError(f"--target.stem {options.form.stem} applies to torchvision ResNets, not to an exported program")
     weights.check_finite(target.network.state_dict(), target.architecture)
-    if num_classes not in (None, target.num_classes):
-        raise MIAError(f"the program answers {target.num_classes} classes, but --target.num_classes is {num_classes}")
-    return target
+    return _with_probe(target, options, target.architecture)

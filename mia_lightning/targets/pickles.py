@@ -1,0 +1,168 @@
+"""Pickled checkpoints read without executing them: tensors and containers, and inert stand-ins for everything else."""
+
+import pickle
+import pickletools
+import re
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from mia_lightning.errors import MIAError
+from mia_lightning.security.archives import is_zip
+from mia_lightning.security.torch_pickles import TORCH, vet
+
+INSTEAD = "save model.state_dict() instead"
+
+MALICIOUS = re.compile(
+    r"(os|posix|nt|sys|subprocess|shutil|socket|pty|ctypes|importlib|runpy|webbrowser|builtins|__builtin__)\.(?!"
+    r"set$|frozenset$|slice$|range$|complex$|object$|getattr$|list$|dict$|tuple$|int$|float$|str$|bool$|bytes$|bytearray$"
+    r"|type$|print$|len$|map$|zip$|filter$|enumerate$|property$|super$|min$|max$|sum$|abs$|[A-Z])"
+)
+"""Names that no honest checkpoint contains: the file is refused, not read with a stand-in."""
+
+ATTEMPTS = 40
+"""Names in one file whose objects turn out to be containers, each found by reading the file again."""
+
+
+class StandIn:
+    """An object of any class beside the weights: takes every argument and state, and does nothing."""
+
+    name = "an object"
+
+    def __new__(cls, *_: object, **__: object) -> Any:  # noqa: D102
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def is_stand_in(value: object) -> bool:
+    """Whether a value stands for an object that was not built."""
+    return isinstance(value, StandIn) or (isinstance(value, type) and issubclass(value, StandIn))
+
+
+def described(value: object) -> str:
+    """Return what a value is, for a message."""
+    if is_stand_in(value):
+        name = getattr(value, "name", "an object")
+        return f"a pickled object of {name}, which is not run"
+    return f"a {type(value).__name__}"
+
+
+def read_pickle(path: Path) -> object:
+    """Return the object of a file that `torch.save` wrote, with a `StandIn` for every class that torch does not build.
+
+    Raises:
+        MIAError: the file is truncated, TorchScript, malicious, or not a checkpoint.
+    """
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"
+    if zipped and not is_zip(path):
+        raise MIAError(f"{path.name}: truncated checkpoint (the end of its zip archive is missing); copy it again")
+    if zipped and _is_torchscript(path):
+        raise MIAError(f"{path.name}: is a TorchScript archive, which is code; {INSTEAD}")
+    names = _names(path, zipped)
+    if malicious := next((name for name in names if MALICIOUS.match(name)), None):
+        raise MIAError(f"{path.name}: asks to run {malicious} while loading, refused; {INSTEAD}")
+    vet(path, stand_ins=names)
+    payload = _load(path, names)
+    if is_stand_in(payload):
+        raise _whole_object(path, getattr(payload, "name", ""), names)
+    return payload
+
+
+def _load(path: Path, names: list[str]) -> object:
+    """Load with a stand-in for each name; a class whose objects are filled as containers becomes a plain container."""
+    makers: dict[str, Callable[..., object]] = {name: _stand_in(name) for name in names}
+    for _ in range(ATTEMPTS):
+        # S301 does not apply: weights_only builds tensors and plain containers, everything else is inert
+        with (
+            torch.serialization.safe_globals([(maker, name) for name, maker in makers.items()]),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError as error:
+                if not _as_container(makers, str(error)):
+                    reason = first_line(Exception(str(error).rpartition("WeightsUnpickler error: ")[2]))
+                    raise MIAError(f"{path.name}: not a checkpoint that can be read ({reason}); {INSTEAD}") from error
+            except Exception as error:  # torch raises many types for a broken file, a TypeError among them
+                reason = f"{type(error).__name__}: {first_line(error)}"
+                raise MIAError(f"{path.name}: truncated or not a checkpoint ({reason})") from error
+    raise MIAError(f"{path.name}: contains objects of too many classes; {INSTEAD}")
+
+
+def _stand_in(name: str) -> type[StandIn]:
+    return type(name, (StandIn,), {"name": name, "__module__": "stand_in"})
+
+
+def _as_container(makers: dict[str, Callable[..., object]], message: str) -> bool:
+    """Replace the stand-in that torch could not fill by a maker of plain dicts or lists; whether there was one."""
+    match = re.search(r"but got <class 'stand_in\.(.+?)'>", message)
+    if match is None or match[1] not in makers:
+        return False
+    parent: type = list if "lists" in message else OrderedDict
+    makers[match[1]] = _maker(match[1], parent)
+    return True
+
+
+def _maker(name: str, container: type) -> type:
+    """Return a class whose objects are empty plain containers, by call and by `__new__`."""
+
+    def new(cls: type, *_: object) -> Any:
+        return container()
+
+    return type(name, (), {"__new__": new, "__module__": "stand_in"})
+
+
+def _names(path: Path, zipped: bool) -> list[str]:
+    """Return the names of classes and functions in a file that torch does not build itself, without building any."""
+    try:
+        if zipped:
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        with path.open("rb") as file:
+            return sorted({name for name in _scan(file) if not name.startswith(TORCH)})
+    except Exception:  # damage, which loading reports
+        return []
+
+
+def _scan(file: BinaryIO) -> Iterator[str]:
+    """Yield "module.name" of every global in the pickles at the start of a file of torch's old form."""
+    try:
+        for _ in range(5):  # magic number, version, system, the object, keys; then raw bytes
+            for opcode, argument, _position in pickletools.genops(file):
+                if opcode.name in ("GLOBAL", "INST"):
+                    yield str(argument).replace(" ", ".")
+    except (ValueError, IndexError, EOFError, OverflowError):
+        return
+
+
+def _whole_object(path: Path, name: str, names: list[str]) -> MIAError:
+    """Return the sentence for a file that is one pickled object."""
+    if name.endswith("Dataset"):
+        return MIAError(f"{path.name}: contains records (a {name}), not a checkpoint; give it as data")
+    if any(other.startswith("torch.nn.modules.") for other in names):
+        return MIAError(f"{path.name}: contains a pickled module ({name}), which is not run; {INSTEAD}")
+    return MIAError(f"{path.name}: contains a pickled object of {name}, which is not run; {INSTEAD}")
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # a damaged list, of which torch says more
+        return False
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, at most 200 characters."""
+    return str(error).split("\n", 1)[0][:200]

@@ -1,0 +1,208 @@
+"""Sets of weights in a checkpoint: every assignment of its tensors to a network's names, up to prefixes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mia_lightning.errors import MIAError
+
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module.")
+"""Components that torch.compile, FSDP, activation checkpointing and Fabric insert at any depth."""
+
+AVERAGED = ("ema", "ema_model", "averag", "swa", "teacher", "momentum", "shadow", "encoder_k", "target_")
+"""Parts of names of averaged or teacher weights: the plain set has precedence."""
+
+USUAL_ROOTS = ("state_dict", "model_state_dict", "model", "net", "module")
+"""Roots and prefixes that need no note."""
+
+OUTSIDE = ("criterion", "loss", "metric", "normaliz", "preprocess", "accuracy", "train_", "val_", "test_", "n_averaged")
+"""Beginnings of names in a state dict that are no part of the network."""
+
+COUNTERS = ("total_ops", "total_params")
+"""Buffers that profilers leave behind in every layer."""
+
+
+@dataclass(frozen=True, eq=False)
+class WeightSet:
+    """One assignment of a file's tensors to all names of a network."""
+
+    prefix: str
+    """Of the names in the file, with the keys of the dictionaries around them: "state_dict.module."."""
+
+    tensors: dict[str, Tensor]
+    """By the network's names."""
+
+    left_out: tuple[str, ...] = ()
+    """Names in the same dictionary that the network does not have."""
+
+    built: tuple[str, ...] = ()
+    """Buffers of a wrapper module that the file lacks; they stay as built."""
+
+    @property
+    def name(self) -> str:
+        """As `--target.weights` takes it: the prefix without its last dot, or "the file itself"."""
+        return self.prefix.rstrip(".") or "the file itself"
+
+
+def weight_sets(files: Mapping[str, Tensor], network: nn.Module) -> list[WeightSet]:
+    """Return every set of weights with all names of a network, in the order of the file.
+
+    Names are compared up to a common prefix (with the keys of dictionaries around them), wrappers' components at any
+    depth, and, for a wrapper module, up to the attribute that holds the wrapped network.
+
+    Args:
+        files: All tensors of a checkpoint by their dotted path in the file.
+        network: Gives the names; shapes are not compared.
+    """
+    expected = list(network.state_dict())
+    for names in _spellings(files, expected):
+        if found := _sets(names, expected):
+            return found
+        parameters = {name for name, _ in network.named_parameters()}
+        for root in _roots(expected):
+            wrapped = [name for name in expected if name.startswith(root)]
+            around = [name for name in expected if not name.startswith(root)]
+            if parameters.isdisjoint(around) and (found := _sets(names, [name.removeprefix(root) for name in wrapped])):
+                return [
+                    WeightSet(
+                        item.prefix,
+                        {root + name: tensor for name, tensor in item.tensors.items()},
+                        item.left_out,
+                        tuple(around),
+                    )
+                    for item in found
+                ]
+    return []
+
+
+def choose(sets: Sequence[WeightSet], wanted: str | None, source: str) -> tuple[WeightSet, list[str]]:
+    """Return the set to load, and sentences about the choice and about what is left out.
+
+    Args:
+        sets: At least one.
+        wanted: `--target.weights`; None takes the plain set before averaged ones and teachers, then the first.
+        source: Name of the file.
+
+    Raises:
+        MIAError: `wanted` names none or several of them.
+    """
+    distinct = _distinct(sets)
+    if wanted is not None:
+        matching = [item for item in distinct if _matches(item, wanted)]
+        exact = [item for item in matching if item.name == wanted]
+        if len(exact or matching) != 1:
+            problem = "matches several sets of weights in" if matching else "matches no set of weights in"
+            listed = ", ".join(item.name for item in (matching or distinct)[:8])
+            raise MIAError(f"--target.weights {wanted!r} {problem} {source}; choose one of: {listed}")
+        taken = (exact or matching)[0]
+    else:
+        taken = min(distinct, key=lambda item: any(word in item.name.lower() for word in AVERAGED))
+    return taken, _sentences(taken, distinct, source)
+
+
+def closest(files: Mapping[str, Tensor], expected: Iterable[str]) -> dict[str, Tensor]:
+    """Return the tensors with the prefix removed under which most names are expected, for an error message."""
+    expected = set(expected)
+    names = next(iter(_spellings(files, list(expected))))
+    prefixes = {name[: len(name) - len(other)] for name in names for other in _tails(name) if other in expected} or {""}
+    best = max(sorted(prefixes, key=len), key=lambda prefix: sum(prefix + name in names for name in expected))
+    return {name.removeprefix(best): names[name] for name in names if name.startswith(best)}
+
+
+def anchored(files: Mapping[str, Tensor], anchor: str) -> list[dict[str, Tensor]]:
+    """Return the tensors under every prefix before a name, with that prefix removed."""
+    names = next(iter(_spellings(files, [anchor])))
+    prefixes = [name.removesuffix(anchor) for name in names if f".{name}".endswith(f".{anchor}")]
+    return [{n.removeprefix(prefix): names[n] for n in names if n.startswith(prefix)} for prefix in prefixes]
+
+
+def _spellings(files: Mapping[str, Tensor], expected: Sequence[str]) -> Iterable[dict[str, Tensor]]:
+    """Yield the tensors without components that wrappers insert: first the unmistakable ones, then "module."."""
+    shortened = {}
+    for name, tensor in files.items():
+        for component in WRAPPERS:
+            name = name.replace(component, "")
+        shortened[name] = tensor
+    yield shortened
+    if not any("module." in name for name in expected):
+        yield {name.replace("_module.", "").replace("module.", ""): tensor for name, tensor in shortened.items()}
+
+
+def _sets(names: Mapping[str, Tensor], expected: Sequence[str]) -> list[WeightSet]:
+    required = [name for name in expected if not name.endswith("num_batches_tracked")]
+    if not required:
+        return []
+    anchor, sets = max(required, key=len), []
+    for name in names:
+        if not f".{name}".endswith(f".{anchor}"):
+            continue
+        prefix = name.removesuffix(anchor)
+        if all(prefix + other in names for other in required):
+            tensors = {other: names[prefix + other] for other in expected if prefix + other in names}
+            inside = [n.removeprefix(prefix) for n in names if n.startswith(prefix)]
+            extra = tuple(n for n in inside if n not in tensors)
+            sets.append(WeightSet(prefix, tensors, extra))
+    return sets
+
+
+def _roots(expected: Sequence[str]) -> list[str]:
+    """Return the prefixes of the network's own names, shortest first."""
+    longest = max(expected, key=len, default="")
+    parts = longest.split(".")
+    return [".".join(parts[:depth]) + "." for depth in range(1, len(parts) - 1)]
+
+
+def _tails(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts))]
+
+
+def _distinct(sets: Sequence[WeightSet]) -> list[WeightSet]:
+    """Return the sets without copies of an earlier one."""
+    distinct: list[WeightSet] = []
+    for item in sets:
+        if not any(_equal(item, other) for other in distinct):
+            distinct.append(item)
+    return distinct
+
+
+def _equal(first: WeightSet, second: WeightSet) -> bool:
+    return all(
+        name in second.tensors
+        and second.tensors[name].shape == tensor.shape
+        and torch.equal(second.tensors[name], tensor)
+        for name, tensor in first.tensors.items()
+    )
+
+
+def _matches(item: WeightSet, wanted: str) -> bool:
+    return f".{wanted.strip('.')}." in f".{item.name}." or wanted == item.name
+
+
+def is_outside(name: str, expected: Iterable[str]) -> bool:
+    """Whether a name of a state dict that the network lacks is no part of any network: a criterion, a counter."""
+    roots = {other.partition(".")[0] for other in expected}
+    return name.rpartition(".")[2] in COUNTERS or (
+        name.partition(".")[0] not in roots
+        and (name.lower().startswith(OUTSIDE) or name.rpartition(".")[2] in ("mean", "std"))
+    )
+
+
+def _sentences(taken: WeightSet, distinct: Sequence[WeightSet], source: str) -> list[str]:
+    sentences = []
+    if len(distinct) > 1:
+        listed = ", ".join(item.name for item in distinct[:8])
+        sentences.append(
+            f"{source} contains {len(distinct)} sets of weights ({listed}); took {taken.name}, --target.weights NAME "
+            "selects another"
+        )
+    elif any(part not in USUAL_ROOTS for part in taken.prefix.split(".") if part):
+        sentences.append(f"{source}: took the weights under {taken.name!r}")
+    if taken.left_out:
+        more = f" and {len(taken.left_out) - 3} more" if len(taken.left_out) > 3 else ""
+        sentences.append(f"{source}: left out {', '.join(taken.left_out[:3])}{more}, no part of the network")
+    if taken.built:
+        sentences.append(f"{source}: {', '.join(taken.built[:3])} of the wrapper module stay as built")
+    return sentences

@@ -1,0 +1,136 @@
+"""The target's network between preprocessing and logits."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mia_lightning.errors import MIAError
+from mia_lightning.targets import output_kind
+from mia_lightning.targets.base import TargetForm
+from mia_lightning.targets.imported import first_line, import_callable
+
+
+class TargetNetwork(nn.Module):
+    """A network with the resizing and transform before it and the conversion into logits after it.
+
+    forward: normalized images (B, C, H, W) to float32 logits (B, classes). Can be copied, pickled and traced.
+    """
+
+    def __init__(self, network: nn.Module, form: TargetForm) -> None:
+        super().__init__()
+        self.network, self.form = network, form
+        self._transform: Callable[..., Any] | None = None
+        if form.transform is not None:
+            self._transform = import_callable(form.transform, "--data.transform")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return float32 logits (B, classes) for normalized images (B, C, H, W)."""
+        return self.logits(self.network(self.inputs(images)))
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """Return the images as the network receives them."""
+        if (side := self.form.resize) is not None:
+            images = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+        return images if self._transform is None else self._transform(images)
+
+    def logits(self, outputs: Any) -> Tensor:
+        """Return float32 logits (B, classes) for what the network returned."""
+        logits = output_kind.to_logits(output_kind.item_of(outputs, self.form.item), self.form.output)
+        return logits if self.form.class_order is None else logits[:, list(self.form.class_order)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_transform": None}  # imported again by name in another process
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if self.form.transform is not None:
+            self._transform = import_callable(self.form.transform, "--data.transform")
+
+
+def wrap(network: nn.Module, form: TargetForm) -> nn.Module:
+    """Return the network, wrapped where the form asks for anything (the stem is part of the network)."""
+    return network if replace(form, stem="auto") == TargetForm() else TargetNetwork(network, form)
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """Return the network inside `TargetNetwork`, or the network itself."""
+    return network.network if isinstance(network, TargetNetwork) else network
+
+
+def prefix_of(network: nn.Module) -> str:
+    """Return what `wrap` put before the names of submodules: "network." or ""."""
+    return "network." if isinstance(network, TargetNetwork) else ""
+
+
+def recognized(network: nn.Module, form: TargetForm, samples: list[Tensor], output: str) -> TargetForm:
+    """Return the form with item and kind of the network's outputs filled in, from its outputs on samples.
+
+    Args:
+        network: In eval mode, unwrapped.
+        form: Its preprocessing is applied to the samples.
+        samples: Batches of varied images (B, C, H, W).
+        output: "auto", or the kind as configured.
+
+    Raises:
+        MIAError: the outputs hold no logits, or contradict the configured kind.
+    """
+    inputs = TargetNetwork(network, form)
+    with torch.inference_mode():
+        returned = [network(_checked_inputs(inputs, sample)) for sample in samples]
+    tensors = [output_kind.select_tensor(outputs) for outputs in returned]
+    item = tensors[0][1]
+    values = torch.cat([_vectors(tensor, len(sample)) for (tensor, _), sample in zip(tensors, samples, strict=True)])
+    kind = output_kind.recognize(values)
+    if output != "auto" and output != kind:
+        _check_configured(output, kind, values)
+    return replace(form, item=item, output=kind if output == "auto" else output)  # type: ignore[arg-type]
+
+
+def _checked_inputs(wrapper: TargetNetwork, sample: Tensor) -> Tensor:
+    try:
+        images = wrapper.inputs(sample)
+    except Exception as error:
+        raise MIAError(f"--data.transform {wrapper.form.transform}: calling it failed: {first_line(error)}") from error
+    if not isinstance(images, Tensor) or images.ndim != 4 or len(images) != len(sample):
+        found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise MIAError(
+            f"--data.transform {wrapper.form.transform}: returned {found} for a batch of shape "
+            f"{tuple(sample.shape)}; expected (B, C, H, W)"
+        )
+    return images
+
+
+def _vectors(outputs: Tensor, count: int) -> Tensor:
+    """Return outputs (N, K) or (N,) as (N, K)."""
+    if not outputs.is_floating_point():
+        raise MIAError(
+            f"the target returns {str(outputs.dtype).removeprefix('torch.')} values, class numbers rather than logits; "
+            "use a forward that returns one value per class"
+        )
+    if outputs.ndim == 1 and len(outputs) == count:
+        outputs = outputs[:, None]
+    if outputs.ndim != 2 or len(outputs) != count:
+        raise MIAError(
+            f"the target returns shape {tuple(outputs.shape)} for {count} images, expected ({count}, classes); use a "
+            "forward that returns logits"
+        )
+    return outputs
+
+
+def _check_configured(output: str, kind: str, values: Tensor) -> None:
+    single = values.shape[1] == 1
+    if single != output.startswith("one_"):
+        raise MIAError(
+            f"--target.output {output} does not fit: the target returns {values.shape[1]} "
+            f"value{'s' if values.shape[1] > 1 else ''} per image; --target.output {kind} does"
+        )
+    needs_unit = output in ("probabilities", "sigmoids", "one_probability")
+    if (needs_unit and bool((values < -1e-6).any())) or (output == "log_probabilities" and bool((values > 1e-6).any())):
+        raise MIAError(
+            f"--target.output {output} does not fit the values, which range from {float(values.min()):.3g} to "
+            f"{float(values.max()):.3g}; --target.output {kind} does"
+        )
