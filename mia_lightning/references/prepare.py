@@ -32,6 +32,7 @@ from mia_lightning.runtime.store import array_digest
 from mia_lightning.targets.architectures import untrained
 from mia_lightning.targets.base import Target, TargetForm
 from mia_lightning.targets.imported import source_of
+from mia_lightning.targets.wrapper import unwrap
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def _store(
     seed: int,
 ) -> ReferenceStore:
     architecture = config.architecture or audited.target.architecture
-    like = {} if config.architecture else audited.target.weights()
+    like = {} if config.architecture else unwrap(audited.target.network).state_dict()
     training = {
         "architecture": architecture,
         "source": sha256(source_of(architecture).encode()).hexdigest(),
@@ -196,7 +197,7 @@ def network_of(config: ReferencesConfig, target: Target) -> partial[nn.Module]:
         _untrained,
         config.architecture or target.architecture,
         target.num_classes,
-        target.weights(),
+        dict(unwrap(target.network).state_dict()),
         form=form,
         hyper_parameters=target.hyper_parameters,
     )

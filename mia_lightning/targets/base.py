@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 OutputKind = Literal["logits", "log_probabilities", "probabilities", "sigmoids", "one_logit", "one_probability"]
 """What a network returns, see `mia_lightning.targets.output_kind`."""
@@ -65,9 +65,3 @@ class Target:
 
     hyper_parameters: Mapping[str, object] = field(default_factory=dict)
     """Plain values that Lightning saved with the weights, to build the network again."""
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return the state dict of the network itself, without the wrapper that the form adds."""
-        from mia_lightning.targets.wrapper import unwrap
-
-        return dict(unwrap(self.network).state_dict())
