@@ -1,7 +1,4 @@
-"""The one typed configuration that the command line, YAML files and the Python API share.
-
-A dataclass field is the option, the string below it the help. Nothing here imports torch, so that `--help` is instant.
-"""
+"""YAML files of options, overlays, and configurations as plain nested values."""
 
 from __future__ import annotations
 
@@ -16,69 +13,96 @@ from mia_lightning.attacks import Attack
 from mia_lightning.errors import MIAError
 from mia_lightning.references.scores import ReferenceScore
 from mia_lightning.scores.calibration import Calibrator
+from mia_lightning.security.open import open_regular
 
-LARGEST = 2**20
+LARGEST = 2**18
 """Bytes of a configuration file."""
 
-
-MOST_VALUES, DEEPEST = 100_000, 50
-"""Limits of a configuration with its aliases written out."""
+MOST_VALUES, DEEPEST, LONGEST_NUMBER = 20_000, 50, 100
+"""Limits of a configuration with its aliases expanded: values, levels, characters of a number."""
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read one YAML file of plain data (no tags are honored).
 
     Raises:
-        MIAError: missing, not YAML, or not a mapping.
+        MIAError: missing, not a regular file, not YAML, or not a mapping. The message never repeats the content.
+    """
+    content = _read_regular_file(Path(path))
+    if len(content) > LARGEST:
+        raise MIAError(f"{path} is larger than {LARGEST >> 10} KiB; expected a configuration in YAML")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MIAError(f"{path} is not valid YAML: it is not text in UTF-8") from error
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
+    """Parse a YAML mapping of plain data, bounded before anything is built from it.
+
+    Args:
+        text: The YAML.
+        source: Its name in messages.
+
+    Raises:
+        MIAError: not YAML, not a mapping, or larger than the limits.
     """
     import yaml
 
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise MIAError(f"{path} has over {LARGEST >> 10} KiB; expected a configuration")
-        loader = yaml.SafeLoader(content.decode("utf-8-sig"))
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        _check_size(node, str(path))
+        _check_size(node, source)
         values = None if node is None else loader.construct_document(node)
-    except OSError as error:
-        raise MIAError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:  # a date of month 99; too deep
-        raise MIAError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of month 99; nested too deeply
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f" (line {mark.line + 1}, column {mark.column + 1})"
+        raise MIAError(f"{source} is not valid YAML{where}; expected a mapping of options") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise MIAError(f"{path} holds a {type(values).__name__}; expected a mapping of options")
+        raise MIAError(f"{source} holds a {type(values).__name__}; expected a mapping of options")
     return values
 
 
+def _read_regular_file(path: Path) -> bytes:
+    """Return at most `LARGEST` + 1 bytes of a regular file; pipes and devices are refused without blocking."""
+    try:
+        with open_regular(path) as file:
+            return file.read(LARGEST + 1)
+    except OSError as error:
+        raise MIAError(f"cannot read the configuration {path}: {error.strerror}") from error
+
+
 def _check_size(root: Any, source: str) -> None:
-    """Refuse what no configuration is: aliases that unfold without end, deep nesting, keys that are no text.
+    """Refuse what cannot be a configuration: expanding aliases, deep nesting, long numbers, keys that are not text.
 
     Args:
         root: A node of PyYAML, or None; nothing has been built from it yet.
-        source: The file, for error sentences.
+        source: The file, for messages.
     """
-    left, seen = [(root, 1)], 0
-    while left:
-        node, depth = left.pop()
+    stack, seen = [(root, 1)], 0
+    while stack:
+        node, depth = stack.pop()
+        if node is not None and node.tag.endswith((":int", ":float")) and len(node.value) > LONGEST_NUMBER:
+            raise MIAError(f"{source} contains a number of {len(node.value):,} characters; expected a configuration")
         parts = node.value if node is not None and not isinstance(node.value, str) else []
         inner = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
         seen += 1 + len(inner)
         if seen > MOST_VALUES or depth > DEEPEST:
             limits = f"{MOST_VALUES:,} values or {DEEPEST} levels"
-            raise MIAError(f"{source} unfolds to over {limits}; expected a configuration")
+            raise MIAError(f"{source} expands to more than {limits}; expected a configuration")
         odd = [key for key, _ in parts if not key.tag.endswith((":str", ":merge"))] if parts and inner != parts else []
         if odd:
-            raise MIAError(f"{source} has an option that is no text ({odd[0].tag}); expected a name")
-        left += [(part, depth + 1) for part in inner]
+            raise MIAError(f"{source} has an option whose name is not text ({odd[0].tag}); expected a name")
+        stack += [(part, depth + 1) for part in inner]
 
 
 def overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return `below` with `above` laid over it, mapping by mapping; null takes an entry of a mapping away.
+    """Return `below` updated with `above`, mapping by mapping; null removes an entry of a mapping.
 
-    An entry with another `class_path` replaces the one below whole, since their options differ.
+    An entry with another `class_path` replaces the entry below completely, since their options differ.
     """
     merged = dict(below)
     for key, value in above.items():
@@ -109,7 +133,7 @@ def to_mapping(config: Any) -> Any:
 
 
 def strip_paths(config: Any) -> Any:
-    """Return `to_mapping` with every path cut down to its last name, for files that leave this machine."""
+    """Return `to_mapping` with every path reduced to its last component, for files that are passed on."""
     return _without_folders(to_mapping(config))
 
 
@@ -124,7 +148,7 @@ def _without_folders(value: Any) -> Any:
 def relative_paths(values: Any) -> Any:
     """Return plain nested values with absolute paths rewritten relative to the working directory.
 
-    What a run leaves shall tell nothing of the machine it ran on, and rerun from the same directory.
+    A saved configuration then reveals nothing about the machine and reruns from the same directory.
     """
     if isinstance(values, dict):
         return {key: relative_paths(value) for key, value in values.items()}
@@ -139,5 +163,5 @@ def relative_paths(values: Any) -> Any:
 
 
 def class_path(kind: type) -> str:
-    """Return the name a configuration uses: the bare name of our own classes, the dotted path of others."""
+    """Return the name that configurations use: the bare name of this package's classes, the dotted path of others."""
     return kind.__name__ if kind.__module__.startswith("mia_lightning.") else f"{kind.__module__}.{kind.__qualname__}"

@@ -1,60 +1,225 @@
-"""The only module that knows jsonargparse: options of dataclasses, configurations of command lines, errors."""
+"""Help texts: common options on one screen, all options, and the options of configured classes."""
 
 from __future__ import annotations
 
+import re
+import shutil
 import textwrap
-from dataclasses import MISSING, fields, is_dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin
 
 from docstring_parser import parse_from_object
 
-from mia_lightning.attacks import Attack
-from mia_lightning.config.files import class_path
-from mia_lightning.references.scores import ReferenceScore
-from mia_lightning.scores.calibration import Calibrator
+from mia_lightning.config.arguments import option_names
+from mia_lightning.config.class_paths import PLUG_IN_BASES, components, resolve
+from mia_lightning.config.files import class_path, to_mapping
+from mia_lightning.config.values import is_group, is_internal, option_types, plug_in_base
 
-PLUG_IN_BASES: dict[type, str] = {
-    Attack: "--attacks.NAME",
-    Calibrator: "--evaluation.calibration",
-    ReferenceScore: "--references.scores.NAME",
-}
-"""Base of each kind of configured class, and its option."""
+__all__ = ["Command", "class_help", "component_help", "components", "full_help", "short_help"]
 
 
-def components(base: type) -> list[type]:
-    """Return the concrete classes of a plug-in base, by name."""
-    found: set[type] = set()
-    queue = [base]
-    while queue:
-        subclasses: list[type] = queue.pop().__subclasses__()
-        queue += subclasses
-        found |= {kind for kind in subclasses if not kind.__subclasses__()}
-    return sorted(found, key=lambda kind: kind.__name__)
+@dataclass(frozen=True)
+class Command:
+    """A command of the package, as its help describes it."""
+
+    name: str
+    """How the command is typed."""
+
+    summary: str
+    cls: type
+    """Dataclass of its options."""
+
+    common: tuple[str, ...]
+    """Options of the short help, in order."""
+
+    flags: dict[str, str]
+    """Options without a value, and their help."""
+
+    examples: str
+    positional: str = ""
+    """Help of the arguments without an option, empty where there are none."""
+
+
+def short_help(command: Command) -> str:
+    """Return the common options with an explanation each, and the names of all others; under 60 lines."""
+    rows = [("--config NAME|FILE", CONFIG_HELP)] if "list_configs" in command.flags else []
+    rows += [(_usage(command.cls, name), _first_sentence(_text_of(command.cls, name))) for name in command.common]
+    rows += [(f"--{name}", text) for name, text in command.flags.items()]
+    listed = {*command.common, *command.flags, "config"}
+    others = " ".join(f"--{name}" for name in option_names(command.cls) if name not in listed)
+    parts = [_usage_line(command), command.summary, _table(rows)]
+    if others:
+        index = textwrap.fill(others, _width(), break_on_hyphens=False)
+        parts.append(f"further options, explained by --help_all:\n{index}")
+    return "\n\n".join([*parts, f"examples:\n{command.examples}"]).rstrip()
+
+
+CONFIG_HELP = "Shipped configuration or YAML file; later ones override earlier ones."
+
+
+def full_help(command: Command) -> str:
+    """Return every option with type, default and explanation, and the options of all configurable classes."""
+    parts = [_usage_line(command), command.summary]
+    general = [("--config NAME|FILE", CONFIG_HELP)] if "list_configs" in command.flags else []
+    general += [(f"--{name}", text) for name, text in command.flags.items()]
+    if command.positional:
+        general.insert(0, (command.positional.partition(":")[0], command.positional.partition(": ")[2]))
+    parts.append("general:\n" + _table(general))
+    parts += _group_tables(command.cls, "", "run", to_mapping(command.cls()))
+    parts.append(f"examples:\n{command.examples}")
+    if any(plug_in_base(hint) is not None for hint in option_types(command.cls).values()):
+        parts.append(component_help())
+    return "\n\n".join(parts).rstrip()
+
+
+def class_help(option: str, name: str) -> str:
+    """Return the options of one configurable class, or all classes of an option where no name is given.
+
+    Args:
+        option: Such as `attacks` or `references.scores`.
+        name: Of the class, or "".
+
+    Raises:
+        MIAError: the option takes no class, or there is no such class.
+    """
+    for base, shown in PLUG_IN_BASES.items():
+        if shown.removeprefix("--").removesuffix(".NAME") == option:
+            if name:
+                return _describe(resolve(name, base, option), _width())
+            return "\n".join(f"{class_path(c)}: {parse_from_object(c).short_description}" for c in components(base))
+    from mia_lightning.config.values import unknown_option
+
+    helps = [f"{shown.removeprefix('--').removesuffix('.NAME')}.help" for shown in PLUG_IN_BASES.values()]
+    raise unknown_option(f"{option}.help", helps)
 
 
 def component_help() -> str:
-    """Return the options of every attack and calibrator, for the end of `--help`."""
+    """Return the options of every attack, calibrator and reference score."""
     parts = []
     for base, option in PLUG_IN_BASES.items():
         parts.append(f"classes for {option} (class_path), and their options (init_args):")
-        parts += [_describe(component) for component in components(base)]
+        parts += [_describe(component, _width()) for component in components(base)]
     return "\n".join(parts)
 
 
-def _describe(kind: Any) -> str:
-    parsed: dict[str, str] = {}
-    for parent in reversed(kind.__mro__):
-        parsed |= _field_docs(parent) if is_dataclass(parent) else {}
-    lines = [f"  {class_path(kind)}: {parse_from_object(kind).short_description}"]
-    for f in fields(kind):
+def _usage_line(command: Command) -> str:
+    positional = f" {command.positional.partition(':')[0]}" if command.positional else ""
+    return f"usage: {command.name}{positional} [--OPTION VALUE ...]"
+
+
+def _group_tables(group: type, prefix: str, title: str, values: Any) -> Iterator[str]:
+    """Yield one table of options for a group, then those of the groups in it.
+
+    Args:
+        group: The dataclass.
+        prefix: Of its options, with its dot.
+        title: Above its table.
+        values: Its defaults as plain nested values.
+    """
+    texts, hints = _field_docs(group), option_types(group)
+    rows = [
+        (f"--{prefix}{name} {_type_name(hint)}", _with_default(texts.get(name, ""), values[name]))
+        for name, hint in hints.items()
+        if not is_group(hint) and not is_internal(hint)
+    ]
+    if rows:
+        yield f"{title}:\n{_table(rows)}"
+    for name, hint in hints.items():
+        if is_group(hint):
+            description = (parse_from_object(hint).short_description or name).rstrip(".")
+            yield from _group_tables(hint, f"{prefix}{name}.", description, values[name])
+
+
+def _with_default(text: str, value: Any) -> str:
+    if "default:" in text or value is None or value in ({}, [], ""):
+        return text
+    if isinstance(value, dict):
+        value = value.get("class_path", ", ".join(value))
+    elif isinstance(value, list):
+        value = ", ".join(map(str, value))
+    elif isinstance(value, bool):
+        value = str(value).lower()
+    return f"{text.rstrip('.')} (default: {value})."
+
+
+def _usage(cls: type, name: str) -> str:
+    hint: Any = cls
+    for part in name.split("."):
+        hint = option_types(hint)[part]
+    return f"--{name} {_type_name(hint)}"
+
+
+def _text_of(cls: type, name: str) -> str:
+    *groups, last = name.split(".")
+    for part in groups:
+        cls = option_types(cls)[part]
+    return _field_docs(cls).get(last, "")
+
+
+def _first_sentence(text: str) -> str:
+    text = re.sub(r" ?\(default: [^()]*\)", "", text)
+    first = text.partition(". ")[0].partition("; ")[0].partition(": ")[0].rstrip(".:;")
+    return f"{first}."
+
+
+def _type_name(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return "{" + ",".join(map(str, arguments)) + "}"
+    if origin in (list, tuple):
+        return "[" + _type_name(arguments[0]) + ",...]"
+    if origin is dict:
+        return "{NAME: ...}"
+    if origin is Union or (origin is not None and type(None) in arguments):
+        return "|".join(_type_name(argument) for argument in arguments if argument is not type(None))
+    if len(arguments) > 1:
+        return "|".join(map(_type_name, arguments))
+    names = {str: "TEXT", int: "INT", float: "NUMBER", bool: "{true,false}"}
+    return names.get(hint, "CLASS" if hint in PLUG_IN_BASES else "VALUE")
+
+
+def _table(rows: Sequence[tuple[str, str]], column: int = 28) -> str:
+    """Return two columns; a left cell that is too wide has its own line."""
+    width, lines = _width(), []
+    for left, right in rows:
+        wrapped = textwrap.wrap(right, width - column, break_on_hyphens=False)
+        if len(left) <= column - 4 and wrapped:
+            lines.append(f"  {left:{column - 4}}  {wrapped.pop(0)}")
+        else:
+            lines.append(f"  {left}")
+        lines += [f"{'':{column}}{line}" for line in wrapped]
+    return "\n".join(lines)
+
+
+def _width() -> int:
+    return max(60, min(shutil.get_terminal_size((80, 24)).columns, 120))
+
+
+def _describe(component: Any, width: int) -> str:
+    texts: dict[str, str] = {}
+    hints = option_types(component)
+    for parent in reversed(component.__mro__):
+        texts |= _field_docs(parent) if is_dataclass(parent) else {}
+    summary = f"  {class_path(component)}: {parse_from_object(component).short_description}"
+    lines = textwrap.wrap(summary, width, subsequent_indent="    ", break_on_hyphens=False)
+    for f in fields(component):
         if f.init:
             default = (
                 f.default if f.default is not MISSING else f.default_factory() if callable(f.default_factory) else None
             )
-            text = f"{f.name} ({f.type}, default {default!r}): {parsed.get(f.name, '')}"
-            lines.append(textwrap.fill(text, 116, initial_indent="      ", subsequent_indent="        "))
+            text = f"{f.name} ({_type_name(hints[f.name])}, default {_default_text(default)}): {texts.get(f.name, '')}"
+            lines += textwrap.wrap(
+                text, width, initial_indent="      ", subsequent_indent="        ", break_on_hyphens=False
+            )
     return "\n".join(lines)
 
 
-def _field_docs(kind: Any) -> dict[str, str]:
-    return {p.arg_name: " ".join((p.description or "").split()) for p in parse_from_object(kind).params}
+def _default_text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return str(value).lower() if isinstance(value, bool) else "none" if value is None else str(value)
+
+
+def _field_docs(cls: Any) -> dict[str, str]:
+    return {p.arg_name: " ".join((p.description or "").split()) for p in parse_from_object(cls).params}

@@ -1,4 +1,4 @@
-"""The one typed configuration that the command line, YAML files and the Python API share.
+"""Options of a run, shared by the command line, YAML files and the Python API.
 
 A dataclass field is the option, the string below it the help. Nothing here imports torch, so that `--help` is instant.
 """
@@ -18,28 +18,29 @@ from mia_lightning.security.csv_formulas import is_formula
 
 @dataclass
 class DataConfig:
-    """Where the records come from."""
+    """Records."""
 
     public: str | None = None
-    """Records whose membership is known: .pt, .npz, .safetensors, a CSV beside images, a folder, tar or zip, or a data
-    set's name such as torchvision:CIFAR10."""
+    """Records of known membership. A .pt, .npz or .safetensors file, a CSV file with images, a folder, a tar or zip
+    archive, or a data set such as torchvision:CIFAR10."""
 
     private: str | None = None
-    """Records to be scored. Membership found in them is used for a final evaluation only. Leave out to audit the
-    public records alone."""
+    """Records to be scored. Their membership, if present, is used for a final evaluation only (default: none, only the
+    public records are audited)."""
 
     reader: str = "auto"
-    """Reader of both halves: auto detects the format from the file's content; or package.module of your own."""
+    """Reader for both splits; auto detects the format from the file's content. A reader of your own is named as
+    package.module."""
 
     columns: dict[str, str] = field(default_factory=dict)
-    """Meaning of columns whose names are not understood, such as {in_set: membership, cat: label, junk: ignore}: id,
+    """Meaning of columns whose names are not recognized, such as {in_set: membership, cat: label, junk: ignore}: id,
     image, label, membership, group, file, class_name or ignore."""
 
     mean: tuple[float, ...] | None = None
-    """Per-channel mean that the target's training normalized with; computed from the public images when not given."""
+    """Channel means of the target's training, such as 0.49,0.48,0.45 (default: computed from the public images)."""
 
     std: tuple[float, ...] | None = None
-    """Per-channel standard deviation, likewise."""
+    """Channel standard deviations of the target's training (default: computed from the public images)."""
 
     resize: int | None = None
     """Side in pixels to which images are resized (bilinear, antialiased) after normalization, for target and reference
@@ -56,21 +57,23 @@ class DataConfig:
         if self.resize is not None and not 1 <= self.resize <= 4096:
             raise ValueError(f"--data.resize must be between 1 and 4096, got {self.resize}")
         if (self.mean is None) != (self.std is None):
-            raise ValueError("give both mean and std, or neither")
+            raise ValueError("give both mean and std (--data.mean, --data.std), or neither")
+        if not (self.mean or self.mean is None) or not (self.std or self.std is None):
+            raise ValueError("--data.mean and --data.std need one number per channel, such as 0.49,0.48,0.45")
         if self.std is not None and min(self.std) <= 0:
-            raise ValueError(f"std must be above 0 in every channel, got {self.std}")
+            raise ValueError(f"--data.std must be above 0 in every channel, got {list(self.std)}")
 
 
 @dataclass
 class TargetConfig:
-    """The classifier under attack."""
+    """Target model."""
 
     checkpoint: str | None = None
-    """Its weights: a state dict (.pt, .pth, .safetensors), a Lightning .ckpt, or a torch.export program (.pt2). Leave
-    out where the architecture is a function that returns the network trained."""
+    """Weights of the target. A state dict (.pt, .pth, .safetensors), a Lightning .ckpt, or a torch.export program
+    (.pt2); not needed for an architecture that is a function returning the trained network."""
 
     architecture: str = "auto"
-    """A torchvision model's name, package.module:Class, or auto (a ResNet recognized from the weights)."""
+    """Torchvision model or package.module:Class; auto recognizes a torchvision ResNet from its weights."""
 
     weights: str | None = None
     """Which set of weights to load where the checkpoint contains several, such as state_dict_ema or teacher; default:
@@ -93,79 +96,80 @@ class TargetConfig:
     """For each class of the records, the index of the target's output for it; default: 0, 1, 2, ..."""
 
     feature_layer: str | None = None
-    """Submodule whose input is the penultimate feature vector; found by a probe when not given."""
+    """Submodule whose input is the penultimate feature vector (default: found by a probe)."""
 
 
 @dataclass
 class ExtractionConfig:
-    """What is asked of the target."""
+    """Model queries."""
 
     queries: Literal[1, 2, 18, 50] = 2
-    """Deterministic views per record: 1 the image, 2 and its mirror, 18 both shifted by up to 1 pixel, 50 by up to
-    2."""
+    """Deterministic views per record. 1: identity; 2: identity and flip; 18: both with shifts of up to 1 pixel; 50:
+    both with shifts of up to 2 pixels."""
 
     gradients: bool = False
-    """Also take input gradients (white-box), which about triples the work on the stored image."""
+    """Compute input gradients as well (white-box); about triples the work on the stored image."""
 
 
 @dataclass
 class SignalsConfig:
-    """Which signals are computed from the target's outputs."""
+    """Signals computed from the target's outputs."""
 
     names: list[str] = field(default_factory=lambda: ["standard"])
-    """Signals, or presets of them (seed, standard, all), or package.module:function."""
+    """Signals, or presets of them (course, standard, all), or package.module:function."""
 
     query_reduction: Literal["mean", "first", "none"] = "mean"
-    """Per-query signals: averaged over the queries, of the stored image alone, or one column per query."""
+    """Reduction of signals with one value per query. mean: average over the queries; first: the stored image only;
+    none: one column per query."""
 
 
 @dataclass
 class EvaluationConfig:
-    """How attacks are compared."""
+    """Evaluation of the attacks."""
 
     folds: int = 5
-    """Cross-fitting folds over the public records."""
+    """Cross-validation folds over the public records."""
 
     holdout: float = 0.0
-    """Share of the public records that no fold sees: drawn from the seed, by membership and class alike, scored as
-    private records are, and given figures of their own. A search reports on them."""
+    """Share of the public records held out of all folds. They are drawn with the seed, stratified by membership, scored
+    as private records are, and evaluated separately; a search reports on them."""
 
     fprs: tuple[float, ...] = (0.001, 0.01, 0.05)
     """False-positive rates at which the true-positive rate is reported."""
 
     calibration: Calibrator = field(default_factory=Platt)
-    """How a score becomes a probability, in a column of its own; ranking is always by the raw score."""
+    """Calibration of scores to probabilities, a separate column; records are always ranked by the raw score."""
 
     def __post_init__(self) -> None:
-        if self.folds < 2:
-            raise ValueError(f"folds must be at least 2, got {self.folds}")
+        if not 2 <= self.folds <= 100:
+            raise ValueError(f"--evaluation.folds must be at least 2 and at most 100, got {self.folds}")
         if not 0 <= self.holdout <= 0.9:
-            raise ValueError(f"holdout must lie between 0 and 0.9, got {self.holdout}")
+            raise ValueError(f"--evaluation.holdout must lie between 0 and 0.9, got {self.holdout}")
         if not self.fprs or not all(0 < fpr < 1 for fpr in self.fprs):
-            raise ValueError(f"fprs must lie between 0 and 1, got {self.fprs}")
+            raise ValueError(f"--evaluation.fprs must lie between 0 and 1, got {list(self.fprs)}")
 
 
 @dataclass
 class RayConfig:
-    """The Ray cluster that trains reference models and runs trials."""
+    """Ray cluster that trains reference models and runs trials."""
 
     address: str | None = None
-    """A running Ray cluster to join, as `ray start` prints it, or auto (default: start Ray on this machine). Every
-    machine of the cluster must see the folder of --cache_dir."""
+    """Address of a running Ray cluster, as `ray start` prints it, or auto (default: Ray is started on this machine).
+    Every machine of the cluster must have access to the folder of --cache_dir."""
 
 
 @dataclass
 class SubmissionConfig:
-    """The file with one score per private record."""
+    """Submission file: one score per private record."""
 
     attack: str | None = None
-    """The attack whose scores are written; the last one when not given."""
+    """Attack whose scores are submitted (default: the last one configured)."""
 
     value: Literal["score", "probability"] = "score"
-    """The raw score, or its calibrated probability."""
+    """Submitted value: the raw score, or its calibrated probability."""
 
     columns: tuple[str, str] = ("ids", "score")
-    """Names of the two columns."""
+    """Names of the two columns of submission.csv."""
 
 
 @dataclass
@@ -190,14 +194,14 @@ class SearchedConfig:
 
 @dataclass
 class RunConfig:
-    """One run: records, target, signals, attacks, evaluation, output."""
+    """Options of one run."""
 
     output: str = "runs/latest"
-    """Folder that receives everything the run leaves."""
+    """Folder for the results."""
 
     cache_dir: str | None = None
-    """Folder where model outputs and reference models are cached under a key of all that determines them (default:
-    .store beside the output folder)."""
+    """Folder of cached model outputs and reference models, keyed by everything that determines them (default: .store in
+    the folder that contains the output folder)."""
 
     data: DataConfig = field(default_factory=DataConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
@@ -208,30 +212,30 @@ class RunConfig:
     ray: RayConfig = field(default_factory=RayConfig)
 
     attacks: dict[str, Attack] = field(default_factory=lambda: {"phi_threshold": Threshold()})
-    """Name to attack, in the order in which later ones may read the scores of earlier ones."""
+    """Attacks by name. Later ones may read the scores of earlier ones."""
 
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     submission: SubmissionConfig = field(default_factory=SubmissionConfig)
 
     seed: int = 42
-    """Drives folds, attacks and bootstrap."""
+    """Random seed of folds, attacks and bootstrap."""
 
     searched: SearchedConfig | None = None
     """Set by tune.py in best.yaml, so that the report gives held-out figures (default: not searched)."""
 
     def __post_init__(self) -> None:
         if not self.attacks:
-            raise ValueError("attacks must name at least one attack")
+            raise ValueError("--attacks must name at least one attack")
         for name in (*self.attacks, *self.submission.columns):  # headers of CSV files
             if is_formula(name) or not name.isprintable():
-                raise ValueError(f"{name!r} would be a formula in the CSV files; name the attack or column otherwise")
+                raise ValueError(f"{name!r} would be a formula in the CSV files; rename the attack or column")
         if self.submission.attack is not None and self.submission.attack not in self.attacks:
             raise ValueError(
-                f"submission.attack {self.submission.attack!r} is not configured; "
+                f"--submission.attack {self.submission.attack!r} is not configured; "
                 f"{suggest(self.submission.attack, self.attacks)}"
             )
         if not 0 <= self.seed < 2**31:
-            raise ValueError(f"seed must be between 0 and 2**31 - 1, got {self.seed}")
+            raise ValueError(f"--seed must be between 0 and 2**31 - 1, got {self.seed}")
 
     @property
     def submitted(self) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from mia_lightning.config import renamed
 from mia_lightning.config.files import overlay, read_yaml
 from mia_lightning.errors import MIAError, suggest
 
@@ -47,6 +48,8 @@ def locate(name: str, *, folder: Path | None = None) -> Path:
         if _exists(candidate):
             return candidate
     path = Path(name)
+    if path.parent.name in ("", "configs") and path.stem in renamed.CONFIGURATIONS:
+        raise MIAError(f"configuration {path.stem!r} is now called {renamed.CONFIGURATIONS[path.stem]!r}")
     if path.parent.name in ("", "configs") and path.suffix in ("", *ENDINGS) and path.stem in names():
         return FOLDER / f"{path.stem}.yaml"
     raise MIAError(

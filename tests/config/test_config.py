@@ -1,5 +1,6 @@
 """One typed configuration: YAML, command line and Python agree; mistakes get one sentence."""
 
+import os
 import re
 import subprocess
 import sys
@@ -85,12 +86,15 @@ def test_bad_options_get_one_sentence(argv, sentence):
     ("text", "sentence"),
     [
         ("sead: 1", "did you mean 'seed'"),
-        ("data: {publik: x}", "unknown key data.publik; did you mean 'public'"),
+        ("data: {publik: x}", "unknown option --data.publik; did you mean 'data.public'"),
         ("data: 3", "data must be a mapping"),
         ("attacks: {a: {class_path: Fuson}}", "no class is named 'Fuson'; did you mean 'Fusion'"),
         ("attacks: {a: {class_path: MLP, init_args: {epoch: 3}}}", "MLP has no option 'epoch'; did you mean 'epochs'"),
-        ("attacks: {a: {class_path: MLP, init_args: {epochs: x}}}", "attacks.epochs: expected int"),
-        ("attacks: {a: {class_path: os.system}}", "does not correspond to a subclass of Attack"),
+        ("attacks: {a: {class_path: MLP, init_args: {epochs: x}}}", "--attacks.a.epochs: expected int"),
+        (
+            "attacks: {a: {class_path: os.system}}",
+            "'os.system' is not a subclass of Attack but belongs to Python itself",
+        ),
         ("- 1", "holds a list; expected a mapping"),
         ("a: [", "is not valid YAML"),
         ("x: !!python/object/apply:os.system [true]", "is not valid YAML"),
@@ -130,3 +134,107 @@ def test_help_needs_none_of_the_heavy_libraries():
     assert "HEAVY []" in done.stdout
     assert "--target.checkpoint" in done.stdout
     assert "examples:" in done.stdout
+
+
+@pytest.mark.parametrize("text", ["[0.49, 0.48, 0.45]", "0.49,0.48,0.45", "0.49, 0.48, 0.45", "(0.49,0.48,0.45)"])
+def test_list_syntax(text):
+    assert parse("--data.mean", text, "--data.std=.2,.2,2e-1").data.mean == (0.49, 0.48, 0.45)
+
+
+def test_list_of_words_and_patterns():
+    config = parse(
+        "--data.mean", "0.49", "0.48", "0.45", "--data.std", "1", "1", "1", "--submission.columns", "id,score"
+    )
+    assert config.data.mean == (0.49, 0.48, 0.45)
+    assert config.submission.columns == ("id", "score")
+    attack = parse("--attacks.a", "MLP", "--attacks.a.columns", "[phi, phi_[!q]*]", "--attacks.a.epochs", "3").attacks[
+        "a"
+    ]
+    assert (attack.columns, attack.epochs) == (["phi", "phi_[!q]*"], 3)
+    assert parse("--signals.names+", "phi_std").signals.names == ["standard", "phi_std"]
+
+
+def test_flags_and_values_with_equals_sign():
+    config = parse("--extraction.gradients", "--seed=-0", "--output=a b", "--cache-dir", "c")
+    assert (config.extraction.gradients, config.seed, config.output, config.cache_dir) == (True, 0, "a b", "c")
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--data.mean", "x,y"], "--data.mean: expected a number, got 'x' in a list such as [0.49, 0.48, 0.45]"),
+        (["--data.mean", "[nan, 0.1]"], "--data.mean: expected a finite number"),
+        (["--data.std", "[1e400]"], "--data.std: expected a finite number"),
+        (["--references.training.learning_rate", "inf"], "expected a finite number, got inf"),
+        (["--attacks.a", "MLP", "--attacks.a.learning_rate", "nan"], "--attacks.a.learning_rate: expected a finite"),
+        (["--attacks.a", "MLP", "--attacks.a.epochs", "1" + "0" * 5000], "--attacks.a.epochs: expected int"),
+        (["--references.count", "9" * 40], "is out of range"),
+        (["--output", "a\x1b[31m"], "control characters"),
+        (["--output", "a\0b"], "control characters"),
+        (["--data.public", "x" * 5000], "5,000 characters"),
+        (["--data.publi", "x"], "unknown option --data.publi; did you mean 'data.public'"),
+        (["stray"], "unexpected argument 'stray'"),
+        (["--data.public"], "--data.public needs a value"),
+        (["--attacks.mlp.epochs", "3"], "--attacks.mlp: expected a class_path"),
+        (["--target.architecture", "small.Net"], "'small:Net'"),
+        (["--target.architecture", "./models.py:Net"], "'models:Net'"),
+        (["--references.architecture", "small.Net"], "'small:Net'"),
+        (["--signals.names", "[small.signal]"], "'small:signal'"),
+    ],
+)
+def test_bad_values_error_message(argv, sentence):
+    with pytest.raises(MIAError) as error:
+        parse(*argv)
+    assert sentence in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "text", ["secret: hunter2\nother: [", "root:x:0:0:root:/root:/bin/bash\n- a", "%PDF-1.4 hunter2"]
+)
+def test_foreign_file_is_not_echoed(text, tmp_path):
+    (tmp_path / "notes.yaml").write_text(text)
+    with pytest.raises(MIAError) as error:
+        load_config(tmp_path / "notes.yaml")
+    assert "hunter2" not in str(error.value)
+    assert "root" not in str(error.value).replace(str(tmp_path), "")
+
+
+def test_pipe_as_configuration_does_not_block(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(MIAError, match="pipe"):
+        load_config(tmp_path / "pipe.yaml")
+
+
+@pytest.mark.parametrize(
+    "name", ["os.system", "posix.system", "subprocess:Popen", "antigravity.X", "torch.hub.load", "noisy.NotThere"]
+)
+def test_class_path_is_refused_without_import(name, tmp_path, monkeypatch):
+    (tmp_path / "noisy.py").write_text("raise RuntimeError('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    with pytest.raises(MIAError, match="without importing it"):
+        parse("--attacks.a.class_path", name)
+    assert not {"noisy", "antigravity", "torch.hub"} & (set(sys.modules) - before)
+
+
+@pytest.mark.parametrize("written", ["small_plug.Mine", "small_plug:Mine"])
+def test_attack_of_the_user(written, tmp_path, monkeypatch):
+    (tmp_path / "small_plug.py").write_text(
+        "from dataclasses import dataclass\nfrom mia_lightning.attacks import Attack\n\n\n"
+        "@dataclass\nclass Mine(Attack):\n    level: int = 1\n    '''A level.'''\n"
+    )
+    monkeypatch.chdir(tmp_path)  # as an installed command, which does not have the folder on its path
+    assert parse("--attacks.a", written, "--attacks.a.level", "3").attacks["a"].level == 3
+
+
+@pytest.mark.parametrize(
+    ("below", "sentence"),
+    [
+        ({"attacks": {f"a{i}": {"class_path": "Threshold"} for i in range(5000)}}, "5,000 entries"),
+        ({"signals": {"names": ["phi"] * 5000}}, "5,000 values"),
+    ],
+)
+def test_large_configurations_are_refused(below, sentence):
+    with pytest.raises(MIAError, match=sentence):
+        load_config(**below)

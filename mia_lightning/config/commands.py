@@ -1,0 +1,95 @@
+"""The three commands: options of the short help, flags and examples."""
+
+from __future__ import annotations
+
+from mia_lightning.config.help import Command
+from mia_lightning.config.invocation import command as typed
+from mia_lightning.config.schema import RunConfig
+from mia_lightning.config.search import TuneConfig
+from mia_lightning.evaluation.config import ScoreEvaluationConfig
+
+_HELP = {"help": "Show the common options.", "help_all": "Show all options, and those of every class."}
+_DEBUG = {"debug": "Show the traceback of an error."}
+_CONFIGS = {
+    "list_configs": "List the shipped configurations.",
+    "print_config": "Print the complete configuration as YAML, and exit.",
+}
+_OVERWRITE = {"overwrite": "Replace an earlier result in the output folder."}
+
+_COMMON = (
+    "data.public",
+    "data.private",
+    "target.checkpoint",
+    "target.architecture",
+    "output",
+    "data.mean",
+    "data.std",
+    "extraction.queries",
+    "hardware.accelerator",
+    "references.count",
+    "attacks",
+    "submission.attack",
+    "seed",
+)
+
+
+def command_of(cls: type) -> Command:
+    """Return the command whose options are the fields of a dataclass."""
+    return {RunConfig: _train, TuneConfig: _tune, ScoreEvaluationConfig: _evaluate}[cls]()
+
+
+def _train() -> Command:
+    name = typed("train")
+    return Command(
+        name=name,
+        summary="Membership inference attacks on an image classifier, with calibrated error rates.",
+        cls=RunConfig,
+        common=_COMMON,
+        flags={**_HELP, **_CONFIGS, **_OVERWRITE, **_DEBUG},
+        examples=(
+            f"  {name} --config demo\n"
+            f"  {name} --config no_reference --data.public pub.pt \\\n"
+            "    --data.private priv_out.pt --target.checkpoint 01_MIA.pt --output runs/a\n"
+            f"  {name} --config demo --attacks.mlp.learning_rate 0.01\n"
+            f"  {name} --attacks.help MLP\n"
+        ),
+    )
+
+
+def _tune() -> Command:
+    name = typed("tune")
+    return Command(
+        name=name,
+        summary="Hyper-parameter search for attacks and for reference training.",
+        cls=TuneConfig,
+        common=(
+            *("data.public", "data.private", "target.checkpoint", "output", "evaluation.holdout"),
+            *("search.goal", "search.trials", "search.metric", "search.algorithm", "search.engine", "search.space"),
+        ),
+        flags={**_HELP, **_CONFIGS, "resume": "Continue an interrupted search.", **_DEBUG},
+        examples=(
+            f"  {name} --config tune --data.public pub.pt \\\n"
+            "    --target.checkpoint 01_MIA.pt --output runs/sweep\n"
+            f"  {typed('train')} --config runs/sweep/best.yaml\n"
+        ),
+    )
+
+
+def _evaluate() -> Command:
+    name = typed("evaluate")
+    return Command(
+        name=name,
+        summary="Evaluation of membership scores: ROC metrics with confidence intervals, tests, privacy bounds.",
+        cls=ScoreEvaluationConfig,
+        common=(
+            *("key", "output", "attacks", "primary_attack", "covariates", "split", "fprs", "leaderboard", "fpr"),
+            *("resamples", "delta", "confidence", "seed"),
+        ),
+        flags={**_HELP, **_DEBUG},
+        examples=(
+            f"  {name} scores.csv --output evaluation\n"
+            f"  {name} scores.parquet --key key.csv --output evaluation\n"
+            f"  {name} --leaderboard key.csv submissions/*.csv\n"
+        ),
+        positional="SCORES ...: Files of scores, CSV or Parquet.",
+    )

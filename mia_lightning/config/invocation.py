@@ -1,0 +1,50 @@
+"""Commands as they are typed, in a checkout and in an installation, for hints that can be pasted."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+CommandName = Literal["train", "tune", "evaluate"]
+
+
+def command(name: CommandName) -> str:
+    """Return how a command of this package is typed where this process was started.
+
+    `mia-train` in an installation, `python train.py` in a checkout, with the interpreter of this process.
+    """
+    started = sys.argv[0] if sys.argv else ""
+    script = Path(started)
+    if script.name in ("mia-train", "mia-tune", "mia-evaluate"):
+        sibling = f"mia-{name}"
+        on_path = shutil.which(sibling)
+        path = script.with_name(sibling)
+        return sibling if on_path and path.exists() and os.path.samefile(on_path, path) else shlex.quote(str(path))
+    if name == "evaluate":
+        return f"{_interpreter()} -m mia_lightning.evaluate"
+    if script.name in ("train.py", "tune.py"):
+        return f"{_interpreter()} {shlex.quote(str(script.with_name(f'{name}.py')))}"
+    checkout = Path(__file__).parents[2] / f"{name}.py"
+    if checkout.exists():
+        return f"{_interpreter()} {shlex.quote(os.path.relpath(checkout))}"
+    return f"mia-{name}"
+
+
+def command_line(words: Iterable[str | Path]) -> str:
+    """Return words as one line for a POSIX shell, each quoted where needed."""
+    return " ".join(shlex.quote(str(word)) for word in words)
+
+
+def _interpreter() -> str:
+    """Return a name of this process's interpreter that starts the same one."""
+    for name in ("python", "python3"):
+        found = shutil.which(name)
+        if found and Path(found).parent == Path(sys.executable).parent and os.path.samefile(found, sys.executable):
+            return name
+    relative = os.path.relpath(sys.executable)
+    return shlex.quote(relative if not relative.startswith("..") else sys.executable)

@@ -1,0 +1,298 @@
+"""Option values: names, types, lists and finite numbers, checked with messages in the words of the command line."""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from inspect import get_annotations
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from mia_lightning.config import renamed
+from mia_lightning.config.class_paths import PLUG_IN_BASES, resolve
+from mia_lightning.config.files import parse_yaml
+from mia_lightning.errors import MIAError, suggest
+
+LARGEST_INT = 2**31 - 1
+MOST_ENTRIES, LONGEST_TEXT = 1000, 4096
+"""Limits of lists and mappings, and of one text."""
+
+
+def check_values(values: Mapping[str, Any], cls: type, *, prefix: str = "") -> dict[str, Any]:
+    """Return nested option values of a dataclass with every value in the type of its field.
+
+    Lists may be given as text, `0.49, 0.48` or `[0.49, 0.48]`; numbers too. Keys that are absent stay absent.
+
+    Args:
+        values: Nested values, from files or a command line.
+        cls: The dataclass.
+        prefix: Of option names in messages, with its dot.
+
+    Raises:
+        MIAError: an unknown or former name (with the closest or present one), or a value of the wrong type, not
+            finite or out of range.
+    """
+    types_ = option_types(cls)
+    checked = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if key not in types_:
+            raise unknown_option(name, [f"{prefix}{known}" for known in types_])
+        checked[key] = _convert(value, types_[key], name)
+    return checked
+
+
+@cache
+def option_types(cls: type) -> dict[str, Any]:
+    """Return the types of a dataclass' fields by name, in their order."""
+    hints: dict[str, Any] = {}
+    for f in fields(cls):  # type: ignore[arg-type]
+        if f.init:  # other fields may have types that are imported for type checking only
+            owner = next(base for base in cls.__mro__ if f.name in get_annotations(base))
+            alone = type(owner.__name__, (), {"__annotations__": {f.name: f.type}, "__module__": owner.__module__})
+            hints[f.name] = get_type_hints(alone)[f.name]
+    return hints
+
+
+def is_group(hint: Any) -> bool:
+    """Return whether an option is a group of options."""
+    return isinstance(hint, type) and is_dataclass(hint) and hint not in PLUG_IN_BASES
+
+
+def is_internal(hint: Any) -> bool:
+    """Return whether an option is an optional group, which this package's own files set, and not a user."""
+    return any(is_group(inner) for inner in get_args(hint))
+
+
+def plug_in_base(hint: Any) -> type | None:
+    """Return the plug-in base of an option that names one class, or a mapping from names to classes, else None."""
+    inner = get_args(hint)[1] if get_origin(hint) is dict else hint
+    return inner if isinstance(inner, type) and inner in PLUG_IN_BASES else None
+
+
+def unknown_option(name: str, legal: list[str]) -> MIAError:
+    """Return the error about an option that does not exist."""
+    current = renamed.current_option(name)
+    if current and ("." in name or current in legal):
+        return MIAError(f"option --{name} is now called --{current}")
+    if sentence := renamed.removal(name):
+        return MIAError(f"unknown option --{name}: {sentence}")
+    return MIAError(f"unknown option --{name}; {suggest(name, legal, see='--help_all')}")
+
+
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _of_union(value, arguments, name)
+    if origin is Literal:
+        return _of_choices(value, arguments, name)
+    if origin in (list, tuple):
+        return _of_list(value, origin, arguments, name)
+    if origin is dict:
+        return _of_mapping(value, arguments[1], name)
+    if hint in PLUG_IN_BASES:
+        return _of_class(value, hint, name)
+    if is_group(hint):
+        if isinstance(value, Mapping):
+            return check_values(value, hint, prefix=f"{name}.")
+        first = next(iter(option_types(hint)))
+        raise MIAError(f"{name} must be a mapping of options, such as --{name}.{first}; got {_shown(value)}")
+    scalar = _SCALARS.get(hint)
+    if scalar is not _text:
+        return value if scalar is None else scalar(value, name)
+    text = _text(value, name)
+    if name in _IMPORTS:
+        _check_import(text, name)
+    return text
+
+
+def _of_union(value: Any, arguments: tuple[Any, ...], name: str) -> Any:
+    if type(None) in arguments and (value is None or (isinstance(value, str) and value.lower() in ("null", "none"))):
+        return None
+    inner = [argument for argument in arguments if argument is not type(None)]
+    for hint in inner[:-1]:
+        try:
+            return _convert(value, hint, name)
+        except MIAError:
+            continue
+    return _convert(value, inner[-1], name)
+
+
+def _of_choices(value: Any, choices: tuple[Any, ...], name: str) -> Any:
+    for choice in choices:
+        if (value == choice and type(value) is type(choice)) or str(value) == str(choice):
+            return choice
+    if current := renamed.VALUES.get(name, {}).get(str(value)):
+        raise MIAError(f"--{name}: {value!r} is now called {current!r}")
+    raise MIAError(f"--{name}: expected one of {', '.join(map(str, choices))}, got {_shown(value)}")
+
+
+def _of_list(value: Any, origin: type, arguments: tuple[Any, ...], name: str) -> list[Any]:
+    if isinstance(value, str):
+        value = _split(value.strip())
+    elif isinstance(value, int | float):
+        value = [value]
+    fixed = origin is tuple and arguments[-1] is not Ellipsis
+    if not isinstance(value, list | tuple) or (fixed and len(value) != len(arguments)):
+        count = f"{len(arguments)} values" if fixed else "a list"
+        raise MIAError(
+            f"--{name}: expected {count} such as {_EXAMPLES.get(arguments[0], '[a, b]')}, got {_shown(value)}"
+        )
+    if len(value) > MOST_ENTRIES:
+        raise MIAError(f"--{name}: {len(value):,} values; at most {MOST_ENTRIES:,} are allowed")
+    hints = arguments if fixed else arguments[:1] * len(value)
+    try:
+        converted = [_convert(item, hint, name) for item, hint in zip(value, hints, strict=True)]
+    except MIAError as error:
+        raise MIAError(f"{error} in a list such as {_EXAMPLES.get(arguments[0], '[a, b]')}") from error
+    if name == "signals.names":
+        for signal in converted:
+            if signal in renamed.SIGNALS:
+                raise MIAError(f"--{name}: {signal!r} is now called {renamed.SIGNALS[signal]!r}")
+    return converted
+
+
+def _split(text: str) -> list[Any]:
+    """Return the entries of a list in text: YAML in brackets, or separated by commas."""
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            return list(parse_yaml(f"list: {text}", "the list")["list"])
+        except (MIAError, TypeError):
+            text = text[1:-1]
+    if text.startswith("(") and text.endswith(")"):
+        text = text[1:-1]
+    return [part.strip().strip("'\"") for part in text.split(",") if part.strip()]
+
+
+def _of_mapping(value: Any, inner: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise MIAError(f"{name} must be a mapping from names to values; got {_shown(value)}")
+    if len(value) > MOST_ENTRIES:
+        raise MIAError(f"{name} has {len(value):,} entries; at most {MOST_ENTRIES:,} are allowed")
+    if name == "search.space":
+        for option in value:
+            if current := renamed.current_option(str(option)):
+                raise MIAError(f"{name}: option {option!r} is now called {current!r}")
+    for key in value:
+        _text(key, f"{name}")
+    return {key: None if item is None else _convert(item, inner, f"{name}.{key}") for key, item in value.items()}
+
+
+def _of_class(value: Any, base: type, name: str) -> dict[str, Any]:
+    """Return a class with its options as {class_path, init_args}; options may also stand next to class_path."""
+    if isinstance(value, str):
+        value = {"class_path": value}
+    if not isinstance(value, Mapping) or "class_path" not in value:
+        raise MIAError(
+            f"--{name}: expected a class_path with init_args, such as --{name} {_example(base)}; see --help_all"
+        )
+    given = value.get("init_args") or {}
+    if not isinstance(given, Mapping):
+        raise MIAError(f"--{name}: init_args must be a mapping of options, got {_shown(given)}")
+    given = {**given, **{key: inner for key, inner in value.items() if key not in ("class_path", "init_args")}}
+    cls = resolve(value["class_path"], base, name)
+    legal = option_types(cls)
+    for key in given:
+        if key not in legal:
+            if current := renamed.FIELDS.get(cls.__name__, {}).get(key):
+                raise MIAError(f"--{name}: option {key!r} of {cls.__name__} is now called {current!r}")
+            raise MIAError(f"--{name}: {cls.__name__} has no option {key!r}; {suggest(key, legal, see='--help_all')}")
+    arguments = check_values(given, cls, prefix=f"{name}.")
+    try:
+        cls(**arguments)
+    except (ValueError, TypeError) as error:
+        raise MIAError(f"--{name}: {error}") from error
+    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": arguments}
+
+
+def _example(base: type) -> str:
+    return {"Attack": "MLP", "Calibrator": "Platt", "ReferenceScore": "LiRA"}.get(base.__name__, "CLASS")
+
+
+_IMPORTS = ("target.architecture", "references.architecture", "data.transform", "signals.names")
+"""Options that may hold package.module:NAME."""
+
+
+def _check_import(text: str, name: str) -> None:
+    """Refuse an import that is not written as package.module:NAME.
+
+    Raises:
+        MIAError: with the right form.
+    """
+    module, colon, attribute = text.rpartition(":")
+    if not colon:
+        module, _, attribute = text.rpartition(".")
+    plain = module.removeprefix("./").removesuffix(".py").replace("/", ".")
+    if not attribute.isidentifier() or not plain or (colon and plain == module):
+        return
+    if all(part.isidentifier() for part in plain.split(".")):
+        raise MIAError(
+            f"--{name}: {text!r} must be written as package.module:NAME; did you mean '{plain}:{attribute}'?"
+        )
+
+
+def _bool(value: Any, name: str) -> bool:
+    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    raise MIAError(f"--{name}: expected true or false, got {_shown(value)}")
+
+
+def _int(value: Any, name: str) -> int:
+    if isinstance(value, str):
+        try:
+            value = int(value) if value.strip().lstrip("+-").isdigit() else float(value)
+        except ValueError:
+            raise MIAError(f"--{name}: expected int, got {_shown(value)}") from None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise MIAError(f"--{name}: expected int, got {_shown(value)}")
+    if abs(value) > LARGEST_INT:
+        raise MIAError(f"--{name}: {_shown(value)} is out of range; at most {LARGEST_INT:,} is allowed")
+    return value
+
+
+def _float(value: Any, name: str) -> float:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise MIAError(f"--{name}: expected a number, got {_shown(value)}") from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise MIAError(f"--{name}: expected a number, got {_shown(value)}")
+    if (isinstance(value, int) and abs(value) > 2**1000) or not math.isfinite(value):
+        raise MIAError(f"--{name}: expected a finite number, got {_shown(value)}")
+    return float(value)
+
+
+def _text(value: Any, name: str) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise MIAError(f"--{name}: expected text, got {_shown(value)}")
+    if len(value) > LONGEST_TEXT:
+        raise MIAError(f"--{name}: {len(value):,} characters; at most {LONGEST_TEXT:,} are allowed")
+    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in value):
+        raise MIAError(f"--{name}: {_shown(value)} contains control characters; remove them")
+    return value
+
+
+_SCALARS: dict[Any, Any] = {bool: _bool, int: _int, float: _float, str: _text}
+_EXAMPLES = {float: "[0.49, 0.48, 0.45]", int: "[64, 32]", str: "[phi, loss]"}
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message, at most 80 characters."""
+    if isinstance(value, Mapping):
+        return f"a mapping of {len(value)}"
+    if isinstance(value, list | tuple) and len(value) > 10:
+        return f"a list of {len(value)}"
+    if isinstance(value, int) and abs(value) > 10**30:
+        return "an integer of over 30 digits"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
