@@ -1,4 +1,4 @@
-"""The commands. They parse, run and print; whatever they can do, the Python API can."""
+"""Commands: parse, run, print. Everything they do is also available from Python."""
 
 from __future__ import annotations
 
@@ -7,86 +7,101 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, printable
 from mia_lightning.runtime.hardware import is_first_process
 from mia_lightning.runtime.interruption import Interrupted, interruptible
 
+REPEAT = "rerun the same command to resume"
+
 
 def train(argv: Sequence[str] | None = None) -> int:
-    """Run `train.py`: attack the target, leave a run folder, print the table. Return the exit code."""
+    """Run `train.py`: attack the target, write the run folder, print the tables. Return the exit code."""
     return _guarded(_train, argv)
 
 
 def tune(argv: Sequence[str] | None = None) -> int:
-    """Run `tune.py`. Return the exit code."""
-    return _guarded(_tune, argv, again="the same command with --resume goes on where it stopped")
+    """Run `tune.py`: search hyper-parameters. Return the exit code."""
+    return _guarded(_tune, argv, repeat="rerun the same command with --resume to continue")
 
 
 def evaluate(argv: Sequence[str] | None = None) -> int:
-    """Run `python -m mia_lightning.evaluate`. Return the exit code."""
-    return _guarded(_evaluate, argv, again="the same command starts anew")
+    """Run `python -m mia_lightning.evaluate`: evaluate membership scores. Return the exit code."""
+    return _guarded(_evaluate, argv, repeat="rerun the same command to start again")
 
 
-def _guarded(
-    command: Callable[[Sequence[str]], None],
-    argv: Sequence[str] | None,
-    *,
-    again: str = "the same command goes on where it stopped",
-) -> int:
+def _guarded(command: Callable[[list[str]], None], argv: Sequence[str] | None, *, repeat: str = REPEAT) -> int:
+    """Run a command and return its exit code: 2 for a user's mistake, 128 plus the signal that ended it."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
+    debug = _take_flag(arguments, "--debug")
     try:
         with interruptible():
-            command([argument for argument in arguments if argument != "--debug"])
+            command(arguments)
     except (MIAError, OSError) as error:
-        if debug or not (sentence := _sentence(error)):
+        if debug or not (message := _message(error)):
             raise
-        print(f"error: {sentence}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         return 2
-    except Interrupted as stop:
+    except Interrupted as interruption:
         if is_first_process():
-            print(f"ended by {stop.signal.name}; {again}", file=sys.stderr)
-        return stop.exit_code
+            print(f"interrupted ({interruption.signal.name}); {repeat}", file=sys.stderr)
+        return interruption.exit_code
     return 0
 
 
-def _sentence(error: Exception) -> str:
-    """Return what to tell the user, or "" where the error is none of theirs."""
+def _message(error: Exception) -> str:
+    """Return the message for the user, or "" where the error is not the user's."""
     if isinstance(error, MIAError):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
-        where = f" {Path(error.filename).name}" if error.filename else ""
-        return f"cannot write{where}: {error.strerror}; free space, or name another --output and --cache_dir"
+        name = f" {printable(Path(error.filename).name)}" if error.filename else ""
+        return f"cannot write{name}: {error.strerror}; free space, or set another --output and --cache_dir"
     return ""
 
 
-def _train(arguments: Sequence[str]) -> None:
+def _take_flag(arguments: list[str], flag: str) -> bool:
+    """Remove a flag from the arguments, in place, and return whether it was among them."""
+    given = flag in arguments
+    arguments[:] = [argument for argument in arguments if argument != flag]
+    return given
+
+
+def _train(arguments: list[str]) -> None:
     from mia_lightning.config.command_line import parse_arguments
 
-    config = parse_arguments(arguments, prog="train.py")
+    overwrite = _take_flag(arguments, "--overwrite")
+    config = parse_arguments(arguments)
+    _announce(f"mia_lightning: audit of {config.data.public}, results in {config.output}")
 
-    from mia_lightning.pipeline.run import run  # after parsing: --help and a typing error must not wait for torch
+    from mia_lightning.pipeline.run import run  # after parsing: --help and a mistake need not wait for torch
 
-    run(config)
+    run(config, overwrite=overwrite)
 
 
-def _tune(arguments: Sequence[str]) -> None:
+def _tune(arguments: list[str]) -> None:
     from mia_lightning.config.command_line import parse_tuning
 
-    config = parse_tuning([argument for argument in arguments if argument != "--resume"])
+    resume = _take_flag(arguments, "--resume")
+    config = parse_tuning(arguments)
+    _announce(f"mia_lightning: search with {config.search.trials:,} trials, results in {config.output}")
 
-    from mia_lightning.search.sweep import tune  # after parsing: --help and a typing error must not wait for torch
+    from mia_lightning.search.sweep import tune  # after parsing: --help and a mistake need not wait for torch
 
-    tune(config, resume="--resume" in arguments)
+    tune(config, resume=resume)
 
 
-def _evaluate(arguments: Sequence[str]) -> None:
+def _evaluate(arguments: list[str]) -> None:
     from mia_lightning.config.command_line import parse_evaluation
 
     config = parse_evaluation(arguments)
+    if config.scores:
+        _announce(f"mia_lightning: evaluation of {', '.join(config.scores[:3])}{' ...' if config.scores[3:] else ''}")
 
-    from mia_lightning.pipeline.evaluate_scores import (
-        run,  # after parsing: --help and a typing error must not wait for scipy
-    )
+    from mia_lightning.pipeline.evaluate_scores import run  # after parsing: --help need not wait for scipy
 
     run(config)
+
+
+def _announce(line: str) -> None:
+    """Print what the command does, before the libraries are loaded."""
+    if is_first_process():
+        print(printable(line), flush=True)

@@ -8,7 +8,7 @@ from mia_lightning.config.schema import RunConfig
 from mia_lightning.config.search import TuneConfig
 from mia_lightning.evaluation.config import ScoreEvaluationConfig
 
-_HELP = {"help": "Show the common options.", "help_all": "Show all options, and those of every class."}
+_HELP = {"help_all": "Show all options, and those of every class."}
 _DEBUG = {"debug": "Show the traceback of an error."}
 _CONFIGS = {
     "list_configs": "List the shipped configurations.",
@@ -67,6 +67,7 @@ def _tune() -> Command:
             *("search.goal", "search.trials", "search.metric", "search.algorithm", "search.engine", "search.space"),
         ),
         flags={**_HELP, **_CONFIGS, "resume": "Continue an interrupted search.", **_DEBUG},
+        index="search.",
         examples=(
             f"  {name} --config tune --data.public pub.pt \\\n"
             "    --target.checkpoint 01_MIA.pt --output runs/sweep\n"

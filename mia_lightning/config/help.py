@@ -14,6 +14,7 @@ from docstring_parser import parse_from_object
 from mia_lightning.config.arguments import option_names
 from mia_lightning.config.class_paths import PLUG_IN_BASES, components, resolve
 from mia_lightning.config.files import class_path, to_mapping
+from mia_lightning.config.invocation import command as typed
 from mia_lightning.config.values import is_group, is_internal, option_types, plug_in_base
 
 __all__ = ["Command", "class_help", "component_help", "components", "full_help", "short_help"]
@@ -37,6 +38,9 @@ class Command:
     """Options without a value, and their help."""
 
     examples: str
+    index: str = ""
+    """Prefix of the options whose names the short help lists without explanation."""
+
     positional: str = ""
     """Help of the arguments without an option, empty where there are none."""
 
@@ -47,11 +51,13 @@ def short_help(command: Command) -> str:
     rows += [(_usage(command.cls, name), _first_sentence(_text_of(command.cls, name))) for name in command.common]
     rows += [(f"--{name}", text) for name, text in command.flags.items()]
     listed = {*command.common, *command.flags, "config"}
-    others = " ".join(f"--{name}" for name in option_names(command.cls) if name not in listed)
+    names = [name for name in option_names(command.cls) if name.startswith(command.index) and name not in listed]
+    others = " ".join(f"--{name}" for name in names if not (name == "scores" and command.positional))
     parts = [_usage_line(command), command.summary, _table(rows)]
     if others:
         index = textwrap.fill(others, _width(), break_on_hyphens=False)
-        parts.append(f"further options, explained by --help_all:\n{index}")
+        also = f" (and all of {typed('train')})" if command.index else ""
+        parts.append(f"further options{also}, explained by --help_all:\n{index}")
     return "\n\n".join([*parts, f"examples:\n{command.examples}"]).rstrip()
 
 
@@ -179,7 +185,7 @@ def _type_name(hint: Any) -> str:
     return names.get(hint, "CLASS" if hint in PLUG_IN_BASES else "VALUE")
 
 
-def _table(rows: Sequence[tuple[str, str]], column: int = 28) -> str:
+def _table(rows: Sequence[tuple[str, str]], column: int = 34) -> str:
     """Return two columns; a left cell that is too wide has its own line."""
     width, lines = _width(), []
     for left, right in rows:
