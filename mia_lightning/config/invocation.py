@@ -40,6 +40,18 @@ def command_line(words: Iterable[str | Path]) -> str:
     return " ".join(shlex.quote(str(word)) for word in words)
 
 
+def option(name: str, value: str | Path) -> list[str]:
+    """Return the words of an option; a value that begins with a dash is joined to it."""
+    return [f"--{name}={value}"] if str(value).startswith("-") else [f"--{name}", str(value)]
+
+
+def program(name: str, module: str) -> str:
+    """Return how a dependency's command is typed: by name if it is that of this interpreter, else as a module."""
+    found = shutil.which(name)
+    is_ours = found is not None and Path(found).parent == Path(sys.executable).parent
+    return name if is_ours else f"{_interpreter()} -m {module}"
+
+
 def _interpreter() -> str:
     """Return a name of this process's interpreter that starts the same one."""
     for name in ("python", "python3"):

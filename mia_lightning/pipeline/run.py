@@ -1,4 +1,4 @@
-"""One run with everything around it: folder, TensorBoard, progress, the table on the terminal."""
+"""Complete run: output folder, TensorBoard, progress, terminal tables and report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mia_lightning.pipeline.results import AuditResult, LoadedInputs
 from mia_lightning.pipeline.run_folder import RunFolder
 from mia_lightning.pipeline.run_report import assess_result, report_of
 from mia_lightning.pipeline.tensorboard import TensorBoard
-from mia_lightning.pipeline.terminal import print_result
+from mia_lightning.pipeline.terminal import print_next_commands, print_result
 from mia_lightning.report.figures import draw
 from mia_lightning.report.files import write_report
 from mia_lightning.report.plots import plot_roc, style
@@ -25,9 +25,15 @@ from mia_lightning.report.terminal import print_guards
 from mia_lightning.runtime.hardware import is_first_process
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD
 
+log = logging.getLogger(__name__)
 
-def run(config: RunConfig) -> AuditResult:
-    """Audit the target, leave a run folder and print the figures.
+
+def run(config: RunConfig, *, overwrite: bool = False) -> AuditResult:
+    """Audit the target, write the run folder and print the results.
+
+    Args:
+        config: The run.
+        overwrite: Whether an earlier run in the output folder is replaced.
 
     Raises:
         MIAError: any mistake in the configuration, the files it names, or the output folder. A folder that this run
@@ -35,9 +41,9 @@ def run(config: RunConfig) -> AuditResult:
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("mia_lightning").setLevel(logging.INFO if is_first_process() else logging.WARNING)
-    if not is_first_process():  # started to help with extraction, and ends after it
+    if not is_first_process():  # a worker of the extraction, which ends after it
         run_helper_process(config)
-    folder = RunFolder(config)
+    folder = RunFolder(config, overwrite=overwrite)
     try:
         return _run(config, folder)
     finally:
@@ -57,6 +63,7 @@ def _run(config: RunConfig, folder: RunFolder) -> AuditResult:
     _write_roc(folder, result)
     console = Console(width=None if sys.stdout.isatty() else 100)  # a file or pipe has no width of its own
     print_result(result, console)
+    log.info("evaluating: confidence intervals, permutation tests and report")
     started = perf_counter()
     assessment = assess_result(result, prepared)
     print_guards(assessment.guards, console)
@@ -64,7 +71,7 @@ def _run(config: RunConfig, folder: RunFolder) -> AuditResult:
     drawn = list(draw(report))
     board.finish(result, drawn)
     written += ["roc.svg", *write_report(report, folder.path, drawn)]
-    _say_next(config, written, console)
+    print_next_commands(config, written, console)
     return result
 
 
@@ -74,7 +81,7 @@ def _attack(config: RunConfig, prepared: LoadedInputs, board: TensorBoard) -> Au
 
 
 class _FitProgress:
-    """One bar over all fits of all attacks, which appears at the first fit."""
+    """Progress bar over all fits of all attacks, shown from the first fit on."""
 
     def __init__(self, fits: int) -> None:
         self.fits = fits
@@ -98,20 +105,13 @@ class _FitProgress:
 
 
 def _write_roc(folder: RunFolder, result: AuditResult) -> None:
-    known = result.public.fold != NOT_IN_ANY_FOLD
-    scores = {name: attack.public_scores[known] for name, attack in result.attacks.items()}
+    evaluated = result.public.fold != NOT_IN_ANY_FOLD
+    scores = {name: attack.public_scores[evaluated] for name, attack in result.attacks.items()}
     figure = plot_roc(
-        scores, result.public.membership[known], title="Public records, out-of-fold", headline=result.config.submitted
+        scores,
+        result.public.membership[evaluated],
+        title="Public records, out-of-fold",
+        headline=result.config.submitted,
     )
     with folder.atomic_write("roc.svg") as file, style(svg_fonttype="path"):
         figure.savefig(file, format="svg", metadata={"Date": None})
-
-
-def _say_next(config: RunConfig, written: list[str], console: Console) -> None:
-    for line in (
-        f"wrote {', '.join(written)} in {config.output}",
-        f"read:  {config.output}/report.html",
-        f"look:  tensorboard --logdir {config.output}/tensorboard",
-        f"rerun: train.py --config {config.output}/config.yaml --output {config.output}-again",
-    ):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)

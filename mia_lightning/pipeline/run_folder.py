@@ -1,52 +1,81 @@
-"""The folder that a run leaves: every file appears under its name only when it is complete."""
+"""Output folder of a run; every file is written atomically."""
 
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
 import yaml
 
 from mia_lightning.config.files import relative_paths, to_mapping
+from mia_lightning.config.invocation import command_line, option
 from mia_lightning.config.schema import RunConfig
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, printable
 from mia_lightning.pipeline.results import AuditResult, SplitInfo
-from mia_lightning.runtime.output_folder import OutputFolder
+from mia_lightning.runtime.output_folder import OutputFolder, next_free_folder
+from mia_lightning.security.open import open_own
+
+FILES = (
+    *("config.yaml", "submission.csv", "scores.csv", "references.csv", "records.csv", "metrics.json"),
+    *("report.html", "audit_card.md", "roc.svg", "tensorboard"),
+)
+"""Names of everything that a run writes into its folder."""
+
+LARGEST = 2**20
+"""Bytes that are read of an earlier configuration."""
 
 
 class RunFolder(OutputFolder):
-    """Claims a folder for one configuration and writes the run's files into it.
+    """Folder of one configuration, which is new, empty, or contains an earlier run.
 
     Args:
-        config: The run; its output folder must be new, empty, or left by an earlier try of this very configuration.
+        config: The run. An earlier run of the same configuration is completed.
+        overwrite: Whether an earlier run of another configuration is replaced.
 
     Raises:
-        MIAError: the folder holds another run or other files, another run is writing it, or it cannot be read.
+        MIAError: the folder contains another run or other files, another run is writing it, or it cannot be read.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, *, overwrite: bool = False) -> None:
         super().__init__(config.output)
         self.text = yaml.safe_dump(relative_paths(to_mapping(config)), sort_keys=False)
+        self.replaced: list[str] = []
+        """Files of an earlier run, to be removed when the folder is claimed."""
         if not self.found:
             return
-        if "config.yaml" not in self.found:
-            raise MIAError(f"{config.output} holds other files ({self.found[0]}, …); name an empty or new --output")
+        free = command_line(option("output", next_free_folder(config.output)))
+        foreign = [name for name in self.found if name not in FILES]
+        if "config.yaml" not in self.found or (overwrite and foreign):
+            shown = printable((foreign or self.found)[0], 60)
+            raise MIAError(f"{config.output} holds other files ({shown}, …); name an empty or new folder: {free}")
+        if self._earlier_configuration() == self.text:
+            return
+        if not overwrite:
+            raise MIAError(
+                f"{config.output} holds another run (its config.yaml differs); use {free}, or --overwrite to replace it"
+            )
+        self.replaced = self.found
+
+    def _earlier_configuration(self) -> str:
         try:
-            earlier = (self.path / "config.yaml").read_text(encoding="utf-8")
+            with open_own(self.path / "config.yaml") as file:
+                return file.read(LARGEST).decode("utf-8", errors="replace")
         except OSError as error:
             raise self.cannot("use", error) from error
-        if earlier != self.text:
-            raise MIAError(f"{config.output} holds another run (its config.yaml differs); name another --output")
 
     def claim(self) -> None:
-        """Create and lock the folder, and write the configuration that reruns it.
+        """Create and lock the folder, remove a replaced run, and write the configuration that reproduces this one.
 
         Raises:
-            MIAError: the folder cannot be written, or another run was quicker.
+            MIAError: the folder cannot be written, or another run claimed it first.
         """
         super().claim()
+        for name in self.replaced:
+            remove(self.path / name)
         with self.atomic_write("config.yaml") as file:
             file.write(self.text)
 
@@ -66,6 +95,14 @@ class RunFolder(OutputFolder):
     def _write(self, name: str, write: Callable[[IO[str]], None]) -> None:
         with self.atomic_write(name) as file:
             write(file)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder; what a link points to stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _write_submission(file: IO[str], result: AuditResult) -> None:
@@ -101,7 +138,7 @@ def _score_rows(result: AuditResult, split: Literal["public", "private"], half: 
 
 
 PER_RECORD = ("", "_p_value", "_standard_error")
-"""Endings of a reference score's columns that say something of the single record."""
+"""Suffixes of a reference score's columns with one value per record."""
 
 
 def _write_reference_scores(file: IO[str], result: AuditResult) -> None:

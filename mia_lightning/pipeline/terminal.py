@@ -1,53 +1,111 @@
-"""What a run says on the terminal."""
+"""Terminal output of a run: notes, tables and the next commands."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from mia_lightning.config.invocation import command, command_line, option, program
+from mia_lightning.errors import printable
+from mia_lightning.runtime.output_folder import next_free_folder
+
 if TYPE_CHECKING:
+    from mia_lightning.config.schema import RunConfig
     from mia_lightning.metrics.roc import Evaluation
     from mia_lightning.pipeline.results import AuditResult
 
+NAME_WIDTH, CELL_WIDTH = 24, 13
+"""Columns that a table reserves for the attack's name, and for each figure."""
+
 
 def print_result(result: AuditResult, console: Console) -> None:
-    """Print the notes, the out-of-fold table and, where there are any, those of the hold-out and the private half."""
+    """Print notes, the target's accuracy, and a table each of out-of-fold, held-out and private results."""
     for note in result.notes:
-        console.print(f"note: {note}", soft_wrap=True, highlight=False)
-    inside, outside = (float(str(result.target[f"accuracy_on_{side}"])) for side in ("members", "non_members"))
-    accuracy = f"accuracy {inside:.1%} on members, {outside:.1%} on non-members"
-    console.print(f"target: {result.target['architecture']}, {accuracy}", soft_wrap=True, highlight=False)
+        print_line(f"note: {note}", console)
+    print_line(f"target: {result.target['architecture']}, {_accuracy(result)}", console)
+    submitted = result.config.submitted if result.private is not None else None
     rows = []
     for name, attack in result.attacks.items():
-        rows.append((name, attack.public))
+        rows.append((f"{name} (submitted)" if name == submitted else name, attack.public))
         if attack.public_calibrated.distinct < attack.public.distinct / 2:  # a calibration that ties many scores
             rows.append((f"{name}, by probability", attack.public_calibrated))
-    console.print(evaluation_table("public records, out-of-fold", rows))
     held_out = [(name, attack.held_out) for name, attack in result.attacks.items() if attack.held_out is not None]
-    if held_out:
-        console.print(evaluation_table("public records that no fold saw", held_out))
     private = [(name, attack.private) for name, attack in result.attacks.items() if attack.private is not None]
-    if private:
-        console.print(evaluation_table("private records, never fitted on", private))
+    for title, evaluations in (
+        ("public records, out-of-fold", rows),
+        ("public records, held out of all folds", held_out),
+        ("private records, never fitted on", private),
+    ):
+        for table in evaluation_tables(title, evaluations, console.width):
+            console.print(table)
 
 
-def evaluation_table(title: str, rows: Iterable[tuple[str, Evaluation]]) -> Table:
-    """Return a table of figures with their 95% intervals and n."""
+def _accuracy(result: AuditResult) -> str:
+    rates = [float(str(result.target[f"accuracy_on_{side}"])) for side in ("members", "non_members")]
+    if not all(map(math.isfinite, rates)):
+        return "accuracy unknown, since records have no label"
+    return f"accuracy {rates[0]:.1%} on members, {rates[1]:.1%} on non-members"
+
+
+def evaluation_tables(title: str, rows: Iterable[tuple[str, Evaluation]], width: int) -> Iterator[Table]:
+    """Yield tables of figures with 95% confidence intervals and n, with as many columns each as the width allows.
+
+    Args:
+        title: Of the first table.
+        rows: Name and evaluation of each attack, all at the same false-positive rates; without rows there is no table.
+        width: Characters of a line.
+    """
     rows = list(rows)
+    if not rows:
+        return
     first = rows[0][1]
-    counts = f"{first.n_members:,} members, {first.n_non_members:,} non-members, 95% intervals below"
-    table = Table(title=f"{title}: {counts}", title_justify="left", title_style="", box=SIMPLE, pad_edge=False)
-    table.add_column("attack")
-    table.add_column("AUC", justify="right")
-    for point in first.points:
-        table.add_column(f"TPR@{100 * point.fpr:g}%", justify="right")
-    table.add_column("distinct", justify="right")
-    for name, evaluation in rows:
-        cells = [f"{point.tpr:.4f}\n{point.low:.3f}-{point.high:.3f}" for point in evaluation.points]
-        auc = f"{evaluation.auc:.4f}\n{evaluation.auc_low:.3f}-{evaluation.auc_high:.3f}"
-        table.add_row(name, auc, *cells, f"{evaluation.distinct:,}")
-    return table
+    cells = [("AUC", [_interval(found.auc, found.auc_low, found.auc_high) for _, found in rows])]
+    for index, point in enumerate(first.points):
+        points = [found.points[index] for _, found in rows]
+        cells.append((f"TPR@{100 * point.fpr:g}%", [_interval(p.tpr, p.low, p.high) for p in points]))
+    cells.append(("unique\nscores", [f"{found.distinct:,}" for _, found in rows]))
+    counts = f"{first.n_members:,} members, {first.n_non_members:,} non-members, 95% confidence intervals below"
+    per_table = max(1, (width - NAME_WIDTH) // CELL_WIDTH)
+    for start in range(0, len(cells), per_table):
+        heading = escape(f"{title}: {counts}") if start == 0 else None
+        table = Table(title=heading, title_justify="left", title_style="", box=SIMPLE, pad_edge=False)
+        table.add_column("attack", overflow="fold")
+        for name, _ in cells[start : start + per_table]:
+            table.add_column(name, justify="right", no_wrap=True)
+        columns = [column for _, column in cells[start : start + per_table]]
+        for name, *values in zip((escape(name) for name, _ in rows), *columns, strict=True):
+            table.add_row(name, *values)
+        yield table
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:.4f}\n{low:.3f}-{high:.3f}"
+
+
+def print_next_commands(config: RunConfig, written: list[str], console: Console) -> None:
+    """Print the files written, and commands to look at them and to reproduce them that can be pasted into a shell."""
+    named = [f"{name} ({config.submitted})" if name == "submission.csv" else name for name in written]
+    print_line(f"wrote {', '.join(named)} in {config.output}", console)
+    output = config.output.rstrip("/")
+    again = next_free_folder(f"{output}-again")
+    print_line(f"report:      {command_line([f'{output}/report.html'])}", console)
+    logs = command_line(option("logdir", f"{output}/tensorboard"))
+    print_line(f"tensorboard: {program('tensorboard', 'tensorboard.main')} {logs}", console)
+    words = command_line([*option("config", f"{output}/config.yaml"), *option("output", again)])
+    print_line(f"reproduce:   {command('train')} {words}", console)
+    if "submission.csv" in written and config.submission.attack is None and len(config.attacks) > 1:
+        print_line(
+            f"note: {config.submitted} was submitted as the last attack; --submission.attack NAME chooses another",
+            console,
+        )
+
+
+def print_line(line: str, console: Console) -> None:
+    """Print one line that may be longer than the terminal is wide, without styles."""
+    console.print(printable(line, 10_000), soft_wrap=True, highlight=False, markup=False)

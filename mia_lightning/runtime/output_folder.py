@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -71,6 +73,12 @@ class OutputFolder:
     def atomic_write(self, name: str) -> AbstractContextManager[IO[str]]:
         """Open a text file that takes its name when the block ends without an error."""
         return atomic_write(self.path, name)
+
+
+def next_free_folder(path: str) -> str:
+    """Return the path itself if nothing exists there, else path-2, path-3 and so on."""
+    candidates = itertools.chain([path], (f"{path.rstrip('/')}-{number}" for number in itertools.count(2)))
+    return next(candidate for candidate in candidates if not os.path.lexists(candidate))
 
 
 def _is_partial(name: str) -> bool:

@@ -127,7 +127,7 @@ def test_a_signal_during_extraction_ends_the_run_within_seconds(audit, whole, tm
     said = process.communicate(timeout=60)[1]
     assert time.monotonic() - started < 20  # one batch, and a machine that may be busy
     assert process.returncode == 128 + number, said
-    assert f"ended by {number.name}; the same command goes on where it stopped" in said
+    assert f"interrupted ({number.name}); rerun the same command to resume" in said
     assert "Traceback" not in said
     wait_for(lambda: not others_of_session(process.pid))
     assert not list(tmp_path.rglob("*.partial"))
@@ -526,5 +526,5 @@ def test_a_signal_ends_the_workers_of_ray_too(tmp_path):
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=90)[1]
     assert process.returncode == 143, said
-    assert "ended by SIGTERM; the same command goes on where it stopped" in said
+    assert "interrupted (SIGTERM); rerun the same command to resume" in said
     wait_for(lambda: not others_of_session(process.pid))

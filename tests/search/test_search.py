@@ -580,7 +580,7 @@ def test_a_signal_ends_a_sweep_within_seconds(quick, sweep, engine, number):
     running.send_signal(number)
     said = running.communicate(timeout=60)[1]
     assert running.returncode == 128 + number, said
-    assert f"ended by {number.name}; the same command with --resume goes on where it stopped" in said
+    assert f"interrupted ({number.name}); rerun the same command with --resume to continue" in said
     assert "Traceback" not in said
     assert not (output / "best.yaml").exists()
 
