@@ -103,7 +103,7 @@ def test_one_attack_alone(tmp_path, capsys):
         (["{folder}/nowhere.csv"], "nowhere.csv: cannot be read"),
         (["{scores}", "--attacks", "[lyra]"], "did you mean 'lira'"),
         (["{scores}", "--atacks", "[lira]"], "did you mean 'attacks'"),
-        (["{scores}", "--resamples", "many"], "bootstrap"),
+        (["{scores}", "--resamples", "many"], "--resamples: expected int"),
         (["{scores}", "--resamples", "10"], "10 resamples are too few"),
         (["{scores}", "--delta", "1"], "delta must lie in"),
         (["{scores}", "--fprs", "[1.5]"], "false-positive rate must lie"),
