@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.assessment import CurvePoint
 from mia_lightning.metrics.roc import evaluate
+from mia_lightning.references.columns import score_columns
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores import ReferenceScore
 
@@ -45,7 +46,7 @@ def learning_curve(
         first = _first(reference_outputs, count)
         for name, score in scores.items():
             try:
-                values = known[name] if known and count == total and name in known else score.columns(first)[""]
+                values = known[name] if known and count == total and name in known else score_columns(score, first)[""]
             except MIAError:  # too few references for this score
                 continue
             curves[name].append(_point(np.asarray(values[rows], np.float64), member[rows], count, fpr))

@@ -22,7 +22,7 @@ from mia_lightning.records.splits import Splits
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD, FitCallback, Reporter, assign_folds, cross_fit, draw_holdout
 
 if TYPE_CHECKING:
-    from mia_lightning.references.phi import References
+    from mia_lightning.references.result import References
     from mia_lightning.targets.base import Target
 
 
@@ -76,6 +76,7 @@ def attack_target(
         notes=answered.notes,
         target=answered.target,
         references=() if answered.references is None else answered.references.rows,
+        fidelity=() if answered.references is None else answered.references.checks,
         table=table,
         reference_outputs=None if answered.references is None else answered.references.reference_outputs,
         seconds=clock.seconds,

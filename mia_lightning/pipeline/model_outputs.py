@@ -17,7 +17,7 @@ from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD
 from mia_lightning.signals.table import SignalTable
 
 if TYPE_CHECKING:
-    from mia_lightning.references.phi import References
+    from mia_lightning.references.result import References
 
 
 @dataclass(frozen=True, eq=False)

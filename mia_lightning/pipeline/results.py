@@ -17,6 +17,7 @@ from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.signals.table import SignalTable
 
 if TYPE_CHECKING:
+    from mia_lightning.references.fidelity import FidelityCheck
     from mia_lightning.references.store import ReferenceRecord
     from mia_lightning.targets.base import Target
     from mia_lightning.targets.readings import ReadingCheck
@@ -87,6 +88,9 @@ class AuditResult:
 
     references: tuple[ReferenceRecord, ...]
     """What is known of each reference model; empty without references."""
+
+    fidelity: tuple[FidelityCheck, ...]
+    """Checks of the references against the target; empty without references."""
 
     table: SignalTable
     """(N + M,) signals of all records, public first, with the columns of reference scores."""

@@ -1,41 +1,151 @@
-"""From the target's outputs and the store of references to evidence, columns and a check of fidelity."""
+"""Fidelity checks: whether references behave like the target and say nothing of membership by how they were drawn."""
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.references.independence import IndependentReferences
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.store import ReferenceRecord
 
+Status = Literal["passed", "warned", "failed"]
 
-def fidelity_notes(
-    rows: tuple[ReferenceRecord, ...], *, accuracy_on_members: float, accuracy_on_non_members: float, tolerance: float
-) -> tuple[str, ...]:
-    """Return one sentence per way in which the references are unlike the target, with the likely fix.
+
+@dataclass(frozen=True)
+class FidelityCheck:
+    """Result of one check of the references."""
+
+    name: str
+    """Short name, for a table."""
+
+    status: Status
+    """failed = figures from these references must not be relied on; warned = they are weaker than they could be."""
+
+    detail: str
+    """One sentence with the figures and, unless passed, the likely fix."""
+
+
+def training_checks(
+    records: tuple[ReferenceRecord, ...],
+    *,
+    accuracy_on_members: float,
+    accuracy_on_non_members: float,
+    tolerance: float,
+) -> tuple[FidelityCheck, ...]:
+    """Compare trained references with the target.
 
     Args:
-        rows: The references.
-        accuracy_on_members: The target's, on known members; to be compared with the references' on their own records.
-        accuracy_on_non_members: The target's, on known non-members; compared with the references' on all others.
+        records: The references.
+        accuracy_on_members: The target's in [0, 1]; compared with the references' on records IN their training.
+        accuracy_on_non_members: The target's on known non-members; compared with the references' on records OUT.
         tolerance: Differences up to this pass.
     """
-    notes = [f"reference {row.number} is left out: {row.reason}" for row in rows if row.status != "trained"]
-    trained = [row for row in rows if row.status == "trained"]
+    checks = [
+        FidelityCheck("reference training", "warned", f"reference {record.number} is left out: {record.reason}")
+        for record in records
+        if record.status != "trained"
+    ]
+    trained = [record for record in records if record.status == "trained"]
     if not trained:
-        return tuple(notes)
-    in_ = float(np.mean([row.accuracy_in for row in trained])) - accuracy_on_members
-    out_ = float(np.mean([row.accuracy_out for row in trained])) - accuracy_on_non_members
-    for gap, where, fix in (
-        (in_, "their own records", "fewer" if in_ > 0 else "more"),
-        (out_, "records they were not trained on", ""),
+        return tuple(checks)
+    gap_in = float(np.mean([record.accuracy_in for record in trained])) - accuracy_on_members
+    gap_out = float(np.mean([record.accuracy_out for record in trained])) - accuracy_on_non_members
+    epochs = "fewer" if gap_in > 0 else "more"
+    for gap, group, fix in (
+        (gap_in, "their training records", f"train them for {epochs} epochs (--references.training.epochs)"),
+        (gap_out, "held-out records", "match --references.training to the target's weight decay and augmentation"),
     ):
-        if abs(gap) > tolerance:
-            advice = (
-                f"train them for {fix} epochs (--references.training.epochs)"
-                if fix
-                else "change weight decay, learning rate or augmentation of --references.training to the target's"
+        same = abs(gap) <= tolerance
+        detail = (
+            f"references are {abs(gap) * 100:.1f} points {'more' if gap > 0 else 'less'} accurate on {group} than the "
+            f"target (tolerance {tolerance * 100:g})"
+        )
+        checks.append(
+            FidelityCheck(
+                f"accuracy on {group}", "passed" if same else "failed", detail if same else f"{detail}; {fix}"
             )
-            notes.append(
-                f"the references are {abs(gap):.1%} {'more' if gap > 0 else 'less'} accurate on {where} than the "
-                f"target on its, beyond the tolerance of {tolerance:.1%}; {advice}"
-            )
-    return tuple(notes)
+        )
+    return tuple(checks)
+
+
+def independence_check(result: IndependentReferences, total: int) -> FidelityCheck:
+    """Describe what `make_independent` left out of an import of `total` references."""
+    name = "independence of membership"
+    details = []
+    if result.dropped:
+        numbers = ", ".join(str(number) for number in result.dropped[:5]) + (" ..." if len(result.dropped) > 5 else "")
+        details.append(
+            f"{len(result.dropped)} of {total} imported references are left out (number {numbers}), as the records "
+            "they were trained on follow from known membership"
+        )
+    if result.equalized:
+        n_in, n_out = result.equalized
+        details.append(
+            f"every record is cut at random to {n_in} references IN and {n_out} OUT, as the counts differed between "
+            "known members and non-members (the target looks like one model of a balanced matrix)"
+        )
+    if details:
+        return FidelityCheck(name, "warned", "; ".join(details))
+    return FidelityCheck(name, "passed", "neither a reference nor their counts are associated with known membership")
+
+
+def direction_check(reference_outputs: ReferenceOutputs) -> FidelityCheck:
+    """Test whether phi is higher for records IN a reference's training than for records OUT of it."""
+    name = "direction of phi"
+    sums, squares, n = np.zeros(2), np.zeros(2), np.zeros(2)
+    in_, out_ = reference_outputs.in_out_masks(slice(None))
+    for number, phi in enumerate(reference_outputs.references):
+        for group, mask in enumerate((in_[number], out_[number])):
+            values = np.asarray(phi[mask, 0], np.float64)
+            sums[group] += values.sum()
+            squares[group] += (values**2).sum()
+            n[group] += len(values)
+    if (n < 2).any():
+        return FidelityCheck(name, "passed", "too few references IN or OUT to compare phi")
+    mean = sums / n
+    gap, error = mean[0] - mean[1], float(np.sqrt(((squares / n - mean**2) / n).sum()))
+    detail = f"mean phi is {mean[0]:.3g} for records IN and {mean[1]:.3g} for records OUT (standard error {error:.2g})"
+    if gap > 0 or gap > -3 * error:
+        return FidelityCheck(name, "passed", detail)
+    return FidelityCheck(
+        name, "failed", f"{detail}; phi must rise with confidence and keep be True for IN: was one of them inverted?"
+    )
+
+
+def agreement_check(imported: NDArray[np.floating], queried: NDArray[np.floating]) -> FidelityCheck:
+    """Compare imported phi (N,) of the target with phi (N,) of the target just queried, both of the stored images."""
+    name = "imported phi of the target"
+    spread = max(float(np.std(queried)), 1e-12)
+    difference = float(np.median(np.abs(imported.astype(np.float64) - queried)))
+    varies = np.std(imported) > 0 and np.std(queried) > 0
+    correlation = float(np.corrcoef(imported, queried)[0, 1]) if varies else 0.0
+    detail = (
+        f"imported phi of the target differs from phi of the target just queried by {difference:.2g} (median; their "
+        f"standard deviation is {spread:.2g}), correlation {correlation:.3f}"
+    )
+    if difference <= 0.05 * spread and correlation >= 0.98:
+        return FidelityCheck(name, "passed", detail)
+    return FidelityCheck(
+        name,
+        "failed",
+        f"{detail}; check that target in the file is phi = log(p / (1 - p)) of this target's stored images in the "
+        "order of this run's records, public first",
+    )
+
+
+def coverage_check(reference_outputs: ReferenceOutputs) -> FidelityCheck:
+    """Count the records about which no reference says anything."""
+    name, covered = "coverage of records", reference_outputs.covered
+    missing = int((~covered).sum())
+    if missing == 0:
+        return FidelityCheck(name, "passed", "every record has references drawn IN or OUT")
+    return FidelityCheck(
+        name,
+        "warned",
+        f"{missing:,} of {len(covered):,} records have no reference drawn IN or OUT; their reference scores are set to "
+        "the median, which ranks them neither up nor down; more references (--references.count) cover them",
+    )

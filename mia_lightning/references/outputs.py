@@ -1,4 +1,4 @@
-"""What travels between the stages to the right of the target: its outputs, and columns of signals."""
+"""phi of all records from target and references."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class ReferenceOutputs:
-    """phi of N records under Q queries, from the target and from K reference models. Knows no membership."""
+    """phi of N records under Q queries, from the target and K reference models; no membership of the target."""
 
     target: NDArray[np.float32]
     """(N, Q) phi of the target; query 0 is the stored image."""
@@ -26,8 +26,8 @@ class ReferenceOutputs:
     """Number of classes of the target."""
 
     drawn: NDArray[np.bool_] | None = None
-    """(K, N) False where `keep` followed from known membership instead of chance: that reference says nothing usable
-    about that record. None = all were drawn."""
+    """(K, N) False where `keep` followed from known membership instead of chance, so that the reference must not be
+    used for the record. None = all were drawn."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,3 +39,19 @@ class ReferenceOutputs:
             return keep, ~keep
         drawn = self.drawn[:, records]
         return keep & drawn, ~keep & drawn
+
+    @property
+    def covered(self) -> NDArray[np.bool_]:
+        """(N,) whether any reference was drawn IN or OUT of the record."""
+        return np.ones(len(self), bool) if self.drawn is None else self.drawn.any(axis=0)
+
+    def records(self, index: NDArray[np.int64]) -> "ReferenceOutputs":
+        """Return some of the records, copied into memory."""
+        return ReferenceOutputs(
+            target=self.target[index],
+            references=self.references[:, index],
+            keep=self.keep[:, index],
+            labels=self.labels[index],
+            num_classes=self.num_classes,
+            drawn=None if self.drawn is None else self.drawn[:, index],
+        )

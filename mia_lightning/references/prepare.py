@@ -20,9 +20,18 @@ from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.records.normalization import normalization
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.references.config import ReferencesConfig
-from mia_lightning.references.fidelity import fidelity_notes
+from mia_lightning.references.exchange import load_reference_outputs, save_reference_outputs
+from mia_lightning.references.fidelity import (
+    agreement_check,
+    coverage_check,
+    direction_check,
+    independence_check,
+    training_checks,
+)
+from mia_lightning.references.independence import make_independent
 from mia_lightning.references.outputs import ReferenceOutputs
-from mia_lightning.references.phi import References, load_reference_outputs, save_reference_outputs, target_phi
+from mia_lightning.references.phi import target_phi
+from mia_lightning.references.result import References
 from mia_lightning.references.splits import Assignment, assign
 from mia_lightning.references.store import ReferenceRecord, ReferenceStore
 from mia_lightning.references.training import NUMBERS
@@ -70,10 +79,8 @@ def load_or_train_references(
     target = np.concatenate([target_phi(half, queries, temperature=config.temperature) for half in _halves(audited)])
     labels = np.concatenate([half.labels for half in _halves(audited)])
     if config.imported is not None:
-        reference_outputs = load_reference_outputs(
-            config.imported, labels=labels, num_classes=audited.target.num_classes
-        )
-        return References(reference_outputs, (), ())
+        imported = load_reference_outputs(config.imported, labels=labels, num_classes=audited.target.num_classes)
+        return _checked_import(imported, audited, target[:, 0], source=Path(config.imported).name, seed=seed)
     material = material_of(audited, labels, queries, temperature=config.temperature)
     membership = audited.public.membership
     private = 0 if audited.private is None else len(audited.private)
@@ -89,6 +96,22 @@ def load_or_train_references(
         save_reference_outputs(Path(config.exported), found.reference_outputs)
         log.info("wrote phi of target and references to %s", config.exported)
     return found
+
+
+def _checked_import(
+    imported: ReferenceOutputs, audited: ReferenceInputs, queried: NDArray[np.float32], *, source: str, seed: int
+) -> References:
+    """Return imported references independent of known membership, with the checks of the import."""
+    membership = np.full(len(imported), UNKNOWN, np.int8)
+    membership[: len(audited.public)] = audited.public.membership
+    independent = make_independent(imported, membership, seed=seed, source=source)
+    checks = (
+        independence_check(independent, len(imported.references)),
+        direction_check(imported),
+        agreement_check(imported.target[:, 0], queried),
+        coverage_check(independent.reference_outputs),
+    )
+    return References(independent.reference_outputs, (), checks)
 
 
 def _halves(audited: ReferenceInputs) -> list[Outputs]:
@@ -238,13 +261,13 @@ def _references(
         num_classes=audited.target.num_classes,
         drawn=drawn.drawn[good],
     )
-    notes = fidelity_notes(
+    checks = training_checks(
         rows,
         accuracy_on_members=audited.accuracy_on_members,
         accuracy_on_non_members=audited.accuracy_on_non_members,
         tolerance=config.accuracy_tolerance,
     )
-    return References(reference_outputs, rows, notes)
+    return References(reference_outputs, rows, (*checks, coverage_check(reference_outputs)))
 
 
 @cache

@@ -38,16 +38,29 @@ class SignalTable:
     def match(self, patterns: Iterable[str]) -> list[str]:
         """Return the names of the columns that names or shell patterns match, in the table's order.
 
+        P-values and standard errors of reference scores depend on numbers of references, which a learned attack must
+        not read by accident: only a pattern that ends as their names do picks them (`lira_p_value`,
+        `*_standard_error`).
+
         Raises:
             MIAError: a pattern matches nothing.
         """
         patterns = list(patterns)
         for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in self.columns):
+            if not any(_picks(pattern, name) for name in self.columns):
                 raise MIAError(f"no signal or earlier attack is named {pattern!r}; {suggest(pattern, self.columns)}")
-        return [name for name in self.columns if any(fnmatchcase(name, pattern) for pattern in patterns)]
+        return [name for name in self.columns if any(_picks(pattern, name) for pattern in patterns)]
 
     def matrix(self, patterns: Iterable[str]) -> NDArray[np.float32]:
         """Return the matched columns side by side, (N, F) float32."""
         columns = [self.columns[name].reshape(len(self), -1) for name in self.match(patterns)]
         return np.concatenate(columns, axis=1, dtype=np.float32) if columns else np.empty((len(self), 0), np.float32)
+
+
+DIAGNOSTICS = ("_p_value", "_standard_error")
+"""Endings of columns that accompany a score."""
+
+
+def _picks(pattern: str, name: str) -> bool:
+    """Whether a name or shell pattern picks a column."""
+    return fnmatchcase(name, pattern) and (pattern.endswith(DIAGNOSTICS) or not name.endswith(DIAGNOSTICS))

@@ -22,10 +22,11 @@ from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.outputs.views import views
 from mia_lightning.pipeline.run import run
 from mia_lightning.references.config import ReferenceTraining
-from mia_lightning.references.fidelity import fidelity_notes
+from mia_lightning.references.exchange import load_reference_outputs, save_reference_outputs
+from mia_lightning.references.fidelity import training_checks
 from mia_lightning.references.inference import compute_phi
 from mia_lightning.references.outputs import ReferenceOutputs
-from mia_lightning.references.phi import load_reference_outputs, save_reference_outputs, target_phi, view_columns
+from mia_lightning.references.phi import target_phi, view_columns
 from mia_lightning.references.scores.lira import LiRA
 from mia_lightning.references.splits import assign
 from mia_lightning.references.store import ReferenceRecord, ReferenceStore
@@ -327,11 +328,11 @@ class TestEvidence:
             ReferenceRecord(1, "diverged", reason="its loss became nan in epoch 1"),
         )
         options = {"accuracy_on_members": 0.99, "accuracy_on_non_members": 0.71, "tolerance": 0.05}
-        notes = fidelity_notes(rows, **options)
-        assert "reference 1 is left out" in notes[0]
-        assert "19.0% less accurate" in notes[1]
-        assert "more epochs" in notes[1]
-        assert len(notes) == 2
+        checks = training_checks(rows, **options)
+        assert [check.status for check in checks] == ["warned", "failed", "passed"]
+        assert "reference 1 is left out" in checks[0].detail
+        assert "19.0 points less accurate" in checks[1].detail
+        assert "more epochs" in checks[1].detail
 
     def test_npz_comes_back(self, tmp_path):
         draw = np.random.default_rng(0)

@@ -314,7 +314,7 @@ def test_held_out_labels_change_no_trial():
 def test_signals_and_reference_scores_are_those_of_a_run(task):
     """What a trial puts together from columns computed once equals what the pipeline computes for it."""
     from mia_lightning.references.outputs import ReferenceOutputs
-    from mia_lightning.references.phi import References
+    from mia_lightning.references.result import References
 
     answered = answered_of(120, signal=1.0)
     rng = np.random.default_rng(0)
@@ -349,7 +349,7 @@ def test_anchored_references_tell_no_trial_who_is_held_out():
     """Where a reference is IN because its record is a known member, `keep` is membership itself."""
     from mia_lightning.references.columns import reference_columns
     from mia_lightning.references.outputs import ReferenceOutputs
-    from mia_lightning.references.phi import References
+    from mia_lightning.references.result import References
 
     answered = answered_of(120, signal=1.0)
     truth, rng = answered.public.membership, np.random.default_rng(0)

@@ -1,34 +1,61 @@
-"""What each reference says, for learned attacks where references are too few for statistics over them."""
+"""Differences from single references, for learned attacks where references are too few for statistics over them."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mia_lightning.references.moments import Statistic, reduce_queries
+from mia_lightning.references.moments import Array, Mask, Statistic, reduce_queries
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.base import Columns, ReferenceScore
+
+QUANTILES = np.linspace(0, 1, 101)
 
 
 @dataclass
 class PerReferenceDifference(ReferenceScore):
-    """The target's phi minus each reference's, apart for references IN and OUT of the record.
+    """The target's phi minus that of single references (Watson et al. 2022, difficulty calibration, one by one).
 
-    Difficulty calibration (Watson et al. 2022) against every single reference. With one or two references most records
-    have no reference IN or none OUT, so that a mean over either side does not exist; here the side that does not exist
-    is 0 and a flag says which it is.
+    The score is the mean difference from all references, with phi of a reference IN the record mapped to what it would
+    be OUT of it: the quantiles of its phi IN onto those OUT. The columns in_0, in_1, ... and out_0, out_1, ... are the
+    differences from a record's first references IN and OUT, as many as every record has. So no column is empty for
+    some records, and none holds which or how many references are IN.
     """
 
     statistic: Statistic = "mean"
     """What is compared of the views of a record."""
 
     def columns(self, reference_outputs: ReferenceOutputs) -> Columns:
-        """Return the mean difference as score, and columns per reference."""
-        own = reduce_queries(reference_outputs.target, self.statistic)
+        """Return the mean difference as score, and the differences from references IN and OUT."""
+        target = reduce_queries(reference_outputs.target, self.statistic)
         in_, out_ = reference_outputs.in_out_masks(slice(None))
-        found: Columns = {"": np.zeros(len(own))}
+        total, count = np.zeros(len(target)), np.maximum((in_ | out_).sum(axis=0), 1)
+        gaps = {
+            f"{name}_{place}": np.zeros(len(target))
+            for name, mask in (("in", in_), ("out", out_))
+            for place in range(int(mask.sum(axis=0).min()))
+        }
         for k, phi in enumerate(reference_outputs.references):
-            gap = own - reduce_queries(phi, self.statistic)
-            found[""] += gap / len(reference_outputs.references)
-            found[f"{k}_in"], found[f"{k}_out"] = gap * in_[k], gap * out_[k]
-            found[f"{k}_is_in"] = in_[k].astype(np.float64)
-        return found
+            values = reduce_queries(phi, self.statistic)
+            total += np.where(in_[k] | out_[k], target - out_equivalent(values, in_[k], out_[k]), 0.0)
+            for name, mask in (("in", in_), ("out", out_)):
+                place = mask[:k].sum(axis=0)
+                for number in np.unique(place[mask[k]]):
+                    if f"{name}_{number}" in gaps:
+                        rows = mask[k] & (place == number)
+                        gaps[f"{name}_{number}"][rows] = (target - values)[rows]
+        return {"": total / count} | gaps
+
+
+def out_equivalent(values: Array, in_: Mask, out_: Mask) -> NDArray[np.float64]:
+    """Return one reference's values (N,) with those IN mapped by quantiles onto the distribution of those OUT.
+
+    Beyond the outermost quantiles the map is a shift; where all records are on one side nothing is mapped.
+    """
+    if not in_.any() or not out_.any():
+        return values
+    start, end = (np.quantile(values[mask], QUANTILES) for mask in (in_, out_))
+    start = start + np.arange(len(start)) * np.finfo(np.float64).eps * max(1.0, float(np.abs(start).max()))
+    moved = np.interp(values, start, end)
+    moved = moved + np.minimum(values - start[0], 0.0) + np.maximum(values - start[-1], 0.0)
+    return np.where(in_, moved, values)

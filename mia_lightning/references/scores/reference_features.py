@@ -1,4 +1,4 @@
-"""Scores that need a single reference OUT, or none IN."""
+"""Statistics of references IN and OUT of each record, as columns for learned attacks."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mia_lightning.references.moments import Statistic, moments
+from mia_lightning.references.moments import GroupMoments, Statistic, moments
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.base import Columns, ReferenceScore
 
 
 @dataclass
 class ReferenceFeatures(ReferenceScore):
-    """Columns for learned attacks, from references on both sides of each record; no count of references is among them.
+    """Columns for learned attacks from references IN and OUT of each record, without the counts of either.
 
-    Counts of a pool that was drawn together with the target would give membership away by themselves.
+    Where references were drawn together with the target, a count IN or OUT is membership itself. A variance shrunk by
+    the count of one side is that count in disguise, so the scale is pooled over both sides, whose degrees of freedom
+    do not depend on how many references are IN.
     """
 
     statistic: Statistic = "mean"
@@ -28,19 +30,28 @@ class ReferenceFeatures(ReferenceScore):
             MIAError: no record has two references on a side.
         """
         from mia_lightning.references.scores.lira import fit_groups
-        from mia_lightning.references.variances import log_density, log_survival
+        from mia_lightning.references.variances import log_density, log_survival, shrink_variance, variance_prior
 
-        fit = fit_groups(moments(reference_outputs, self.statistic), "empirical_bayes", shrink_shift=True)
-        in_, out_ = fit.in_, fit.out_
-        gap = fit.target - out_.center
+        group_moments = moments(reference_outputs, self.statistic)
+        fit = fit_groups(group_moments, "empirical_bayes", shrink_shift=True)
+        gap = fit.target - fit.out_.center
+        within = pooled(group_moments.in_, group_moments.out_)
+        varied = within.degrees_of_freedom > 0
+        freedom = within.degrees_of_freedom[varied].astype(np.float64)
+        scale = np.sqrt(shrink_variance(within, variance_prior(within.squares[varied] / freedom, freedom))[0])
         return {
-            "": log_density(fit.target, **in_.density) - log_density(fit.target, **out_.density),
-            "offline": -log_survival(fit.target, **out_.density),
+            "": log_density(fit.target, **fit.in_.density) - log_density(fit.target, **fit.out_.density),
+            "offline": -log_survival(fit.target, **fit.out_.density),
             "gap_out": gap,
-            "gap_in": fit.target - in_.center,
-            "u_out": gap / np.sqrt(out_.within),
-            "center_out": out_.center,
+            "gap_in": fit.target - fit.in_.center,
+            "u_out": gap / scale,
+            "center_out": fit.out_.center,
             "shift": fit.shift,
-            "scale_out": np.sqrt(out_.within),
-            "scale_in": np.sqrt(in_.within),
+            "scale": scale,
         }
+
+
+def pooled(in_: GroupMoments, out_: GroupMoments) -> GroupMoments:
+    """Return moments whose squares and degrees of freedom are the sums over both groups; the mean is meaningless."""
+    freedom = in_.degrees_of_freedom + out_.degrees_of_freedom
+    return GroupMoments(freedom + 1, np.zeros_like(in_.mean), in_.squares + out_.squares)

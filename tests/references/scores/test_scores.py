@@ -15,7 +15,6 @@ from mia_lightning.references.scores.difficulty_calibration import DifficultyCal
 from mia_lightning.references.scores.joint_lira import JointLiRA
 from mia_lightning.references.scores.lira import LiRA, fit_groups, leave_one_out
 from mia_lightning.references.scores.official_lira import OfficialLiRA
-from mia_lightning.references.scores.per_reference import PerReferenceDifference
 from mia_lightning.references.scores.reference_features import ReferenceFeatures
 from mia_lightning.references.scores.rmia import BASE, RMIA, dominance_share, log_ratio, tune_a
 from mia_lightning.references.variances import log_density, log_survival, variance_prior
@@ -297,33 +296,6 @@ class TestLiRA:
         reference_outputs, _ = simulated(k=6, n=400, scheme="bernoulli")
         with pytest.raises(MIAError, match="use variance empirical_bayes"):
             LiRA(variance="per_sample").columns(reference_outputs)
-
-    def test_undrawn_references_are_never_read(self):
-        reference_outputs, _ = simulated(k=8, n=300, scheme="bernoulli")
-        drawn = np.random.default_rng(1).random((8, 300)) < 0.7
-        spoiled = np.where(drawn[..., None], reference_outputs.references, 1e6)
-        for score in (
-            LiRA(),
-            JointLiRA(),
-            DifficultyCalibration(),
-            BASE(mode="online"),
-            ReferenceFeatures(),
-            PerReferenceDifference(),
-        ):
-            clean, other = (
-                ReferenceOutputs(reference_outputs.target, phi, keep, reference_outputs.labels, 10, drawn)
-                for phi, keep in (
-                    (reference_outputs.references, reference_outputs.keep),
-                    (spoiled, reference_outputs.keep ^ ~drawn),
-                )
-            )
-            if isinstance(score, PerReferenceDifference):
-                columns = [score.columns(e) for e in (clean, other)]
-                for name in columns[0]:
-                    if name:
-                        np.testing.assert_array_equal(columns[0][name], columns[1][name])
-                continue
-            np.testing.assert_array_equal(score.columns(clean)[""], score.columns(other)[""])
 
 
 class TestJointLiRA:

@@ -1,0 +1,173 @@
+"""Null tests of references: with membership tied to nothing but the matrix of references, every column is at chance.
+
+Rows are (promise, scenario, measured, standard error, nominal). The target's phi does not depend on its labeled
+membership; references come from a matrix of models of which one is the target, or are drawn by a scheme of the package.
+
+    python benchmarks/honesty_references.py --records 2000 --repetitions 8
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning import load_config
+from mia_lightning.attacks.lightgbm import LightGBM
+from mia_lightning.attacks.mlp import MLP
+from mia_lightning.errors import MIAError
+from mia_lightning.metrics.roc import auc
+from mia_lightning.references.columns import reference_columns
+from mia_lightning.references.independence import make_independent
+from mia_lightning.references.outputs import ReferenceOutputs
+from mia_lightning.references.scores import ReferenceScore
+from mia_lightning.references.splits import assign
+from mia_lightning.scores.crossfit import assign_folds, cross_fit
+from mia_lightning.signals.table import SignalTable
+
+Row = tuple[str, str, float, float, float]
+
+QUERIES = 18
+SCENARIOS = ("leave one out of halves", "leave one out of pairs", "leave one out of coins", "balanced", "anchored")
+CONFIGURATIONS = (("references", "statistics_mean"), ("few_references", "each_mean"))
+"""Shipped configuration, and one of its scores whose columns the heads must read."""
+
+
+@dataclass(frozen=True, eq=False)
+class NullData:
+    """References and a membership that neither phi of the target nor, by intent, they depend on."""
+
+    reference_outputs: ReferenceOutputs
+    member: NDArray[np.int8]
+
+
+def null_data(scenario: str, references: int, records: int, seed: int) -> NullData:
+    """Simulate records of unequal difficulty, memorization and variance, as imported references arrive."""
+    draw = np.random.default_rng((seed, references, records))
+    number = int(draw.integers(1 << 30))
+    unknown = np.full(records, -1, np.int8)
+    total, drawn = references + 1, None
+    if scenario.startswith("leave one out"):
+        matrix = {
+            "halves": lambda: np.argsort(draw.random((total, records)), axis=0) < total // 2,
+            "pairs": lambda: assign("balanced", total, unknown, private=0, seed=number).keep,
+            "coins": lambda: draw.random((total, records)) < 0.5,
+        }[scenario.split()[-1]]()
+        member, keep = matrix[0].astype(np.int8), matrix[1:]
+    else:
+        member = draw.integers(0, 2, records).astype(np.int8)
+        assignment = assign(scenario, references, member, private=0, seed=number)  # type: ignore[arg-type]
+        keep, drawn = assignment.keep, assignment.drawn
+    difficulty, gain = draw.normal(2, 2, (records, 1)), np.abs(draw.normal(1.5, 1, (records, 1)))
+    scale = np.exp(draw.normal(0, 0.4, (records, 1)))
+
+    def phi(*models: int) -> NDArray[np.float64]:
+        return scale * draw.normal(size=(*models, records, 1)) + 0.3 * draw.normal(size=(*models, records, QUERIES))
+
+    target = difficulty + gain * draw.integers(0, 2, (records, 1)) + phi()
+    phi_references = difficulty + gain * keep[..., None] + phi(len(keep))
+    labels = draw.integers(0, 10, records)
+    return NullData(
+        ReferenceOutputs(target.astype(np.float32), phi_references.astype(np.float32), keep, labels, 10, drawn), member
+    )
+
+
+def columns_of(scores: dict[str, ReferenceScore], data: NullData, seed: int) -> dict[str, NDArray[np.float64]]:
+    """Return the columns of those scores that the references are enough for, after the checks of an import."""
+    independent = make_independent(data.reference_outputs, data.member, seed=seed, source="simulation")
+    columns: dict[str, NDArray[np.float64]] = {}
+    for name, score in scores.items():
+        try:
+            columns |= reference_columns({name: score}, independent.reference_outputs)
+        except MIAError:  # too few references for this score
+            continue
+    return columns
+
+
+def head_aucs(columns: dict[str, NDArray[np.float64]], patterns: list[str], data: NullData) -> dict[str, float]:
+    """Return out-of-fold AUCs of LightGBM and an MLP that read phi and the columns a configuration names."""
+    phi = data.reference_outputs.target.mean(axis=1).astype(np.float64)
+    table = SignalTable({"phi": phi} | columns, data.reference_outputs.labels, 10)
+    read = ["phi", *(pattern for pattern in patterns if _picks_any(table, pattern) and pattern != "phi")]
+    heads: dict[str, Any] = {
+        "LightGBM": LightGBM(columns=read, n_estimators=60, learning_rate=0.1, min_child_samples=40, n_jobs=1),
+        "MLP": MLP(columns=read, hidden=[32], epochs=15, batch_size=200, learning_rate=3e-3),
+    }
+    fold = assign_folds(np.zeros(len(phi), np.int64), data.member, folds=5, seed=0)
+    fitted = cross_fit(heads, table, data.member, fold, seed=0)
+    return {name: float(auc(result.scores, data.member)) for name, result in fitted.items()}
+
+
+def _picks_any(table: SignalTable, pattern: str) -> bool:
+    try:
+        return bool(table.match([pattern]))
+    except MIAError:
+        return False
+
+
+def configuration(name: str) -> tuple[dict[str, ReferenceScore], list[str]]:
+    """Return the reference scores of a shipped configuration and the patterns that its MLP reads."""
+    config = load_config(f"configs/{name}.yaml")
+    return dict(config.references.scores), list(config.attacks["mlp"].columns)  # type: ignore[attr-defined]
+
+
+def without_costly_choices(scores: dict[str, ReferenceScore]) -> dict[str, ReferenceScore]:
+    """Fix RMIA's gamma, whose choice by the references costs time and reads no label."""
+    return {
+        name: replace(score, gamma=2.0) if hasattr(score, "gamma") else score  # type: ignore[type-var]
+        for name, score in scores.items()
+    }
+
+
+def rows(
+    *, records: int = 2000, repetitions: int = 8, references: tuple[int, ...] = (3, 15, 63), heads: bool = True
+) -> Iterator[Row]:
+    """Yield rows for every scenario, number of references, shipped configuration, column and head."""
+    for scenario in SCENARIOS:
+        for count in references:
+            if scenario == "balanced":
+                count += 1
+            if scenario == "anchored":
+                count = max(16, count)
+            for name, _ in CONFIGURATIONS:
+                measured: dict[str, list[float]] = {}
+                scores, patterns = configuration(name)
+                for seed in range(repetitions):
+                    data = null_data(scenario, count, records, seed)
+                    columns = columns_of(without_costly_choices(scores), data, seed)
+                    for column, values in columns.items():
+                        measured.setdefault(f"column {column}", []).append(float(auc(values, data.member)))
+                    for head, value in (head_aucs(columns, patterns, data) if heads else {}).items():
+                        measured.setdefault(f"{head} on {name}.yaml", []).append(value)
+                yield from _summary(f"{scenario}, K = {count}, n = {records}", measured, repetitions, records)
+
+
+def _summary(scenario: str, measured: dict[str, list[float]], repetitions: int, records: int) -> Iterator[Row]:
+    error = partial(np.std, ddof=1)
+    for name, values in measured.items():
+        chance = float(np.sqrt((records + 1) / 3 / records**2) / np.sqrt(len(values)))  # of AUC under the null
+        spread = float(error(values) / np.sqrt(len(values))) if len(values) > 1 else chance
+        yield ("no label through references: AUC 0.5", f"{scenario}, {name}", float(np.mean(values)), spread, 0.5)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--records", type=int, default=2000)
+    parser.add_argument("--repetitions", type=int, default=8)
+    parser.add_argument("--references", type=int, nargs="+", default=[3, 15, 63])
+    arguments = parser.parse_args()
+    for promise, scenario, measured, error, nominal in rows(
+        records=arguments.records, repetitions=arguments.repetitions, references=tuple(arguments.references)
+    ):
+        flag = "" if abs(measured - nominal) <= 2 * error else "  beyond 2 standard errors"
+        print(f"{promise} | {scenario} | {measured:.4f} | {error:.4f} | {nominal}{flag}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
