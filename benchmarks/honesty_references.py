@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -98,7 +97,7 @@ def head_aucs(columns: dict[str, NDArray[np.float64]], patterns: list[str], data
         "LightGBM": LightGBM(columns=read, n_estimators=60, learning_rate=0.1, min_child_samples=40, n_jobs=1),
         "MLP": MLP(columns=read, hidden=[32], epochs=15, batch_size=200, learning_rate=3e-3),
     }
-    fold = assign_folds(np.zeros(len(phi), np.int64), data.member, folds=5, seed=0)
+    fold = assign_folds(data.member, folds=5, seed=0)
     fitted = cross_fit(heads, table, data.member, fold, seed=0)
     return {name: float(auc(result.scores, data.member)) for name, result in fitted.items()}
 
@@ -144,15 +143,15 @@ def rows(
                         measured.setdefault(f"column {column}", []).append(float(auc(values, data.member)))
                     for head, value in (head_aucs(columns, patterns, data) if heads else {}).items():
                         measured.setdefault(f"{head} on {name}.yaml", []).append(value)
-                yield from _summary(f"{scenario}, K = {count}, n = {records}", measured, repetitions, records)
+                yield from _summary(f"{scenario}, K = {count}, n = {records}", measured, records)
 
 
-def _summary(scenario: str, measured: dict[str, list[float]], repetitions: int, records: int) -> Iterator[Row]:
-    error = partial(np.std, ddof=1)
+def _summary(scenario: str, measured: dict[str, list[float]], records: int) -> Iterator[Row]:
     for name, values in measured.items():
-        chance = float(np.sqrt((records + 1) / 3 / records**2) / np.sqrt(len(values)))  # of AUC under the null
-        spread = float(error(values) / np.sqrt(len(values))) if len(values) > 1 else chance
-        yield ("no label through references: AUC 0.5", f"{scenario}, {name}", float(np.mean(values)), spread, 0.5)
+        chance = float(np.sqrt((records + 1) / 3) / records)  # standard deviation of one AUC under the null
+        spread = float(np.std(values, ddof=1)) if len(values) > 1 else chance
+        error = max(spread, chance) / np.sqrt(len(values))  # few repetitions say little of their own spread
+        yield ("no label through references: AUC 0.5", f"{scenario}, {name}", float(np.mean(values)), error, 0.5)
 
 
 def main() -> None:

@@ -57,6 +57,7 @@ def overrides(tmp_path, count, **references):
             "class_p_value": None,
             "calibrated": {"class_path": "Threshold", "init_args": {"column": "calibration"}},
         },
+        "submission": {"attack": "calibrated"},
         "references": {
             "count": count,
             "architecture": "mia_lightning.targets.demo:digits_network",
@@ -422,7 +423,7 @@ class TestRuns:
             ({"scores": {"calibration": {"class_path": "LiRA"}}, "count": 2}, "at least 3 references"),
             ({"training": {"epochs": 0}}, "at least 1"),
             ({"temperature": 0}, "temperature must be above 0"),
-            ({"imported": "nowhere.npz"}, "cannot read nowhere.npz"),
+            ({"imported": "nowhere.npz"}, "nowhere.npz"),
         ],
     )
     def test_mistakes(self, tmp_path, changes, sentence):
