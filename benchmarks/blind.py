@@ -13,8 +13,8 @@ import numpy as np
 
 from mia_lightning.evaluation.blind_baseline import (
     BLIND_LEVEL,
-    _chance_p_values,
-    _of_doubled_variance,
+    chance_p_values,
+    of_doubled_variance,
     blind_features,
     blind_scores,
 )
@@ -30,10 +30,10 @@ def one(size, seed):
     groups = blind_features(ScoredRecords(ids, member, {"none": np.zeros(size)}, labels, "made up"))
     scores = blind_scores(np.concatenate(list(groups.values()), axis=1), member, folds=5, seed=0)
     found = evaluate(scores, member, comparable_rates((0.01, 0.05), int((member == 0).sum())))
-    independent = _chance_p_values(found)
+    independent = chance_p_values(found)
     warned = [
         min(p_values) * len(p_values) < BLIND_LEVEL
-        for p_values in ([_of_doubled_variance(p) for p in independent], independent)
+        for p_values in ([of_doubled_variance(p) for p in independent], independent)
     ]
     return *warned, (found.auc - 0.5) / found.auc_standard_error
 

@@ -1,30 +1,43 @@
-"""From scores and membership to everything that can be said of them, for a run as for any file of scores."""
+"""Assessment of scores against membership, the same for a run as for any file of scores.
+
+Results do not depend on the order of the rows: everything that draws, samples or sums works on records sorted by their
+content.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.assessment import Assessment, ClassMetrics, Difference, SanityCheck
-from mia_lightning.evaluation.blind_baseline import BLIND, blind_baseline, blind_features, blind_scores
+from mia_lightning.evaluation.blind_baseline import (
+    BLIND,
+    blind_baseline,
+    blind_features,
+    blind_scores,
+    combined_scores,
+)
 from mia_lightning.evaluation.claims import claim
+from mia_lightning.evaluation.column_audit import column_audit
 from mia_lightning.evaluation.comparison import Bootstrap, agreement, comparable_rates, differences, paired_bootstrap
 from mia_lightning.evaluation.config import FPRS, OneRun
-from mia_lightning.evaluation.guards import not_run, preprocessing_parity
+from mia_lightning.evaluation.file_notes import file_notes
 from mia_lightning.evaluation.per_class import per_class_metrics
-from mia_lightning.evaluation.permutation import permuted_labels
+from mia_lightning.evaluation.permutation import intervals_at_chance
+from mia_lightning.evaluation.pixel_features import Images, pixel_features
 from mia_lightning.evaluation.privacy import privacy_bounds
-from mia_lightning.metrics.roc import evaluate
+from mia_lightning.evaluation.sanity_checks import GAP, PIXELS, pixel_distribution, skipped
+from mia_lightning.metrics.roc import Evaluation, evaluate
 from mia_lightning.scores.scored_records import ScoredRecords
 
 Array = NDArray[np.float64]
 
 MOST_CLASSES = 1000
-"""More labels than that are no classes to be looked at one by one."""
+"""Most labels for which figures by class are computed."""
 
 
 def assess(
@@ -37,9 +50,12 @@ def assess(
     delta: float = 1e-5,
     confidence: float = 0.95,
     one_run: OneRun | None = None,
-    pixels: NDArray[np.uint8] | NDArray[np.float32] | None = None,
+    pixels: Images | None = None,
     columns: Mapping[str, Array] | None = None,
-    guards: Sequence[SanityCheck] = (),
+    audited: Mapping[str, Array] | None = None,
+    audited_rows: NDArray[np.integer] | None = None,
+    checks: Sequence[SanityCheck] = (),
+    evaluations: Mapping[str, Evaluation] | None = None,
 ) -> Assessment:
     """Assess scores on records of known membership.
 
@@ -47,70 +63,131 @@ def assess(
         records: N records, at least one attack; an attack must not be named "blind baseline".
         fprs: False-positive rates in [0, 1).
         bootstrap: Resamples for differences between attacks, at least 100.
-        seed: Drives resamples, splits, permutations and the blind baseline.
-        folds: Of the blind baseline; fewer members or non-members than that, and it is not run.
-        delta: Of the privacy bounds, in [0, 1).
-        confidence: Of each privacy bound, in (0, 1).
-        one_run: What is declared for the one-run audit.
-        pixels: (N, C, H, W) images of the records, for the blind baseline and the parity check; None leaves both out.
-        columns: What else is known of the records without the target, (N,) each, for the blind baseline.
-        guards: Guards that only the caller can run, such as the generalization gap.
+        seed: Random seed of resamples, splits, permutations and the blind baseline.
+        folds: Folds of the blind baseline, which is skipped with fewer members or non-members.
+        delta: Delta of the privacy bounds, in [0, 1).
+        confidence: Confidence of each privacy bound, in (0, 1).
+        one_run: Declarations for the one-run audit.
+        pixels: (N, C, H, W) images of the records, for the blind baseline and the pixel check; None omits both.
+        columns: Covariates known without the target, (N,) each, for the blind baseline and the column audit.
+        audited: Columns that do not come from the target, (M,) each, for the column audit.
+        audited_rows: (M,) rows that these are about; None = all.
+        checks: Sanity checks that only the caller can run, such as the generalization gap.
+        evaluations: Attack to its figures where the caller has them (intervals of fitted attacks); others are computed.
 
     Raises:
-        MIAError: an argument out of range; NaN or infinite scores; one side is empty.
+        MIAError: an argument out of range; NaN or infinite scores; no members or no non-members.
     """
-    if not records.scores:
-        raise MIAError(f"{records.source}: has no scores; give at least one attack")
-    if BLIND in records.scores:
-        raise MIAError(f"{records.source}: an attack is named {BLIND!r}; give it another name")
-    if bootstrap < 100:
-        raise MIAError(f"{bootstrap} resamples are too few for an interval; give --resamples 100 or more")
+    _check(records, bootstrap)
     member = records.membership
-    attacks = {name: evaluate(scores, member, fprs) for name, scores in records.scores.items()}
+    figures = {
+        name: (evaluations or {}).get(name) or evaluate(scores, member, fprs) for name, scores in records.scores.items()
+    }
     rates = comparable_rates(fprs, int((member == 0).sum()))
-    groups = blind_features(records, pixels=pixels, columns=columns)
-    blind = _blind(groups, member, folds, seed)
-    resampled = _resampled(records, blind, rates, bootstrap, seed)
-    between = differences(resampled, list(combinations(records.scores, 2)))
-    gains = differences(resampled, [(name, BLIND) for name in records.scores]) if blind is not None else ()
+    features = None if pixels is None else pixel_features(pixels)
+    ordered = _ordered(records, blind_features(records, features=features, columns=columns))
+    groups = ordered.groups
+    blind = _blind(ordered, folds, seed)
+    between = differences(_bootstrap(ordered.records.scores, ordered.records.membership, rates, bootstrap, seed))
+    gains = () if blind is None else _increments(ordered.records, blind, rates, bootstrap, folds, seed)
+    shared = _shared_rate(rates)
     return Assessment(
         records=records,
-        attacks=attacks,
+        attacks=figures,
         differences=between,
         increments=gains,
-        agreement=agreement(records.scores, member, _shared_rate(rates)) if len(records.scores) > 1 else None,
-        classes=_classes(records, _shared_rate(rates)),
-        class_fpr=_shared_rate(rates),
+        agreement=agreement(records.scores, member, shared) if len(records.scores) > 1 else None,
+        classes=_classes(records, shared),
+        class_fpr=shared,
         claims={name: claim(scores, member, records.labels) for name, scores in records.scores.items()},
         bounds=tuple(
             bound
-            for name, scores in records.scores.items()
+            for name, scores in ordered.records.scores.items()
             for bound in privacy_bounds(
-                name, scores, member, delta=delta, confidence=confidence, seed=seed, one_run=one_run
+                name,
+                scores,
+                ordered.records.membership,
+                delta=delta,
+                confidence=confidence,
+                seed=seed,
+                one_run=one_run,
             )
         ),
-        guards=(
-            _blind_guard(records, groups, blind, gains, folds, seed),
-            _parity_guard(pixels, member),
-            permuted_labels(records.scores, member, rates, seed=seed),
-            *(guards or (not_run("generalization gap", "The target's own accuracy is not known from scores."),)),
+        checks=(
+            _blind_check(ordered.records, groups, blind, gains, folds, seed),
+            skipped(PIXELS, "The images of the records are not available.")
+            if pixels is None
+            else pixel_distribution(pixels, member, features),
+            column_audit(audited or {}, member, rows=audited_rows, covariates=columns, scores=records.scores),
+            intervals_at_chance(ordered.records.scores, ordered.records.membership, rates, seed=seed),
+            *(checks or (skipped(GAP, "The accuracy of the target is not known from scores alone."),)),
         ),
         seed=seed,
+        turned={
+            name: evaluate(-scores, member, fprs)
+            for name, scores in records.scores.items()
+            if figures[name].auc_high < 0.5
+        },
+        notes=file_notes(records, seed=seed),
     )
 
 
-def _blind(groups: Mapping[str, Array], member: NDArray[np.int8], folds: int, seed: int) -> Array | None:
-    if min(int((member == 1).sum()), int((member == 0).sum())) < max(folds, 10):
+@dataclass(frozen=True, eq=False)
+class _Ordered:
+    """Records in an order that follows from their content alone."""
+
+    records: ScoredRecords
+    groups: Mapping[str, Array]
+    """Sources of the blind baseline, from `blind_features`."""
+
+
+def _ordered(records: ScoredRecords, groups: Mapping[str, Array]) -> _Ordered:
+    """Sort records by scores, labels and sources of the blind baseline; records equal in all of these are alike."""
+    keys = [records.membership, *(column for group in groups.values() for column in group.T[:4])]
+    order = np.lexsort([*keys, *records.scores.values()])
+    ordered = ScoredRecords(
+        ids=records.ids[order],
+        membership=records.membership[order],
+        scores={name: scores[order] for name, scores in records.scores.items()},
+        labels=None if records.labels is None else records.labels[order],
+        source=records.source,
+    )
+    return _Ordered(ordered, {name: group[order] for name, group in groups.items()})
+
+
+def _check(records: ScoredRecords, bootstrap: int) -> None:
+    if not records.scores:
+        raise MIAError(f"{records.source}: has no scores; give at least one attack")
+    if BLIND in records.scores:
+        raise MIAError(f"{records.source}: an attack is named {BLIND!r}; rename it")
+    if bootstrap < 100:
+        raise MIAError(f"{bootstrap} resamples are too few for an interval; give --resamples 100 or more")
+
+
+def _blind(ordered: _Ordered, folds: int, seed: int) -> Array | None:
+    member = ordered.records.membership
+    if not ordered.groups or min(int((member == 1).sum()), int((member == 0).sum())) < max(folds, 10):
         return None
-    return blind_scores(np.concatenate(list(groups.values()), axis=1), member, folds=folds, seed=seed)
+    return blind_scores(np.concatenate(list(ordered.groups.values()), axis=1), member, folds=folds, seed=seed)
 
 
-def _resampled(
-    records: ScoredRecords, blind: Array | None, rates: Sequence[float], bootstrap: int, seed: int
+def _bootstrap(
+    scores: Mapping[str, Array], member: NDArray[np.int8], rates: Sequence[float], resamples: int, seed: int
 ) -> Bootstrap:
-    scores = dict(records.scores) if blind is None else {**records.scores, BLIND: blind}
-    resamples = bootstrap if len(scores) > 1 else 2  # nothing to compare one attack with
-    return paired_bootstrap(scores, records.membership, rates, resamples=resamples, seed=seed)
+    resamples = resamples if len(scores) > 1 else 2  # one attack has nothing to be compared with
+    return paired_bootstrap(scores, member, rates, resamples=resamples, seed=seed)
+
+
+def _increments(
+    records: ScoredRecords, blind: Array, rates: Sequence[float], resamples: int, folds: int, seed: int
+) -> tuple[Difference, ...]:
+    """Return what each attack adds to the blind baseline."""
+    together = {
+        name: combined_scores(blind, scores, records.membership, folds=folds, seed=seed)
+        for name, scores in records.scores.items()
+    }
+    resampled = _bootstrap({**together, BLIND: blind}, records.membership, rates, resamples, seed)
+    return differences(resampled, [(name, BLIND) for name in together])
 
 
 def _classes(records: ScoredRecords, fpr: float) -> dict[str, tuple[ClassMetrics, ...]]:
@@ -127,7 +204,7 @@ def _shared_rate(rates: Sequence[float]) -> float:
     return min((rate for rate in rates if rate >= 0.01), default=0.05)
 
 
-def _blind_guard(
+def _blind_check(
     records: ScoredRecords,
     groups: Mapping[str, Array],
     scores: Array | None,
@@ -135,12 +212,8 @@ def _blind_guard(
     folds: int,
     seed: int,
 ) -> SanityCheck:
+    if not groups:
+        return skipped(BLIND, "Nothing is known of the records without the target: no label, image or covariate.")
     if scores is None:
-        return not_run(BLIND, "Too few members or non-members for a cross-fitted blind baseline.")
+        return skipped(BLIND, "Too few members or non-members for a cross-fitted blind baseline.")
     return blind_baseline(records, groups, scores, folds=folds, seed=seed, increments=increments)
-
-
-def _parity_guard(pixels: NDArray[np.uint8] | NDArray[np.float32] | None, member: NDArray[np.int8]) -> SanityCheck:
-    if pixels is None:
-        return not_run("preprocessing parity", "The records' images are not at hand.")
-    return preprocessing_parity(pixels, member)

@@ -1,6 +1,6 @@
-"""What a statistical assessment of scores holds: plain data that travels from the statistics to the report.
+"""Results of an assessment: plain data that travels from the statistics to the report.
 
-Everything is about records of known membership; nothing here computes, plots or writes.
+All of it is about records of known membership; nothing here computes, plots or writes.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class Agreement:
-    """How far two attacks point at the same records."""
+    """Overlap of the records that attacks call members."""
 
     alpha: float
     """The sets compared are the records above each attack's threshold at this false-positive rate."""
@@ -50,29 +50,29 @@ class Agreement:
     """(A, A) size of the intersection over size of the union of the two sets; 1 where both are empty."""
 
     only: Mapping[str, NDArray[np.int64]]
-    """Attack to the rows of the members that it alone finds."""
+    """Attack to the rows of the members that no other attack finds."""
 
 
 @dataclass(frozen=True, eq=False)
 class Claims:
-    """One attack's evidence per record, and the list of records that it claims as members."""
+    """Conformal p-values of one attack per record, and the records that it claims as members."""
 
     p_value: NDArray[np.float64]
-    """(N,) conformal, against the non-members (the record itself left out where it is one)."""
+    """(N,) conformal, against the non-members (the record itself left out where it is a non-member)."""
 
     p_value_in_class: NDArray[np.float64] | None
-    """(N,) likewise against the non-members of the record's class; None without labels."""
+    """(N,) conformal, against the non-members of the record's class; None without labels."""
 
     q_value: NDArray[np.float64]
     """(N,) smallest false-discovery rate at which the record is claimed (Benjamini-Hochberg)."""
 
     claimed: Mapping[float, NDArray[np.int64]]
-    """FDR level (0.05, 0.1) to the claimed rows, most exposed first."""
+    """FDR level (0.05, 0.1) to the claimed rows, highest scores first."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A lower bound on epsilon that follows from an attack's success, or why there is none."""
+    """Lower bound on epsilon that an attack's success implies, or the reason why there is none."""
 
     attack: str
 
@@ -86,37 +86,37 @@ class Bound:
     confidence: float
 
     assumptions: str
-    """One or two sentences: what has to hold for this to be a statement about differential privacy."""
+    """One or two sentences: conditions under which this is a statement about differential privacy."""
 
     refusal: str | None
-    """Why there is no bound; None where there is one."""
+    """Reason why there is no bound; None where there is a bound."""
 
 
 @dataclass(frozen=True)
 class SanityCheck:
-    """One check that the figures mean what they seem to mean."""
+    """Result of one check of the figures' validity."""
 
     name: str
-    """blind baseline, preprocessing parity, permuted labels, generalization gap."""
+    """For example "blind baseline", "column audit", "permutation test (refitted)"."""
 
-    status: Literal["pass", "warn", "not run"]
+    status: Literal["pass", "warn", "skipped"]
 
     sentence: str
-    """What was found, in plain words with its figures."""
+    """Result in plain words, with its figures."""
 
     details: Mapping[str, float | int | str]
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """How well one attack does on the records of one class."""
+    """Figures of one attack on the records of one class."""
 
     label: int
     members: int
     non_members: int
 
     auc: float | None
-    """Within the class, in [0, 1]; None where the class lacks one side."""
+    """Within the class, in [0, 1]; None where the class has no members or no non-members."""
 
     auc_low: float | None
     """95% interval (DeLong)."""
@@ -137,7 +137,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """What one score reaches with a number of reference models."""
+    """Figures of one score with a number of reference models."""
 
     references: int
     auc: float
@@ -154,14 +154,15 @@ class CurvePoint:
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """Everything that can be said from scores and membership alone, and the guards that were run beside them."""
+    """Statistics of scores and membership, and the sanity checks that were run with them."""
 
     records: ScoredRecords
     attacks: Mapping[str, Evaluation]
     differences: tuple[Difference, ...]
 
     increments: tuple[Difference, ...]
-    """Every attack minus the blind baseline; empty where that could not be run."""
+    """Blind baseline and attack together minus the blind baseline alone (`second`), per attack: what the attack
+    (`first`) adds; empty where the baseline was not run."""
 
     agreement: Agreement | None
     """None with one attack."""
@@ -175,5 +176,15 @@ class Assessment:
     """The false-positive rate that sets the classes' common threshold."""
 
     bounds: tuple[Bound, ...]
-    guards: tuple[SanityCheck, ...]
+    checks: tuple[SanityCheck, ...]
     seed: int
+
+    turned: Mapping[str, Evaluation]
+    """Attack to the figures of its negated scores, for those whose AUC has an interval wholly below 0.5."""
+
+    notes: tuple[str, ...]
+    """Sentences on how the file of records was made; they do not enter the verdict."""
+
+    def check(self, name: str) -> SanityCheck | None:
+        """Return the sanity check of that name, None where there is none."""
+        return next((check for check in self.checks if check.name == name), None)

@@ -1,10 +1,12 @@
-"""Checks that the figures mean what they seem to mean: run beside every assessment, none of them asks the target.
+"""Null tests with permuted memberships.
 
-A guard that warns does not change a figure; it says what else could have made it.
+`intervals_at_chance` permutes memberships against fixed scores: it tests the confidence intervals, and cannot see a
+leak. `refitted_permutation_test` fits attacks again on permuted memberships: whatever they find there is made by the
+procedure.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,135 +14,202 @@ from numpy.typing import NDArray
 from mia_lightning.attacks.base import Attack
 from mia_lightning.evaluation.assessment import SanityCheck
 from mia_lightning.evaluation.comparison import comparable_rates
-from mia_lightning.evaluation.guards import Array, not_run
+from mia_lightning.evaluation.fit_cost import fit_seconds
+from mia_lightning.evaluation.sanity_checks import Array, skipped
 from mia_lightning.metrics.roc import Evaluation, evaluate
 from mia_lightning.scores.crossfit import assign_folds, cross_fit
 from mia_lightning.signals.table import SignalTable
 
-REFITTED = "permuted labels, refitted"
+INTERVALS = "intervals at chance"
 
-
-REFITS, REFIT_ROWS, REFIT_SECONDS = 5, 2_000, 5.0
-"""How often attacks are fitted on memberships dealt out by lot, on how many records, and how long that may take."""
-
+REFITTED = "permutation test (refitted)"
 
 NULL_ROWS = 10_000
-"""Most records of the permuted-label test; its intervals have the same coverage at any number."""
+"""Most records of the test of intervals; they have the same coverage at any number."""
+
+REFIT_ROWS = (2_000, 200)
+"""Most and fewest records that attacks are refitted on."""
+
+REFITS = (19, 5)
+"""Most and fewest permutations with attacks refitted; with B of them a p-value has a resolution of 1 / (B + 1)."""
+
+REFIT_SECONDS = 4.0
+"""Seconds of fitting by the cost model of `fit_cost`, on one core; a slower machine takes longer for the same test."""
+
+LEVEL = 0.001
+"""Probability of a warning, over all attacks, where the procedure is sound."""
 
 
-def permuted_labels(
-    scores: Mapping[str, Array], member: NDArray[np.int8], fprs: Sequence[float], *, times: int = 100, seed: int
+def intervals_at_chance(
+    scores: Mapping[str, Array], member: NDArray[np.int8], fprs: list[float], *, times: int = 100, seed: int
 ) -> SanityCheck:
-    """Deal the memberships out anew many times: the intervals of AUC and TPR must then cover chance.
+    """Permute the memberships against fixed scores: intervals of AUC and TPR must then cover chance.
 
-    It warns where they claim success more often than chance allows (probability below 0.001 over all attacks).
+    It warns where they exclude chance more often than 95% intervals do (probability below 0.001 over all attacks).
 
     Args:
         scores: Attack to (N,) finite scores.
         member: (N,) 1 or 0.
-        fprs: Rates at which the TPR is looked at; those that allow fewer than ten false positives are left out.
-        times: How often.
-        seed: Drives the permutations.
+        fprs: Rates at which the TPR is evaluated; those that allow fewer than ten false positives are left out.
+        times: Number of permutations.
+        seed: Random seed of the permutations.
     """
+    from scipy.special import bdtrc
+
     rng = np.random.default_rng(seed)
     rows = np.arange(len(member))
     if len(rows) > NULL_ROWS:
         rows = rng.choice(rows, NULL_ROWS, replace=False)
     drawn = np.asarray(member)[rows]
     if len(np.unique(drawn)) < 2:
-        return SanityCheck("permuted labels", "not run", "Too few records of one side for a permutation test.", {})
+        return skipped(INTERVALS, "Too few members or non-members for a permutation test.")
     rates = comparable_rates(fprs, int((drawn == 0).sum()))
-    claimed = dict.fromkeys(scores, 0)
+    above = dict.fromkeys(scores, 0)
     for _ in range(times):
-        dealt = rng.permutation(drawn)
+        permuted = rng.permutation(drawn)
         for name, values in scores.items():
-            claimed[name] += _claims_success(evaluate(values[rows], dealt, rates))
-    return _null_guard(claimed, times, 1 + len(rates), "their scores")
+            above[name] += _beats_chance(evaluate(values[rows], permuted, rates))
+    level = 0.025 * (1 + len(rates))  # each figure's interval is above chance in 2.5%, their union at most this often
+    p_values = {name: float(bdtrc(count - 1, times, level)) if count else 1.0 for name, count in above.items()}
+    worst = min(p_values, key=lambda name: (p_values[name], -above[name]))
+    adjusted = min(1.0, p_values[worst] * len(p_values))
+    details: dict[str, float | int | str] = {f"{name}, successes in {times}": count for name, count in above.items()}
+    details |= {"p": adjusted, "permutations": times}
+    found = f"in {above[worst]} of {times} permutations (expected: at most {level * times:.3g}; p = {adjusted:.2g})"
+    subject = "the attack" if len(scores) == 1 else "the worst attack"
+    if adjusted < LEVEL:
+        failed = ", ".join(name for name, p in p_values.items() if p * len(p_values) < LEVEL)
+        sentence = (
+            f"With shuffled membership labels, {subject} beat chance {found}; do not trust the confidence intervals of "
+            f"{failed}."
+        )
+        return SanityCheck(INTERVALS, "warn", sentence, details)
+    sentence = f"With shuffled membership labels and fixed scores, {subject} beat chance {found}."
+    return SanityCheck(INTERVALS, "pass", sentence, details)
 
 
-def refitted_null(
-    attacks: Mapping[str, Attack],
-    table: SignalTable,
-    member: NDArray[np.int8],
-    *,
-    seconds: Mapping[str, float],
-    folds: int,
-    seed: int,
-) -> SanityCheck:
-    """Fit attacks anew, cross-fitted, on memberships dealt out by lot: what they find then is made by the procedure.
+@dataclass(frozen=True)
+class RefitPlan:
+    """Size of a refitted permutation test."""
 
-    Five times, in two folds, on 2,000 records at most. Attacks that learn, and those that read them, are fitted, the
-    quick ones first, as long as all of it should take no more than some seconds. It warns as `permuted_labels`.
+    rows: int
+    permutations: int
+    seconds: float
+    """Expected, by the cost model."""
+
+
+def plan_refits(attacks: Mapping[str, Attack], rows: int, columns: int, budget: float = REFIT_SECONDS) -> RefitPlan:
+    """Return the largest sample and number of permutations within the budget, or the smallest there are.
+
+    The plan depends on the attacks, records and columns only, never on the speed or load of a machine.
 
     Args:
-        attacks: Name to attack, as for `crossfit.cross_fit`.
+        attacks: Attacks to be refitted.
+        rows: Number of records of known membership.
+        columns: Number of columns of the table.
+        budget: Seconds by the cost model.
+    """
+
+    def seconds(sample: int, permutations: int) -> float:
+        fits = 2 * (permutations + 1)  # two folds; one more on the true memberships
+        return fits * sum(fit_seconds(attack, sample // 2, columns) for attack in attacks.values())
+
+    most, fewest = min(rows, REFIT_ROWS[0]), min(rows, REFIT_ROWS[1])
+    samples = sorted({most, fewest, *(size for size in (1_500, 1_000, 700, 500, 300) if fewest < size < most)})
+    for permutations in (REFITS[0], 9, REFITS[1]):
+        for sample in reversed(samples):
+            if seconds(sample, permutations) <= budget and (sample >= min(most, 400) or permutations == REFITS[1]):
+                return RefitPlan(sample, permutations, seconds(sample, permutations))
+    return RefitPlan(fewest, REFITS[1], seconds(fewest, REFITS[1]))
+
+
+def refitted_permutation_test(
+    attacks: Mapping[str, Attack], table: SignalTable, member: NDArray[np.int8], *, seed: int
+) -> SanityCheck:
+    """Refit attacks, cross-fitted in two folds, on permuted memberships, where an honest procedure is at chance.
+
+    A leak raises the mean AUC over the permutations; its p-value is normal, one-sided and adjusted for the number of
+    attacks, from twice DeLong's variance (scores of different folds depend on each other). It warns below 0.001. The
+    permutation p-value of each attack's own AUC on the same sample is in the details: (1 + permutations at or above) /
+    (1 + permutations) (Phipson & Smyth 2010).
+
+    Args:
+        attacks: Name to attack, as for `crossfit.cross_fit`; those that learn, and those that read them, are refitted.
         table: (N,) rows.
         member: (N,) 1, 0 or -1 = left out.
-        seconds: Attack to the time of its cross-fit on the table.
-        folds: Of that cross-fit.
-        seed: Drives permutations and attacks.
+        seed: Random seed of sample, permutations and attacks.
     """
-    rng = np.random.default_rng(seed)
+    from scipy.special import ndtr
+
+    fitted = _refittable(attacks)
+    if not fitted:
+        return skipped(REFITTED, "No attack is fitted on memberships.")
     known = np.flatnonzero(np.asarray(member) >= 0)
-    if len(known) > REFIT_ROWS:
-        known = np.sort(rng.choice(known, REFIT_ROWS, replace=False))
-    rows, dealt = table.rows(known), np.asarray(member)[known]
-    per_second = REFITS * len(known) / ((folds - 1) * len(table))
-    fitted, left = _affordable(attacks, {name: value * per_second for name, value in seconds.items()})
-    if not fitted or min(int((dealt == 1).sum()), int((dealt == 0).sum())) < 10:
-        why = f"{', '.join(left)} would take too long." if left else "No attack learns, or there are too few records."
-        return not_run(REFITTED, why)
-    claimed = dict.fromkeys(fitted, 0)
-    rates = comparable_rates((0.01, 0.05), int((dealt == 0).sum()))
-    for again in range(REFITS):
-        dealt = rng.permutation(dealt)
-        fold = assign_folds(dealt, folds=2, seed=seed + again)
-        for name, found in cross_fit(fitted, rows, dealt, fold, seed=seed + again).items():
-            claimed[name] += _claims_success(evaluate(found.scores, dealt, rates))
-    also = f" Left out, as too slow for a check on every run: {', '.join(left)}." if left else ""
-    guard = _null_guard(claimed, REFITS, 1 + len(rates), f"attacks fitted anew on {len(known):,} records", REFITTED)
-    return replace(guard, sentence=f"{guard.sentence}{also}")
+    plan = plan_refits(fitted, len(known), len(table.columns))
+    rng = np.random.default_rng(seed)
+    if len(known) > plan.rows:
+        known = np.sort(rng.choice(known, plan.rows, replace=False))
+    rows, true = table.rows(known), np.asarray(member)[known]
+    if min(int((true == 1).sum()), int((true == 0).sum())) < 10:
+        return skipped(REFITTED, "Fewer than 10 members or 10 non-members.")
+    actual = {name: evaluation.auc for name, evaluation in _refit(fitted, rows, true, seed).items()}
+    areas: dict[str, list[float]] = {name: [] for name in fitted}
+    deviations: dict[str, list[float]] = {name: [] for name in fitted}
+    for index in range(plan.permutations):
+        for name, evaluation in _refit(fitted, rows, rng.permutation(true), seed + 1 + index).items():
+            areas[name].append(evaluation.auc)
+            deviations[name].append((evaluation.auc - 0.5) / max(evaluation.auc_standard_error, 1e-12))
+    scale = np.sqrt(plan.permutations / 2)
+    leaks = {name: float(ndtr(-np.mean(values) * scale)) for name, values in deviations.items()}
+    own = {
+        name: (1 + sum(value >= actual[name] for value in values)) / (1 + len(values)) for name, values in areas.items()
+    }
+    return _summary(plan, len(known), leaks, own, {name: float(np.mean(values)) for name, values in areas.items()})
 
 
-def _affordable(attacks: Mapping[str, Attack], seconds: Mapping[str, float]) -> tuple[dict[str, Attack], list[str]]:
-    """Return the attacks to be refitted within the budget, in their order, and the names of those left out."""
-    wanted: dict[str, set[str]] = {}  # attacks that learn or read one that does, each with all that it reads
+def _refit(
+    attacks: Mapping[str, Attack], rows: SignalTable, member: NDArray[np.int8], seed: int
+) -> dict[str, Evaluation]:
+    fold = assign_folds(member, folds=2, seed=seed)
+    fits = cross_fit(attacks, rows, member, fold, seed=seed)
+    return {name: evaluate(fit.scores, member, ()) for name, fit in fits.items()}
+
+
+def _refittable(attacks: Mapping[str, Attack]) -> dict[str, Attack]:
+    """Return the attacks that learn or read one that does, and all that they read, in their order."""
+    needs: dict[str, set[str]] = {}
     for name, attack in attacks.items():
-        needs = {name}.union(*(wanted.get(read, {read}) for read in attack.required_columns() if read in attacks))
-        if attack.is_trainable or any(attacks[need].is_trainable for need in needs):
-            wanted[name] = needs
-    chosen: set[str] = set()
-    for name in sorted(wanted, key=lambda name: sum(seconds[need] for need in wanted[name])):
-        if sum(seconds[need] for need in chosen | wanted[name]) <= REFIT_SECONDS:
-            chosen |= wanted[name]
-    return {name: attack for name, attack in attacks.items() if name in chosen}, [
-        name for name in wanted if name not in chosen
-    ]
+        read = {column for column in attack.required_columns() if column in attacks}
+        needs[name] = {name}.union(*(needs.get(column, {column}) for column in read))
+    learning = {name for name, reads in needs.items() if any(attacks[read].is_trainable for read in reads)}
+    chosen = set().union(*(needs[name] for name in learning)) if learning else set()
+    return {name: attack for name, attack in attacks.items() if name in chosen}
 
 
-def _null_guard(
-    claimed: Mapping[str, int], times: int, figures: int, what: str, guard: str = "permuted labels"
+def _summary(
+    plan: RefitPlan, rows: int, leaks: Mapping[str, float], own: Mapping[str, float], means: Mapping[str, float]
 ) -> SanityCheck:
-    """Each figure's 95% interval lies above chance in 2.5% of permutations; their union at most `figures` as often."""
-    from scipy.special import bdtrc
-
-    level = 0.025 * figures
-    p_values = {name: float(bdtrc(count - 1, times, level)) if count else 1.0 for name, count in claimed.items()}
-    failed = [name for name, p in p_values.items() if p < 0.001 / len(claimed)]
-    details: dict[str, float | int | str] = {f"{name}, successes in {times}": count for name, count in claimed.items()}
-    worst = max(claimed.values())
-    expected = f"at most {level:.1%} are expected"
-    if failed:
+    worst = min(leaks, key=lambda name: leaks[name])
+    adjusted = min(1.0, leaks[worst] * len(leaks))
+    details: dict[str, float | int | str] = {"p": adjusted, "permutations": plan.permutations, "records": rows}
+    details |= {f"{name}, mean AUC of permutations": value for name, value in means.items()}
+    details |= {f"{name}, permutation p-value": value for name, value in own.items()}
+    design = f"{plan.permutations} permutations, attacks refitted on {rows:,} records"
+    result = f"mean AUC of at most {max(means.values()):.3f} (chance: 0.5; p = {adjusted:.2g})"
+    if adjusted < LEVEL:
+        failed = ", ".join(name for name, p in leaks.items() if p * len(leaks) < LEVEL)
         sentence = (
-            f"With memberships dealt out by lot, {', '.join(failed)} still seem to succeed, up to {worst} times in "
-            f"{times} ({expected}); the intervals of {what} are not to be trusted."
+            f"With shuffled membership labels ({design}), {failed} still beat chance: {result}. Memberships leak into "
+            "the scores; do not trust the figures."
         )
-        return SanityCheck(guard, "warn", sentence, details)
+        return SanityCheck(REFITTED, "warn", sentence, details)
+    best = min(own, key=lambda name: own[name])
     sentence = (
-        f"With memberships dealt out by lot {times} times, {what} seem to succeed at most {worst} times ({expected})."
+        f"With shuffled membership labels ({design}), no attack beat chance: {result}. With the true labels on the "
+        f"same records, {best} has p = {own[best]:.2g} (resolution {1 / (plan.permutations + 1):.2g})."
     )
-    return SanityCheck(guard, "pass", sentence, details)
+    return SanityCheck(REFITTED, "pass", sentence, details)
 
 
-def _claims_success(found: Evaluation) -> bool:
-    return found.auc_low > 0.5 or any(point.low > point.fpr for point in found.points)
+def _beats_chance(evaluation: Evaluation) -> bool:
+    return evaluation.auc_low > 0.5 or any(point.low > point.fpr for point in evaluation.points)

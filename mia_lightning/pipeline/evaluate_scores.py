@@ -113,14 +113,14 @@ def _output(config: ScoreEvaluationConfig) -> Iterator[Path | None]:
 def _run_evaluation(config: ScoreEvaluationConfig, console: Console) -> None:
     from mia_lightning.report.figures import draw
     from mia_lightning.report.files import write_report
-    from mia_lightning.report.terminal import print_assessment
+    from mia_lightning.report.terminal import print_report
 
     with _output(config) as folder:
         assessment, notes = evaluate_file(config)
         report = report_of(config, assessment, notes)
         for note in notes:
             _say(f"note: {note}", console)
-        print_assessment(assessment, console)
+        print_report(report, console)
         if folder is not None:
             written = write_report(report, folder, draw(report))
             _say(f"wrote {', '.join(written)} in {config.output}", console)
@@ -143,13 +143,13 @@ def _write_places(file: IO[str], places: Iterable[Place]) -> None:
     from mia_lightning.security.csv_formulas import formula_safe
 
     writer = csv.writer(file, lineterminator="\n")
-    figures = ("tpr", "tpr_low", "tpr_high", "auc", "auc_low", "auc_high", "behind", "behind_low", "behind_high")
-    writer.writerow(("rank", "group", "submission", *figures))
+    figures = ("tpr", "tpr_low", "tpr_high", "auc", "auc_low", "auc_high", "gap_to_next", "gap_low", "gap_high")
+    writer.writerow(("rank", "rank_low", "rank_high", "submission", *figures))
     for place in places:
-        point, found = place.found.points[0], place.found
-        values = (point.tpr, point.low, point.high, found.auc, found.auc_low, found.auc_high)
-        behind = ("" if gap is None else gap for gap in (place.behind, place.behind_low, place.behind_high))
-        writer.writerow((place.rank, place.group, formula_safe(place.name), *values, *behind))
+        point, area = place.evaluation.points[0], place.evaluation
+        values = (point.tpr, point.low, point.high, area.auc, area.auc_low, area.auc_high)
+        gap = ("" if value is None else value for value in (place.gap_to_next, place.gap_low, place.gap_high))
+        writer.writerow((place.rank, place.rank_low, place.rank_high, formula_safe(place.name), *values, *gap))
 
 
 def _short_names(paths: Iterable[str]) -> list[str]:

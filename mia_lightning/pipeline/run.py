@@ -20,8 +20,13 @@ from mia_lightning.pipeline.tensorboard import TensorBoard
 from mia_lightning.pipeline.terminal import print_next_commands, print_result
 from mia_lightning.report.figures import draw
 from mia_lightning.report.files import write_report
+<<<<<<< HEAD
 from mia_lightning.report.plots import plot_roc, style
 from mia_lightning.report.terminal import print_guards
+=======
+from mia_lightning.report.plots import plot_roc
+from mia_lightning.report.terminal import print_conclusion
+>>>>>>> be19cd9 (Decide the verdict from record content only; name sanity checks, column audit, verdict levels)
 from mia_lightning.runtime.hardware import is_first_process
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD
 
@@ -66,8 +71,8 @@ def _run(config: RunConfig, folder: RunFolder) -> AuditResult:
     log.info("evaluating: confidence intervals, permutation tests and report")
     started = perf_counter()
     assessment = assess_result(result, prepared)
-    print_guards(assessment.guards, console)
     report = report_of(result, prepared, assessment, perf_counter() - started)
+    print_conclusion(report, console)
     drawn = list(draw(report))
     board.finish(result, drawn)
     written += ["roc.svg", *write_report(report, folder.path, drawn)]

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from mia_lightning.config.files import strip_paths
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.evaluation.assess import assess
 from mia_lightning.evaluation.assessment import Assessment, CurvePoint, SanityCheck
 from mia_lightning.evaluation.config import FPRS
-from mia_lightning.evaluation.guards import generalisation_gap
 from mia_lightning.evaluation.learning_curve import learning_curve
-from mia_lightning.evaluation.permutation import refitted_null
+from mia_lightning.evaluation.permutation import refitted_permutation_test
+from mia_lightning.evaluation.reference_columns import reference_columns
+from mia_lightning.evaluation.sanity_checks import generalization_gap
 from mia_lightning.pipeline.results import AuditResult, LoadedInputs
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.report.contents import Reference, Report, RunFacts, Source, Stage
@@ -45,22 +47,29 @@ def assess_result(result: AuditResult, prepared: LoadedInputs) -> Assessment:
         labels=labels,
         source=public.source,
     )
-    refitted = refitted_null(
-        config.attacks,
-        result.table.rows(known),
-        records.membership,
-        seconds={name: attack.seconds for name, attack in result.attacks.items()},
-        folds=config.evaluation.folds,
-        seed=config.seed,
-    )
+    refitted = refitted_permutation_test(config.attacks, result.table.rows(known), records.membership, seed=config.seed)
+    audited_rows, audited = _audited_columns(result, known)
     return assess(
         records,
         fprs=sorted({*FPRS, *config.evaluation.fprs}),
         seed=config.seed,
         folds=config.evaluation.folds,
         pixels=public.images if len(known) == len(public) else public.images[known],  # an index would copy them
-        guards=(refitted,) if labels is None else (refitted, _gap(result)),
+        audited=audited,
+        audited_rows=audited_rows,
+        checks=(refitted,) if labels is None else (refitted, _gap(result)),
     )
+
+
+def _audited_columns(
+    result: AuditResult, known: NDArray[np.integer]
+) -> tuple[NDArray[np.integer] | None, dict[str, NDArray[np.float64]]]:
+    """Return the columns of references for the column audit, and the places in `known` that they are about."""
+    if result.reference_outputs is None:
+        return None, {}
+    scores = result.config.references.scores or {}
+    rows, columns = reference_columns(scores, result.reference_outputs, known, seed=result.config.seed)
+    return np.searchsorted(known, rows), columns
 
 
 def report_of(result: AuditResult, prepared: LoadedInputs, assessment: Assessment, seconds: float) -> Report:
@@ -106,6 +115,8 @@ def _facts(result: AuditResult, prepared: LoadedInputs, seconds: float) -> RunFa
         seed=config.seed,
         stages=_stages(result, seconds),
         configuration=yaml.safe_dump(strip_paths(config), sort_keys=False),
+        reading=result.reading,
+        searched=config.searched,
     )
 
 
@@ -123,7 +134,7 @@ def _gap(result: AuditResult) -> SanityCheck:
     counts = int((member == 1).sum()), int((member == 0).sum())
     rates = (float(str(result.target[f"accuracy_on_{side}"])) for side in ("members", "non_members"))
     inside, outside = (round(rate * count) for rate, count in zip(rates, counts, strict=True))
-    return generalisation_gap((inside, outside), counts)
+    return generalization_gap((inside, outside), counts)
 
 
 def _source(part: str, records: Records) -> Source:

@@ -1,7 +1,10 @@
-"""What a report is made of: an assessment, and what only a run knows besides."""
+"""Contents of a report: an assessment, and the facts of a run."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +12,14 @@ from numpy.typing import NDArray
 from mia_lightning.evaluation.assessment import Assessment, CurvePoint
 from mia_lightning.metrics.roc import Evaluation
 
+if TYPE_CHECKING:
+    from mia_lightning.config.schema import SearchedConfig
+    from mia_lightning.targets.readings import ReadingCheck
+
 
 @dataclass(frozen=True)
 class Source:
-    """One half of the records."""
+    """One split of the records."""
 
     part: str
     """public or private."""
@@ -37,7 +44,7 @@ class Stage:
     """Wall time."""
 
     hardware: str
-    """What it ran on, in words."""
+    """Device, in words."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +56,31 @@ class Reference:
     """trained, or diverged = left out."""
 
     accuracy_in: float
-    """On the records it was trained on."""
+    """On the records it was trained on, in [0, 1]."""
 
     accuracy_out: float
     seconds: float
-    """Training."""
+    """Training time."""
 
     reason: str
-    """Why it was left out; empty where it was not."""
+    """Reason for leaving it out; empty where it is used."""
+
+
+class FidelityCheck(Protocol):
+    """Result of the comparison of reference models and target."""
+
+    @property
+    def status(self) -> str:
+        """Either "pass" or "warn"."""
+
+    @property
+    def sentence(self) -> str:
+        """Result in words."""
 
 
 @dataclass(frozen=True, eq=False)
 class RunFacts:
-    """What a run knows and a file of scores does not."""
+    """Facts of a run that a file of scores does not contain."""
 
     target: Mapping[str, str | int | float]
     """architecture, classes, digest, accuracy_on_members, accuracy_on_non_members."""
@@ -69,7 +88,7 @@ class RunFacts:
     sources: tuple[Source, ...]
 
     threat: tuple[str, ...]
-    """What the attacker is given, one sentence each."""
+    """Attacker's access and knowledge, one sentence each."""
 
     references: tuple[Reference, ...]
     learning_curve: Mapping[str, tuple[CurvePoint, ...]]
@@ -92,27 +111,46 @@ class RunFacts:
     configuration: str
     """YAML, every path by its last name only."""
 
+    reading: ReadingCheck | None = None
+    """Check of how the target reads its input; under "warn" there is no verdict about membership."""
+
+    fidelity: FidelityCheck | None = None
+    """Likeness of the reference models to the target; None without reference models."""
+
+    searched: SearchedConfig | None = None
+    """Search that selected the configuration; None where none did."""
+
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Everything that report.html, audit_card.md and metrics.json say."""
+    """Contents of report.html, audit_card.md and metrics.json."""
 
     assessment: Assessment
 
     headline: str
-    """The attack that the verdict is about; named without regard to its figures."""
+    """Attack whose figures come first: the submitted one, named without regard to its figures."""
 
     headline_reason: str
-    """How it was named, as the end of a sentence about it: "which was named ..."."""
+    """How it was named, in words that continue a sentence about it."""
 
     versions: Mapping[str, str]
     """Of this tool and the libraries that compute."""
 
     notes: tuple[str, ...] = ()
-    """What had to be said of the input."""
+    """Sentences about the input."""
 
     run: RunFacts | None = None
     """None for a report from scores alone."""
 
     pixels: NDArray[np.uint8] | NDArray[np.float32] | None = field(default=None, repr=False)
-    """(N, C, H, W) images of the assessment's records, where they are at hand."""
+    """(N, C, H, W) images of the assessment's records; None where they are not available."""
+
+    @property
+    def on_held_out(self) -> bool:
+        """Whether the verdict and the headline figures are of held-out records."""
+        return self.run is not None and self.headline in self.run.held_out
+
+    @property
+    def decisive(self) -> Mapping[str, Evaluation]:
+        """Figures that decide the verdict: of held-out records where there are any, else of all assessed records."""
+        return self.run.held_out if self.run is not None and self.on_held_out else self.assessment.attacks

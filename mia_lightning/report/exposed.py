@@ -1,4 +1,4 @@
-"""The most exposed records: those that the headline attack is surest of."""
+"""Most exposed records: those with the highest scores of the headline attack."""
 
 from base64 import b64encode
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ class Exposed:
     q_value: float
 
     picture: str | None
-    """A data URI of a PNG; None where the image is not at hand."""
+    """A data URI of a PNG; None where the image is not available."""
 
 
 def most_exposed(report: Report) -> list[Exposed]:
-    """Return the records of highest score, members and false alarms alike."""
+    """Return the records with the highest scores, members and false positives."""
     records, claims = report.assessment.records, report.assessment.claims[report.headline]
     scores = records.scores[report.headline]
     rows = np.lexsort((np.arange(len(scores)), -scores))[:MOST]

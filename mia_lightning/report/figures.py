@@ -1,4 +1,4 @@
-"""The figures of a report by name, drawn once for the page and for TensorBoard, and how they get into a page."""
+"""Figures of a report by name, for the page and for TensorBoard, and their conversion to inline SVG."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 VARIABLES = {plots.INK: "currentColor", plots.FAINT: "var(--faint)"} | {
     color: f"var(--series-{place})" for place, color in enumerate(plots.SERIES)
 }
-"""Colors of the figures to those of the page, which change in dark mode."""
+"""Colors of the figures to variables of the page, which change in dark mode."""
 
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """One figure and what it shows."""
+    """One figure and its description."""
 
     name: str
     """As TensorBoard's tag; the part before a slash is its section."""
@@ -32,28 +32,28 @@ class Drawn:
     figure: Figure
 
     alternative: str
-    """The figure in words, for those who do not see it."""
+    """Text alternative."""
 
 
 def draw(report: Report) -> Iterator[Drawn]:
-    """Yield every figure that the report has material for."""
+    """Yield every figure that the report has data for."""
     assessment, headline = report.assessment, report.headline
     records = assessment.records
     roc = plots.plot_roc(records.scores, records.membership, headline=headline)
-    yield Drawn("ROC, out-of-fold", roc, _roc_in_words(report))
+    yield Drawn("ROC, out-of-fold", roc, _roc_description(report))
     for name, scores in records.scores.items():
         histogram = plots.plot_histogram(scores, records.membership)
-        yield Drawn(f"scores/{name}", histogram, _histogram_in_words(name, assessment.attacks[name]))
+        yield Drawn(f"scores/{name}", histogram, _histogram_description(name, assessment.attacks[name]))
     if assessment.classes:
-        tried = [one for one in assessment.classes[headline] if one.auc is not None]
-        if tried:
-            values = [one.auc for one in tried if one.auc is not None]
+        classes = [row for row in assessment.classes[headline] if row.auc is not None]
+        if classes:
+            values = [row.auc for row in classes if row.auc is not None]
             words = (
-                f"AUC of {headline} by class: from {min(values):.3f} to {max(values):.3f}; all of them in the table."
+                f"AUC of {headline} by class: from {min(values):.3f} to {max(values):.3f}; the table has all of them."
             )
-            yield Drawn("classes", plots.plot_classes(tried), words)
+            yield Drawn("classes", plots.plot_classes(classes), words)
     if assessment.agreement is not None:
-        words = "Jaccard indices of the records that each two attacks find; the table below has the numbers."
+        words = "Jaccard indices of the records that two attacks identify; the table below has the numbers."
         yield Drawn("agreement", plots.plot_agreement(assessment.agreement), words)
     if report.run is not None:
         yield from _of_references(report)
@@ -64,7 +64,7 @@ def inline_svg(drawn: Drawn, number: int) -> str:
 
     Args:
         drawn: The figure.
-        number: Unlike that of any other figure on the page, so that their ids do not meet.
+        number: Unique on the page, so that ids of figures do not clash.
     """
     from markupsafe import escape
 
@@ -78,7 +78,7 @@ def inline_svg(drawn: Drawn, number: int) -> str:
     svg = re.sub(r"\n\s*", "\n", svg)
     width = re.search(r'viewBox="0 0 ([\d.]+)', svg)
     name = (
-        f'role="img" aria-labeledby="figure-{number}" style="max-width: {float(width[1]) * 1.55:.0f}px"'
+        f'role="img" aria-labelledby="figure-{number}" style="max-width: {float(width[1]) * 1.55:.0f}px"'
         if width
         else ""
     )
@@ -94,16 +94,17 @@ XLINK = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/
 def _of_references(report: Report) -> Iterator[Drawn]:
     run = report.run
     assert run is not None
-    trained = [one for one in run.references if one.status == "trained"]
+    trained = [reference for reference in run.references if reference.status == "trained"]
     if trained:
-        inside, outside = [one.accuracy_in for one in trained], [one.accuracy_out for one in trained]
+        accuracy_in = [reference.accuracy_in for reference in trained]
+        accuracy_out = [reference.accuracy_out for reference in trained]
         target = (float(run.target["accuracy_on_members"]), float(run.target["accuracy_on_non_members"]))
         words = (
-            f"Accuracy of {len(trained)} reference models: {percent(min(inside))} to {percent(max(inside))} on records "
-            f"they were trained on (the target {percent(target[0])}), {percent(min(outside))} to "
-            f"{percent(max(outside))} on others (the target {percent(target[1])})."
+            f"Accuracy of {len(trained)} reference models: {percent(min(accuracy_in))} to {percent(max(accuracy_in))} "
+            f"on their training records (the target {percent(target[0])}), {percent(min(accuracy_out))} to "
+            f"{percent(max(accuracy_out))} on others (the target {percent(target[1])})."
         )
-        yield Drawn("references/fidelity", plots.plot_fidelity(inside, outside, target), words)
+        yield Drawn("references/fidelity", plots.plot_fidelity(accuracy_in, accuracy_out, target), words)
     if run.learning_curve:
         ends = "; ".join(
             f"{name} {curve[0].auc:.3f} with {curve[0].references} and {curve[-1].auc:.3f} with {curve[-1].references}"
@@ -113,7 +114,7 @@ def _of_references(report: Report) -> Iterator[Drawn]:
         yield Drawn("references/learning curve", figure, f"AUC of each score by number of references: {ends}.")
 
 
-def _roc_in_words(report: Report) -> str:
+def _roc_description(report: Report) -> str:
     found = report.assessment.attacks[report.headline]
     points = ", ".join(
         f"{percent(point.tpr)} {between(point.low, point.high)} at {100 * point.fpr:g}%"
@@ -125,8 +126,8 @@ def _roc_in_words(report: Report) -> str:
     return f"{drawn} True-positive rate of {report.headline}: {points}."
 
 
-def _histogram_in_words(name: str, found: Evaluation) -> str:
+def _histogram_description(name: str, found: Evaluation) -> str:
     return (
         f"Histogram of the scores of {name} for {found.n_members:,} members and {found.n_non_members:,} non-members; "
-        f"a member scores above a non-member in {percent(found.auc)} of pairs."
+        f"a random member is ranked above a random non-member {percent(found.auc)} of the time."
     )

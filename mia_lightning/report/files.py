@@ -1,10 +1,11 @@
 """The files of an assessment: report.html, audit_card.md, metrics.json and records.csv.
 
 `metrics.json` is described by `report/metrics.schema.json` (JSON Schema), the same for a run and for a file of scores;
-what only a run knows stands under `run`, which is null otherwise.
+facts of a run are under `run`, which is null otherwise.
 
-`records.csv`, one row per record: id, membership, then for each attack its score, p-value, class-conditional p-value
-(where there are labels) and q-value. A text that a spreadsheet would take for a formula starts with an apostrophe.
+`records.csv`, one row per record: id, membership, then for each attack A its columns A_score, A_p_value,
+A_class_p_value (where there are labels) and A_q_value. A text that a spreadsheet would take for a formula starts with
+an apostrophe.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.assessment import Assessment
-from mia_lightning.report.contents import Report, RunFacts
+from mia_lightning.report.contents import FidelityCheck, Report, RunFacts
 from mia_lightning.report.figures import Drawn
 from mia_lightning.report.page import card, html
 from mia_lightning.report.verdict import verdict
@@ -28,12 +29,15 @@ from mia_lightning.runtime.atomic import atomic_write
 from mia_lightning.runtime.output_folder import OutputFolder
 from mia_lightning.security.csv_formulas import formula_safe
 
+if TYPE_CHECKING:
+    from mia_lightning.targets.readings import ReadingCheck
+
 LIBRARIES = ("numpy", "scipy", "lightgbm")
 
 
 @contextmanager
 def claimed_folder(path: str) -> Iterator[Path]:
-    """Keep the folder of an evaluation, which is new, empty, or an earlier evaluation's, for this process.
+    """Reserve the folder of an evaluation, which is new, empty, or of an earlier evaluation, for this process.
 
     Raises:
         MIAError: it holds something else, cannot be written, or another process is writing it. A folder that is new is
@@ -56,8 +60,8 @@ def write_report(report: Report, folder: Path, drawn: Iterable[Drawn]) -> list[s
     """Write the four files, each atomically; return their names.
 
     Args:
-        report: What they say.
-        folder: Is there.
+        report: Their content.
+        folder: An existing folder.
         drawn: From `report.figures.draw`.
 
     Raises:
@@ -77,13 +81,17 @@ def write_report(report: Report, folder: Path, drawn: Iterable[Drawn]) -> list[s
 
 
 def metrics(report: Report) -> dict[str, Any]:
-    """Return what metrics.json holds: plain values only, every number finite, no path of this machine."""
-    assessment, found = report.assessment, verdict(report)
+    """Return the content of metrics.json: plain values only, every number finite, no path of this machine."""
+    assessment, conclusion = report.assessment, verdict(report)
     member = assessment.records.membership
     return {
         "source": assessment.records.source,
         "headline": report.headline,
-        "verdict": {"level": found.level, "heading": found.heading, "sentences": list(found.sentences)},
+        "verdict": {
+            "level": conclusion.level,
+            "heading": conclusion.heading,
+            "sentences": list(conclusion.sentences),
+        },
         "records": {"members": int((member == 1).sum()), "non_members": int((member == 0).sum())},
         "attacks": {name: _attack(assessment, name) for name in assessment.attacks},
         "class_fpr": assessment.class_fpr,
@@ -91,8 +99,9 @@ def metrics(report: Report) -> dict[str, Any]:
         "increments": [asdict(difference) for difference in assessment.increments],
         "agreement": _agreement(assessment),
         "bounds": [asdict(bound) for bound in assessment.bounds],
-        "guards": [asdict(guard) for guard in assessment.guards],
-        "notes": list(report.notes),
+        "sanity_checks": [asdict(check) for check in assessment.checks],
+        "notes": [*report.notes, *assessment.notes],
+        "turned": {name: found.to_dict() for name, found in assessment.turned.items()},
         "seed": assessment.seed,
         "versions": dict(report.versions),
         "run": None if report.run is None else _run(report.run),
@@ -142,7 +151,14 @@ def _run(run: RunFacts) -> dict[str, Any]:
         "seed": run.seed,
         "stages": [asdict(one) for one in run.stages],
         "configuration": run.configuration,
+        "reading": _check(run.reading),
+        "fidelity": _check(run.fidelity),
+        "searched": None if run.searched is None else asdict(run.searched),
     }
+
+
+def _check(check: ReadingCheck | FidelityCheck | None) -> dict[str, str] | None:
+    return None if check is None else {"status": check.status, "sentence": check.sentence}
 
 
 def write_claims(file: IO[str], assessment: Assessment) -> None:
@@ -151,13 +167,13 @@ def write_claims(file: IO[str], assessment: Assessment) -> None:
     for name, claims in assessment.claims.items():
         parts = {
             "score": assessment.records.scores[name],
-            "p": claims.p_value,
-            "p in class": claims.p_value_in_class,
-            "q": claims.q_value,
+            "p_value": claims.p_value,
+            "class_p_value": claims.p_value_in_class,
+            "q_value": claims.q_value,
         }
         for part, values in parts.items():
             if values is not None:
-                header.append(f"{name} {part}")
+                header.append(f"{name}_{part}")
                 columns.append(values.tolist())
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([formula_safe(cell) for cell in header])

@@ -15,26 +15,28 @@ from mia_lightning.evaluation.assessment import Assessment, Difference
 from mia_lightning.metrics.roc import PRIORS, Evaluation, OperatingPoint
 from mia_lightning.report import wording
 from mia_lightning.report.contents import Report, RunFacts
+from mia_lightning.report.evidence import deciding_point
 from mia_lightning.report.exposed import most_exposed
 from mia_lightning.report.figures import Drawn, inline_svg
+from mia_lightning.report.levels import RULES
 from mia_lightning.report.limits import limits
-from mia_lightning.report.verdict import RULES, deciding_point, verdict
+from mia_lightning.report.verdict import verdict
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 MOST_ROWS = 30
-"""Of the tables of differences and of one-by-one figures; metrics.json has all of them."""
+"""Most rows of the table of differences; metrics.json has all of them."""
 
 MOST_CLASSES = 100
-"""Rows of the table of classes."""
+"""Most rows of the table of classes."""
 
 
 def html(report: Report, drawn: Iterable[Drawn]) -> str:
     """Return the page.
 
     Args:
-        report: What it says.
+        report: Its content.
         drawn: From `figures.draw`.
     """
     figures = {one.name: _markup(inline_svg(one, number)) for number, one in enumerate(drawn)}
@@ -76,12 +78,12 @@ def _environment(*, autoescape: bool) -> Environment:
 def _markup(svg: str) -> Any:
     from markupsafe import Markup
 
-    return Markup(svg)  # drawn here; its texts are escaped where they are put in
+    return Markup(svg)  # drawn by `figures`, which escapes its texts
 
 
 def _context(report: Report) -> dict[str, Any]:
     assessment, run = report.assessment, report.run
-    found = assessment.attacks[report.headline]
+    found = report.decisive[report.headline]
     classes = assessment.classes.get(report.headline, ())
     return {
         "title": f"Membership audit of {_audited(report)}",
@@ -93,7 +95,8 @@ def _context(report: Report) -> dict[str, Any]:
         "rules": RULES,
         "found": found,
         "point": deciding_point(found),
-        "tiles": _tiles(found, run),
+        "tiles": _tiles(found, run, "held-out members" if report.on_held_out else "members"),
+        "notes": [*report.notes, *assessment.notes],
         "figures_table": _figures_table(assessment.attacks, report.headline),
         "held_out_table": _figures_table(run.held_out, report.headline) if run and run.held_out else None,
         "private_table": _figures_table(run.private, report.headline) if run and run.private else None,
@@ -107,6 +110,7 @@ def _context(report: Report) -> dict[str, Any]:
         "class_fpr": wording.rate_name(assessment.class_fpr),
         "exposed": most_exposed(report),
         "claimed": _claimed(assessment),
+        "levels": [f"{level:.0%}" for level in next(iter(assessment.claims.values())).claimed],
         "increments": _differences(tuple(gain for gain in assessment.increments if gain.first == report.headline)),
         "bounds": [bound for bound in assessment.bounds if bound.epsilon is not None],
         "methods": list(dict.fromkeys(bound.method for bound in assessment.bounds if bound.epsilon is not None)),
@@ -120,27 +124,27 @@ def _context(report: Report) -> dict[str, Any]:
 
 
 def _audited(report: Report) -> str:
-    """Return the name of the model, without the module of an own class, or of the scores."""
+    """Return the name of the model, without the module of a user's class, or of the scores."""
     return str(report.run.target["architecture"]).split(":")[-1] if report.run else report.assessment.records.source
 
 
-def _tiles(found: Evaluation, run: RunFacts | None) -> list[tuple[str, str, str]]:
+def _tiles(found: Evaluation, run: RunFacts | None, members: str) -> list[tuple[str, str, str]]:
     """Return the headline figures: value, what it is, its interval."""
     tiles = [
         (
             wording.percent(point.tpr),
-            f"of members recognized at {wording.rate_name(point.fpr)} false alarms",
+            f"of {members} identified at {wording.rate_name(point.fpr)} FPR",
             wording.between(point.low, point.high),
         )
         for point in found.points
         if point.fpr in (0.001, 0.01, 0.05) and point.resolvable
     ]
-    tiles.append((f"{found.auc:.3f}", "AUC (0.5 is a guess)", f"[{found.auc_low:.3f}–{found.auc_high:.3f}]"))
+    tiles.append((f"{found.auc:.3f}", "AUC (chance: 0.5)", f"[{found.auc_low:.3f}–{found.auc_high:.3f}]"))
     if run is not None:
-        inside, outside = (float(run.target[f"accuracy_on_{side}"]) for side in ("members", "non_members"))
-        gap = f"{100 * (inside - outside):.1f} points"
-        words = f"{wording.percent(inside)} on members, {wording.percent(outside)} on non-members"
-        tiles.append((gap, "gap in the model's own accuracy", words))
+        on_members, on_others = (float(run.target[f"accuracy_on_{side}"]) for side in ("members", "non_members"))
+        gap = f"{100 * (on_members - on_others):.1f} points"
+        words = f"{wording.percent(on_members)} on members, {wording.percent(on_others)} on non-members"
+        tiles.append((gap, "generalization gap of the model", words))
     return tiles
 
 

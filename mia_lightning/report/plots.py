@@ -1,6 +1,6 @@
-"""Figures, one function each; TensorBoard, files and the report show the same ones.
+"""Figures, one function each, shared by TensorBoard, files and the report.
 
-Attacks are told apart by dashes as well as by color (after Okabe & Ito), names are never read as formulas, and numbers
+Attacks differ in dashes as well as by color (after Okabe & Ito), names are never rendered as formulas, and numbers
 of points are bounded whatever the number of records.
 """
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, FAINT = "#24292f", "#8c959f"
-"""Text and axes; grid, chance and other things in the background."""
+"""Text and axes; grid and other elements of the background."""
 
 SERIES = ("#0068a8", "#c04d00", "#007a5a", "#9c3d78", "#7a6400", "#5b5fc7")
-"""Of attacks, in their order; contrast on white at least 4.5."""
+"""Colors of attacks, in their order; contrast on white at least 4.5."""
 
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)), (0, (2, 2)))
 
@@ -63,13 +63,13 @@ def style(**changes: Any) -> AbstractContextManager[None]:
 
 LEGEND: Any = {"fontsize": 8.5, "frameon": False, "labelcolor": INK}
 ABOVE: Any = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2, "borderaxespad": 0.2}
-"""Where a legend would hide what is drawn."""
+"""Position of a legend above the axes, where one inside would hide data."""
 
 
 def plot_roc(
     scores: Mapping[str, NDArray[np.float64]], member: NDArray[np.int8], *, title: str = "", headline: str | None = None
 ) -> Figure:
-    """Return the ROC of each attack on two log axes, where low rates can be seen, and the headline's 95% band.
+    """Return the ROC of each attack on two log axes, which show low rates, and the headline's 95% band.
 
     Each curve is exact at some hundred false-positive rates, among them all that a few false positives make; the band
     is pointwise, `intervals.tpr_interval` at thirty of them. Further bands would hide the curves.
@@ -77,18 +77,18 @@ def plot_roc(
     Args:
         scores: Attack to (N,) finite scores.
         member: (N,) 1 or 0, both present.
-        title: Says which records.
+        title: Title of the figure.
         headline: The attack drawn first and thickest; the first when not given.
     """
     figure, axes = _figure(5.0, 4.2)
     names = sorted(scores, key=lambda name: name != (headline or next(iter(scores))))
     n = int((member == 0).sum())
-    lowest = 1 / n
+    lowest = min(1 / n, 0.1)  # axes of some length for a few non-members too
     rates = _rates(n)
     handles: list[Any] = []
     for place, name in reversed(list(enumerate(names))):
         members, others = split(scores[name], member)
-        passed = np.array([allowed(n, min(rate, 1 - 1e-9)) for rate in rates])
+        passed = np.array([allowed(n, min(float(rate), 1 - 1e-9)) for rate in rates])
         tpr = count_above(members, others[n - 1 - passed]) / len(members)
         color = SERIES[place] if place < SHOWN else FAINT
         width = 2.0 if place == 0 else 1.2
@@ -101,13 +101,13 @@ def plot_roc(
             linestyle=DASHES[place % len(DASHES)],
         )
         handles.insert(0, line)
-        if place == 0:
-            points = np.geomspace(lowest, 0.9, 30)
+        if place == 0 and n > 1:
+            points = np.geomspace(1 / n, 0.9, 30)
             bands = np.array([tpr_interval(members, others, float(rate)) for rate in points])
             axes.fill_between(points, *np.maximum(bands.T, lowest / 10), color=color, alpha=0.2, linewidth=0)
     (chance,) = axes.plot(rates, rates, linestyle=":", linewidth=1, color=INK)
     _log_rates(axes, lowest)
-    axes.set(xlabel="false-positive rate (non-members named)", ylabel="true-positive rate (members named)")
+    axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
     axes.set_title(title)
     shown = min(len(handles), 10)
     labels = [_short(name) for name in names[:shown]]
@@ -119,12 +119,13 @@ def plot_histogram(scores: NDArray[np.float64], member: NDArray[np.int8], *, tit
     """Return the histograms of members' and non-members' scores, between the 0.5th and the 99.5th percentile."""
     figure, axes = _figure(5.0, 3.0)
     low, high = np.quantile(scores, (0.005, 0.995))
-    edges = np.linspace(low, high if high > low else low + 1, 61)
+    edges = np.linspace(low, high, 61) if high > low else np.linspace(low - 0.5, low + 0.5, 61)
     for value, name, color, line in ((0, "non-members", SERIES[0], "-"), (1, "members", SERIES[1], "--")):
-        inside = scores[member == value]
-        density, _ = np.histogram(inside, bins=edges, density=True)
+        side = scores[member == value]
+        counts, _ = np.histogram(side, bins=edges)
+        density = counts / (max(1, counts.sum()) * np.diff(edges))
         axes.stairs(density, edges, fill=True, color=color, alpha=0.25, linewidth=0)
-        axes.stairs(density, edges, color=color, linewidth=1.4, linestyle=line, label=f"{name} (n = {len(inside):,})")
+        axes.stairs(density, edges, color=color, linewidth=1.4, linestyle=line, label=f"{name} (n = {len(side):,})")
     axes.set(xlabel="score", ylabel="density", title=title, ylim=(0, None))
     axes.legend(**LEGEND, **ABOVE)
     return figure
@@ -133,21 +134,21 @@ def plot_histogram(scores: NDArray[np.float64], member: NDArray[np.int8], *, tit
 def plot_classes(classes: Sequence[ClassMetrics], *, title: str = "") -> Figure:
     """Return each class's AUC with its 95% interval, in the order given, and the chance line."""
     figure, axes = _figure(5.0, 3.0)
-    found = [one for one in classes if one.auc is not None]
-    place = np.arange(len(found))
-    values = np.array([one.auc for one in found], dtype=np.float64)
-    reach = np.array([(one.auc_low, one.auc_high) for one in found], dtype=np.float64).reshape(-1, 2).T
+    rows = [row for row in classes if row.auc is not None]
+    place = np.arange(len(rows))
+    values = np.array([row.auc for row in rows], dtype=np.float64)
+    reach = np.array([(row.auc_low, row.auc_high) for row in rows], dtype=np.float64).reshape(-1, 2).T
     axes.axhline(0.5, linestyle=":", linewidth=1, color=INK)
     axes.errorbar(place, values, np.abs(reach - values), fmt="o", markersize=4, linewidth=1.2, color=SERIES[0])
-    step = max(1, len(found) // 20)
-    axes.set_xticks(place[::step], [str(one.label) for one in found][::step])
+    step = max(1, len(rows) // 20)
+    axes.set_xticks(place[::step], [str(row.label) for row in rows][::step])
     axes.set(xlabel="class", ylabel="AUC, 95% interval", title=title)
     axes.grid(axis="y")
     return figure
 
 
 def plot_agreement(agreement: Agreement, *, title: str = "") -> Figure:
-    """Return the Jaccard indices of the attacks' findings as a shaded matrix with its numbers."""
+    """Return the Jaccard indices of the records that attacks identify, as a shaded matrix with its numbers."""
     count = len(agreement.names)
     figure, axes = _figure(max(3.6, 1.6 + 0.55 * count), max(2.6, 1.0 + 0.42 * count))
     axes.imshow(agreement.jaccard, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
@@ -202,23 +203,23 @@ def plot_learning_curve(curves: Mapping[str, Sequence[CurvePoint]], *, title: st
 
 
 def plot_fidelity(
-    inside: Sequence[float], outside: Sequence[float], target: tuple[float, float], *, title: str = ""
+    accuracy_in: Sequence[float], accuracy_out: Sequence[float], target: tuple[float, float], *, title: str = ""
 ) -> Figure:
-    """Return the accuracy of each reference on its own and on other records; dashed, the target's on both sides.
+    """Return the accuracy of each reference on its training records and on others; dashed: the target's.
 
     Args:
-        inside: Per reference, in [0, 1].
-        outside: Per reference.
+        accuracy_in: Per reference, on its training records, in [0, 1].
+        accuracy_out: Per reference, on other records.
         target: On members, on non-members.
         title: Of the figure.
     """
     figure, axes = _figure(5.0, 2.6)
-    place = np.arange(1, len(inside) + 1)
-    for values, own, color, marker, name in (
-        (inside, target[0], SERIES[1], "^", "records it was trained on"),
-        (outside, target[1], SERIES[0], "o", "other records"),
+    place = np.arange(1, len(accuracy_in) + 1)
+    for values, level, color, marker, name in (
+        (accuracy_in, target[0], SERIES[1], "^", "training records"),
+        (accuracy_out, target[1], SERIES[0], "o", "other records"),
     ):
-        axes.axhline(own, color=color, linestyle="--", linewidth=1)
+        axes.axhline(level, color=color, linestyle="--", linewidth=1)
         axes.plot(place, values, marker, color=color, markersize=4, label=name)
     axes.set_xticks(place[:: max(1, len(place) // 16)])
     axes.yaxis.set_major_formatter(_percent)

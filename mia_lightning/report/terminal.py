@@ -1,4 +1,4 @@
-"""What an evaluation says on the terminal; every rate with its interval and n."""
+"""Terminal output of an evaluation; every rate with its interval and n."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from mia_lightning.evaluation.assessment import Assessment, Claims, SanityCheck
 from mia_lightning.evaluation.leaderboard import Place
 from mia_lightning.metrics.ranks import Membership
 from mia_lightning.metrics.roc import PRIORS, Evaluation, OperatingPoint
+from mia_lightning.report.contents import Report
+from mia_lightning.report.verdict import verdict
+from mia_lightning.report.wording import resolved
 
 MOST_DIFFERENCES = 30
 
 
-def print_assessment(assessment: Assessment, console: Console) -> None:
-    """Print figures, differences, agreement, claims, bounds and guards."""
-    for name, found in assessment.attacks.items():
-        console.print(figures_table(name, found))
+def print_report(report: Report, console: Console) -> None:
+    """Print figures, differences, agreement, claims, bounds, sanity checks and the verdict."""
+    assessment = report.assessment
+    for name, evaluation in assessment.attacks.items():
+        console.print(figures_table(name, evaluation, primary=name == report.headline))
     if assessment.differences:
         console.print(differences_table(assessment))
     if assessment.agreement is not None:
@@ -28,28 +32,48 @@ def print_assessment(assessment: Assessment, console: Console) -> None:
     console.print(claims_table(assessment))
     console.print(bounds_table(assessment))
     _print_refusals(assessment, console)
-    print_guards(assessment.guards, console)
+    print_conclusion(report, console)
 
 
-def print_guards(guards: Sequence[SanityCheck], console: Console) -> None:
-    """Print what each guard found, those that warn in bold."""
-    for guard in guards:
-        line = f"{guard.name}: {guard.status}. {guard.sentence}"
-        console.print(escape(line), style="bold" if guard.status == "warn" else "", soft_wrap=True, highlight=False)
+def print_conclusion(report: Report, console: Console) -> None:
+    """Print sanity checks, notes and the verdict, its warnings first."""
+    print_checks(report.assessment.checks, console)
+    for note in report.assessment.notes:
+        _print(f"note: {note}", console)
+    conclusion = verdict(report)
+    _print(f"\nverdict: {conclusion.heading}.", console, style="bold")
+    for sentence in conclusion.sentences:
+        _print(f"- {sentence}", console)
 
 
-def figures_table(name: str, found: Evaluation) -> Table:
-    """Return one attack's figures."""
+def print_checks(checks: Sequence[SanityCheck], console: Console) -> None:
+    """Print the result of each sanity check, warnings in bold."""
+    for check in checks:
+        style = "bold" if check.status == "warn" else ""
+        _print(f"{check.name}: {check.status}. {check.sentence}", console, style=style)
+
+
+def figures_table(name: str, found: Evaluation, *, primary: bool = False) -> Table:
+    """Return one attack's figures.
+
+    Args:
+        name: The attack.
+        found: Its figures.
+        primary: Whether it is the attack that is submitted, or named for the verdict.
+    """
     counts = f"{found.n_members:,} members, {found.n_non_members:,} non-members"
-    table = _table(f"{name}: {counts}")
-    for column in ("figure", "value", "95% interval", "false\npositives", "threshold's own\nFPR, 95%", _priors()):
+    table = _table(f"{name}{' (primary attack)' if primary else ''}: {counts}")
+    columns = ("figure", "value", "95% interval", "false\npositives", "FPR of this\nthreshold, 95%", _priors())
+    for column in columns:
         table.add_column(column, justify="left" if column == "figure" else "right", no_wrap=True)
     table.add_row("AUC", f"{found.auc:.4f}", _between(found.auc_low, found.auc_high))
     partial = _between(found.partial_auc_low, found.partial_auc_high)
     table.add_row("partial AUC (FPR <= 5%)", f"{found.partial_auc:.4f}", partial)
     for point in found.points:
         table.add_row(*_point_cells(point, found.n_non_members))
-    ties = f"distinct scores {found.distinct:,}; most records sharing one score in the top 5%: {found.largest_tie:,}"
+    ties = f"unique scores: {found.distinct:,}; largest tie in the top 5%: {found.largest_tie:,} records"
+    if found.auc_high < 0.5:
+        ties += ". The AUC is below 0.5 for certain: the scores point the other way; lower scores mean members"
     table.caption, table.caption_justify = escape(ties), "left"
     return table
 
@@ -70,21 +94,21 @@ def differences_table(assessment: Assessment) -> Table:
 
 
 def agreement_table(assessment: Assessment) -> Table:
-    """Return the Jaccard indices of the attacks' findings, and how many members each finds alone."""
+    """Return the Jaccard indices of the records that attacks call members, and the members that each finds alone."""
     agreement = assessment.agreement
     assert agreement is not None
     table = _table(f"agreement of the records found at FPR {agreement.alpha:.2%} (Jaccard)")
     table.add_column("attack")
     for name in agreement.names:
         table.add_column(escape(name), justify="right")
-    table.add_column("members it alone finds", justify="right")
+    table.add_column("members only it finds", justify="right")
     for name, row in zip(agreement.names, agreement.jaccard, strict=True):
         table.add_row(escape(name), *(f"{value:.3f}" for value in row), f"{len(agreement.only[name]):,}")
     return table
 
 
 def claims_table(assessment: Assessment) -> Table:
-    """Return how many records each attack claims, and how many of them are members."""
+    """Return the number of records that each attack claims, and of members among them."""
     table = _table("records claimed as members, by false-discovery rate (Benjamini-Hochberg on conformal p-values)")
     table.add_column("attack")
     levels = list(next(iter(assessment.claims.values())).claimed)
@@ -111,20 +135,30 @@ def bounds_table(assessment: Assessment) -> Table:
 
 
 def leaderboard_table(places: Sequence[Place], fpr: float) -> Table:
-    """Return the ranked submissions with their intervals, groups and ties."""
-    first = places[0].found
+    """Return the ranked submissions with the intervals of their figures and ranks."""
+    first = places[0].evaluation
     table = _table(f"TPR at FPR {fpr:.4g}: {first.n_members:,} members, {first.n_non_members:,} non-members, 95%")
-    right = ("rank", "group", "TPR", "95% interval", "AUC", "AUC, 95%", "behind", "behind, 95%")
-    for column in ("rank", "group", "submission", "TPR", "95% interval", "AUC", "AUC, 95%", "behind", "behind, 95%"):
-        table.add_column(column, justify="right" if column in right else "left")
+    for column in ("rank", "ranks, 95%", "submission", "TPR", "95% interval", "AUC", "AUC, 95%", "gap to next"):
+        table.add_column(column, justify="left" if column == "submission" else "right")
     for place in places:
-        point = place.found.points[0]
+        point = place.evaluation.points[0]
         name = f"{place.name} (tied with {', '.join(place.tied)})" if place.tied else place.name
-        cells = (f"{point.tpr:.4f}", _between(point.low, point.high), f"{place.found.auc:.4f}")
-        between = _between(place.found.auc_low, place.found.auc_high)
-        table.add_row(str(place.rank), str(place.group), escape(name), *cells, between, *_behind(place))
-    resolved = "" if first.points[0].resolvable else " The rate allows no false positive: it is the TPR at none."
-    table.caption = f"In one group, neighbors do not surely differ (paired bootstrap).{resolved}"
+        ranks = str(place.rank_low) if place.rank_low == place.rank_high else f"{place.rank_low}-{place.rank_high}"
+        table.add_row(
+            str(place.rank),
+            ranks,
+            escape(name),
+            f"{point.tpr:.4f}",
+            _between(point.low, point.high),
+            f"{place.evaluation.auc:.4f}",
+            _between(place.evaluation.auc_low, place.evaluation.auc_high),
+            _gap_to_next(place),
+        )
+    unresolved = "" if first.points[0].resolvable else " The rate allows no false positive: it is the TPR at none."
+    table.caption = (
+        "Ranks, 95%: simultaneous intervals from paired bootstrap differences; two submissions whose intervals overlap "
+        f"may be in either order.{unresolved}"
+    )
     table.caption_justify = "left"
     return table
 
@@ -141,28 +175,31 @@ def _point_cells(point: OperatingPoint, n_non_members: int) -> tuple[str, ...]:
     precision = precision if point.false_positives else f">= {precision}"
     own = _between(point.fpr_low, point.fpr_high, 6)
     cells = (_between(point.low, point.high), str(point.false_positives), own, precision)
-    if not point.resolvable and point.fpr > 0:
-        return (name, "-", f"not resolvable, n = {n_non_members:,}", "", "", "")
+    if not resolved(point):
+        return (name, "-", f"too few non-members ({n_non_members:,})", "", "", "")
     return (name, f"{point.tpr:.4f}", *cells)
 
 
 def _precision(value: float | None, low: float, false_positives: int) -> str:
-    """Without a false positive the plain figure is 1, whatever n; only its lower end says anything."""
+    """Without a false positive the plain figure is 1 for any n; its low end is given instead."""
     return "-" if value is None else f"{low if false_positives == 0 else value:.3f}"
 
 
 def _claim_cells(claims: Claims, member: Membership) -> list[str]:
     cells = []
     for rows in claims.claimed.values():
-        inside = int((member[rows] == 1).sum())
-        cells.append(f"{len(rows):,} ({inside:,} members)")
+        cells.append(f"{len(rows):,} ({int((member[rows] == 1).sum()):,} members)")
     return cells
 
 
-def _behind(place: Place) -> tuple[str, str]:
-    if place.behind is None or place.behind_low is None or place.behind_high is None:
-        return "", ""
-    return f"{place.behind:.4f}", f"{place.behind_low:+.4f} to {place.behind_high:+.4f}"
+def _gap_to_next(place: Place) -> str:
+    if place.gap_to_next is None or place.gap_low is None or place.gap_high is None:
+        return ""
+    return f"{place.gap_to_next:.4f} ({place.gap_low:+.4f} to {place.gap_high:+.4f})"
+
+
+def _print(line: str, console: Console, style: str = "") -> None:
+    console.print(escape(line), style=style, soft_wrap=True, highlight=False)
 
 
 def _between(low: float, high: float, digits: int = 4) -> str:
@@ -180,5 +217,5 @@ def _table(title: str) -> Table:
 
 
 def _p_value(value: float) -> str:
-    """Return a p-value for reading; below what the normal law of a bootstrap can tell, only that it is below."""
+    """Return a p-value for reading, cut off below 1e-10, where the normal approximation has no meaning."""
     return "< 1e-10" if value < 1e-10 else f"{value:.2g}"

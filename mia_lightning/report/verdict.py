@@ -1,35 +1,38 @@
-"""The verdict in plain words, by stated rules."""
+"""Verdict in plain words, by stated rules."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from math import ceil
 
-from mia_lightning.evaluation.assessment import Assessment, Difference
-from mia_lightning.metrics.roc import Evaluation, OperatingPoint
+from mia_lightning.evaluation.assessment import Difference
+from mia_lightning.evaluation.blind_baseline import BLIND
+from mia_lightning.evaluation.column_audit import AUDIT
+from mia_lightning.evaluation.permutation import INTERVALS, REFITTED
+from mia_lightning.evaluation.sanity_checks import GAP, PIXELS
+from mia_lightning.metrics.roc import PRIORS, Evaluation
 from mia_lightning.report.contents import Report
-from mia_lightning.report.wording import between, one_in, percent, rate_name
-
-Level = Literal["exposed", "weak", "not found", "confounded", "unreliable"]
-
-HEADINGS: dict[Level, str] = {
-    "exposed": "Members can be recognized",
-    "weak": "Membership shows on average, but not at few false alarms",
-    "not found": "This attack recognizes no members",
-    "confounded": "Members can be told without the model",
-    "unreliable": "These figures are not to be relied on",
-}
-
-RULES = (
-    "The headline attack is named without regard to its figures. It is judged at a false-alarm rate of 1%, or at the "
-    "lowest one above that the number of non-members resolves. Not to be relied on: a test with memberships dealt out "
-    "by lot warns. Told without the model: the blind baseline warns and the attack adds nothing to it for certain, "
-    "neither at that rate nor in AUC. Recognized: the 95% interval of the true-positive rate lies above the "
-    "false-alarm rate. On average only: that interval does not, but the AUC's lies above 0.5. None: neither does."
+from mia_lightning.report.evidence import Evidence, deciding_point, evidence
+from mia_lightning.report.levels import (
+    FEWEST,
+    GAP_AT_MOST,
+    HEADINGS,
+    WIDEST,
+    Level,
+    accuracy_gap,
+    all_constant,
+    decide,
+    gains,
+    references_failed,
+    warns,
 )
+from mia_lightning.report.wording import between, decimals, p_value, percent, rate_name
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a reader should take away."""
+    """Conclusion of a report."""
 
     level: Level
     heading: str
@@ -37,122 +40,223 @@ class Verdict:
 
 
 def verdict(report: Report) -> Verdict:
-    """Return the verdict of a report; the rules are `RULES`."""
-    assessment, found = report.assessment, report.assessment.attacks[report.headline]
-    point = deciding_point(found)
-    warned = {guard.name for guard in assessment.guards if guard.status == "warn"}
-    gains = [gain for gain in assessment.increments if gain.first == report.headline]
-    gains = [gain for gain in gains if gain.figure in ("auc", f"tpr@{point.fpr:g}")]
-    level = _level(found, point, warned, gains)
+    """Return the verdict of a report; the rules are `levels.RULES`."""
+    evaluations = report.decisive
+    tested = evidence(evaluations)
+    level, deciding = decide(report, evaluations, tested)
+    headline = evaluations[report.headline]
     sentences = [
-        _recognizes(report, found, point),
-        *_rarer(found, point),
-        _on_average(found),
-        _precision(point),
-        *_silence(found, point, level),
-        *_doubts(assessment, warned, gains),
-        _choice(report, point),
+        *_warnings(report, level),
+        *_reasons(report, level, evaluations, tested, deciding),
+        *_rate(report, headline),
+        *_rarer(headline),
+        _average(headline),
+        *_perfect(headline),
+        *_precision(headline),
+        *_caution(level, headline),
+        *_doubts(report, level, deciding),
+        _coverage(report, evaluations, deciding, level),
     ]
     return Verdict(level, HEADINGS[level], tuple(sentences))
 
 
-def deciding_point(found: Evaluation) -> OperatingPoint:
-    """Return the operating point at an FPR of 1%, or at the lowest resolved one above it, or the highest there is."""
-    enough = [point for point in found.points if point.fpr >= 0.01 and point.resolvable]
-    return min(enough, key=lambda point: point.fpr) if enough else max(found.points, key=lambda point: point.fpr)
+def _p(value: float) -> str:
+    text = p_value(value)
+    return text if text.startswith("<") else f"= {text}"
 
 
-def _level(found: Evaluation, point: OperatingPoint, warned: set[str], gains: list[Difference]) -> Level:
-    if any(name.startswith("permuted labels") for name in warned):
-        return "unreliable"
-    if "blind baseline" in warned and not any(gain.low > 0 for gain in gains):
-        return "confounded"
-    if point.low > point.fpr:
-        return "exposed"
-    return "weak" if found.auc_low > 0.5 else "not found"
+def _warnings(report: Report, level: Level) -> list[str]:
+    """Return what stands above everything else."""
+    if report.run is None:
+        return []
+    sentences = []
+    if level == "no reading" and report.run.reading is not None:
+        sentences.append(report.run.reading.sentence)
+    if references_failed(report) and report.run.fidelity is not None:
+        sentences.append(f"The reference models failed: {report.run.fidelity.sentence}")
+    return sentences
 
 
-def _recognizes(report: Report, found: Evaluation, point: OperatingPoint) -> str:
+def _reasons(
+    report: Report,
+    level: Level,
+    evaluations: Mapping[str, Evaluation],
+    tested: Mapping[str, Evidence],
+    deciding: Evidence,
+) -> list[str]:
+    """Return the sentences that are about this level only."""
+    evaluation = evaluations[deciding.attack]
+    if level == "too few":
+        return [_needed(evaluation)]
+    if level == "unreliable":
+        checks = [check for check in report.assessment.checks if check.status == "warn"]
+        return [check.sentence for check in checks if check.name in (INTERVALS, REFITTED, AUDIT)]
+    if level == "reversed":
+        turned = report.assessment.turned.get(deciding.attack)
+        if turned is None:
+            return ["Negate the scores, or set the direction of the attack."]
+        point = deciding_point(turned)
+        return [
+            f"The AUC of “{deciding.attack}” is below 0.5 for certain (p {_p(deciding.p_reversed)}); lower scores "
+            "mean members, as for a loss. Negated, they have AUC "
+            f"{decimals(turned.auc, turned.auc_low, turned.auc_high)} and TPR {percent(point.tpr)} "
+            f"{between(point.low, point.high)} at {rate_name(point.fpr)} FPR. Negate the scores and evaluate again."
+        ]
+    if level == "inconclusive":
+        return _signs(report, evaluations, [one for one in tested.values() if one.suspicious])
+    return []
+
+
+def _needed(evaluation: Evaluation) -> str:
+    members, non_members = evaluation.n_members, evaluation.n_non_members
+    if min(members, non_members) < FEWEST:
+        return (
+            f"Members: {members:,}, non-members: {non_members:,}. A verdict needs at least {FEWEST} of "
+            "each; 1,000 non-members estimate an FPR of 1% from ten false positives."
+        )
+    reach = max(evaluation.auc_high - evaluation.auc, evaluation.auc - evaluation.auc_low)
+    times = (reach / (WIDEST - 0.5)) ** 2
+    needed = [max(count, ceil(count * times)) for count in (members, non_members)]
     return (
-        f"At a false-alarm rate of {one_in(point.fpr)}, the attack “{report.headline}” recognizes {percent(point.tpr)} "
-        f"{between(point.low, point.high)} of the {found.n_members:,} members; a guess would name "
-        f"{rate_name(point.fpr)} of them."
+        f"No attack succeeds, but an AUC of up to {evaluation.auc_high:.2f} is not excluded by {members:,} members and "
+        f"{non_members:,} non-members; about {needed[0]:,} and {needed[1]:,} would exclude one above {WIDEST:g} if "
+        "there is no effect."
     )
 
 
-def _rarer(found: Evaluation, decided: OperatingPoint) -> list[str]:
-    rarer = [point for point in found.points if 0 < point.fpr < decided.fpr]
+def _signs(report: Report, evaluations: Mapping[str, Evaluation], suspicious: list[Evidence]) -> list[str]:
+    sentences = []
+    for one in suspicious:
+        evaluation = evaluations[one.attack]
+        sentences.append(
+            f"An interval of “{one.attack}” excludes chance (AUC "
+            f"{decimals(evaluation.auc, evaluation.auc_low, evaluation.auc_high)}, TPR {percent(one.point.tpr)} "
+            f"{between(one.point.low, one.point.high)} at "
+            f"{rate_name(one.point.fpr)} FPR), though not after correction for {len(evaluations)} attacks."
+        )
+    if accuracy_gap(report) > GAP_AT_MOST:
+        check = report.assessment.check(GAP)
+        assert check is not None
+        sentences.append(
+            f"{check.sentence} A model that is more accurate on its training records treats them differently; a better "
+            "attack should find them."
+        )
+    if all_constant(evaluations):
+        sentences.append("All records have the same score; nothing can be ranked by it.")
+    return sentences
+
+
+def _rate(report: Report, evaluation: Evaluation) -> list[str]:
+    point = deciding_point(evaluation)
+    held_out = "held-out " if report.on_held_out else ""
+    if not point.resolvable:
+        return []
+    return [
+        f"At {rate_name(point.fpr)} FPR the attack “{report.headline}” identifies {percent(point.tpr)} "
+        f"{between(point.low, point.high)} of the {evaluation.n_members:,} {held_out}members; random guessing: "
+        f"{rate_name(point.fpr)}."
+    ]
+
+
+def _rarer(evaluation: Evaluation) -> list[str]:
+    rarer = [point for point in evaluation.points if 0 < point.fpr < deciding_point(evaluation).fpr]
     if not rarer:
         return []
     point = max(rarer, key=lambda point: point.fpr)
     if not point.resolvable:
-        return [f"A rate of {one_in(point.fpr)} cannot be resolved with {found.n_non_members:,} non-members."]
-    return [f"At {one_in(point.fpr)} it still recognizes {percent(point.tpr)} {between(point.low, point.high)}."]
+        return [f"{evaluation.n_non_members:,} non-members are too few to estimate an FPR of {rate_name(point.fpr)}."]
+    return [f"At {rate_name(point.fpr)} FPR it identifies {percent(point.tpr)} {between(point.low, point.high)}."]
 
 
-def _on_average(found: Evaluation) -> str:
+def _average(evaluation: Evaluation) -> str:
     return (
-        f"Shown one member and one non-member, it puts the member first in {percent(found.auc)} "
-        f"{between(found.auc_low, found.auc_high)} of cases (a guess: 50%)."
+        f"It ranks a random member above a random non-member {percent(evaluation.auc)} of the time (AUC "
+        f"{evaluation.auc:.3f} [{evaluation.auc_low:.3f}–{evaluation.auc_high:.3f}]; chance 50%)."
     )
 
 
-def _precision(point: OperatingPoint) -> str:
-    value, low = point.precision[1], point.precision_low[1]
-    if value is None:
-        return "It names no record at that rate."
-    if point.false_positives == 0:
-        return f"If one record in ten were a member, at least {percent(low)} of the records it names would be."
-    return (
-        f"If one record in ten were a member, {percent(value)} of the records it names there would be (at least "
-        f"{percent(low)} with confidence)."
-    )
+def _perfect(evaluation: Evaluation) -> list[str]:
+    if evaluation.auc < 1:
+        return []
+    return ["Every member scores above every non-member; check that the scores were not made with the memberships."]
 
 
-def _silence(found: Evaluation, point: OperatingPoint, level: Level) -> list[str]:
-    if level == "not found":
-        return [
-            f"That is no proof of privacy: a true rate of up to {percent(point.high)} would look like this, and a "
-            "stronger attack may find more."
-        ]
-    missed = 1 - point.tpr
-    return [f"The other {percent(missed)} of the members it does not tell from non-members at that rate."]
+def _precision(evaluation: Evaluation) -> list[str]:
+    """Return the effect size: which share of the records it names are members, at three priors."""
+    point = deciding_point(evaluation)
+    if not point.resolvable:
+        return []
+    if any(value is None for value in point.precision):
+        return ["It identifies no record at that rate."]
+    values = list(zip(PRIORS, point.precision, point.precision_low, strict=True))
+    priors = ", ".join(rate_name(prior) for prior in PRIORS)
+    shown = ", ".join(percent(low if point.false_positives == 0 else value or 0.0) for _, value, low in values)
+    least = "at least " if point.false_positives == 0 else ""
+    return [f"If {priors} of all records were members, {least}{shown} of the records it identifies would be members."]
 
 
-def _doubts(assessment: Assessment, warned: set[str], gains: list[Difference]) -> list[str]:
-    said = []
-    for guard in assessment.guards:
-        if guard.name in warned and guard.name.startswith("permuted labels"):
-            said.append(guard.sentence)
-    if "blind baseline" in warned:
-        added = " and ".join(_points(gain) for gain in gains)
-        said.append(
-            "Caution: members and non-members differ without the model. Only what the attack adds to that says "
-            f"anything of the model: {added or 'it could not be measured'}."
+def _caution(level: Level, evaluation: Evaluation) -> list[str]:
+    if level not in ("not found", "inconclusive"):
+        return []
+    point = deciding_point(evaluation)
+    return [
+        f"This does not prove privacy: a true TPR of up to {percent(point.high)} would look the same, and a stronger "
+        "attack may find more."
+    ]
+
+
+def _doubts(report: Report, level: Level, deciding: Evidence) -> list[str]:
+    sentences = []
+    if warns(report, BLIND):
+        added = " and ".join(_points(gain) for gain in gains(report, deciding))
+        sentences.append(
+            f"Caution: members and non-members differ without the model. “{deciding.attack}” adds to the blind "
+            f"baseline: {added or 'not measured'}."
         )
-    if "preprocessing parity" in warned:
-        said.append("Caution: the pixels of members and non-members differ; see the guards.")
-    if "generalization gap" in warned:
-        said.append("Caution: the model is better on non-members; the memberships may be swapped.")
-    return said
+    if warns(report, PIXELS):
+        sentences.append("Caution: the pixels of members and non-members differ; see the sanity checks.")
+    if warns(report, GAP):
+        sentences.append("Caution: the model is more accurate on non-members; the memberships may be swapped.")
+    if warns(report, AUDIT) and level != "unreliable":
+        sentences.append("Caution: columns that do not come from the target carry membership; see the sanity checks.")
+    return sentences
 
 
 def _points(gain: Difference) -> str:
     value, low, high = (100 * number for number in (gain.value, gain.low, gain.high))
-    return f"{value:+.1f} points of {_figure(gain.figure)} ({low:+.1f} to {high:+.1f})"
+    return f"{value:+.1f} points of {_figure(gain.figure)} [{low:+.1f} to {high:+.1f}]"
 
 
 def _figure(name: str) -> str:
-    return "AUC" if name == "auc" else f"TPR at FPR {100 * float(name.removeprefix('tpr@')):g}%"
+    return "AUC" if name == "auc" else f"TPR at {100 * float(name.removeprefix('tpr@')):g}% FPR"
 
 
-def _choice(report: Report, point: OperatingPoint) -> str:
-    attacks = report.assessment.attacks
-    if len(attacks) == 1:
-        return "One attack was run; another may find more."
-    highest = max(attacks, key=lambda name: attacks[name].at(point.fpr).tpr)
+def _coverage(report: Report, evaluations: Mapping[str, Evaluation], deciding: Evidence, level: Level) -> str:
+    """Return which attacks the verdict is about, and on which records."""
+    searched = ""
+    if report.run is not None and report.run.searched is not None:
+        search = report.run.searched
+        searched = (
+            f" The configuration was selected from {search.trials:,} trials by {search.metric} on "
+            f"{search.seen_records:,} records"
+        )
+        searched += (
+            "; the figures above are of held-out records."
+            if report.on_held_out
+            else (", which the figures above are of: they are optimistic. Give --evaluation.holdout a share.")
+        )
+    if len(evaluations) == 1:
+        return f"One attack was run; another may find more.{searched}"
     also = ""
-    if highest != report.headline:
-        found = attacks[highest].at(point.fpr)
-        also = f" The highest of the {len(attacks)} is {percent(found.tpr)} by “{highest}”, picked after the fact."
-    return f"{len(attacks)} attacks were run; the verdict is about “{report.headline}”, {report.headline_reason}.{also}"
+    if deciding.attack != report.headline and level in ("exposed", "slight", "weak", "reversed", "inconclusive"):
+        adjusted = {"weak": deciding.p_auc, "reversed": deciding.p_reversed}.get(level, deciding.p_tpr)
+        point = deciding.point
+        also = (
+            f" It is decided by “{deciding.attack}”: TPR {percent(point.tpr)} {between(point.low, point.high)} at "
+            f"{rate_name(point.fpr)} FPR, AUC {evaluations[deciding.attack].auc:.3f}, p {_p(adjusted)} after "
+            f"correction for {len(evaluations)} attacks."
+        )
+    return (
+        f"{len(evaluations)} attacks were run and the verdict covers all of them; the figures above are of "
+        f"“{report.headline}”, {report.headline_reason}.{also}{searched}"
+    )

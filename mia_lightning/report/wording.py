@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them."""
+"""Numbers in words."""
 
 from mia_lightning.metrics.roc import OperatingPoint
 
@@ -23,18 +23,13 @@ def decimals(value: float, low: float, high: float) -> str:
     return f"{value:.3f} [{low:.3f}–{high:.3f}]"
 
 
-def one_in(rate: float) -> str:
-    """Return a rate as a chance in words: 1 in 100."""
-    return f"1 in {round(1 / rate):,}" if rate > 0 and abs(1 / rate - round(1 / rate)) < 1e-6 else percent(rate)
-
-
 def rate_name(fpr: float) -> str:
-    """Return a false-positive rate as a table heads it."""
+    """Return a rate as a percentage without rounding."""
     return f"{100 * fpr:g}%"
 
 
 def p_value(value: float) -> str:
-    """Return a p- or q-value; below what a normal law can tell, only that it is below."""
+    """Return a p- or q-value, cut off below 1e-10, where normal approximations have no meaning."""
     return "< 1e-10" if value < 1e-10 else f"{value:.2g}"
 
 
@@ -47,5 +42,5 @@ def seconds(value: float) -> str:
 
 
 def resolved(point: OperatingPoint) -> bool:
-    """Whether the records say something about this rate; a rate of 0 asks for the TPR at none and always is."""
+    """Whether the non-members suffice for this rate; a rate of 0, the TPR at no false positive, always is shown."""
     return point.resolvable or point.fpr == 0

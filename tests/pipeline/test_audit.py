@@ -50,18 +50,18 @@ def test_scores_and_figures_agree(run, task):
 
 def test_a_run_is_assessed_like_a_file_of_scores(run):
     """The folder's evaluation and `mia_lightning.evaluate` on its scores agree, and the guards that need images ran."""
-    from mia_lightning.evaluation.config import EvaluationConfig
+    from mia_lightning.evaluation.config import ScoreEvaluationConfig
     from mia_lightning.pipeline.evaluate_scores import evaluate_file
 
     figures = json.loads((run / "metrics.json").read_text())
-    assessment, _ = evaluate_file(EvaluationConfig(scores=(str(run / "scores.csv"),)))
+    assessment, _ = evaluate_file(ScoreEvaluationConfig(scores=(str(run / "scores.csv"),)))
     for name, found in assessment.attacks.items():
         assert figures["attacks"][name]["auc"] == pytest.approx(found.auc, abs=1e-12)
-    status = {guard["name"]: guard["status"] for guard in figures["guards"]}
-    assert status["blind baseline"] != "not run"
-    assert status["preprocessing parity"] == "pass"
+    status = {check["name"]: check["status"] for check in figures["sanity_checks"]}
+    assert status["blind baseline"] != "skipped"
+    assert status["pixel distribution check"] == "pass"
     assert status["generalization gap"] == "pass"
-    assert status["permuted labels, refitted"] == "pass"
+    assert status["permutation test (refitted)"] == "pass"
     assert len((run / "records.csv").read_text().splitlines()) > 1
 
 
