@@ -13,10 +13,10 @@ import numpy as np
 
 from mia_lightning.evaluation.blind_baseline import (
     BLIND_LEVEL,
-    chance_p_values,
-    of_doubled_variance,
     blind_features,
     blind_scores,
+    chance_p_values,
+    of_doubled_variance,
 )
 from mia_lightning.evaluation.comparison import comparable_rates
 from mia_lightning.metrics.roc import evaluate

@@ -81,7 +81,8 @@ def runs_p_value(member: NDArray[np.integer]) -> float:
 def id_features(ids: NDArray[np.int64] | NDArray[np.str_]) -> dict[str, Array]:
     """Return the parts of ids by name, (N,) each: numbers, parity, alphabetical rank, length, letter case and words."""
     if ids.dtype.kind in "iu":
-        return {"numbers": ids.astype(np.float64), "even numbers": (ids % 2 == 0).astype(np.float64)}
+        numbers = ids.astype(np.int64)
+        return {"numbers": numbers.astype(np.float64), "even numbers": (numbers % 2 == 0).astype(np.float64)}
     texts: list[str] = ids.tolist()
     rank = np.empty(len(ids))
     rank[np.argsort(ids, kind="stable")] = np.arange(len(ids))
@@ -90,10 +91,10 @@ def id_features(ids: NDArray[np.int64] | NDArray[np.str_]) -> dict[str, Array]:
         "length": np.array([len(text) for text in texts], dtype=np.float64),
         "upper case": np.array([sum(map(str.isupper, text)) for text in texts], dtype=np.float64),
     }
-    numbers = [[float(number[:15]) for number in re.findall(r"\d+", text)] for text in texts]
-    for place in range(min(MOST_NUMBERS, max(map(len, numbers), default=0))):
-        features[f"number {place + 1}"] = np.array([row[place] if len(row) > place else -1.0 for row in numbers])
-    last = np.array([row[-1] if row else -1.0 for row in numbers])
+    parts = [[float(number[:15]) for number in re.findall(r"\d+", text)] for text in texts]
+    for place in range(min(MOST_NUMBERS, max(map(len, parts), default=0))):
+        features[f"number {place + 1}"] = np.array([row[place] if len(row) > place else -1.0 for row in parts])
+    last = np.array([row[-1] if row else -1.0 for row in parts])
     features["last number"] = last
     features["even numbers"] = (last % 2 == 0).astype(np.float64)
     words = [frozenset(re.findall(r"[A-Za-z]+\d?(?![A-Za-z0-9])|[A-Za-z]+", text)) for text in texts]

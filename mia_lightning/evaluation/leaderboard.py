@@ -71,7 +71,7 @@ def rank_submissions(
     order = np.lexsort([np.asarray(member), *(scores[name] for name in ranked)])
     bootstrap = paired_bootstrap(
         {name: scores[name][order] for name in ranked},
-        np.asarray(member)[order],
+        np.asarray(member, dtype=np.int8)[order],
         (fpr,),
         resamples=resamples,
         seed=seed,

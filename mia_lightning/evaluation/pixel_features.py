@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mia_lightning.records.pixel_statistics import pixel_statistics
 
 Array = NDArray[np.float64]
+Columns = dict[str, NDArray[np.floating]]
 Images = NDArray[np.uint8] | NDArray[np.float32]
 
 BLOCK = 1024
@@ -42,27 +43,27 @@ def _window(images: Images) -> NDArray[np.float32]:
         if images.shape[axis] > WINDOW:
             half = WINDOW // 2
             picked = np.r_[:half, images.shape[axis] - half : images.shape[axis]]
-            images = images.take(picked, axis=axis)
+            images = np.take(images, picked, axis=axis)
     return images.astype(np.float32) * np.float32(scale)
 
 
 def _features(values: NDArray[np.float32]) -> dict[str, Array]:
-    groups: tuple[Callable[[NDArray[np.float32]], dict[str, Array]], ...] = (
+    groups: tuple[Callable[[NDArray[np.float32]], Columns], ...] = (
         _borders,
         _grid,
         _compression,
         _mirroring,
         _color,
     )
-    features: dict[str, Array] = {}
+    features: Columns = {}
     for group in groups:
         features |= group(values)
     return {name: np.asarray(column, dtype=np.float64) for name, column in features.items()}
 
 
-def _borders(values: NDArray[np.float32]) -> dict[str, Array]:
+def _borders(values: NDArray[np.float32]) -> Columns:
     """Steps between the two outermost rows or columns: 0 after padding by repetition, small after some resizes."""
-    sides: dict[str, Array] = {}
+    sides: Columns = {}
     for axis, names in ((2, ("top", "bottom")), (3, ("left", "right"))):
         if values.shape[axis] < 4:
             continue
@@ -74,9 +75,9 @@ def _borders(values: NDArray[np.float32]) -> dict[str, Array]:
     return sides
 
 
-def _grid(values: NDArray[np.float32]) -> dict[str, Array]:
+def _grid(values: NDArray[np.float32]) -> Columns:
     """Mean steps across columns and rows by their phase on the grid, relative to the mean: blocking and its shifts."""
-    phases: dict[str, Array] = {}
+    phases: Columns = {}
     for axis, name in ((2, "rows"), (3, "columns")):
         if values.shape[axis] < 2 * GRID + 1:
             continue
@@ -86,12 +87,12 @@ def _grid(values: NDArray[np.float32]) -> dict[str, Array]:
     return phases
 
 
-def _compression(values: NDArray[np.float32]) -> dict[str, Array]:
+def _compression(values: NDArray[np.float32]) -> Columns:
     """Energy of the cosine transform by frequency, for brightness and two color differences."""
     rows, columns = (size // GRID * GRID for size in values.shape[2:])
     if not rows or not columns:
         return {}
-    features: dict[str, Array] = {}
+    features: Columns = {}
     for name, plane in _planes(values).items():
         blocks = plane[:, :rows, :columns].reshape(len(plane), rows // GRID, GRID, columns // GRID, GRID)
         cosines = _cosines()
@@ -122,17 +123,18 @@ def _cosines() -> NDArray[np.float32]:
     steps = np.arange(GRID)
     matrix = np.sqrt(2 / GRID) * np.cos(np.pi * (2 * steps[None] + 1) * steps[:, None] / (2 * GRID))
     matrix[0] /= np.sqrt(2)
-    return matrix.astype(np.float32)
+    result: NDArray[np.float32] = matrix.astype(np.float32)
+    return result
 
 
-def _mirroring(values: NDArray[np.float32]) -> dict[str, Array]:
+def _mirroring(values: NDArray[np.float32]) -> Columns:
     """Asymmetries that change their sign when left and right are exchanged."""
     if values.shape[3] < 5:
         return {}
     gray = values.mean(axis=1)
     step = np.diff(gray, axis=2)
     half = values.shape[3] // 2
-    features: dict[str, Array] = {
+    features: Columns = {
         "right minus left": gray[:, :, -half:].mean(axis=(1, 2)) - gray[:, :, :half].mean(axis=(1, 2)),
         "skew of horizontal steps": (step**3).mean(axis=(1, 2)) / ((step**2).mean(axis=(1, 2)) + 1) ** 1.5,
     }
@@ -149,14 +151,14 @@ def _mirroring(values: NDArray[np.float32]) -> dict[str, Array]:
     return features
 
 
-def _color(values: NDArray[np.float32]) -> dict[str, Array]:
+def _color(values: NDArray[np.float32]) -> Columns:
     """Casts: differences of channels on average, in shadows and in highlights, and where the picture has no color."""
     if values.shape[1] != 3:
         return {}
     flat = values.reshape(len(values), 3, -1)
     ordered = np.sort(flat, axis=2)
     last = flat.shape[2] - 1
-    features: dict[str, Array] = {}
+    features: Columns = {}
     for first, second in ((0, 1), (1, 2)):
         gap = flat[:, first] - flat[:, second]
         name = f"channel {first} minus {second}"

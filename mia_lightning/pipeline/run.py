@@ -20,13 +20,8 @@ from mia_lightning.pipeline.tensorboard import TensorBoard
 from mia_lightning.pipeline.terminal import print_next_commands, print_result
 from mia_lightning.report.figures import draw
 from mia_lightning.report.files import write_report
-<<<<<<< HEAD
 from mia_lightning.report.plots import plot_roc, style
-from mia_lightning.report.terminal import print_guards
-=======
-from mia_lightning.report.plots import plot_roc
 from mia_lightning.report.terminal import print_conclusion
->>>>>>> be19cd9 (Decide the verdict from record content only; name sanity checks, column audit, verdict levels)
 from mia_lightning.runtime.hardware import is_first_process
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD
 
