@@ -5,12 +5,13 @@ INSTALLED := .venv/.installed
 
 export UV_COMPILE_BYTECODE = 1
 
-.PHONY: demo test check docs test-minimum lock help clean
+.PHONY: demo test check docs gpu test-minimum lock help clean
 
 help:
 	@echo "make demo   set up .venv and attack a small target on embedded images"
 	@echo "make test   set up .venv, then lint, format check, types, doctests and tests"
 	@echo "make check FILE=tests/...   ruff, mypy on the changed files and one test file"
+	@echo "make gpu    measure on the graphics card, in under ten minutes"
 	@echo "make docs   build the documentation into site/, warnings are errors"
 	@echo "make test-minimum   set up .venv-minimum with the oldest versions that pyproject.toml allows, then tests"
 	@echo "make lock   pin the dependencies of pyproject.toml again"
@@ -47,6 +48,9 @@ check: $(INSTALLED)
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
+
+gpu: $(INSTALLED)
+	$(BIN)/python benchmarks/gpu.py --minutes 8 --output gpu.json
 
 # torchvision's floor is the release that was built for torch's.
 test-minimum: $(INSTALLED)

@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py [--minutes 8] [--output gpu.json] [--replica FOLDER] [--rehearse]
 
-Nothing is installed. Each section survives the failure of another; when the time is spent, the rest is skipped and named.
+Nothing is installed. Each section survives the failure of another; when the time is spent, the rest is skipped by name.
 `--rehearse` runs every section on the CPU at tiny sizes: its figures mean nothing, but the script is known to run.
 Prints a Markdown table; `--output` receives the same rows as JSON with hardware, driver, versions and date.
 """
@@ -80,8 +80,9 @@ class Bench:
             torch.cuda.synchronize()
 
     def seconds(self, run: Callable[[], object], rounds: int = 3) -> float:
-        """Return the median seconds of a call after a warm-up."""
-        run()
+        """Return the median seconds of a call after a warm-up, which a rehearsal leaves out."""
+        if not self.rehearsal:
+            run()
         times = []
         for _ in range(1 if self.rehearsal else rounds):
             self.synchronize()
@@ -178,18 +179,10 @@ def equality(bench: Bench) -> Iterator[Row]:
         logits = engine(network, "fc", records, accelerator=accelerator, precision=typed, queries=2)
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = allow
         gap = float(np.abs(logits - expected).max())
-        equal = "equal" if gap <= TOLERANCES[precision] else "NOT EQUAL"
-        yield Row(
-            "equality",
-            f"largest difference of a logit, {precision}",
-            gap,
-            "",
-            f"{equal} within {TOLERANCES[precision]}",
-        )
-        aucs = [
-            auc(phi(values[:, 0].astype(np.float64), records.labels), records.membership)
-            for values in (logits, expected)
-        ]
+        equal = f"{'equal' if gap <= TOLERANCES[precision] else 'NOT EQUAL'} within {TOLERANCES[precision]}"
+        yield Row("equality", f"largest difference of a logit, {precision}", gap, "", equal)
+        signals = [phi(values[:, 0].astype(np.float64), records.labels) for values in (logits, expected)]
+        aucs = [auc(signal, records.membership) for signal in signals]
         yield Row("equality", f"difference of the AUC of phi, {precision}", abs(aucs[0] - aucs[1]), "")
 
 
@@ -254,12 +247,10 @@ def training(bench: Bench) -> Iterator[Row]:
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         cifar_stem(resnet18(num_classes=CLASSES)).eval()(torch.zeros(1, 3, 32, 32))
     share = 3 * counter.get_total_flops() * images / bench.peaks.get("bf16-mixed", float("inf"))
-    yield Row(
-        "training", "resnet18, CIFAR stem, the product's loop", images, "images/s", f"{share:.1%} of the measured peak"
-    )
-    yield Row(
-        "training", "one reference of 14 epochs on 20,000 records", 14 * 20_000 / images, "s", "scaled from one epoch"
-    )
+    note = f"{share:.1%} of the measured peak"
+    yield Row("training", "resnet18, CIFAR stem, the product's loop", images, "images/s", note)
+    seconds = 14 * 20_000 / images
+    yield Row("training", "one reference of 14 epochs on 20,000 records", seconds, "s", "scaled from one epoch")
     if bench.device == "cuda":
         for mode in ("default", "reduce-overhead"):
             seconds = bench.seconds(partial(run, partial(torch.compile, mode=mode)), 1)
@@ -277,9 +268,7 @@ def several(bench: Bench) -> Iterator[Row]:
         children = [_child("training", stdout=subprocess.DEVNULL) for _ in range(count)]
         failed = sum(child.wait() != 0 for child in children)
         rate = (count - failed) / (perf_counter() - started)
-        yield Row(
-            "training", f"{count} processes at a time", rate, "epochs/s", f"{note}; start-up included; {failed} failed"
-        )
+        yield Row("training", f"{count} processes at a time", rate, "runs/s", f"{note}; with start-up; {failed} failed")
 
 
 def _child(task: str, **options: Any) -> subprocess.Popen[str]:
@@ -342,21 +331,10 @@ def replica(bench: Bench) -> Iterator[Row]:
         yield Row("replica", "K = 4, end to end", "skipped", note="name its folder with --replica")
         return
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            str(Path(__file__).parents[1] / "train.py"),
-            "--config",
-            "references",
-            "--output",
-            f"{folder}/run",
-        ]
-        command += [
-            "--data.public",
-            str(bench.replica / "pub.pt"),
-            "--data.private",
-            str(bench.replica / "priv_out.pt"),
-        ]
-        command += ["--target.checkpoint", str(bench.replica / "01_MIA.pt"), "--references.workers", "0"]
+        names = {"data.public": "pub.pt", "data.private": "priv_out.pt", "target.checkpoint": "01_MIA.pt"}
+        command = [sys.executable, str(Path(__file__).parents[1] / "train.py"), "--config", "references"]
+        command += [word for option, name in names.items() for word in (f"--{option}", str(bench.replica / name))]
+        command += ["--references.workers", "0", "--output", f"{folder}/run"]
         started = perf_counter()
         subprocess.run(command, check=True, capture_output=True, timeout=max(60.0, bench.deadline - perf_counter()))
         yield Row("replica", "K = 4, end to end", perf_counter() - started, "s")
