@@ -10,6 +10,7 @@ import numpy as np
 
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError, suggest
+from mia_lightning.records.duplicates import duplicate_notes, find_duplicates
 from mia_lightning.records.records import UNKNOWN, Records, check_disjoint, separate_ids
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def load_and_check_target(config: RunConfig, public: Records) -> Target:
 def record_notes(public: Records, private: Records | None) -> list[str]:
     """Return what has to be said of the records: rows left out, labels missing."""
     notes = [note for half in (public, private) if half is not None for note in half.notes]
+    notes += duplicate_notes(find_duplicates(public, private), public, private)
     if unknown := int((public.membership == UNKNOWN).sum()):
         notes.append(
             f"{public.source}: {unknown:,} of {len(public):,} records have no known membership; left out of fitting"

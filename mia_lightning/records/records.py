@@ -61,6 +61,8 @@ class Records:
         if self.images.dtype not in (np.uint8, np.float32):
             raise MIAError(f"{self.source}: images are {self.images.dtype}; expected uint8 or float32")
         _check_ids(self.ids, self.source)
+        if self.groups is not None and self.groups.dtype.kind == "U":
+            _check_printable(self.groups.tolist(), "group", self.source)
         _check_pixels(self)
         _check_labels(self)
         if not np.isin(self.membership, (0, 1, UNKNOWN)).all():
@@ -116,13 +118,18 @@ def _check_ids(ids: NDArray[np.int64] | NDArray[np.str_], source: str) -> None:
 
 def _check_texts(ids: list[str], source: str) -> None:
     """Refuse ids that would do harm in a submission, which holds them unchanged."""
+    _check_printable(ids, "id", source)
     for text in ids:
-        if not text.isprintable():
-            raise MIAError(f"{source}: id {text[:40]!r} holds a control character; expected printable ids")
         if is_formula(text):
             raise MIAError(
                 f"{source}: id {text[:40]!r} would be a formula in a spreadsheet that opens submission.csv; rename it"
             )
+
+
+def _check_printable(texts: list[str], what: str, source: str) -> None:
+    for text in texts:
+        if not text.isprintable():
+            raise MIAError(f"{source}: {what} {text[:40]!r} holds a control character; expected printable text")
 
 
 def _check_pixels(records: Records) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable
 from mia_lightning.records.tables import Table, is_number
-from mia_lightning.records.vocabulary import UNKNOWN, is_blank, is_signed, membership_code
+from mia_lightning.records.vocabulary import UNKNOWN, is_blank, label_codes, membership_codes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,9 +20,6 @@ Ids = NDArray[np.int64] | NDArray[np.str_]
 
 PLAIN = re.compile(r"0|-?[1-9]\d{0,17}", re.ASCII)
 """A whole number that is written the same way again; 007 stays text."""
-
-WHOLE = re.compile(r"([+-]?\d{1,18})(\.0*)?", re.ASCII)
-"""A whole number; pandas writes 3.0 where a column has gaps."""
 
 LONGEST_ID = 256
 """Characters of an id."""
@@ -70,19 +68,8 @@ def membership_column(table: Table, name: str | None) -> tuple[NDArray[np.int8],
     if name is None:
         return np.full(len(table), UNKNOWN, dtype=np.int8), []
     words, codes = _distinct(table, name)
-    signed = is_signed(words)
-    meanings = np.empty(len(words), dtype=np.int8)
-    for code, word in enumerate(words):
-        value = membership_code(word)
-        if value is None:
-            where = table.where(int(np.argmax(codes == code)))
-            raise MIAError(
-                f"{where}: {printable(name, 40)} is {printable(word, 40)!r}; expected 1 or 0, member or non-member, "
-                "yes or no, or empty for unknown"
-            )
-        meanings[code] = 0 if signed and word.strip().startswith("-1") else value
-    notes = [f"{table.source}: {name} holds only +1 and -1, read as member and non-member"] if signed else []
-    return meanings[codes], notes
+    meanings, notes = membership_codes(words, _where(table, name, codes))
+    return np.array(meanings, dtype=np.int8)[codes], [f"{table.source}: {note}" for note in notes]
 
 
 def label_column(table: Table, name: str | None) -> tuple[NDArray[np.int64], tuple[str, ...] | None]:
@@ -96,25 +83,8 @@ def label_column(table: Table, name: str | None) -> tuple[NDArray[np.int64], tup
     if name is None:
         return np.full(len(table), UNKNOWN, dtype=np.int64), None
     words, codes = _distinct(table, name)
-    wholes = [WHOLE.fullmatch(word.strip()) for word in words]
-    named = [i for i, word in enumerate(words) if wholes[i] is None and not is_blank(word)]
-    if named and any(wholes):
-        row = int(np.argmax(codes == named[0]))
-        raise MIAError(
-            f"{table.where(row)}: {printable(name, 40)} is {printable(words[named[0]], 40)!r}, others are numbers; "
-            "expected a whole number, or a name for every class"
-        )
-    class_names = sorted({words[i].strip() for i in named})
-    index_of = {text: index for index, text in enumerate(class_names)}
-    numbers = [
-        UNKNOWN if is_blank(word) else int(whole.group(1)) if whole else index_of[word.strip()]
-        for word, whole in zip(words, wholes, strict=True)
-    ]
-    values: NDArray[np.int64] = np.array(numbers, dtype=np.int64)[codes]
-    if any(re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text, re.IGNORECASE) for text in class_names):
-        row = int(np.argmax(codes == named[0]))
-        raise MIAError(f"{table.where(row)}: {printable(name, 40)} is {words[named[0]]!r}; expected a whole number")
-    return values, tuple(class_names) or None
+    classes, names = label_codes(words, _where(table, name, codes))
+    return np.array(classes, dtype=np.int64)[codes], names
 
 
 def group_column(table: Table, name: str | None, ids: Ids) -> Ids | None:
@@ -163,6 +133,11 @@ def _from_text(table: Table, name: str, rows: NDArray[np.intp]) -> NDArray[np.fl
                 "expected a number"
             ) from None
     return values
+
+
+def _where(table: Table, name: str, codes: NDArray[np.intp]) -> Callable[[int], str]:
+    """Return what names the first row of a distinct text for a message."""
+    return lambda position: f"{table.where(int(np.argmax(codes == position)))}: {printable(name, 40)}"
 
 
 def _texts(table: Table, name: str) -> pa.ChunkedArray:

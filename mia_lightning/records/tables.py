@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 LARGEST = 4 * 2**30
 """Bytes of a CSV; it is read completely."""
 
+BLOCK = 16 << 20
+
 LONGEST_HEADER, MOST_COLUMNS = 2**20, 2000
 """Characters and columns of a CSV's first line."""
 
@@ -112,6 +114,8 @@ def read_table(path: str | Path, mapping: Mapping[str, str] | None = None, *, la
             raise MIAError(f"{path.name}: is {kind.description}; {kind.fix}")
         if start.startswith((b"\xff\xfe", b"\xfe\xff")):
             return parse_csv(path.read_bytes(), path.name, mapping)
+        if _quotes(path) % 2:
+            raise _open_quote(path.name, kind_sentence(path))
         return _csv(path, header, path.name, mapping)
     except MemoryError:
         raise MIAError(f"{path.name}: does not fit into memory; give fewer records") from None
@@ -133,11 +137,26 @@ def parse_csv(content: bytes, name: str, mapping: Mapping[str, str] | None = Non
         for mark, encoding in WIDE:
             if content.startswith(mark):
                 content = content.decode(encoding).encode()
+        if content.count(b'"') % 2:
+            raise _open_quote(name)
         if b"\0" in content:
             raise MIAError(f"{name}: holds NUL bytes, so it is not text; save the table as CSV in UTF-8")
         return _csv(content, content[:LONGEST_HEADER], name, mapping)
     except Exception as error:
         raise _readable_error(error, name, "") from None
+
+
+def _quotes(path: Path) -> int:
+    with open_regular(path) as file:
+        return sum(block.count(b'"') for block in iter(lambda: file.read(BLOCK), b""))
+
+
+def _open_quote(name: str, kind: str = "") -> MIAError:
+    return MIAError(
+        f"{name}: {kind}"
+        if kind
+        else f"{name}: a quote is never closed, so rows could be lost; quote every field or none"
+    )
 
 
 def _readable_error(error: Exception, name: str, kind: str) -> Exception:

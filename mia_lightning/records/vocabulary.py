@@ -6,7 +6,8 @@ compared by `normalize_name`: case, blanks, hyphens and a plural's form in this 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mia_lightning.errors import MIAError, printable, suggest
@@ -72,7 +73,18 @@ MEMBERSHIP_WORDS: Mapping[str, int] = {
 }  # fmt: skip
 """Normalized words of membership; `membership_codes` decides what -1 means."""
 
-SIGNED_NOTE = "holds only +1 and -1, read as member and non-member; leave a cell empty where membership is unknown"
+WHOLE = re.compile(r"([+-]?\d{1,18})(\.0*)?", re.ASCII)
+"""A whole number; pandas writes 3.0 where a column has gaps."""
+
+LONGEST_NAME = 200
+"""Characters of a class's name."""
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?inf(inity)?", re.ASCII | re.IGNORECASE)
+"""Any number."""
+
+SIGNED_NOTE = (
+    "membership holds only +1 and -1, read as member and non-member; leave a cell empty where membership is unknown"
+)
 
 
 def normalize_name(name: object) -> str:
@@ -111,24 +123,61 @@ def is_signed(values: Iterable[object]) -> bool:
     return numbers == {"1", "-1"}
 
 
-def membership_codes(words: Sequence[str], where: str) -> list[int]:
-    """Return 1, 0 or -1 (unknown) for each distinct cell text of one membership column.
+def membership_codes(words: Sequence[str], where: Callable[[int], str]) -> tuple[list[int], list[str]]:
+    """Return 1, 0 or -1 (unknown) for each distinct text of one membership column, and how -1 was read.
 
     Args:
         words: the distinct texts.
-        where: start of the error sentence, such as ``scores.csv: membership``.
+        where: start of the error sentence for a position in words, such as ``scores.csv, line 3: membership``.
 
     Raises:
         MIAError: a word is not understood.
     """
     signed = is_signed(words)
     codes: list[int] = []
-    for word in words:
+    for position, word in enumerate(words):
         code = membership_code(word)
         if code is None:
-            raise MIAError(f"{where} is {printable(word, 40)!r}; expected 1 or 0, member or non-member, yes or no")
+            raise MIAError(
+                f"{where(position)} is {printable(word, 40)!r}; expected 1 or 0, member or non-member, yes or no, or "
+                "empty for unknown"
+            )
         codes.append(0 if signed and word.strip().startswith("-1") else code)
-    return codes
+    return codes, [SIGNED_NOTE] if signed else []
+
+
+def label_codes(words: Sequence[str], where: Callable[[int], str]) -> tuple[list[int], tuple[str, ...] | None]:
+    """Return a class from 0 (-1 = missing) for each distinct text of one label column, and the classes' names, if any.
+
+    Names are numbered in alphabetical order, as torchvision's ImageFolder does.
+
+    Args:
+        words: the distinct texts.
+        where: start of the error sentence for a position in words.
+
+    Raises:
+        MIAError: numbers and names are mixed, or a number is not whole.
+    """
+    wholes = [WHOLE.fullmatch(word.strip()) for word in words]
+    named = [i for i, word in enumerate(words) if wholes[i] is None and not is_blank(word)]
+    odd = next((i for i in named if _is_no_name(words[i].strip())), None)
+    if odd is not None or (named and any(wholes)):
+        position = named[0] if odd is None else odd
+        raise MIAError(
+            f"{where(position)} is {printable(words[position], 40)!r}; expected a whole number for every class, or a "
+            "name for every class"
+        )
+    names = sorted({words[i].strip() for i in named})
+    index_of = {name: index for index, name in enumerate(names)}
+    codes = [
+        UNKNOWN if is_blank(word) else int(whole.group(1)) if whole else index_of[word.strip()]
+        for word, whole in zip(words, wholes, strict=True)
+    ]
+    return codes, tuple(names) or None
+
+
+def _is_no_name(word: str) -> bool:
+    return len(word) > LONGEST_NAME or not word.isprintable() or NUMBER.fullmatch(word) is not None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""How much memory a file may ask for, decided before any is taken.
+"""Bounds on the memory that a file may claim, checked before any is allocated.
 
 A few kilobytes can claim terabytes: a compressed archive, a tensor expanded from one number, a column of one repeated
-value. What is honest unfolds to a modest multiple of the file's size; the rest is refused in one sentence.
+value. An honest file decompresses to a modest multiple of its size; any other is refused in one sentence.
 """
 
 import zipfile
@@ -10,14 +10,14 @@ from pathlib import Path
 from mia_lightning.errors import MIAError
 
 RATIO = 100
-"""Blank images compress further, but not gigabytes of them."""
+"""Bytes in memory per byte of the file; blank images compress further, but not gigabytes of them."""
 
 SPARE = 2**30
-"""Bytes that any file may unfold to, however small it is."""
+"""Bytes that any file may decompress to, however small it is."""
 
 
 def check_unfolding(needed: int, path: Path) -> None:
-    """Refuse what takes far more bytes in memory than in the file.
+    """Refuse a file that takes far more bytes in memory than on disk.
 
     Args:
         needed: Bytes in memory, as the file claims them.
@@ -29,12 +29,13 @@ def check_unfolding(needed: int, path: Path) -> None:
     limit = SPARE + RATIO * path.stat().st_size
     if needed > limit:
         raise MIAError(
-            f"{path.name}: unfolds to over {limit >> 30} GiB, like a decompression bomb; save it again as plain arrays"
+            f"{path.name}: decompresses to more than {limit >> 30} GiB ({RATIO} times its size), refused; save it "
+            "again as plain arrays"
         )
 
 
 def is_zip(path: Path) -> bool:
-    """Say whether the file ends as a zip archive does; `zipfile.is_zipfile` raises for some damaged ends."""
+    """Whether the file ends as a zip archive does; `zipfile.is_zipfile` raises for some damaged ends."""
     try:
         return zipfile.is_zipfile(path)
     except zipfile.BadZipFile:
@@ -42,14 +43,14 @@ def is_zip(path: Path) -> bool:
 
 
 def check_zip(path: Path) -> None:
-    """Refuse a zip archive whose members together unfold too far, by the sizes that its own list claims.
+    """Refuse a zip archive whose members together decompress too far, by the sizes that its own list claims.
 
     Raises:
         MIAError: see `check_unfolding`; or two members of one name, of which readers pick different ones.
-        zipfile.BadZipFile: it is no zip archive.
+        zipfile.BadZipFile: it is not a zip archive.
     """
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     check_unfolding(sum(entry.file_size for entry in entries), path)
     if len({entry.filename for entry in entries}) < len(entries):
-        raise MIAError(f"{path.name}: holds two members of one name; save it again")
+        raise MIAError(f"{path.name}: contains two members of one name; save it again")

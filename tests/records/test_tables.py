@@ -83,7 +83,7 @@ def test_labels_as_numbers_or_names():
     assert label_column(table, "a")[0].tolist() == [3, -1, 0, 7]
     labels, names = label_column(table, "b")
     assert (labels.tolist(), names) == ([0, 1, -1, 0], ("cat", "dog"))
-    with pytest.raises(MIAError, match="line 3: c is 'x', others are numbers"):
+    with pytest.raises(MIAError, match="line 3: c is 'x'; expected a whole number for every class, or a name"):
         label_column(table, "c")
     with pytest.raises(MIAError, match=r"line 2: label is '0.5'; expected a whole number"):
         label_column(parse_csv(b"label\n0.5\n", "t.csv"), "label")

@@ -28,13 +28,13 @@ from mia_lightning.records.vocabulary import (
     ],
 )
 def test_membership_words(words, codes):
-    assert membership_codes(words, "x") == codes
+    assert membership_codes(words, str)[0] == codes
 
 
 def test_unknown_membership_word():
     assert membership_code("maybe") is None
-    with pytest.raises(MIAError, match=r"^t\.csv is 'maybe'; expected 1 or 0"):
-        membership_codes(["1", "maybe"], "t.csv")
+    with pytest.raises(MIAError, match=r"^t\.csv, row 1 is 'maybe'; expected 1 or 0"):
+        membership_codes(["1", "maybe"], lambda position: f"t.csv, row {position}")
     assert membership_code("0.5") is None
 
 

@@ -1,33 +1,34 @@
-"""What several readers ask of a file, without reading it whole."""
+"""Checks of a file that several readers share, without reading all of it."""
 
 import math
 import os
 import struct
 import zipfile
-from difflib import get_close_matches
 from pathlib import Path
 
 from mia_lightning.errors import MIAError
+from mia_lightning.security.file_kinds import file_kind
+from mia_lightning.security.open import check_regular, open_regular
 
 ZIP_MAGIC = b"PK\x03\x04"
-KNOWN_FORMS = (
-    "a torch file of a data set (.pt), arrays (.npz, .safetensors), a CSV with images beside it, "
-    "a folder, tar or zip of images with one CSV, torchvision:NAME, digits:public, digits:private"
-)
+
+ARCHIVES = ("zip", "tar", "gzip", "xz", "bzip2", "folder")
+"""Kinds that readers read, so that their name alone explains nothing."""
 
 
 def head(source: str, count: int) -> bytes:
     """Return the first bytes of a regular file, or b"" for anything else."""
-    if not os.path.isfile(source):
+    try:
+        with open_regular(source) as file:
+            return file.read(count)
+    except (OSError, MIAError):
         return b""
-    with open(source, "rb") as file:
-        return file.read(count)
 
 
 def zip_kind(source: str) -> str:
-    """Say what a zip archive holds: "torch", "arrays" or "other"; "" when the file is no zip.
+    """Return what a zip archive holds: "torch", "arrays" or "other"; "" when the file is not a zip.
 
-    The first entry usually tells, and tells even when the file is cut short; else the archive's own list is asked.
+    The first entry usually decides, even when the file is cut short; else the archive's own list does.
     """
     start = head(source, 512)
     if not start.startswith(ZIP_MAGIC) or len(start) < 30:
@@ -49,28 +50,22 @@ def _kind(names: list[str]) -> str:
     return "arrays" if any(name.endswith(".npy") for name in names) else "other"
 
 
-def missing(path: Path) -> MIAError:
-    """Return the error for a path that does not exist, with the closest name that does."""
-    try:
-        close = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-    except OSError:
-        close = []
-    hint = f"did you mean {path.parent / close[0]}? " if close else ""
-    return MIAError(f"{path}: no such file or folder; {hint}expected {KNOWN_FORMS}")
-
-
 def check_file(source: str) -> Path:
     """Return the path of a regular file.
 
     Raises:
-        MIAError: the path is missing, or a folder.
+        MIAError: it is a folder, named pipe or device.
+        FileNotFoundError: it is missing.
     """
-    path = Path(source)
-    if not path.exists():
-        raise missing(path)
-    if not path.is_file():
-        raise MIAError(f"{path.name}: is a folder; expected a file, so give the path of a file inside it")
-    return path
+    if os.path.isdir(source):
+        raise MIAError(f"{Path(source).name}: is {kind_or(source, 'a folder; give the path of a file inside it')}")
+    return check_regular(source)
+
+
+def kind_or(source: str | Path, otherwise: str) -> str:
+    """Return ``a Git LFS pointer ...; run: git lfs pull`` for a recognized file or folder, else the given words."""
+    kind = file_kind(source)
+    return otherwise if kind is None or kind.name in ARCHIVES else f"{kind.description}; {kind.fix}"
 
 
 def check_memory(count: int, shape: tuple[int, ...], itemsize: int, name: str) -> None:

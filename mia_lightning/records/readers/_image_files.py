@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from mia_lightning.errors import MIAError
 from mia_lightning.records.readers import _files
 from mia_lightning.security.archives import RATIO, SPARE, is_zip
+from mia_lightning.security.file_kinds import HEAD, bytes_kind
+from mia_lightning.security.open import open_regular
 
 Member = tuple[str, int, Callable[[], bytes]]
 """Path inside the store, bytes, and how to read them."""
@@ -55,7 +57,7 @@ DAMAGE = (
 
 @contextlib.contextmanager
 def damage_reported(name: str) -> Iterator[None]:
-    """Turn what a damaged archive raises into one sentence."""
+    """Turn the exceptions of a damaged archive into one sentence."""
     try:
         yield
     except DAMAGE as error:
@@ -64,10 +66,10 @@ def damage_reported(name: str) -> Iterator[None]:
 
 
 def members(store: Path) -> Iterator[Member]:
-    """List the files of a folder, zip or tar; each must be read before the next is asked for.
+    """List the files of a folder, zip or tar; each must be read before the next.
 
     Raises:
-        MIAError: a name leads out of the archive, or the archive unfolds too far (`security.archives`).
+        MIAError: a name leads out of the archive, or the archive decompresses too far (`security.archives`).
     """
     if store.is_dir():
         yield from opened(sorted(store.rglob("*")), store)
@@ -77,7 +79,9 @@ def members(store: Path) -> Iterator[Member]:
         for name, size, read in _zip(store) if is_zip(store) else _tar(store):
             unfolded += max(size, 0) + 512
             if unfolded > limit:
-                raise MIAError(f"{store.name}: unfolds to over {limit >> 30} GiB, like a decompression bomb; repack it")
+                raise MIAError(
+                    f"{store.name}: decompresses to over {limit >> 30} GiB, far beyond its size, refused; repack it"
+                )
             yield inside(name, store.name), size, functools.partial(_content, read, store.name)
 
 
@@ -90,7 +94,12 @@ def opened(files: Iterable[Path], folder: Path) -> Iterator[Member]:
     """List those of the paths that are files, named relative to the folder."""
     for file in files:
         if file.is_file():
-            yield file.relative_to(folder).as_posix(), file.stat().st_size, file.read_bytes
+            yield file.relative_to(folder).as_posix(), file.stat().st_size, functools.partial(_file_content, file)
+
+
+def _file_content(path: Path) -> bytes:
+    with open_regular(path) as file:
+        return file.read(LARGEST + 1)
 
 
 def _zip(store: Path) -> Iterator[Member]:
@@ -129,11 +138,11 @@ def inside(path: str, name: str) -> str:
     return plain
 
 
-def stack(found: Iterable[Member], row_of: Callable[[str], int | None], ids: Any, name: str) -> NDArray[np.uint8]:
+def stack(files: Iterable[Member], row_of: Callable[[str], int | None], ids: Any, name: str) -> NDArray[np.uint8]:
     """Decode the wanted images into (N, C, H, W) uint8, C = 1 when all are gray and 3 otherwise.
 
     Args:
-        found: the files.
+        files: the files.
         row_of: the record whose image a path is, or None.
         ids: (N,) ids, for error sentences.
         name: the source, for error sentences.
@@ -143,7 +152,7 @@ def stack(found: Iterable[Member], row_of: Callable[[str], int | None], ids: Any
     """
     pixels: NDArray[np.uint8] | None = None
     have, all_gray = np.zeros(len(ids), dtype=bool), True
-    for path, size, read in found:
+    for path, size, read in files:
         row = row_of(path)
         if row is None:
             continue
@@ -161,14 +170,14 @@ def stack(found: Iterable[Member], row_of: Callable[[str], int | None], ids: Any
         lacking = ids[~have]
         raise MIAError(
             f"{name}: {len(lacking)} of {len(ids)} records have no image, first {lacking[0]}; "
-            f"expected an image file named by its id, such as {lacking[0]}.png, or a column file in the CSV"
+            f"expected an image file named by its id, such as {lacking[0]}.png, or a column of files in the CSV"
         )
     return pixels[:, :1].copy() if all_gray else pixels
 
 
 def _decode(data: bytes, shape: tuple[int, ...] | None, what: str) -> tuple[NDArray[np.uint8], bool]:
-    """Return (H, W, 3) pixels and whether the image is gray; its size is checked before it is unfolded."""
-    from PIL import Image
+    """Return (H, W, 3) pixels and whether the image is gray; its size is checked before it is decompressed."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -181,9 +190,13 @@ def _decode(data: bytes, shape: tuple[int, ...] | None, what: str) -> tuple[NDAr
         gray = image.mode in ("1", "L")
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), gray
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise MIAError(f"{what} unfolds to over {Image.MAX_IMAGE_PIXELS} pixels; expected small images") from None
+        raise MIAError(f"{what} has over {Image.MAX_IMAGE_PIXELS} pixels; expected small images") from None
     except (MIAError, MemoryError):
         raise
     except Exception as error:  # decoders raise nearly anything for a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise MIAError(f"{what} is damaged or no image ({reason}); expected {', '.join(FORMATS)}") from None
+        kind = bytes_kind(data[:HEAD])
+        if kind is not None and kind.is_placeholder:
+            raise MIAError(f"{what} is {kind.description}; {kind.fix}") from None
+        is_unknown = isinstance(error, UnidentifiedImageError)
+        reason = "unknown format" if is_unknown else (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise MIAError(f"{what} is damaged or not an image ({reason}); expected {', '.join(FORMATS)}") from None

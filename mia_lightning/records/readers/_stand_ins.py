@@ -1,7 +1,7 @@
 """Inert stand-ins for the classes that a pickled data set names.
 
-torch's weights-only unpickler builds these in place of what the file asks for. They keep the state they are given and
-never run, import or call anything, so a file gets nothing by asking.
+torch's weights-only unpickler builds these in place of the classes that the file names. They keep the state they are
+given and never run, import or call anything.
 """
 
 import re
@@ -16,7 +16,7 @@ class Refused(Exception):
 
 
 def dataset_class(name: str) -> type[Any]:
-    """Return a fresh class that stands for `name`: instances without arguments, one at most, a dict as state."""
+    """Return a new class that stands for `name`: one instance at most, without arguments, with a dict as state."""
 
     class Dataset:
         """The data set of one file; `state` is its attribute dict."""
@@ -61,7 +61,7 @@ class Picture:
         """
         state = getattr(self, "state", None)
         if not isinstance(state, list | tuple) or len(state) < 5:
-            raise ValueError("it holds no PIL image")
+            raise ValueError("not a PIL image")
         _, mode, size, palette, data = state[:5]
         width, height = (int(side) for side in size)
         channels = {"L": 1, "RGB": 3}.get(mode)
@@ -111,7 +111,7 @@ class Array:
         """Return the array; ValueError when its bytes are not those of its shape and dtype."""
         state = getattr(self, "state", None)
         if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], DType):
-            raise ValueError("it holds no numpy array")
+            raise ValueError("not a numpy array")
         _, shape, dtype, fortran, data = state
         if not isinstance(data, bytes):
             raise ValueError("a numpy array of objects, not numbers")
@@ -126,7 +126,7 @@ def reconstruct(*arguments: Any) -> Array:
 def scalar(*arguments: Any) -> Any:
     """Stand for numpy's `scalar`: a plain Python number; ValueError when the bytes are not one number."""
     if len(arguments) != 2 or not isinstance(arguments[0], DType) or not isinstance(arguments[1], bytes):
-        raise ValueError("it holds no numpy scalar")
+        raise ValueError("not a numpy scalar")
     return np.frombuffer(arguments[1], arguments[0].numpy()).reshape(()).item()
 
 

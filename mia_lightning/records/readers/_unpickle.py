@@ -1,4 +1,4 @@
-"""Which names a pickle asks for, which of them are let through, and the loading itself."""
+"""Restricted unpickling: the names that a pickle requests, the few that are allowed, and the loading."""
 
 import _compat_pickle
 import errno
@@ -11,28 +11,29 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mia_lightning.errors import MIAError
-from mia_lightning.records.readers import _stand_ins as _standins
+from mia_lightning.records.readers import _files, _stand_ins
 from mia_lightning.security.archives import is_zip
 from mia_lightning.security.torch_pickles import vet
 
-EXPECTED = "expected a data-set object or dict with ids, imgs, labels and membership, saved with torch.save"
+EXPECTED = "expected a data-set object or dict with images, labels and membership, saved with torch.save"
+PLAIN_PICKLE = "a pickle that torch.save did not write; save it again with torch.save(data, path)"
 TORCH_DECIDES = ("torch.", "collections.", "_codecs.encode", "builtins.set", "builtins.bytearray", "builtins.complex")
 
 
 def load(path: Path) -> Any:
-    """Unpickle a torch file with inert stand-ins for the classes it names; nothing it names is run or imported.
+    """Unpickle a torch file with inert stand-ins for the classes it names; nothing that it names is run or imported.
 
     Returns:
         The attribute dict of the data-set object, or whatever plain object the file holds.
 
     Raises:
-        MIAError: the file is damaged, or asks for a name that is not let through.
+        MIAError: the file is damaged, or requests a name that is not allowed.
     """
     import torch
 
     try:
         vet(path)
-        allowed, dataset = _stand_ins(_asked_for(path), path.name)
+        allowed, dataset = _allowed(_requested(path), path.name)
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # Mapped, storages are slices of the file: bounds are checked, and their pages can be reclaimed.
@@ -46,12 +47,12 @@ def load(path: Path) -> Any:
     if dataset is None:
         return loaded
     if not isinstance(loaded, dataset):
-        raise MIAError(f"{path.name}: refused, it asks for {dataset.__name__} inside the saved object; {EXPECTED}")
+        raise MIAError(f"{path.name}: refused, it contains {dataset.__name__} inside the saved object; {EXPECTED}")
     return getattr(loaded, "state", {})
 
 
-def _asked_for(path: Path) -> set[str]:
-    """Return the names the file asks for that torch does not build by itself."""
+def _requested(path: Path) -> set[str]:
+    """Return the names that the file requests and torch does not build by itself."""
     import torch
 
     if not is_zip(path):
@@ -59,9 +60,9 @@ def _asked_for(path: Path) -> set[str]:
             return {name for name in _scan(file) if not name.startswith(TORCH_DECIDES)}
     try:
         return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except ValueError:  # a TorchScript archive; torch.load says so too
+    except ValueError:  # a TorchScript archive, which torch.load refuses too
         return set()
-    except Exception:  # an opcode that torch does not know: scan it ourselves, to name what it asks for
+    except Exception:  # an opcode that torch lacks: scanned here, to name what it requests
         with zipfile.ZipFile(path) as archive:
             (record,) = [name for name in archive.namelist() if name == "data.pkl" or name.endswith("/data.pkl")][:1]
             return {name for name in _scan(io.BytesIO(archive.read(record))) if not name.startswith(TORCH_DECIDES)}
@@ -90,31 +91,31 @@ def _scan(file: BinaryIO) -> set[str]:
     return names
 
 
-def _stand_ins(wanted: set[str], name: str) -> tuple[list[Any], type[Any] | None]:
+def _allowed(wanted: set[str], name: str) -> tuple[list[Any], type[Any] | None]:
     """Pair each name with its stand-in: PIL and numpy objects, and one class of the data set.
 
     Raises:
-        MIAError: more than one other name is asked for, or one that the standard library defines.
+        MIAError: more than one other name is requested, or one that the standard library defines.
     """
-    pairs: list[Any] = [(stand_in, full) for full, stand_in in _standins.NUMPY.items() if full in wanted]
-    pairs += [(_standins.Picture, full) for full in wanted if full.startswith("PIL.")]
-    others = [_today(full) for full in wanted - {full for _, full in pairs}]
-    others.sort(key=lambda full: (not _is_library(full), full))
-    if any(full.startswith("torch.nn.modules.") for full in others):
+    pairs: list[Any] = [(stand_in, full) for full, stand_in in _stand_ins.NUMPY.items() if full in wanted]
+    pairs += [(_stand_ins.Picture, full) for full in wanted if full.startswith("PIL.")]
+    classes = [_python3_name(full) for full in wanted - {full for _, full in pairs}]
+    classes.sort(key=lambda full: (not _is_library(full), full))
+    if any(full.startswith("torch.nn.modules.") for full in classes):
         raise MIAError(
             f"{name}: looks like a pickled model, not records; save its state_dict and give it as the target"
         )
-    if len(others) > 1 or any(map(_is_library, others)):
-        listed = ", ".join(others[:6]) + (", …" if len(others) > 6 else "")
-        raise MIAError(f"{name}: refused, its pickle asks for {listed}; allowed are one data-set class, PIL and numpy")
-    if not others:
+    if len(classes) > 1 or any(map(_is_library, classes)):
+        listed = ", ".join(classes[:6]) + (", …" if len(classes) > 6 else "")
+        raise MIAError(f"{name}: refused, its pickle requests {listed}; allowed are one data-set class, PIL and numpy")
+    if not classes:
         return pairs, None
-    dataset = _standins.dataset_class(others[0])
-    return [*pairs, (dataset, others[0])], dataset
+    dataset = _stand_ins.dataset_class(classes[0])
+    return [*pairs, (dataset, classes[0])], dataset
 
 
-def _today(full: str) -> str:
-    """Return Python 3's name of what protocol 2 calls by its Python 2 name, such as __builtin__.eval."""
+def _python3_name(full: str) -> str:
+    """Return the Python 3 name for a Python 2 name of protocol 2, such as __builtin__.eval."""
     module, _, attribute = full.rpartition(".")
     module, attribute = _compat_pickle.NAME_MAPPING.get((module, attribute), (module, attribute))
     renamed = f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{attribute}"
@@ -122,7 +123,7 @@ def _today(full: str) -> str:
 
 
 def _is_library(full: str) -> bool:
-    """Say whether a name is one of the standard library's (in a module that is loaded; none is imported to look)."""
+    """Whether a name is one of the standard library's (in a module that is loaded; none is imported to look)."""
     module, _, attribute = full.rpartition(".")
     is_standard = module.partition(".")[0] in sys.stdlib_module_names or module.startswith("torch.")
     return is_standard and hasattr(sys.modules.get(module), attribute)
@@ -138,14 +139,14 @@ def _is_stored_zip(path: Path) -> bool:
 def _explain(path: Path, error: Exception) -> str:
     text = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
     line = (text.splitlines() or [type(error).__name__])[0].partition(" Please use `torch")[0][:200]
-    if isinstance(error, _standins.Refused):
+    if isinstance(error, _stand_ins.Refused):
         return f"{path.name}: refused, {line}; {EXPECTED}"
     if "GLOBAL" in line or "reduce" in line or "allowlisted" in line:
         return f"{path.name}: refused, {line.rstrip('.')}; {EXPECTED}"
     if "TorchScript" in str(error) or "torchscript" in str(error):
-        return f"{path.name}: is a TorchScript model, not records; {EXPECTED}"
+        return f"{path.name}: is a TorchScript program, not records; {EXPECTED}"
     if "Unsupported operand" in line:
         return f"{path.name}: uses a pickle protocol other than 2 ({line}); save it again with torch.save(data, path)"
     if "magic number" in line:
-        return f"{path.name}: is a pickle that torch.save did not write; save it again with torch.save(data, path)"
+        return f"{path.name}: is {_files.kind_or(path, PLAIN_PICKLE)}"
     return f"{path.name}: is cut short or damaged ({line}); copy or save it again"

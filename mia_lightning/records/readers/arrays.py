@@ -1,37 +1,51 @@
 """Arrays by name: .npz and .safetensors with images, labels, membership and ids."""
 
+import json
+import re
 import struct
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.errors import MIAError
-from mia_lightning.records.readers import _columns, _files
+from mia_lightning.errors import MIAError, printable
+from mia_lightning.records.columns import make_records
+from mia_lightning.records.readers import _files
 from mia_lightning.records.records import Records
+from mia_lightning.records.vocabulary import RECORD_COLUMNS, find_columns, meaning, normalize_name
 from mia_lightning.runtime.memory_maps import map_npz, map_safetensors
 from mia_lightning.security.archives import check_unfolding, check_zip
 
-EXPECTED = "expected arrays named images, and optionally ids, labels and membership"
-BESIDE = 256  # bytes that a record takes beside its image while it is read
+FORMATS = "arrays by name (.npz, .safetensors)"
+
+EXPECTED = "expected arrays named images, and optionally ids, labels, membership and groups"
+OVERHEAD = 256
+"""Bytes that a record takes in addition to its image while it is read."""
+
 MAPPED = 64 << 20
 """Bytes from which on an array stays in its file: smaller ones are faster, and safe from changes, in memory."""
 
-NAMES = ("ids", "images", "labels", "membership")
+SPLIT = re.compile(r"(train|test)_(.+)|(.+)_(train|test)")
+"""Names such as train_images or x_test: members and non-members in arrays of their own."""
+
+Arrays = dict[str, NDArray[Any]]
 
 
 def matches(source: str) -> bool:
-    """Say whether the file is a zip of .npy arrays, or begins with a safetensors header."""
+    """Whether the file is a zip of .npy arrays, or begins with a safetensors header."""
     return _files.zip_kind(source) == "arrays" or _is_safetensors(source)
 
 
-def read(source: str) -> Records:
-    """Read named arrays: images (N, C, H, W), (N, H, W, C) or (N, H, W); ids, labels, membership (N,).
+def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
+    """Read named arrays: images (N, C, H, W), (N, H, W, C) or (N, H, W); ids, labels, membership, groups (N,).
 
-    `ids` may be missing (0..N-1 then), as may `labels` and `membership` (unknown then). Nothing is unpickled. Large
-    arrays that are not compressed stay in the file, as read-only memory maps.
+    All but the images may be missing. Names are those of `records.vocabulary`; or train_images, train_labels,
+    test_images, test_labels (also x_train, y_train, ...), where the train arrays are read as members and the test
+    arrays as non-members. Nothing is unpickled. Large arrays that are not compressed stay in the file, as read-only
+    memory maps.
 
     Returns:
         Records with images (N, C, H, W), uint8 or float32 (float64 is rounded), values untouched.
@@ -40,64 +54,140 @@ def read(source: str) -> Records:
         MIAError: the file is missing or damaged, holds Python objects, or lacks images.
     """
     path = _files.check_file(source)
+    stored = _safetensors_names(path) if _is_safetensors(source) else _npz_names(path)
     load = _load_safetensors if _is_safetensors(source) else _load_npz
-    arrays, found = load(path)
-    if "images" not in arrays:
-        kind = "; it looks like a model checkpoint" if any("." in key for key in found) else ""
-        raise MIAError(f"{path.name}: has no images, it has {', '.join(found[:12]) or 'no arrays'}{kind}; {EXPECTED}")
-    images = _columns.image_column(arrays.pop("images"), path.name)
-    check_unfolding(images.nbytes + BESIDE * len(images), path)
-    ids = arrays.get("ids", np.arange(len(images)))
-    if ids.ndim == 1 and len(ids) != len(images):
+    halves = _splits(stored)
+    if halves and not any(meaning(name, ("image",)) for name in (*stored, *(columns or ()))):
+        return _read_splits(
+            path, load(path, [name for half in halves.values() for name in half.values()]), halves, stored
+        )
+    chosen = find_columns(stored, path.name, columns, RECORD_COLUMNS)
+    arrays = load(path, list(chosen.by_meaning.values()))
+    by_meaning = {means: arrays.pop(name) for means, name in chosen.by_meaning.items() if name in arrays}
+    if "image" not in by_meaning:
+        listed = ", ".join(printable(name, 40) for name in stored[:12]) or "no arrays"
+        kind = "; it looks like a model checkpoint" if any("." in name for name in stored) else ""
+        raise MIAError(f"{path.name}: has no images, it has {listed}{kind}; {EXPECTED}")
+    images = by_meaning["image"]
+    check_unfolding(images.nbytes + OVERHEAD * (len(images) if images.ndim else 0), path)
+    ids = by_meaning.get("id")
+    if ids is not None and ids.ndim == 1 and images.ndim >= 3 and len(ids) != len(images):
         raise MIAError(f"{path.name}: {len(ids)} ids but {len(images)} images; give one of each per record")
-    return Records(
-        ids=_columns.id_column(ids, path.name),
-        images=images,
-        labels=_columns.label_column(arrays.get("labels"), len(images), path.name),
-        membership=_columns.membership_column(arrays.get("membership"), len(images), path.name),
-        source=path.name,
+    return make_records(
+        path.name,
+        images,
+        ids=ids,
+        labels=by_meaning.get("label"),
+        membership=by_meaning.get("membership"),
+        groups=by_meaning.get("group"),
+        class_names=by_meaning.get("class_name", _safetensors_class_names(path) if _is_safetensors(source) else None),
+        notes=chosen.notes(path.name),
     )
 
 
-def _load_npz(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
+def _splits(names: Sequence[str]) -> dict[str, dict[str, str]] | None:
+    """Return the image and label array of the train and the test split by their names; None unless both have images."""
+    halves: dict[str, dict[str, str]] = {"train": {}, "test": {}}
+    for name in names:
+        if match := SPLIT.fullmatch(normalize_name(name)):
+            column = meaning(match[2] or match[3], ("image", "label"))
+            if column is not None:
+                halves[match[1] or match[4]].setdefault(column, name)
+    return halves if all("image" in half for half in halves.values()) else None
+
+
+def _read_splits(path: Path, arrays: Arrays, halves: dict[str, dict[str, str]], stored: Sequence[str]) -> Records:
+    train, test = halves["train"], halves["test"]
+    check_unfolding(sum(array.nbytes for array in arrays.values()), path)
+    images = [arrays[half["image"]] for half in (train, test)]
+    if images[0].shape[1:] != images[1].shape[1:]:
+        raise MIAError(f"{path.name}: train and test images differ in shape, {images[0].shape} and {images[1].shape}")
+    labels = [arrays[half["label"]] for half in (train, test) if "label" in half]
+    unused = [name for name in stored if name not in {*train.values(), *test.values()}]
+    notes = [f"{path.name}: {train['image']} is read as members, {test['image']} as non-members"]
+    notes += [f"{path.name}: not used: {', '.join(printable(name, 40) for name in unused[:8])}"] if unused else []
+    return make_records(
+        path.name,
+        np.concatenate(images),
+        labels=np.concatenate(labels) if len(labels) == 2 else None,
+        membership=np.repeat([1, 0], [len(half) for half in images]),
+        notes=notes,
+    )
+
+
+def _npz_names(path: Path) -> list[str]:
     try:
         check_zip(path)
+        with np.load(path, allow_pickle=False) as stored:
+            return list(stored.files)
+    except (MIAError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from None
+
+
+def _load_npz(path: Path, wanted: Sequence[str]) -> Arrays:
+    try:
         with zipfile.ZipFile(path) as archive:
             sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
         with np.load(path, allow_pickle=False) as stored:
-            found = [name for name in NAMES if name in stored.files]
-            mapped = {name: map_npz(path, name) for name in found if sizes.get(f"{name}.npy", 0) >= MAPPED}
+            mapped = {name: map_npz(path, name) for name in wanted if sizes.get(f"{name}.npy", 0) >= MAPPED}
             arrays = {name: array for name, array in mapped.items() if array is not None}
-            for name in found:
+            for name in wanted:
                 if name not in arrays:
                     arrays[name] = stored[name]
             if odd := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-                raise ValueError(f"{odd[0]} is no array")  # numpy hands out the bytes of what is no .npy
-            return arrays, list(stored.files)
+                raise ValueError(f"{odd[0]} is not an array")  # numpy returns the bytes of what is not a .npy
+            return arrays
     except (MIAError, MemoryError, OSError):
         raise
     except Exception as error:  # damaged headers and streams raise many things: BadZipFile, zlib.error, SyntaxError...
-        if "allow_pickle" in str(error):
-            raise MIAError(f"{path.name}: refused, an array holds pickled Python objects; save plain numbers") from None
-        raise MIAError(f"{path.name}: is cut short or damaged ({_reason(error)}); copy or save it again") from None
+        raise _damaged(path, error) from None
 
 
-def _load_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
+def _damaged(path: Path, error: Exception) -> MIAError:
+    if "allow_pickle" in str(error):
+        return MIAError(f"{path.name}: refused, an array holds pickled Python objects; save plain numbers")
+    return MIAError(f"{path.name}: is cut short or damaged ({_reason(error)}); copy or save it again")
+
+
+def _safetensors_names(path: Path) -> list[str]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as stored:
-            names = list(stored.keys())
-            mapped = map_safetensors(path) if path.stat().st_size >= MAPPED else {}
-            large = {name: mapped[name] for name in NAMES if name in mapped and mapped[name].nbytes >= MAPPED}
-            small = {name: stored.get_tensor(name) for name in NAMES if name in names and name not in large}
-            return {**small, **large}, names
+            return list(stored.keys())
     except SafetensorError as error:
-        raise MIAError(f"{path.name}: is cut short or damaged ({_reason(error)}); copy or save it again") from None
+        raise _damaged(path, error) from None
+
+
+def _load_safetensors(path: Path, wanted: Sequence[str]) -> Arrays:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as stored:
+            mapped = map_safetensors(path) if path.stat().st_size >= MAPPED else {}
+            large = {name: mapped[name] for name in wanted if name in mapped and mapped[name].nbytes >= MAPPED}
+            small = {name: stored.get_tensor(name) for name in wanted if name not in large}
+            return {**small, **large}
+    except SafetensorError as error:
+        raise _damaged(path, error) from None
     except (TypeError, AttributeError, KeyError, ValueError) as error:  # a dtype that numpy lacks, such as bfloat16
         raise MIAError(
-            f"{path.name}: holds a dtype numpy cannot read ({_reason(error)}); save float32 or uint8"
+            f"{path.name}: holds a dtype that NumPy cannot read ({_reason(error)}); save float32 or uint8"
         ) from None
+
+
+def _safetensors_class_names(path: Path) -> object:
+    """Return the class names in the file's metadata, a JSON list under `class_names`; None without one."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as stored:
+        text = (stored.metadata() or {}).get("class_names")
+    try:
+        return None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _is_safetensors(source: str) -> bool:
@@ -109,4 +199,4 @@ def _is_safetensors(source: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return printable((str(error).splitlines() or [type(error).__name__])[0], 200)

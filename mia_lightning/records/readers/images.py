@@ -1,33 +1,66 @@
-"""Image files with a table: a CSV with images beside it, or a folder, tar or zip that holds both."""
+"""Image files with a table: a CSV next to images, or a folder, tar or zip that holds both."""
 
 import posixpath
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mia_lightning.errors import MIAError
-from mia_lightning.records.readers import _csv, _files
-from mia_lightning.records.readers import _image_files as _pictures
+from mia_lightning.records.label_columns import class_order_note
+from mia_lightning.records.readers import _files, _image_files
 from mia_lightning.records.records import Records
+from mia_lightning.records.table_columns import (
+    Ids,
+    group_column,
+    id_column,
+    label_column,
+    membership_column,
+    text_column,
+)
+from mia_lightning.records.tables import Table, header_names, parse_csv, read_table
+from mia_lightning.records.vocabulary import TABLE_COLUMNS, Columns, find_columns, meaning
+
+FORMATS = "a CSV next to images, or a folder, tar or zip of images with one CSV"
 
 ARCHIVES = ("images.tar.xz", "images.tar.gz", "images.tar.bz2", "images.tar", "images.tgz", "images.zip")
 COMPRESSED = (b"\x1f\x8b", b"\xfd7zXZ\0", b"BZh")
+TABLES = (".csv", ".tsv")
+LARGEST = 256 * 2**20
+"""Bytes of a table of records, far above any set of candidates."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A table's records: everything but the images."""
+
+    table: Table
+    columns: Columns
+    ids: Ids
+    files: list[str] | None
+    """File of each record, where the table has such a column."""
 
 
 def matches(source: str) -> bool:
-    """Say whether the source is a folder, a zip or tar archive, or a CSV whose first line names an id."""
+    """Whether the source is a folder, a zip or tar archive, or a CSV whose first line has an id or file."""
     if Path(source).is_dir() or _files.zip_kind(source) == "other":
         return True
     start = _files.head(source, 4096)
     is_tar = start[257:262] == b"ustar" or start.startswith(COMPRESSED)
-    is_table = bool(_csv.header(start) & {"id", "ids"}) or (bool(start) and source.lower().endswith(".csv"))
-    return is_tar or is_table
+    is_table = any(meaning(name, ("id", "file")) for name in header_names(start))
+    return is_tar or is_table or (bool(start) and source.lower().endswith(TABLES))
 
 
-def read(source: str) -> Records:
-    """Read records whose images are files, found by the CSV's column `file` or named by id (with or without zeros).
+def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
+    """Read records whose images are files, found by the table's column of files or named by id (with or without zeros).
 
-    Beside a CSV, images are looked for under the column `file`, then in `images.tar.xz` (or .gz, .bz2, .tar, .zip),
+    Next to a CSV, images are looked for under its column of files, then in `images.tar.xz` (or .gz, .bz2, .tar, .zip),
     then in the folder `images`, then in the CSV's own folder. A folder, tar or zip must hold exactly one CSV.
+
+    Args:
+        source: path of the CSV, folder or archive.
+        columns: the user's mapping of column names to meanings.
 
     Returns:
         Records with images (N, C, H, W) uint8 in the CSV's order; C = 1 when every image is gray, else 3.
@@ -37,85 +70,129 @@ def read(source: str) -> Records:
     """
     path = Path(source)
     if path.is_dir():
-        table_file = _only([file.name for file in sorted(path.glob("*.csv"))], path.name)
-        return _from_table(path / table_file, path.name, own=path)
+        tables = [file.name for file in sorted(path.iterdir()) if file.suffix.lower() in TABLES]
+        return _from_table(path / _only(tables, path), path.name, columns, folder=path)
     _files.check_file(source)
     start = _files.head(source, 512)
     if start[257:262] == b"ustar" or start.startswith((*COMPRESSED, _files.ZIP_MAGIC)):
-        return _from_archive(path)
-    return _from_table(path, path.name, own=None)
+        return _from_archive(path, columns)
+    return _from_table(path, path.name, columns, folder=None)
 
 
-def _from_archive(path: Path) -> Records:
+def _from_archive(path: Path, columns: Mapping[str, str] | None) -> Records:
     tables: dict[str, bytes] = {}
-    for name, size, content in _pictures.members(path):
-        if name.lower().endswith(".csv") and not posixpath.basename(name).startswith("."):
-            if size > _csv.LARGEST:
-                raise MIAError(f"{path.name}: {name} has {size >> 20} MiB; expected under {_csv.LARGEST >> 20} MiB")
+    for name, size, content in _image_files.members(path):
+        if name.lower().endswith(TABLES) and not posixpath.basename(name).startswith("."):
+            if size > LARGEST:
+                raise MIAError(f"{path.name}: {name} has {size >> 20} MiB; expected under {LARGEST >> 20} MiB")
             tables[name] = content() if not tables else b""  # a second one is an error already
-    table_name = _only(sorted(tables), path.name)
-    table = _csv.parse(tables[table_name], f"{path.name}: {posixpath.basename(table_name)}")
-    row_of = _by_file(table, posixpath.dirname(table_name)) if table.files else _by_id(table)
-    return _records(table, _pictures.members(path), row_of, path.name)
+    table_name = _only(sorted(tables), path)
+    rows = _rows(parse_csv(tables[table_name], f"{path.name}: {posixpath.basename(table_name)}", columns), columns)
+    row_of = _by_file(rows, posixpath.dirname(table_name)) if rows.files else _by_id(rows)
+    return _records(rows, _image_files.members(path), row_of, path.name)
 
 
-def _from_table(path: Path, name: str, own: Path | None) -> Records:
-    """Read a CSV; `own` is the folder the user named, whose every file may be an image, else only those beside it."""
-    if path.stat().st_size > _csv.LARGEST:
-        raise MIAError(f"{path.name}: has {path.stat().st_size >> 20} MiB; expected under {_csv.LARGEST >> 20} MiB")
-    table = _csv.parse(path.read_bytes(), path.name)
-    folder = path.parent
-    row_of = _by_file(table, "") if table.files else _by_id(table)
-    if table.files and (folder / _pictures.inside(table.files[0], name)).is_file():
-        listed = [folder / _pictures.inside(file, name) for file in table.files]
-        return _records(table, _pictures.opened(listed, folder), row_of, name)
+def _from_table(path: Path, name: str, columns: Mapping[str, str] | None, folder: Path | None) -> Records:
+    """Read a CSV; every file in a `folder` that the user named may be an image, else only those next to the CSV."""
+    rows = _rows(read_table(path, columns, largest=LARGEST), columns)
+    beside = path.parent
+    row_of = _by_file(rows, "") if rows.files else _by_id(rows)
+    if rows.files and (beside / _image_files.inside(rows.files[0], name)).is_file():
+        listed = [beside / _image_files.inside(file, name) for file in rows.files]
+        return _records(rows, _image_files.opened(listed, beside), row_of, name)
     for archive in ARCHIVES:
-        if (folder / archive).is_file():
-            return _records(table, _pictures.members(folder / archive), row_of, name)
-    if (folder / "images").is_dir():
-        return _records(table, _pictures.members(folder / "images"), row_of, name)
-    found = _pictures.members(own) if own else _pictures.opened(sorted(folder.iterdir()), folder)
-    return _records(table, found, row_of, name)
+        if (beside / archive).is_file():
+            return _records(rows, _image_files.members(beside / archive), row_of, name)
+    if (beside / "images").is_dir():
+        return _records(rows, _image_files.members(beside / "images"), row_of, name)
+    files = _image_files.members(folder) if folder else _image_files.opened(sorted(beside.iterdir()), beside)
+    return _records(rows, files, row_of, name)
+
+
+def _rows(table: Table, mapping: Mapping[str, str] | None) -> _Rows:
+    columns = find_columns(table.names, table.source, mapping, TABLE_COLUMNS)
+    key, file = columns.get("id"), columns.get("file")
+    files = None if file is None else text_column(table, file)
+    if key is None and files is None:
+        listed = ", ".join(table.names[:12])
+        raise MIAError(
+            f"{table.source}: has no column of ids or files, it has {listed}; name one id or file, or map it with "
+            "--data.columns '{NAME: id}'"
+        )
+    if key is None and files is not None and len(set(files)) == len(files) and all(map(_is_id, files)):
+        return _Rows(table, columns, np.array(files, dtype=np.str_), files)
+    return _Rows(table, columns, id_column(table, key), files)
+
+
+def _is_id(file: str) -> bool:
+    return bool(file) and file.isprintable() and file[0].isalnum() and len(file) <= 256
 
 
 def _records(
-    table: _csv.Table, found: Iterable[_pictures.Member], row_of: Callable[[str], int | None], name: str
+    rows: _Rows, files: Iterable[_image_files.Member], row_of: Callable[[str], int | None], name: str
 ) -> Records:
-    images = _pictures.stack(found, row_of, table.ids, name)
-    return Records(ids=table.ids, images=images, labels=table.labels, membership=table.membership, source=name)
+    table, columns = rows.table, rows.columns
+    membership, notes = membership_column(table, columns.get("membership"))
+    labels, class_names = label_column(table, columns.get("label"))
+    if class_names:
+        notes.append(class_order_note(table.source, class_names))
+    elif (named := columns.get("class_name")) is not None:
+        class_names = _names_of(labels, text_column(table, named))
+    return Records(
+        ids=rows.ids,
+        images=_image_files.stack(files, row_of, rows.ids, name),
+        labels=labels,
+        membership=membership,
+        source=name,
+        groups=group_column(table, columns.get("group"), rows.ids),
+        class_names=class_names,
+        notes=(*table.notes, *notes, *columns.notes(table.source)),
+        ids_invented=columns.get("id") is None,
+    )
 
 
-def _by_file(table: _csv.Table, folder: str) -> Callable[[str], int | None]:
-    """Match the column `file`, relative to the CSV's folder inside its archive."""
-    rows: dict[str, int] = {}
-    for row, file in enumerate(table.files or ()):
-        path = _pictures.inside(posixpath.join(folder, file), "column file")
-        if path in rows:
-            raise MIAError(f"column file: {file} stands for both {table.ids[rows[path]]} and {table.ids[row]}")
-        rows[path] = row
-    return rows.get
+def _names_of(labels: np.ndarray, texts: list[str]) -> tuple[str, ...] | None:
+    """Return the name of each class by its records; None where a class has none or several."""
+    pairs = {(label, text) for label, text in zip(labels.tolist(), texts, strict=True) if label >= 0 and text}
+    names = dict(pairs)
+    if len(names) != len(pairs) or set(names) != set(range(len(names))) or len(set(names.values())) < len(names):
+        return None
+    return tuple(names[label] for label in range(len(names)))
 
 
-def _by_id(table: _csv.Table) -> Callable[[str], int | None]:
+def _by_file(rows: _Rows, folder: str) -> Callable[[str], int | None]:
+    """Match the column of files, relative to the CSV's folder inside its archive."""
+    row_of: dict[str, int] = {}
+    for row, file in enumerate(rows.files or ()):
+        path = _image_files.inside(posixpath.join(folder, file), "column of files")
+        if path in row_of:
+            raise MIAError(f"{rows.table.where(row)}: {file} is also the image of {rows.ids[row_of[path]]}; keep one")
+        row_of[path] = row
+    return row_of.get
+
+
+def _by_id(rows: _Rows) -> Callable[[str], int | None]:
     """Match `{id}.png`, zero-padded for integer ids; or a string id that is the file's name itself."""
-    rows = {str(key): row for row, key in enumerate(table.ids)}
-    padded = table.ids.dtype.kind == "i"
+    row_of_id = {str(key): row for row, key in enumerate(rows.ids)}
+    padded = rows.ids.dtype.kind == "i"
 
     def row_of(path: str) -> int | None:
         name = posixpath.basename(path)
         stem, suffix = posixpath.splitext(name)
-        if suffix.lower() not in _pictures.SUFFIXES:
+        if suffix.lower() not in _image_files.SUFFIXES:
             return None
         if padded and stem.isascii() and stem.isdecimal():
             stem = stem.lstrip("0") or "0"
-        return rows.get(stem, rows.get(name))
+        return row_of_id.get(stem, row_of_id.get(name))
 
     return row_of
 
 
-def _only(tables: list[str], name: str) -> str:
+def _only(tables: list[str], path: Path) -> str:
     if len(tables) == 1:
         return tables[0]
-    found = f"{len(tables)} CSV files ({', '.join(tables[:5])}); name the one to read" if tables else "no CSV file"
-    fix = "" if tables else "; expected exactly one, with a column id, and optionally label, membership, file"
-    raise MIAError(f"{name}: holds {found}{fix}")
+    if tables:
+        raise MIAError(f"{path.name}: contains {len(tables)} CSV files ({', '.join(tables[:5])}); name the one to read")
+    need = "contains no CSV file; expected exactly one, with a column id or file, and optionally label and membership"
+    kind = _files.kind_or(path, "")
+    raise MIAError(f"{path.name}: {f'is {kind}' if kind else need}")

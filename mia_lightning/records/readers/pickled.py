@@ -1,4 +1,4 @@
-"""The assignment's form: a data-set object or dict saved with torch.save, read without executing its pickle."""
+"""Data-set objects, dicts and tuples saved with torch.save, read without executing their pickle."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,31 +8,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.errors import MIAError
-from mia_lightning.records.readers import _columns, _files
-from mia_lightning.records.readers import _unpickle as _pickles
+from mia_lightning.errors import MIAError, printable
+from mia_lightning.records.columns import make_records
+from mia_lightning.records.readers import _files, _unpickle
 from mia_lightning.records.readers._stand_ins import Array, Picture
 from mia_lightning.records.records import Records
+from mia_lightning.records.vocabulary import RECORD_COLUMNS, Columns, find_columns
 from mia_lightning.security.archives import check_unfolding
+from mia_lightning.security.plain import plain_dict
 
-ATTRIBUTES = {
-    "ids": ("ids", "id"),
-    "images": ("imgs", "images", "data"),
-    "labels": ("labels", "targets"),
-    "membership": ("membership", "members"),
-}
+FORMATS = "a torch file of a data set (.pt)"
+
+LARGEST_CELL = 100_000
+"""Numbers in one cell of a column, such as one-hot classes."""
 
 
 def matches(source: str) -> bool:
-    """Say whether the file is a zip that torch.save wrote, or a bare pickle (torch's old form)."""
+    """Whether the file is a zip that torch.save wrote, or a bare pickle (torch's old form)."""
     return _files.zip_kind(source) == "torch" or _files.head(source, 1) == b"\x80"
 
 
-def read(source: str) -> Records:
+def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
     """Read a torch file of records; no code that the file names is run or imported.
 
-    Accepts the assignment's data-set class under any module and name, or a dict; images as tensors, numpy arrays or
-    PIL images, listed or stacked, uint8 or floating point; `labels` and `membership` may be None or missing.
+    Accepts a data-set object under any module and name, a dict, or the (images, labels) pair that torchvision saves;
+    images as tensors, numpy arrays or PIL images, listed or stacked, uint8 or floating point. All columns but the
+    images may be None or missing; names are those of `records.vocabulary`.
 
     Returns:
         Records with images (N, C, H, W), uint8 or float32, values untouched.
@@ -42,86 +43,116 @@ def read(source: str) -> Records:
             arrays and torch tensors, or holds no records.
     """
     path = _files.check_file(source)
-    columns = _named_columns(_pickles.load(path), path.name)
+    loaded, notes = _mapping(_unpickle.load(path), path.name)
+    chosen = _chosen(loaded, path.name, columns)
+    values = {means: loaded[name] for means, name in chosen.by_meaning.items()}
     try:
-        ids = _columns.id_column(_plain(columns["ids"], path), path.name)
-        return Records(
+        ids = _plain(values.get("id"), path)
+        return make_records(
+            path.name,
+            _stack(values.pop("image"), ids, path),
             ids=ids,
-            images=_columns.image_column(_stack(columns.pop("images"), ids, path), path.name),
-            labels=_columns.label_column(_plain(columns["labels"], path), len(ids), path.name),
-            membership=_columns.membership_column(_plain(columns["membership"], path), len(ids), path.name),
-            source=path.name,
+            labels=_plain(values.get("label"), path),
+            membership=_plain(values.get("membership"), path),
+            groups=_plain(values.get("group"), path),
+            class_names=_plain(values.get("class_name"), path),
+            notes=[*notes, *chosen.notes(path.name)],
         )
     except (RuntimeError, TypeError, ValueError, OverflowError, AttributeError) as error:  # parts that do not fit
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise MIAError(f"{path.name}: holds a broken column ({reason[:200]}); {_pickles.EXPECTED}") from None
+        reason = printable((str(error).splitlines() or [type(error).__name__])[0], 200)
+        raise MIAError(f"{path.name}: contains a broken column ({reason}); {_unpickle.EXPECTED}") from None
 
 
-def _named_columns(loaded: Any, name: str) -> dict[str, Any]:
-    """Find the four columns under any of their names; absent labels and membership are None."""
+def _mapping(loaded: Any, name: str) -> tuple[dict[str, Any], list[str]]:
+    """Return columns by name, without those that are None, and notes about the form."""
+    if isinstance(loaded, tuple | list) and 2 <= len(loaded) <= 3 and _is_pair(loaded):
+        notes = [f"{name}: is a tuple without names, read as images and labels"]
+        notes += [f"{name}: its third entry ({type(loaded[2]).__name__}) is not used"] if loaded[2:] else []
+        return {"images": loaded[0], "labels": loaded[1]}, notes
     if not isinstance(loaded, Mapping):
-        raise MIAError(f"{name}: holds a {type(loaded).__name__}; {_pickles.EXPECTED}")
-    columns = {
-        column: next((loaded[key] for key in keys if loaded.get(key) is not None), None)
-        for column, keys in ATTRIBUTES.items()
-    }
-    absent = [ATTRIBUTES[column][0] for column in ("ids", "images") if columns[column] is None]
-    if absent and _looks_like_model(loaded):
-        raise MIAError(f"{name}: looks like a model checkpoint, not records; {_pickles.EXPECTED}")
-    if absent:
-        found = ", ".join(sorted(map(str, loaded))[:12]) or "nothing"
-        raise MIAError(f"{name}: has no {' and no '.join(absent)}, it has {found}; {_pickles.EXPECTED}")
-    return columns
+        raise MIAError(f"{name}: contains a {type(loaded).__name__}; {_unpickle.EXPECTED}")
+    return {key: value for key, value in plain_dict(loaded).items() if isinstance(key, str) and value is not None}, []
 
 
-def _looks_like_model(loaded: Mapping[Any, Any]) -> bool:
+def _is_pair(loaded: Sequence[Any]) -> bool:
+    import torch
+
+    images, labels = loaded[:2]
+    return (
+        isinstance(images, torch.Tensor)
+        and isinstance(labels, torch.Tensor)
+        and images.ndim >= 3
+        and labels.ndim >= 1
+        and len(images) == len(labels)
+    )
+
+
+def _chosen(loaded: Mapping[str, Any], name: str, columns: Mapping[str, str] | None) -> Columns:
+    is_model = _looks_like_model(loaded)
+    chosen = find_columns(list(loaded), name, columns, ("image",) if is_model else RECORD_COLUMNS)
+    if chosen.get("image") is not None:
+        return chosen
+    if is_model:
+        raise MIAError(f"{name}: looks like a model checkpoint, not records; {_unpickle.EXPECTED}")
+    listed = ", ".join(printable(key, 40) for key in sorted(loaded)[:12]) or "nothing"
+    raise MIAError(f"{name}: has no images, it has {listed}; {_unpickle.EXPECTED}")
+
+
+def _looks_like_model(loaded: Mapping[str, Any]) -> bool:
     import torch
 
     wrapped = any(isinstance(loaded.get(key), Mapping) for key in ("state_dict", "model_state_dict", "model"))
-    return wrapped or any("." in str(key) and isinstance(value, torch.Tensor) for key, value in loaded.items())
+    return wrapped or any("." in key and isinstance(value, torch.Tensor) for key, value in loaded.items())
 
 
 def _plain(values: Any, path: Path) -> Any:
-    """Turn a column of tensors or arrays into a list or numpy array of plain numbers."""
+    """Return a column of tensors or arrays as a list or numpy array of plain numbers."""
     import torch
 
     if isinstance(values, torch.Tensor):
         check_unfolding(32 * values.numel(), path)  # each becomes an object
-        return values.tolist()
+        return _array(values, path)
     if isinstance(values, Array):
         return values.numpy()
     if isinstance(values, list | tuple):
-        return [
-            item.item() if isinstance(item, torch.Tensor) else item.numpy().item() if isinstance(item, Array) else item
-            for item in values
-        ]
+        return [_cell(item, path) if isinstance(item, torch.Tensor | Array) else item for item in values]
     return values
 
 
-def _stack(images: Any, ids: Sequence[Any] | NDArray[Any], path: Path) -> NDArray[Any]:
-    """Bring images into one array with one allocation; their shapes are compared first.
+def _cell(item: Any, path: Path) -> Any:
+    """Return one cell of a list: a number, or a short list such as one-hot."""
+    array = _array(item, path)
+    if array.size > LARGEST_CELL:
+        raise MIAError(f"{path.name}: a column holds an array of shape {array.shape} for one record; give one number")
+    return array.item() if array.size == 1 else array.tolist()
+
+
+def _stack(images: Any, ids: Any, path: Path) -> NDArray[Any]:
+    """Return images as one array, allocated once; their shapes are compared first.
 
     Raises:
-        MIAError: images are of several shapes or dtypes, or of no known kind; the odd record's id is named.
+        MIAError: images have several shapes or dtypes, or an unknown type; the odd record's id is named.
     """
     import torch
 
     name = path.name
     if not isinstance(images, list | tuple):
         return _array(images, path)
-    kinds = {type(image) for image in images}
-    if len(images) != len(ids) or not images:
-        raise MIAError(f"{name}: {len(ids)} ids but {len(images)} images; give one image per record")
-    first = images[0] if kinds == {torch.Tensor} else _array(images[0], path)
+    if not images or (ids is not None and len(images) != len(ids)):
+        count = len(images) if ids is None else len(ids)
+        raise MIAError(f"{name}: {count} ids but {len(images)} images; give one image per record")
+    keys: Any = range(len(images)) if ids is None else ids
+    types = {type(image) for image in images}
+    first = images[0] if types == {torch.Tensor} else _array(images[0], path)
     _check_size(len(images), tuple(first.shape), first.dtype.itemsize, path)  # one picture may stand in every place
-    items: list[Any] = list(images) if kinds == {torch.Tensor} else [_array(image, path) for image in images]
+    items: list[Any] = list(images) if types == {torch.Tensor} else [_array(image, path) for image in images]
     for row, item in enumerate(items):
         if item.shape != first.shape or item.dtype != first.dtype:
             raise MIAError(
-                f"{name}: record {ids[row]} has an image {tuple(item.shape)} {item.dtype}, but record {ids[0]} "
+                f"{name}: record {keys[row]} has an image {tuple(item.shape)} {item.dtype}, but record {keys[0]} "
                 f"{tuple(first.shape)} {first.dtype}; give all images one shape and dtype"
             )
-    return _array(torch.stack(items), path) if kinds == {torch.Tensor} else np.stack(items)
+    return _array(torch.stack(items), path) if types == {torch.Tensor} else np.stack(items)
 
 
 def _check_size(count: int, shape: tuple[int, ...], itemsize: int, path: Path) -> None:
@@ -134,8 +165,13 @@ def _array(image: Any, path: Path) -> NDArray[Any]:
 
     if isinstance(image, torch.Tensor):
         _check_size(1, tuple(image.shape), image.dtype.itemsize, path)  # an expanded tensor claims much
-        half = image.dtype in (torch.bfloat16, torch.float16)
-        array: NDArray[Any] = (image.detach().float() if half else image.detach()).numpy()
+        narrow = image.dtype.is_floating_point and image.dtype not in (torch.float32, torch.float64)
+        try:
+            array: NDArray[Any] = (image.detach().float() if narrow else image.detach()).numpy()
+        except (RuntimeError, TypeError) as error:  # bits, quantized and sub-byte dtypes
+            raise MIAError(
+                f"{path.name}: holds a tensor of {image.dtype}, which NumPy lacks; save uint8 or float32"
+            ) from error
         return array
     if isinstance(image, Picture):
         return image.pixels()

@@ -3,6 +3,7 @@
 import inspect
 import sys
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -10,15 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, suggest
-from mia_lightning.records.readers import _columns
+from mia_lightning.records.image_arrays import image_column
+from mia_lightning.records.label_columns import label_column
 from mia_lightning.records.records import Records
+
+FORMATS = "a torchvision data set (torchvision:NAME)"
 
 PREFIX = "torchvision:"
 DEFAULT_ROOT = "data"
 
 
 def matches(source: str) -> bool:
-    """Say whether the source names a torchvision data set."""
+    """Whether the source names a torchvision data set."""
     return source.startswith(PREFIX)
 
 
@@ -38,21 +42,32 @@ def read(source: str) -> Records:
     options = dict(parse_qsl(query, keep_blank_values=True))
     for option in options.keys() - {"root"}:
         raise MIAError(f"{source}: unknown option {option!r}; {suggest(option, ['root'])}")
-    kinds = _datasets()
-    if name not in kinds:
-        raise MIAError(f"{source}: torchvision has no such image classification data set; {suggest(name, kinds)}")
-    parts = [_load(kinds[name], train, options.get("root") or DEFAULT_ROOT, name) for train in (True, False)]
-    if parts[0][0].shape[1:] != parts[1][0].shape[1:]:
+    classes = _datasets()
+    if name not in classes:
+        raise MIAError(
+            f"{source}: torchvision has no such image classification data set; {suggest(name, classes, see='')}"
+        )
+    root = options.get("root") or DEFAULT_ROOT
+    train, test = (_load(classes[name], is_train, root, name) for is_train in (True, False))
+    if train.images.shape[1:] != test.images.shape[1:]:
         raise MIAError(f"{name}: train and test images differ in shape; choose a data set of one image size")
-    images = np.concatenate([images for images, _ in parts])
-    sizes = [len(images) for images, _ in parts]
     return Records(
-        ids=np.arange(len(images), dtype=np.int64),
-        images=images,
-        labels=np.concatenate([labels for _, labels in parts]),
-        membership=np.repeat(np.array([1, 0], dtype=np.int8), sizes),
+        ids=np.arange(len(train.images) + len(test.images), dtype=np.int64),
+        images=np.concatenate([train.images, test.images]),
+        labels=np.concatenate([train.labels, test.labels]),
+        membership=np.repeat(np.array([1, 0], dtype=np.int8), [len(train.images), len(test.images)]),
         source=name,
+        class_names=train.class_names,
     )
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Train or test split."""
+
+    images: NDArray[np.uint8] | NDArray[np.float32]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...] | None
 
 
 def _datasets() -> dict[str, Any]:
@@ -61,18 +76,18 @@ def _datasets() -> dict[str, Any]:
         from torchvision import datasets
     except (ImportError, RuntimeError) as error:  # RuntimeError: a build that does not fit the installed torch
         raise MIAError(f"torchvision cannot be imported ({error}); install the build that fits your torch") from None
-    found = {}
+    classes = {}
     for name, kind in inspect.getmembers(datasets, inspect.isclass):
         given = dict(inspect.signature(kind).parameters)
         required = {key for key, parameter in given.items() if parameter.default is parameter.empty}
         split = given.get("train", given.get("split"))
         has_split = split is not None and (split.default is True or split.default == "train")
         if "download" in given and required == {"root"} and has_split:
-            found[name] = kind
-    return found
+            classes[name] = kind
+    return classes
 
 
-def _load(kind: Any, train: bool, root: str, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _load(kind: Any, train: bool, root: str, name: str) -> _Split:
     by_flag = "train" in inspect.signature(kind).parameters
     choice: dict[str, Any] = {"train": train} if by_flag else {"split": "train" if train else "test"}
     try:
@@ -90,7 +105,16 @@ def _load(kind: Any, train: bool, root: str, name: str) -> tuple[NDArray[Any], N
     labels = next((getattr(dataset, key) for key in ("targets", "labels") if hasattr(dataset, key)), None)
     if data is None or labels is None:
         data, labels = _one_by_one(dataset, name)
-    return _columns.image_column(np.asarray(data), name), _columns.label_column(np.asarray(labels), len(data), name)
+    classes, _ = label_column(np.asarray(labels), len(data), name, [])
+    return _Split(image_column(np.asarray(data), name), classes, _class_names(dataset, classes))
+
+
+def _class_names(dataset: Any, labels: NDArray[np.int64]) -> tuple[str, ...] | None:
+    """Return the data set's own class names where it has one for every label."""
+    names = getattr(dataset, "classes", None)
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names) if len(set(names)) == len(names) > labels.max() else None
 
 
 def _one_by_one(dataset: Any, name: str) -> tuple[NDArray[Any], NDArray[Any]]:

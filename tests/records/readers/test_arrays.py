@@ -80,7 +80,7 @@ def test_object_arrays_are_refused_and_not_unpickled(tmp_path, column):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"images": np.zeros((2, 3, 4, 4), np.int32)}, "images are int32; expected uint8 or float32"),
+        ({"images": np.full((2, 3, 4, 4), 300, np.int32)}, "images are int32; expected uint8 or float32"),
         ({"images": np.zeros((2, 3, 4, 4), bool)}, "images are bool"),
         ({"images": np.zeros((2, 5, 4, 4), np.uint8)}, "expected 1 or 3 channels"),
         ({"images": np.zeros(8, np.uint8)}, r"images have shape \(8,\)"),
@@ -100,8 +100,8 @@ def test_arrays_that_cannot_be_records(tmp_path, suffix, change, says):
 
 
 def test_missing_images_and_checkpoints(tmp_path):
-    with pytest.raises(MIAError, match=r"has no images, it has pixels, x; expected arrays named images"):
-        read_records(_write(tmp_path / "a.npz", {"pixels": make_images(1), "x": np.zeros(1)}))
+    with pytest.raises(MIAError, match=r"has no images, it has photos, z; expected arrays named images"):
+        read_records(_write(tmp_path / "a.npz", {"photos": make_images(1), "z": np.zeros(1)}))
     with pytest.raises(MIAError, match="looks like a model checkpoint"):
         read_records(_write(tmp_path / "a.safetensors", {"layer1.weight": np.zeros((2, 2), np.float32)}))
 

@@ -89,21 +89,21 @@ def test_string_ids_and_padded_text(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("label,membership\n1,0\n", "has no column id, it has label, membership; expected id"),
-        ("id,label\n70,0\n1,0\n70,1\n", "line 4: id 70 stands already on line 2"),
-        ("id,membership\n70,member\n", "line 2: membership is 'member'; expected 1, 0"),
+        ("label,membership\n1,0\n", "has no column of ids or files, it has label, membership; name one id or file"),
+        ("id,label\n70,0\n1,0\n70,1\n", "line 4: id 70 duplicates 2"),
+        ("id,membership\n70,maybe\n", "line 2: membership is 'maybe'; expected 1 or 0"),
         ("id,membership\n70,2\n", "line 2: membership is '2'"),
-        ("id,label\n70,cat\n", "line 2: label is 'cat'; expected a whole number"),
-        ("id,label\n70\n", "line 2: has 1 fields; expected 2"),
-        ("id,label\n", "holds no records"),
+        ("id,label\n70,cat\n1,3\n", "line 2: label is 'cat'; expected a whole number"),
+        ("id,label\n70\n", "Expected 2 columns, got 1"),
+        ("id,label\n", "contains no records"),
         ("id,label\n,4\n", "line 2: has no id"),
-        ('id,label\n70,"0\n', "is no CSV"),
-        (f"id,label\n70,{'x' * 200_000}\n", "is no CSV"),
+        ('id,label\n70,"0\n', "a quote is never closed"),
+        (f"id,label\n70,{'x' * 200_000}\n", "expected a whole number for every class, or a name"),
         ("id\n70\n1\n4\n8\n", "2 of 4 records have no image, first 4; expected an image file named by its id"),
         ("id,file\n70,../../secret.png\n", "leads out of its own folder"),
         ("id,file\n70,/etc/x.png\n", "leads out of its own folder"),
         ("id,file\n70,00070.png\n1,gone.png\n", "1 of 2 records have no image, first 1"),
-        ("id,file\n70,00070.png\n1,00070.png\n", "00070.png stands for both 70 and 1"),
+        ("id,file\n70,00070.png\n1,00070.png\n", "line 3: 00070.png is also the image of 70"),
     ],
 )
 def test_tables_that_cannot_be_records(tmp_path, text, says):
@@ -115,7 +115,7 @@ def test_tables_that_cannot_be_records(tmp_path, text, says):
 
 def test_a_table_that_is_no_text(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"id\n\xff\xfe\n")
-    with pytest.raises(MIAError, match=r"^t\.csv: is no UTF-8 text"):
+    with pytest.raises(MIAError, match=r"^t\.csv: is not UTF-8 text"):
         read_records(str(tmp_path / "t.csv"))
 
 
@@ -129,7 +129,7 @@ def test_blank_lines_byte_order_mark_and_pandas_floats(tmp_path):
 @pytest.mark.parametrize("form", ["folder", "all.zip", "all.tar"])
 def test_a_store_needs_exactly_one_table(tmp_path, tables, form):
     path = write_store(tmp_path / form, NAMED | {name: TABLE.encode() for name in tables})
-    says = r"holds 2 CSV files \(a.csv, b.csv\)" if tables else "holds no CSV file"
+    says = r"contains 2 CSV files \(a.csv, b.csv\)" if tables else "contains no CSV file"
     with pytest.raises(MIAError, match=f"^{form}: {says}"):
         read_records(str(path))
 
@@ -168,10 +168,10 @@ def _image(kind):
     [
         ("other size", r"is \(9, 9\), others are \(6, 5\)"),
         ("sixteen bits", "expected 8 bits"),
-        ("truncated", "is damaged or no image"),
-        ("text", "is damaged or no image"),
-        ("postscript", "is damaged or no image"),
-        ("bomb", r"unfolds to over \d+ pixels|is \(30000, 30000\)"),
+        ("truncated", "is damaged or not an image"),
+        ("text", "is damaged or not an image"),
+        ("postscript", "is damaged or not an image"),
+        ("bomb", r"has over \d+ pixels|is \(30000, 30000\)"),
     ],
 )
 @pytest.mark.parametrize("place", ["00070.png", "00001.png"])
@@ -198,7 +198,7 @@ def test_archives_that_unfold_without_end(tmp_path):
     for place in [at for at in range(len(data)) if data[at : at + 4] == b"PK\x01\x02"]:
         data[place + 24 : place + 28] = b"\xfe\xff\xff\xff"
     path.write_bytes(data)
-    with pytest.raises(MIAError, match=r"^all\.zip: unfolds to over 1 GiB"):
+    with pytest.raises(MIAError, match=r"^all\.zip: decompresses to over 1 GiB"):
         read_records(str(path))
 
 

@@ -86,11 +86,13 @@ def test_missing_file_gives_the_path_as_typed_and_the_closest_name(tmp_path):
 
 @pytest.mark.parametrize("reader", ["pickled", "arrays"])
 def test_folder_where_a_file_is_expected(tmp_path, reader):
-    with pytest.raises(MIAError, match=f"{tmp_path.name}: is a folder; expected a file"):
+    with pytest.raises(MIAError, match=f"{tmp_path.name}: is a folder; give the path of a file inside it"):
         read_records(str(tmp_path), reader=reader)
 
 
-@pytest.mark.parametrize(("content", "says"), [(b"", "is empty"), (b"\x07\x08 nothing known" * 9, "of no known form")])
+@pytest.mark.parametrize(
+    ("content", "says"), [(b"", "is empty"), (b"\x07\x08 nothing known" * 9, "of no known format")]
+)
 def test_unrecognised_file(tmp_path, content, says):
     (tmp_path / "x.bin").write_bytes(content)
     with pytest.raises(MIAError, match=rf"^x\.bin: .*{says}"):
