@@ -81,7 +81,9 @@ def assess(
     _check(records, bootstrap)
     member = records.membership
     figures = {
-        name: (evaluations or {}).get(name) or evaluate(scores, member, fprs) for name, scores in records.scores.items()
+        name: (evaluations or {}).get(name)
+        or evaluate(scores, member, fprs, groups=records.groups, stability=records.stability.get(name))
+        for name, scores in records.scores.items()
     }
     rates = comparable_rates(fprs, int((member == 0).sum()))
     features = None if pixels is None else pixel_features(pixels)

@@ -1,10 +1,7 @@
-"""What a statistical assessment of scores holds: plain data that travels from the statistics to the report.
-
-Everything is about records of known membership; nothing here computes, plots or writes.
-"""
+"""Scores of records of known membership, the input of a statistical assessment."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +21,13 @@ class ScoredRecords:
     """Attack to (N,) finite scores, higher = more likely a member."""
 
     labels: NDArray[np.int64] | None
-    """(N,) classes, where they are known."""
+    """(N,) classes, if available."""
 
     source: str
-    """Where they came from, for messages; a file's name without its folder."""
+    """Origin of the scores, for messages; a file's name without its folder."""
+
+    groups: NDArray[np.generic] | None = None
+    """(N,) group of each record (a person, near duplicates); None = independent records."""
+
+    stability: Mapping[str, float | None] = field(default_factory=dict)
+    """Attack to `CrossFit.stability`, for out-of-fold scores of attacks that were fitted; others are fixed scores."""
