@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, NoReturn
@@ -19,7 +20,15 @@ from mia_lightning.pipeline.model_outputs import ModelOutputs
 from mia_lightning.pipeline.results import AttackResult, AuditResult, Clock, LoadedInputs, SplitInfo
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.records.splits import Splits
-from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD, FitCallback, Reporter, assign_folds, cross_fit, draw_holdout
+from mia_lightning.scores.crossfit import (
+    NOT_IN_ANY_FOLD,
+    CrossFit,
+    FitCallback,
+    Reporter,
+    assign_folds,
+    cross_fit,
+    draw_holdout,
+)
 
 if TYPE_CHECKING:
     from mia_lightning.references.result import References
@@ -64,9 +73,11 @@ def attack_target(
     table = answered.table(config)
     clock.lap("signals")
     member, fold = answered.attacker_view()
-    fitted = cross_fit(config.attacks, table, member, fold, seed=config.seed, progress=progress, report=report)
+    fitted = cross_fit(
+        config.attacks, table, member, fold, seed=config.seed, progress=progress, report=report, stability=True
+    )
     clock.lap("attack")
-    results = {name: attack_result(config, result.scores, result.seconds, answered) for name, result in fitted.items()}
+    results = {name: attack_result(config, result, answered) for name, result in fitted.items()}
     clock.lap("evaluate")
     return AuditResult(
         config=config,
@@ -117,15 +128,16 @@ def _public_half(config: RunConfig, public: Records) -> SplitInfo:
         MIAError: fewer members or non-members than folds, or none of them held out although some should be.
     """
     evaluation, member = config.evaluation, public.membership
-    held_out = draw_holdout(member, share=evaluation.holdout, seed=config.seed)
-    fold = assign_folds(np.where(held_out, np.int8(UNKNOWN), member), folds=evaluation.folds, seed=config.seed)
+    held_out = draw_holdout(member, share=evaluation.holdout, seed=config.seed, groups=public.groups)
+    in_folds = np.where(held_out, np.int8(UNKNOWN), member)
+    fold = assign_folds(in_folds, folds=evaluation.folds, seed=config.seed, groups=public.groups)
     counts = [int((held_out & (member == value)).sum()) for value in (1, 0)]
     if evaluation.holdout and min(counts) == 0:
         raise MIAError(
             f"evaluation.holdout {evaluation.holdout:g} holds out {counts[0]} members and {counts[1]} non-members; "
             "raise it, or give more records of known membership"
         )
-    return SplitInfo(public.ids, member, fold, held_out)
+    return SplitInfo(public.ids, member, fold, held_out, public.groups)
 
 
 def _extract(
@@ -189,28 +201,35 @@ def _private_half(private: Records | None) -> SplitInfo | None:
     return SplitInfo(private.ids, private.membership, np.full(len(private), NOT_IN_ANY_FOLD, np.int8), nowhere)
 
 
-def attack_result(
-    config: RunConfig, scores: NDArray[np.float64], seconds: float, answered: ModelOutputs
-) -> AttackResult:
+def attack_result(config: RunConfig, fitted: CrossFit, answered: ModelOutputs) -> AttackResult:
     """Calibrate and evaluate the scores of one attack over all records, (N + M,) public first."""
     from mia_lightning.scores.calibration import cross_fit_probability
 
-    public, fprs = answered.public, config.evaluation.fprs
+    public, fprs, scores = answered.public, config.evaluation.fprs, fitted.scores
     member, known, count = public.membership, public.fold != NOT_IN_ANY_FOLD, len(public.ids)
     attacker_view, fold = answered.attacker_view()
     probabilities = cross_fit_probability(scores, attacker_view, fold, config.evaluation.calibration)
-    held_out = public.held_out
+    held_out, groups = public.held_out, public.groups
+    evaluated = partial(
+        evaluate, groups=None if groups is None else groups[known], stability=fitted.stability, fprs=fprs
+    )
     return AttackResult(
         public_scores=scores[:count],
         public_probabilities=probabilities[:count],
         private_scores=scores[count:],
         private_probabilities=probabilities[count:],
-        public=evaluate(scores[:count][known], member[known], fprs=fprs),
-        public_calibrated=evaluate(probabilities[:count][known], member[known], fprs=fprs),
-        held_out=evaluate(scores[:count][held_out], member[held_out], fprs=fprs) if held_out.any() else None,
+        public=evaluated(scores[:count][known], member[known]),
+        public_calibrated=evaluated(probabilities[:count][known], member[known]),
+        held_out=_held_out_evaluation(scores[:count], public, fprs) if held_out.any() else None,
         private=_private_evaluation(scores[count:], answered.private, fprs),
-        seconds=seconds,
+        seconds=fitted.seconds,
+        stability=fitted.stability,
     )
+
+
+def _held_out_evaluation(scores: NDArray[np.float64], public: SplitInfo, fprs: tuple[float, ...]) -> Evaluation:
+    rows, groups = public.held_out, public.groups
+    return evaluate(scores[rows], public.membership[rows], fprs, groups=None if groups is None else groups[rows])
 
 
 def _private_evaluation(

@@ -39,6 +39,9 @@ class SplitInfo:
     held_out: NDArray[np.bool_]
     """(N,) True for public records of known membership that no fold saw (`evaluation.holdout`)."""
 
+    groups: NDArray[np.generic] | None = None
+    """(N,) group of each record, which stays in one fold; None = independent records."""
+
 
 @dataclass(frozen=True, eq=False)
 class AttackResult:
@@ -70,6 +73,9 @@ class AttackResult:
 
     seconds: float
     """Time spent in fitting and scoring over all folds."""
+
+    stability: float | None = None
+    """`CrossFit.stability`."""
 
 
 @dataclass(frozen=True, eq=False)

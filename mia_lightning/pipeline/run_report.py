@@ -46,6 +46,7 @@ def assess_result(result: AuditResult, prepared: LoadedInputs) -> Assessment:
         scores={name: attack.public_scores[known] for name, attack in result.attacks.items()},
         labels=labels,
         source=public.source,
+        groups=None if public.groups is None else public.groups[known],
         stability={name: attack.stability for name, attack in result.attacks.items()},
     )
     refitted = refitted_permutation_test(config.attacks, result.table.rows(known), records.membership, seed=config.seed)

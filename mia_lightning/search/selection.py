@@ -88,8 +88,8 @@ class Outcome:
 def estimate(problem: AttackProblem, answered: ModelOutputs, config: RunConfig, trial: int) -> Estimate:
     """Fit a configuration as a run of it does, and evaluate it on either part of the public records."""
     attacks = needed(config.attacks, problem.attack)
-    found = cross_fit(attacks, problem.table(config), problem.member, problem.fold, seed=config.seed)[problem.attack]
-    result = attack_result(config, found.scores, found.seconds, answered)
+    fits = cross_fit(attacks, problem.table(config), problem.member, problem.fold, seed=config.seed, stability=True)
+    result = attack_result(config, fits[problem.attack], answered)
     assert result.held_out is not None
     held_out = answered.public.held_out
     return Estimate(trial, result.public, result.held_out, result.public_scores[held_out])

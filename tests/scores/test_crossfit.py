@@ -14,7 +14,9 @@ from mia_lightning.attacks.gaussian_ratio import GaussianLikelihoodRatio
 from mia_lightning.attacks.lightgbm import LightGBM
 from mia_lightning.attacks.threshold import Threshold
 from mia_lightning.errors import MIAError
+from mia_lightning.metrics.roc import evaluate
 from mia_lightning.scores.crossfit import assign_folds, cross_fit, draw_holdout
+from mia_lightning.scores.folds import permute_membership
 from mia_lightning.signals.table import SignalTable
 
 
@@ -209,3 +211,66 @@ def test_scores_that_are_not_finite_are_refused():
     fold = assign_folds(member, folds=2, seed=0)
     with pytest.raises(MIAError, match="'bad' gave 20 scores"):
         cross_fit({"bad": Threshold("phi")}, table, member, fold, seed=0)
+
+
+def test_stability_is_high_for_a_signal_and_low_for_noise():
+    rng = np.random.default_rng(0)
+    member = rng.integers(0, 2, 3000).astype(np.int8)
+    columns = {f"x{i}": rng.normal(size=3000) for i in range(8)}
+    attacks = {
+        "noise": LightGBM(["x[1-7]"], n_estimators=30, num_leaves=7, n_jobs=1),
+        "signal": GaussianLikelihoodRatio("x0"),
+        "raw": Threshold("x0"),
+        "fusion": Fusion(["noise", "signal"]),
+        "fixed": Fusion(["x0", "raw"]),
+    }
+    table = SignalTable(columns | {"x0": rng.normal(size=3000) + member}, np.zeros(3000, np.int64), 1)
+    fold = assign_folds(member, folds=5, seed=0)
+    fits = cross_fit(attacks, table, member, fold, seed=0, stability=True)
+    assert fits["raw"].stability is None
+    assert fits["fixed"].stability is None
+    assert fits["noise"].stability < 0.3
+    assert fits["signal"].stability > 0.95
+    assert 0.2 < fits["fusion"].stability < 0.95
+    plain = cross_fit(attacks, table, member, fold, seed=0)
+    assert plain["signal"].stability == 0, "the safe value where it was not estimated"
+    assert (plain["fusion"].scores == fits["fusion"].scores).all()
+
+
+@pytest.mark.parametrize("folds", [2, 3, 4])
+def test_stability_with_few_folds(folds):
+    table, member = table_of(60), np.arange(60, dtype=np.int8) % 2
+    fold = assign_folds(member, folds=folds, seed=0)
+    attacks = {"a": GaussianLikelihoodRatio(), "b": LightGBM(["a", "phi"], n_estimators=3, n_jobs=1)}
+    for fit in cross_fit(attacks, table, member, fold, seed=0, stability=True).values():
+        assert 0 <= fit.stability <= 1
+
+
+def test_interval_of_a_refitted_attack_covers_chance():
+    """One direction learned from noise: the interval of fixed scores contains 0.5 in about 85% of samples."""
+    hits = {True: 0, False: 0}
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        member = rng.permutation(np.arange(600) % 2).astype(np.int8)
+        table = SignalTable({"phi": rng.normal(size=600)}, np.zeros(600, np.int64), 1)
+        fold = assign_folds(member, folds=5, seed=seed)
+        fit = cross_fit({"a": GaussianLikelihoodRatio()}, table, member, fold, seed=0, stability=True)["a"]
+        for refitted in hits:
+            figures = evaluate(fit.scores, member, (), stability=fit.stability if refitted else None)
+            hits[refitted] += figures.auc_low <= 0.5 <= figures.auc_high
+    assert hits[True] / 200 >= 0.92
+    assert hits[False] < hits[True]
+
+
+def test_memberships_are_permuted_between_groups_of_one_size():
+    groups = np.array(["a", "b", "a", "c", "d", "d", "e"])
+    member = np.array([1, 0, 1, 1, 0, 0, 0], dtype=np.int8)
+    seen = set()
+    for seed in range(50):
+        permuted = permute_membership(member, np.random.default_rng(seed), groups)
+        assert permuted[0] == permuted[2]
+        assert permuted[4] == permuted[5]
+        assert permuted.sum() == member.sum()
+        seen.add(tuple(permuted.tolist()))
+    assert len(seen) == 2 * 3
+    assert sorted(permute_membership(member, np.random.default_rng(0)).tolist()) == sorted(member.tolist())
