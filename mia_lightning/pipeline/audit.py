@@ -54,7 +54,20 @@ def prepare(config: RunConfig) -> LoadedInputs:
     check_names(config)
     public, private = load_records(config)
     _public_half(config, public)  # enough of each?
-    return LoadedInputs(public, private, load_and_check_target(config, public), perf_counter() - started)
+    target = load_and_check_target(config, public)
+    if config.references.wanted:
+        from mia_lightning.references.checks import check_references
+
+        check_references(
+            config.references,
+            target=target,
+            public=public,
+            private=private,
+            extraction_queries=config.extraction.queries,
+            seed=config.seed,
+            ray_address=config.ray.address,
+        )
+    return LoadedInputs(public, private, target, perf_counter() - started)
 
 
 def attack_target(

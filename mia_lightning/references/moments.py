@@ -38,7 +38,10 @@ def reduce_queries(phi: NDArray[np.floating], statistic: Statistic) -> Array:
     if statistic == "mean":
         return np.asarray(phi.mean(axis=-1, dtype=np.float64))
     if queries <= 2:
-        raise MIAError(f"statistic {statistic} needs shifted views, but there are {queries} queries; ask 18 or 50")
+        raise MIAError(
+            f"statistic {statistic} needs shifted views, but there are {queries} views per record; set "
+            "--extraction.queries 18 (and --references.queries, if given)"
+        )
     values = phi.astype(np.float64)
     if statistic == "spread":
         return np.asarray(values.std(axis=-1))

@@ -128,6 +128,10 @@ class ReferenceStore:
         """Return the file of a reference's last finished epoch."""
         return self.folder / f"{number:04d}.checkpoint"
 
+    def weights(self, number: int) -> Path:
+        """Return the file of a trained reference's weights."""
+        return self.folder / f"{number:04d}.safetensors"
+
     def row(self, number: int) -> ReferenceRecord | None:
         """Return the description of a finished reference, or None; one whose phi is damaged is not finished."""
         try:
@@ -179,14 +183,14 @@ class ReferenceStore:
 
         state = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
         payload = save(state, metadata={"sha256": _digest(state)})
-        write_atomically(self.folder / f"{number:04d}.safetensors", payload)
+        write_atomically(self.weights(number), payload)
 
     def load_weights(self, number: int) -> dict[str, Tensor] | None:
         """Return a reference's weights, or None where there are none or they are damaged."""
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(self.folder / f"{number:04d}.safetensors", "pt") as file:
+            with safe_open(self.weights(number), "pt") as file:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
                 recorded = (file.metadata() or {}).get("sha256")
         except (OSError, SafetensorError):

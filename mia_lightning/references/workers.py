@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -48,7 +50,7 @@ def train_references(
     """Do the jobs and show one line of progress; finished references are in the store whenever this ends.
 
     Raises:
-        MIAError: the disk is full, or a worker was lost again and again.
+        MIAError: the disk is full, or workers were lost `LOSSES` times without progress.
     """
     if not jobs:
         return
@@ -105,23 +107,34 @@ def train_and_query(job: ReferenceJob, material: TrainingData, *, on_epoch: Epoc
 def _with_ray(
     jobs: list[ReferenceJob], material: TrainingData, config: ReferencesConfig, ray_address: str | None
 ) -> Iterator[tuple[ReferenceJob, Result]]:
-    """Let Ray's workers do the jobs, as many at a time as there are processors for; a lost worker's job is retried."""
+    """Train by Ray's workers, as many at a time as there are processors for.
+
+    A job whose worker is lost is given to another. Only losses without progress count as failures: a preempted worker
+    leaves a checkpoint behind, from which the next one goes on.
+    """
     gpus = {"num_gpus": torch.cuda.device_count()} if config.gpus_per_worker else {}
     machine: dict[str, Any] = {"num_cpus": config.workers * config.threads, **gpus}
     with ray_session(ray_address, option="--ray.address", **machine) as ray:
         shared = ray.put(material)
-        resources: dict[str, Any] = {"num_cpus": config.threads, "num_gpus": config.gpus_per_worker, "max_retries": 3}
+        resources: dict[str, Any] = {"num_cpus": config.threads, "num_gpus": config.gpus_per_worker, "max_retries": 0}
         remote = ray.remote(**resources)(_in_worker)
-        waiting = iter(jobs)
+        waiting = deque(jobs)
         running: dict[Any, ReferenceJob] = {}
+        losses = {job.number: Losses() for job in jobs}
         while True:
-            while len(running) < config.workers and (job := next(waiting, None)) is not None:
+            while waiting and len(running) < config.workers:
+                job = waiting.popleft()
                 running[remote.remote(job, shared, config.threads)] = job
             if not running:
                 return
             with signals_as_keyboard_interrupt():
                 done, _ = ray.wait(list(running), num_returns=1)
-            yield running.pop(done[0]), _fetched(ray, done[0])
+            job = running.pop(done[0])
+            try:
+                yield job, _fetched(ray, done[0])
+            except ray.exceptions.RayError as error:
+                losses[job.number].add(progress_of(job), type(error).__name__)
+                waiting.appendleft(job)
 
 
 def _fetched(ray: Any, reference: Any) -> Result:
@@ -130,12 +143,43 @@ def _fetched(ray: Any, reference: Any) -> Result:
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
         raise cause if isinstance(cause, MIAError) else error from None
-    except ray.exceptions.RayError as error:
-        raise MIAError(
-            f"a worker that trained a reference was lost four times ({type(error).__name__}); lower "
-            "--references.workers, as memory is the usual reason; finished references are kept"
-        ) from error
     return result
+
+
+@dataclass
+class Losses:
+    """Losses of one job's workers since its last progress."""
+
+    count: int = 0
+    progress: float = 0.0
+
+    def add(self, progress: float, cause: str) -> None:
+        """Count a loss, from zero again where the job got further than at the loss before.
+
+        Raises:
+            MIAError: `LOSSES` losses without progress.
+        """
+        self.count = 1 if progress > self.progress else self.count + 1
+        self.progress = max(self.progress, progress)
+        if self.count >= LOSSES:
+            raise MIAError(
+                f"a worker that trained a reference was lost {self.count} times without finishing an epoch ({cause}); "
+                "lower --references.workers, as memory is the usual reason; finished references are kept"
+            )
+        log.warning("a worker was lost (%s); its reference goes on from its last finished epoch", cause)
+
+
+LOSSES = 5
+"""Losses of one job's workers without progress that end a run."""
+
+
+def progress_of(job: ReferenceJob) -> float:
+    """Return when a job last got further, in seconds since the epoch; 0 where nothing is stored yet."""
+    times = [0.0]
+    for path in (job.store.checkpoint(job.number), job.store.weights(job.number)):
+        with suppress(OSError):
+            times.append(path.stat().st_mtime)
+    return max(times)
 
 
 def _in_worker(job: ReferenceJob, material: TrainingData, threads: int) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,17 +42,67 @@ def ray_session(address: str | None, *, option: str, **machine: Any) -> Iterator
     if ray.is_initialized():
         yield ray
         return
-    options = {"address": address} if address else {"include_dashboard": False, **machine}
+    if address:
+        check_address(address, option=option)
+    own: dict[str, Any] = {"address": "local", "include_dashboard": False, **machine}  # whatever RAY_ADDRESS is
     handlers = SignalHandlers()
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        if not address:
-            raise
-        raise MIAError(f"cannot join the Ray cluster at {option} {address!r}: {error}") from error
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **({"address": address} if address else own))
+    except Exception as error:  # a start that times out or a home that cannot be written raise many types
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        if address:
+            raise MIAError(f"cannot join the Ray cluster at {option} {address}: {reason}") from error
+        raise MIAError(
+            f"Ray did not start on this machine ({reason}); use --references.workers 0 or --search.engine local, which "
+            "need no Ray"
+        ) from error
     finally:
         handlers.restore()
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+ADDRESS_SECONDS = 4.0
+"""Time that a connection and an answer of the cluster may each take."""
+
+
+def check_address(address: str, *, option: str) -> None:
+    """Check within some seconds that a Ray cluster is at an address; `ray.init` itself tries for minutes.
+
+    Args:
+        address: "auto", "HOST:PORT" or "ray://HOST:PORT".
+        option: What the user names the address by.
+
+    Raises:
+        MIAError: an address of another form, nothing that listens there, or something that is not Ray.
+    """
+    if address in ("auto", "local"):
+        return
+    scheme, _, rest = address.rpartition("://")
+    host, _, port = rest.rpartition(":")
+    if scheme not in ("", "ray") or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise MIAError(f"{option} {address} is not a Ray address; give HOST:PORT of the head node (port 6379), or auto")
+    try:
+        is_ray = _speaks_http2(host.strip("[]"), int(port))
+    except OSError as error:
+        raise MIAError(
+            f"cannot join the Ray cluster at {option} {address}: {error.strerror or error}; is it running, and is this "
+            "the head node's HOST:PORT?"
+        ) from error
+    if not is_ray:
+        raise MIAError(
+            f"cannot join the Ray cluster at {option} {address}: what listens there is not the head of a Ray cluster; "
+            "give the head node's HOST:PORT (usually port 6379)"
+        )
+
+
+def _speaks_http2(host: str, port: int) -> bool:
+    """Whether a server answers the preface of HTTP/2, on which Ray's gRPC rests, by a SETTINGS frame (RFC 9113)."""
+    with socket.create_connection((host, port), timeout=ADDRESS_SECONDS) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        header = b""
+        while len(header) < 9 and (part := connection.recv(9 - len(header))):
+            header += part
+    return len(header) == 9 and header[3] == 4

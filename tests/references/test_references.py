@@ -20,6 +20,7 @@ from mia_lightning import audit, load_config
 from mia_lightning.errors import MIAError
 from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.outputs.views import views
+from mia_lightning.pipeline.audit import prepare
 from mia_lightning.pipeline.run import run
 from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.references.exchange import load_reference_outputs, save_reference_outputs
@@ -38,6 +39,7 @@ from mia_lightning.references.training import (
     with_small_convolutions,
 )
 from mia_lightning.references.training_data import Normalize, TrainingData
+from mia_lightning.references.workers import LOSSES, Losses
 from mia_lightning.targets.architectures import untrained
 
 DEMO = "configs/demo.yaml"
@@ -421,6 +423,13 @@ class TestRuns:
             ({"architecture": None}, "as it was trained"),
             ({"scores": {"phi": {"class_path": "LiRA"}}}, "bears the name of a signal"),
             ({"scores": {"calibration": {"class_path": "LiRA"}}, "count": 2}, "at least 3 references"),
+            ({"architecture": "torchvision:resnet999"}, r"--references.architecture torchvision:resnet999: "),
+            (
+                {"scores": {"s": {"class_path": "DifficultyCalibration", "init_args": {"statistic": "spread"}}}},
+                "score 's': .*--extraction.queries 18",
+            ),
+            ({"exported": "no/such/folder/phi.npz"}, "--references.exported"),
+            ({"training": {"batch_size": 4096}}, "lower --references.training.batch_size"),
             ({"training": {"epochs": 0}}, "at least 1"),
             ({"temperature": 0}, "temperature must be above 0"),
             ({"imported": "nowhere.npz"}, "nowhere.npz"),
@@ -428,7 +437,7 @@ class TestRuns:
     )
     def test_mistakes(self, tmp_path, changes, sentence):
         with pytest.raises(MIAError, match=sentence):
-            audit(load_config(DEMO, **overrides(tmp_path, **{"count": 1} | changes)))
+            prepare(load_config(DEMO, **overrides(tmp_path, **{"count": 1} | changes)))  # before any query
 
     def test_exported_phi_gives_the_same_scores(self, tmp_path):
         path = str(tmp_path / "phi.npz")
@@ -507,6 +516,21 @@ def worker_below(driver):
         if above == driver:
             return worker
     raise AssertionError("no worker of this driver is running")
+
+
+class TestLosses:
+    def test_losses_with_progress_do_not_count(self):
+        losses = Losses()
+        for second in range(1, 100):
+            losses.add(float(second), "WorkerCrashedError")
+        assert losses.count == 1
+
+    def test_losses_without_progress_end_the_run(self):
+        losses = Losses()
+        for _ in range(LOSSES - 1):
+            losses.add(7.0, "WorkerCrashedError")
+        with pytest.raises(MIAError, match=r"lost 5 times .* lower --references.workers"):
+            losses.add(7.0, "WorkerCrashedError")
 
 
 class TestKills:

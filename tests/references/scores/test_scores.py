@@ -130,7 +130,7 @@ class TestPieces:
         assert reduce_queries(phi, "contrast") == pytest.approx(4.0 - 1.0)
 
     def test_contrast_needs_shifted_views(self):
-        with pytest.raises(MIAError, match="ask 18 or 50"):
+        with pytest.raises(MIAError, match=r"--extraction.queries 18"):
             reduce_queries(np.zeros((3, 2)), "contrast")
 
     def test_blocks_do_not_change_moments(self, monkeypatch):

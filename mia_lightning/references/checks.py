@@ -1,0 +1,113 @@
+"""Checks of the references' options before any work: architecture, views, numbers of references, files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.errors import MIAError
+from mia_lightning.records.records import UNKNOWN, Records
+from mia_lightning.references.columns import reference_columns
+from mia_lightning.references.config import ReferencesConfig
+from mia_lightning.references.exchange import load_reference_outputs
+from mia_lightning.references.independence import make_independent
+from mia_lightning.references.outputs import ReferenceOutputs
+from mia_lightning.references.phi import view_columns
+from mia_lightning.references.prepare import network_of
+from mia_lightning.references.splits import assign
+from mia_lightning.runtime.ray_cluster import check_address
+from mia_lightning.targets.base import Target
+
+SAMPLE = 64
+"""Records on which every score is tried."""
+
+
+def check_references(
+    config: ReferencesConfig,
+    *,
+    target: Target,
+    public: Records,
+    private: Records | None,
+    extraction_queries: int,
+    seed: int,
+    ray_address: str | None = None,
+) -> None:
+    """Try everything about references that can fail without a query of the target.
+
+    Each score is computed once, from simulated phi of those records that will have the fewest references IN or OUT.
+
+    Args:
+        config: Options of the references.
+        target: The loaded target.
+        public: Records of known membership.
+        private: Records of unknown membership, or None.
+        extraction_queries: Views per record of the target.
+        seed: The run's.
+        ray_address: Of a running Ray cluster, checked where references are trained by Ray.
+
+    Raises:
+        MIAError: an option that cannot work, by its name.
+    """
+    if not config.wanted:
+        return
+    membership = np.append(public.membership, np.full(0 if private is None else len(private), UNKNOWN, np.int8))
+    if config.imported is not None:
+        imported = load_reference_outputs(config.imported, labels=None, num_classes=2, records=len(membership))
+        imported = make_independent(imported, membership, seed=seed, source=config.imported).reference_outputs
+        keep, drawn, queries = imported.keep, imported.drawn, imported.references.shape[2]
+    else:
+        queries = config.queries or extraction_queries
+        view_columns(extraction_queries, queries)
+        _check_architecture(config, target)
+        if config.workers and ray_address is not None:
+            check_address(ray_address, option="--ray.address")
+        private_count = len(membership) - len(public)
+        assignment = assign(
+            config.scheme,
+            config.count,
+            membership,
+            private=private_count,
+            seed=seed,
+            released=config.anchored_release,
+        )
+        _check_batches(config, assignment.keep)
+        keep, drawn = assignment.keep, assignment.drawn
+    reference_columns(config.scores, _simulated(keep, drawn, queries, seed))
+    if config.exported is not None and not Path(config.exported).absolute().parent.is_dir():
+        raise MIAError(f"--references.exported {config.exported}: its folder does not exist; create it")
+
+
+def _check_architecture(config: ReferencesConfig, target: Target) -> None:
+    try:
+        network_of(config, target)(0)
+    except MIAError as error:
+        option = "--references.architecture"
+        if config.architecture is None:
+            hint = "" if option in str(error) else f"; name the references' network by {option} package.module:Class"
+            raise MIAError(f"references cannot be trained from the target's architecture: {error}{hint}") from error
+        message = str(error).replace("--target.architecture", option)
+        raise MIAError(f"{option} {config.architecture}: {message}") from error
+
+
+def _check_batches(config: ReferencesConfig, keep: NDArray[np.bool_]) -> None:
+    if (fewest := int(keep.sum(axis=1).min())) < config.training.batch_size:
+        raise MIAError(
+            f"a reference has {fewest} records to train on, fewer than one batch of {config.training.batch_size}; "
+            "lower --references.training.batch_size"
+        )
+
+
+def _simulated(keep: NDArray[np.bool_], drawn: NDArray[np.bool_] | None, queries: int, seed: int) -> ReferenceOutputs:
+    """Return simulated phi of the records with the fewest references IN, with the fewest OUT, and of some others."""
+    drawn = np.ones_like(keep) if drawn is None else drawn
+    n_in, n_out = (keep & drawn).sum(axis=0), (~keep & drawn).sum(axis=0)
+    rows = np.unique(np.concatenate([*(np.argsort(n, kind="stable")[:8] for n in (n_in, n_out)), np.arange(SAMPLE)]))
+    rows = rows[rows < keep.shape[1]]
+    draw = np.random.default_rng(seed)
+    keep, drawn = keep[:, rows], drawn[:, rows]
+    phi = draw.normal(size=(len(keep), len(rows), queries)) + keep[..., None]
+    target = draw.normal(size=(len(rows), queries))
+    labels = np.zeros(len(rows), np.int64)
+    return ReferenceOutputs(target.astype(np.float32), phi.astype(np.float32), keep, labels, 2, drawn)

@@ -1,0 +1,86 @@
+"""Ray of one's own whatever the surroundings, and wrong addresses as one sentence."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from mia_lightning.errors import MIAError
+from mia_lightning.runtime import ray_cluster
+from mia_lightning.runtime.ray_cluster import check_address
+
+
+@pytest.fixture
+def listener():
+    """A server that answers every connection by the bytes it is given; None = it stays silent."""
+    servers = []
+
+    def start(answer):
+        server = socket.create_server(("127.0.0.1", 0))
+        servers.append(server)
+
+        def serve():
+            kept = []
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                kept.append(connection)
+                if answer is not None:
+                    connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return f"127.0.0.1:{server.getsockname()[1]}"
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:8265", "somewhere", "host:port", "127.0.0.1:0", "ftp://a:1", ":1"]
+)
+def test_addresses_of_another_form(address):
+    with pytest.raises(MIAError, match=r"--ray.address .* is not a Ray address; give HOST:PORT"):
+        check_address(address, option="--ray.address")
+
+
+def test_nothing_listens(listener):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for scheme in ("", "ray://"):
+        with pytest.raises(MIAError, match="is it running"):
+            check_address(f"{scheme}127.0.0.1:{port}", option="--ray.address")
+
+
+def test_something_else_listens(listener, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "ADDRESS_SECONDS", 0.3)
+    for answer in (b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.6\r\n"):
+        with pytest.raises(MIAError, match="not the head of a Ray cluster"):
+            check_address(listener(answer), option="--ray.address")
+    with pytest.raises(MIAError, match="timed out"):
+        check_address(listener(None), option="--ray.address")
+
+
+def test_a_server_of_http2_passes(listener):
+    check_address(listener(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])), option="--ray.address")
+
+
+SCRIPT = """
+from mia_lightning.runtime.ray_cluster import ray_session
+with ray_session(None, option="--ray.address", num_cpus=1) as ray:
+    print("started", ray.nodes()[0]["NodeManagerAddress"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "127.0.0.1:6399", "auto"])
+def test_own_ray_whatever_the_environment_names(address, tmp_path):
+    (tmp_path / "home").mkdir(mode=0o500)
+    environment = os.environ | {"RAY_ADDRESS": address, "HOME": str(tmp_path / "home")}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == "started 127.0.0.1", done.stderr[-2000:]
