@@ -1,4 +1,4 @@
-"""Files of scores: what is read, and one sentence for each mistake."""
+"""Files of scores: columns, forms, and one sentence for each mistake."""
 
 import csv
 
@@ -95,7 +95,7 @@ def test_key_gives_membership_in_any_order(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"id": [3, 1, 3, 7]}, "line 4: id 3 stands already at 2"),
+        ({"id": [3, 1, 3, 7]}, "line 4: id 3 duplicates 2"),
         ({"id": [3, "", 2, 7]}, "line 3: has no id"),
         ({"lira": [1, 2, "nan", 4]}, "line 4: lira is NaN or empty"),
         ({"lira": [1, "", 3, 4]}, "line 3: lira is NaN or empty"),
@@ -104,10 +104,9 @@ def test_key_gives_membership_in_any_order(tmp_path):
         ({"membership": [1, 1, 1, 1]}, "4 members and 0 non-members"),
         ({"membership": ["", "", "", ""]}, "0 members and 0 non-members"),
         ({"membership": [1, 0, 2, 0]}, "line 4: membership is '2'"),
-        ({"label": [0, 1, 1.5, 0]}, "line 4: label is 1.5"),
+        ({"label": [0, 1, 1.5, 0]}, "line 4: label is '1.5'"),
         ({"LIRA": [1, 2, 3, 4]}, "two columns named 'lira'"),
-        ({"ids": [1, 2, 3, 4]}, "columns id and ids, which mean the same"),
-        ({"id": None}, "has no column id"),
+        ({"member": [1, 0, 1, 0], "membership": None, "is_member": [1, 0, 1, 0]}, "both mean membership"),
         ({"membership": None}, "has no column membership"),
         ({"lira": None, "Loss": None}, "has no score column"),
     ],
@@ -124,10 +123,10 @@ def test_mistakes_are_one_sentence(tmp_path, changes, said):
     ("content", "said"),
     [
         (b"", "is empty"),
-        (b"id,membership,a\n", "holds no records"),
-        (b"id,membership,a\n1,1,2\n2,0\n", "is no CSV"),
-        (b"\xff\xfe\x00\x01\x02", "is no CSV"),
-        (b"PAR1 cut off", "is no CSV"),
+        (b"id,membership,a\n", "contains no records"),
+        (b"id,membership,a\n1,1,2\n2,0\n", "is not a CSV"),
+        (b"\xff\xfe\x00\x01\x02", "is not UTF-8 text"),
+        (b"PAR1 cut off", "Parquet"),
     ],
 )
 def test_damaged_files_are_one_sentence(tmp_path, content, said):
@@ -142,8 +141,8 @@ def test_damaged_files_are_one_sentence(tmp_path, content, said):
     ("ids", "said"),
     [
         ([1, 2], "key.csv: 1 ids of s.csv are missing, first 3"),
-        ([1, 2, 4], "1 are unknown to it"),
-        ([1, 2, 3, 4], "key.csv: 1 ids do not stand in s.csv, first 4"),
+        ([1, 2, 4], "1 are only in key.csv"),
+        ([1, 2, 3, 4], "key.csv: 1 ids are not in s.csv, first 4"),
         (["a", "b", "c"], "3 ids of s.csv are missing"),
     ],
 )
@@ -172,18 +171,63 @@ def test_parquet_rows_are_named(tmp_path):
         read_scores(path, attacks=["lyra"])
 
 
-def test_a_million_rows_take_seconds(tmp_path):
-    from time import perf_counter
-
+def table(n=30, **columns):
     rng = np.random.default_rng(0)
-    table = pa.table(
-        {"id": rng.permutation(1_000_000), "member": rng.integers(0, 2, 1_000_000)}
-        | {name: rng.normal(size=1_000_000) for name in "ab"}
-    )
-    from pyarrow import csv as arrow_csv
+    return {"membership": [i % 2 for i in range(n)], "lira": rng.normal(size=n).round(3).tolist()} | columns
 
-    arrow_csv.write_csv(table, tmp_path / "s.csv")
-    started = perf_counter()
-    found = read_scores(tmp_path / "s.csv")
-    assert perf_counter() - started < 10
-    assert (found.records.scores["b"] == table["b"].to_numpy()).all()
+
+def test_numbering_constant_and_named_columns_are_no_attacks(tmp_path):
+    """The index of a data frame, an epoch, a prediction, a copy of the ids, a counter and texts; each is named."""
+    rows = list(range(30))
+    columns = {"": rows, "id": [i + 100 for i in rows]} | table(
+        copy_of_id=[i + 100 for i in rows], counter=rows[::-1], temperature=[0.5] * 30, epoch=[3] * 29 + [4],
+        pred=[i % 3 for i in rows], true_label=[i % 3 for i in rows], tool=["a b"] * 30,
+    )  # fmt: skip
+    scores = read_scores(write(tmp_path / "s.csv", columns))
+    assert list(scores.records.scores) == ["lira"]
+    assert scores.records.labels.tolist() == [i % 3 for i in rows]
+    (note,) = scores.notes
+    for named in ("without name", "copy_of_id", "counter", "temperature (constant)", "epoch", "pred", "tool (text)"):
+        assert named in note
+    chosen = read_scores(tmp_path / "s.csv", attacks=["epoch", "lira"])
+    assert list(chosen.records.scores) == ["epoch", "lira"]
+
+
+def test_the_only_column_may_be_constant(tmp_path):
+    scores = read_scores(write(tmp_path / "s.csv", {k: v for k, v in table(a=[1] * 30).items() if k != "lira"}))
+    assert list(scores.records.scores) == ["a"]
+
+
+def test_ids_are_optional_and_groups_are_read(tmp_path):
+    scores = read_scores(write(tmp_path / "s.csv", table(person=[f"p{i // 3}" for i in range(30)])))
+    assert scores.records.ids.tolist() == list(range(30))
+    assert scores.records.groups[:4].tolist() == ["p0", "p0", "p0", "p1"]
+    with pytest.raises(MIAError, match="has no column id, by which --key is matched"):
+        read_scores(tmp_path / "s.csv", key=write(tmp_path / "key.csv", {"id": [1, 2], "member": [1, 0]}))
+
+
+@pytest.mark.parametrize(
+    ("separator", "encoding", "decimal"),
+    [("\t", "utf-8", "."), (";", "utf-8", ","), (";", "utf-8-sig", "."), (",", "utf-16", "."), ("|", "utf-8", ".")],
+)
+def test_delimiters_decimal_commas_and_encodings(tmp_path, separator, encoding, decimal):
+    lines = [["id", "is_member", "score"]] + [[str(i), "yes" if i % 2 else "no", f"{i}{decimal}5"] for i in range(8)]
+    text = "".join(separator.join(line) + "\n" for line in lines)
+    (tmp_path / "s.csv").write_bytes(text.encode(encoding))
+    records = read_scores(tmp_path / "s.csv").records
+    assert records.scores["score"].tolist() == [i + 0.5 for i in range(8)]
+    assert records.membership.tolist() == [0, 1] * 4
+
+
+def test_label_that_may_be_the_membership_is_named(tmp_path):
+    path = write(tmp_path / "s.csv", {"score": [0.1, 0.2], "label": [1, 0]})
+    with pytest.raises(MIAError, match=r"label is read as the record's class; .* rename it to membership"):
+        read_scores(path)
+
+
+@pytest.mark.parametrize(
+    "words", [("train", "test"), ("+1", "-1"), ("Yes", "No"), ("member", "non_member"), ("1.0", "0.0"), ("in", "out")]
+)
+def test_words_of_membership(tmp_path, words):
+    path = write(tmp_path / "s.csv", {"members": words, "score": [0.1, 0.2]})
+    assert read_scores(path).records.membership.tolist() == [1, 0]
