@@ -11,7 +11,7 @@ import numpy as np
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.records.duplicates import duplicate_notes, find_duplicates
-from mia_lightning.records.records import UNKNOWN, Records, check_disjoint, separate_ids
+from mia_lightning.records.records import UNKNOWN, Records, align_class_names, check_disjoint, separate_ids
 
 if TYPE_CHECKING:
     from mia_lightning.targets.base import Target
@@ -80,7 +80,7 @@ def load_records(config: RunConfig) -> tuple[Records, Records | None]:
         return public, None
     private = read_records(config.data.private, reader=config.data.reader, columns=config.data.columns)
     private = gray_to_rgb(private) if config.data.gray_to_rgb else private
-    public, private = separate_ids(public, private)
+    public, private = align_class_names(*separate_ids(public, private))
     check_disjoint(public, private)
     if public.images.shape[1:] != private.images.shape[1:]:
         raise MIAError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.records.vocabulary import UNKNOWN
 from mia_lightning.security.csv_formulas import is_formula
 
-__all__ = ["UNKNOWN", "Records", "check_disjoint", "separate_ids"]
+__all__ = ["UNKNOWN", "Records", "align_class_names", "check_disjoint", "separate_ids"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +164,37 @@ def separate_ids(public: Records, private: Records) -> tuple[Records, Records]:
     if private.ids_invented:
         return public, _numbered_after(private, public)
     return public, private
+
+
+def align_class_names(public: Records, private: Records) -> tuple[Records, Records]:
+    """Return both halves with one numbering of named classes: the alphabetical order of all names.
+
+    Where the labels of each half are names, a class that only one half has would shift the numbers of the other.
+
+    Raises:
+        MIAError: the halves name their classes in different orders that are not alphabetical.
+    """
+    first, second = public.class_names, private.class_names
+    if first is None or second is None or first == second:
+        return public, private
+    if list(first) != sorted(first) or list(second) != sorted(second):
+        raise MIAError(
+            f"{public.source} and {private.source} name their classes differently ({_difference(first, second)}); give "
+            "both the same class names"
+        )
+    names = tuple(sorted({*first, *second}))
+    return _renumbered(public, names), _renumbered(private, names)
+
+
+def _difference(first: tuple[str, ...], second: tuple[str, ...]) -> str:
+    pairs = enumerate(zip_longest(first, second, fillvalue="no class"))
+    return next(f"class {index} is {a} and {b}" for index, (a, b) in pairs if a != b)
+
+
+def _renumbered(records: Records, names: tuple[str, ...]) -> Records:
+    index_of = {name: index for index, name in enumerate(names)}
+    numbers = np.array([*(index_of[name] for name in records.class_names or ()), UNKNOWN], dtype=np.int64)
+    return replace(records, labels=numbers[records.labels], class_names=names)
 
 
 def _numbered_after(records: Records, other: Records) -> Records:

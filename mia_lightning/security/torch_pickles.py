@@ -1,8 +1,9 @@
-"""What a torch file's pickle would have done, worked out beforehand without doing it.
+"""Static check of torch pickles before loading.
 
-torch's weights-only unpickler runs nothing that a file brings along, but what it calls of its own can be made to hang,
-crash or fill memory: `bytearray(2**36)`, a text encoded anew forty times, a dict key of 2**60 leaves. Here the same
-instructions (read in torch 2.15) are followed on sizes in place of objects, and calls are allowed by name.
+torch's weights-only unpickler runs no code of the file, but the functions that it does call can be made to hang, crash
+or fill memory: `bytearray(2**36)`, a text encoded forty times over, a dict key of 2**60 leaves, a dict of keys with one
+hash. Here the same instructions (of torch 2.15) are followed on sizes in place of objects, and calls are allowed by
+name.
 """
 
 import _compat_pickle
@@ -17,7 +18,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.security.archives import check_zip
 
 TORCH = ("torch.", "collections.", "_codecs.", "builtins.")
-"""Where all that torch resolves by itself is; any other name is a stand-in of ours, or refused by torch."""
+"""Modules of the names that torch resolves by itself; any other name has a stand-in, or is refused by torch."""
 
 CALLED = {
     *(f"torch._utils._rebuild_{kind}" for kind in ("tensor", "tensor_v2", "tensor_v3", "parameter")),
@@ -25,26 +26,37 @@ CALLED = {
     *(f"collections.{name}" for name in ("OrderedDict", "Counter", "defaultdict")),
     *(f"builtins.{name}" for name in ("set", "complex")),
 }
-"""The functions of `TORCH` that tensors and plain containers are made by."""
+"""The functions of `TORCH` that build tensors and plain containers."""
+
+HASHING = {"collections.OrderedDict", "collections.Counter", "collections.defaultdict", "builtins.set"}
+"""Those of `CALLED` that hash the items of their argument."""
 
 LATIN = ("latin1", "latin-1")
 DEEPEST, LARGEST = 100, 10**7
 """Limits of nested tuples: hashing one is recursive, and visits a shared part once for each reference to it."""
 
+MOST_COLLIDING = 2000
+"""Keys and set members whose hash a file can choose: tuples, and integers of 61 bits and more (the hash of an integer
+is its remainder by 2**61 - 1). Texts are hashed with a secret. A dict of N keys of one hash takes N² steps."""
+
 
 @dataclass(slots=True)
 class _Value:
-    """What stands for an object: how deep and large it is, its name or text, and of a tuple the parts."""
+    """Depth and size of an object, its name or text, and the parts of a tuple."""
 
     depth: int = 0
     size: int = 1
     text: str = ""
     parts: tuple["_Value", ...] = ()
+    colliding: int = 0
+    """1 where the file can choose the object's hash; of a list, the number of such items."""
 
 
 _ATOM = _Value()
+_LONG = _Value(colliding=1)
 _WIDTHS = {ord(code): width for code, width in {"J": 4, "K": 1, "M": 2, "G": 8}.items()}  # numbers
-_ATOMS = frozenset(b"N\x88\x89]}\x8f")  # None, True, False, empty list, dict, set
+_ATOMS = frozenset(b"N\x88\x89")  # None, True, False
+_CONTAINERS = frozenset(b"]}\x8f")  # empty list, dict, set
 _TUPLES = {ord(")"): 0, 0x85: 1, 0x86: 2, 0x87: 3}
 
 
@@ -58,7 +70,8 @@ def vet(path: Path, *, stand_ins: Collection[str] = ()) -> None:
         stand_ins: Names that the loader resolves to inert classes, calls to which are harmless.
 
     Raises:
-        MIAError: a call to another function, a tuple nested too deep or too large, or an archive that unfolds too far.
+        MIAError: a call to another function, a tuple nested too deep or too large, too many keys whose hash the file
+            chooses, or an archive that decompresses too far.
     """
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
@@ -112,6 +125,8 @@ class _Follower:
                 self.stack.append(_ATOM)
             elif code in _ATOMS:
                 self.stack.append(_ATOM)
+            elif code in _CONTAINERS:
+                self.stack.append(_Value())
             elif code in b"qrhj":
                 self._use_memo(code)
             elif code == 0x28:  # (
@@ -119,7 +134,9 @@ class _Follower:
                 self.stack = []
             elif code in b"t)\x85\x86\x87":
                 self._push_tuple(code)
-            elif code in b"XU\x8a":
+            elif code == 0x8A:
+                self._push_long()
+            elif code in b"XU":
                 self._push_text(code)
             elif code in b"aesu":
                 self._fill(code)
@@ -136,7 +153,11 @@ class _Follower:
             arguments, called = self.stack.pop(), self.stack.pop()
             if called.text not in CALLED:
                 self._check_call(called.text, arguments, makes=code == 0x81)
-            self.stack.append(_ATOM)  # nothing that these return is hashed part by part
+            elif called.text in HASHING:
+                self._check_collisions(
+                    sum(max(part.colliding, part.size * bool(part.parts)) for part in arguments.parts)
+                )
+            self.stack.append(_Value())  # nothing that these return is hashed part by part
         elif code == 0x62:  # b
             self.stack.pop()
         elif code == 0x51:  # Q
@@ -168,20 +189,25 @@ class _Follower:
                 depth = part.depth
         if depth >= DEEPEST or size > LARGEST:
             raise MIAError(
-                f"{self.source}: refused, its pickle nests tuples {depth} deep or {size:,} large, like a bomb"
+                f"{self.source}: refused, its pickle nests tuples {depth} deep or {size:,} large; save plain tensors"
             )
-        self.stack.append(_Value(depth + 1, size, "", tuple(parts[:3])))
+        self.stack.append(_Value(depth + 1, size, "", tuple(parts[:3]), 1))
 
     def _use_memo(self, code: int) -> None:
-        place = self.content[self.position]
+        index = self.content[self.position]
         self.position += 1
         if code in b"rj":
-            (place,) = struct.unpack("<I", self.content[self.position - 1 : self.position + 3])
+            (index,) = struct.unpack("<I", self.content[self.position - 1 : self.position + 3])
             self.position += 3
         if code in b"qr":
-            self.memo[place] = self.stack[-1]
+            self.memo[index] = self.stack[-1]
         else:
-            self.stack.append(self.memo[place])
+            self.stack.append(self.memo[index])
+
+    def _push_long(self) -> None:
+        length = self.content[self.position]
+        self.position += 1 + length
+        self.stack.append(_LONG if length > 7 else _ATOM)
 
     def _push_text(self, code: int) -> None:
         start = self.position + (4 if code == 0x58 else 1)
@@ -192,13 +218,27 @@ class _Follower:
         self.stack.append(_Value(text=text) if is_short_text else _ATOM)
 
     def _fill(self, code: int) -> None:
-        """Drop what goes into a list or dict: neither is ever hashed."""
+        """Drop the items of a list or dict, and count those whose hash the file can choose."""
         if code in b"eu":
-            self.stack = self.marked.pop()
+            items, self.stack = self.stack, self.marked.pop()
         else:
-            del self.stack[-1 if code == 0x61 else -2 :]
-        if not self.stack:
+            count = 1 if code == 0x61 else 2
+            items = self.stack[-count:]
+            del self.stack[-count:]
+        container = self.stack[-1]  # IndexError: damaged
+        if container is _ATOM or container is _LONG:  # torch fails to add to a number
             raise EOFError
+        hashed = items if code in b"ae" else items[::2]
+        container.colliding += sum(item.colliding > 0 for item in hashed)
+        if code in b"su":
+            self._check_collisions(container.colliding)
+
+    def _check_collisions(self, count: int) -> None:
+        if count > MOST_COLLIDING:
+            raise MIAError(
+                f"{self.source}: refused, its pickle hashes over {MOST_COLLIDING:,} tuples or large integers, which "
+                "may never end; save plain tensors"
+            )
 
     def _check_call(self, name: str, arguments: _Value, *, makes: bool) -> None:
         if not name.startswith(TORCH) or name.startswith("torch.nn.modules.") or name in self.stand_ins:

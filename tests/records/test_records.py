@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mia_lightning.errors import MIAError
-from mia_lightning.records.records import Records, check_disjoint, separate_ids
+from mia_lightning.records.records import Records, align_class_names, check_disjoint, separate_ids
 
 
 def records(ids=4, *, source="a.npz", **more):
@@ -12,7 +12,8 @@ def records(ids=4, *, source="a.npz", **more):
     ids = np.arange(ids) if invented else np.asarray(ids)
     n = len(ids)
     images = np.arange(n * 4, dtype=np.uint8).reshape(n, 1, 2, 2)
-    return Records(ids, images, np.zeros(n, np.int64), np.ones(n, np.int8), source, ids_invented=invented, **more)
+    labels = more.pop("labels", np.zeros(n, np.int64))
+    return Records(ids, images, labels, np.ones(n, np.int8), source, ids_invented=invented, **more)
 
 
 def test_rows_carry_every_column():
@@ -51,3 +52,18 @@ def test_invented_ids_never_clash(public, private):
 def test_given_ids_may_not_clash():
     with pytest.raises(MIAError, match=r"1 ids occur in both a\.npz and b\.npz, first 2; drop the copies"):
         check_disjoint(*separate_ids(records([1, 2]), records([2, 3], source="b.npz")))
+
+
+def test_named_classes_have_one_number_in_both_halves():
+    public = records([1, 2, 3], labels=np.array([0, 1, -1]), class_names=("cat", "fox"))
+    private = records([4, 5], labels=np.array([0, 1]), class_names=("dog", "fox"), source="b.npz")
+    public, private = align_class_names(public, private)
+    assert public.class_names == private.class_names == ("cat", "dog", "fox")
+    assert (public.labels.tolist(), private.labels.tolist()) == ([0, 2, -1], [1, 2])
+    unnamed = records([6])
+    assert align_class_names(public, unnamed) == (public, unnamed)
+
+
+def test_class_names_in_different_orders():
+    with pytest.raises(MIAError, match="class 0 is fox and cat"):
+        align_class_names(records([1], class_names=("fox", "cat")), records([2], class_names=("cat", "fox")))
