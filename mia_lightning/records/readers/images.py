@@ -1,5 +1,6 @@
 """Image files with a table: a CSV next to images, or a folder, tar or zip that holds both."""
 
+import os
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class _Rows:
 
 def matches(source: str) -> bool:
     """Whether the source is a folder, a zip or tar archive, or a CSV whose first line has an id or file."""
-    if Path(source).is_dir() or _files.zip_kind(source) == "other":
+    if os.path.isdir(source) or _files.zip_kind(source) == "other":
         return True
     start = _files.head(source, 4096)
     is_tar = start[257:262] == b"ustar" or start.startswith(COMPRESSED)

@@ -1,5 +1,8 @@
 """Readers as a whole: choosing one, forcing one, and the errors every source shares; the small readers."""
 
+import importlib
+import inspect
+import os
 import subprocess
 import sys
 import types
@@ -13,6 +16,7 @@ from helpers import ROOT
 from helpers.datasets import csv_text, make_images, png, write_pickled, write_store
 
 from mia_lightning.errors import MIAError
+from mia_lightning.records import readers
 from mia_lightning.records.readers import read_records, reader_names
 from mia_lightning.records.records import Records
 
@@ -22,6 +26,56 @@ REPLICA = ROOT.parent / "shared" / "replica"
 def test_readers_are_the_modules_of_the_package():
     folder = Path(sys.modules["mia_lightning.records.readers"].__file__).parent
     assert reader_names() == sorted(file.stem for file in folder.glob("*.py") if not file.stem.startswith("_"))
+
+
+@pytest.mark.parametrize("name", reader_names())
+def test_reader_contract(name):
+    module = importlib.import_module(f"{readers.__name__}.{name}")
+    assert module.FORMATS in readers.known_formats()
+    assert module.FORMATS[0].islower()
+    assert list(inspect.signature(module.matches).parameters) == ["source"]
+    assert list(inspect.signature(module.read).parameters) in (["source"], ["source", "columns"])
+    for source in ("no such source", "", "a\0b", "x" * 5000, "/dev/zero"):
+        assert module.matches(source) is False
+
+
+NEW_READER = """
+import numpy as np
+from mia_lightning.records import make_records
+FORMATS = "lines of gray values (.gray)"
+def matches(source):
+    return source.endswith(".gray")
+def read(source, columns=None):
+    images = np.loadtxt(source, dtype=np.uint8).reshape(-1, 1, 2, 2)
+    return make_records(source, images, membership=["member", "non-member"])
+"""
+
+
+def test_a_new_reader_is_one_file(tmp_path, monkeypatch):
+    (tmp_path / "gray.py").write_text(NEW_READER)
+    (tmp_path / "a.gray").write_text("1 2 3 4\n5 6 7 8\n")
+    (tmp_path / "a.unknown").write_bytes(b"\x07nothing")
+    monkeypatch.setattr(readers, "__path__", [*readers.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, f"{readers.__name__}.gray", raising=False)
+    assert "gray" in reader_names()
+    records = read_records(str(tmp_path / "a.gray"))
+    assert records.membership.tolist() == [1, 0]
+    assert records.ids_invented
+    with pytest.raises(MIAError, match=r"lines of gray values \(\.gray\)"):
+        read_records(str(tmp_path / "a.unknown"))
+    del sys.modules[f"{readers.__name__}.gray"]
+
+
+def test_mapping_for_a_reader_without_columns():
+    with pytest.raises(MIAError, match=r"--data\.columns: reader 'digits' takes no mapping"):
+        read_records("digits:public", columns={"a": "label"})
+
+
+def test_not_a_regular_file(tmp_path):
+    os.mkfifo(tmp_path / "a.npz")
+    for reader in ("auto", "pickled", "arrays", "images"):
+        with pytest.raises(MIAError, match=r"a\.npz: (is a named pipe|is damaged or of no known format)"):
+            read_records(str(tmp_path / "a.npz"), reader=reader)
 
 
 def test_importing_readers_and_matching_imports_nothing_heavy(tmp_path):
