@@ -1,8 +1,8 @@
-"""Runs the command line on hostile files under a memory limit, in a process of its own, and says what became of each.
+"""Hostile files given to the command line under a memory limit, in a process of its own, with a report on each.
 
 Started by the tests with the path of a JSON file: `{"cases": [[name, kind, path], ...], "good": {kind: path}}`. For
-each case one line of JSON goes to stdout before it starts and one after it, so that the parent knows which case ended
-the process. Every attempt to start a program, open a connection, or create, change or delete a file outside the scratch
+each case one line of JSON goes to stdout before it starts and one after it, so that the parent can tell which case
+ended the process. Every attempt to start a program, open a connection, or create, change or delete a file outside the scratch
 """
 
 import contextlib
@@ -37,8 +37,8 @@ CHANGES = {"os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.syml
 CONNECTS = {"socket.connect", "socket.bind", "urllib.Request"}
 
 
-class ValidationRows:
-    """Collects what a case did that no reader has to do."""
+class AuditHook:
+    """Collects the events of a case that no reader should cause."""
 
     def __init__(self, scratch: str) -> None:
         self.scratch, self.seen, self.on = scratch, [], False
@@ -48,18 +48,18 @@ class ValidationRows:
         if not self.on:
             return
         writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if event in STARTS | CONNECTS or ((writes or event in CHANGES) and not self._inside(arguments[0])):
+        if event in STARTS | CONNECTS or ((writes or event in CHANGES) and not self._is_scratch(arguments[0])):
             self.seen.append(f"{event} {arguments!r}"[:200])
 
-    def _inside(self, path: object) -> bool:
+    def _is_scratch(self, path: object) -> bool:
         with contextlib.suppress(TypeError, ValueError):
             return os.path.abspath(os.fsdecode(path)).startswith((self.scratch, "/dev/null"))
         return False
 
 
 WHOLE = 8
-"""Of so many cases one goes through the whole command line, which takes longer than most files; the others meet what
-it calls, under the same guard."""
+"""One in this many cases goes through the complete command line, which is slow; the others call the reader behind the
+same guard."""
 
 
 def run(kind: str, path: str, good: dict[str, str], scratch: str, *, whole: bool = True) -> int:
@@ -97,8 +97,8 @@ def peak() -> int:
 def main() -> None:
     plan = json.loads(Path(sys.argv[1]).read_text())
     good, scratch = plan["good"], plan["scratch"]
-    validation = ValidationRows(scratch)
-    for kind in dict.fromkeys(kind for _, kind, _ in plan["cases"]):  # what is imported late is imported now
+    hook = AuditHook(scratch)
+    for kind in dict.fromkeys(kind for _, kind, _ in plan["cases"]):  # so that late imports happen before the limit
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             run(kind, plan["bad"], good, scratch)
     importlib.import_module("mia_lightning.pipeline.run")
@@ -106,24 +106,24 @@ def main() -> None:
         importlib.import_module(late)
     importlib.import_module("mia_lightning.targets.load")
     limit_memory()
-    for place, (name, kind, path) in enumerate(plan["cases"]):
+    for index, (name, kind, path) in enumerate(plan["cases"]):
         print(json.dumps({"start": name}), flush=True)
         faulthandler.dump_traceback_later(PATIENCE, exit=True)  # ends the process even where C code loops
         before, started, err, out = peak(), time.perf_counter(), io.StringIO(), io.StringIO()
-        validation.seen, validation.on, crash, code = [], True, "", None
+        hook.seen, hook.on, crash, code = [], True, "", None
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                code = run(kind, path, good, scratch, whole=place % WHOLE == 0)
+                code = run(kind, path, good, scratch, whole=index % WHOLE == 0)
         except BaseException:
             crash = traceback.format_exc()
-        validation.on = False
+        hook.on = False
         faulthandler.cancel_dump_traceback_later()
         report = {
             "name": name,
             "code": code,
             "error": err.getvalue(),
             "crash": crash[-1500:],
-            "seen": validation.seen,
+            "seen": hook.seen,
             "grown": peak() - before,
             "seconds": time.perf_counter() - started,
         }

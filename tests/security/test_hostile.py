@@ -290,7 +290,7 @@ def complain(name, report):
 
 def run_all(cases, task, folder):
     """Run every case, in as few processes as survive; return a report by name."""
-    from hostile_good import write_good
+    from helpers.hostile_good import write_good
 
     scratch = folder / "scratch"
     scratch.mkdir()
