@@ -2,7 +2,8 @@
 
 Started by the tests with the path of a JSON file: `{"cases": [[name, kind, path], ...], "good": {kind: path}}`. For
 each case one line of JSON goes to stdout before it starts and one after it, so that the parent can tell which case
-ended the process. Every attempt to start a program, open a connection, or create, change or delete a file outside the scratch
+ended the process. Every attempt to start a program, open a connection, or create, change or delete a file outside the
+scratch folder is reported.
 """
 
 import contextlib
