@@ -6,7 +6,7 @@ content.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,7 +119,7 @@ def assess(
             _blind_check(ordered.records, groups, blind, gains, folds, seed),
             skipped(PIXELS, "The images of the records are not available.")
             if pixels is None
-            else pixel_distribution(pixels, member, features),
+            else pixel_distribution(pixels, ordered.records.membership, ordered.pixels(features or {})),
             column_audit(audited or {}, member, rows=audited_rows, covariates=columns, scores=records.scores),
             intervals_at_chance(ordered.records.scores, ordered.records.membership, rates, seed=seed),
             *(checks or (skipped(GAP, "The accuracy of the target is not known from scores alone."),)),
@@ -141,6 +141,10 @@ class _Ordered:
     records: ScoredRecords
     groups: Mapping[str, Array]
     """Sources of the blind baseline, from `blind_features`."""
+
+    def pixels(self, names: Iterable[str]) -> dict[str, Array]:
+        """Return the pixel features by name."""
+        return dict(zip(names, self.groups["pixels"].T, strict=True))
 
 
 def _ordered(records: ScoredRecords, groups: Mapping[str, Array]) -> _Ordered:

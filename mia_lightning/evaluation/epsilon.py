@@ -1,4 +1,4 @@
-"""Lower bounds on epsilon from an attack's success, each with what it takes to be a statement about privacy.
+"""Lower bounds on epsilon from counts above thresholds.
 
 If training is (epsilon, delta)-differentially private, any test of membership obeys TPR <= e^epsilon FPR + delta and
 TNR <= e^epsilon FNR + delta (Kairouz et al. 2015). Rates that break this with confidence refute every smaller epsilon.
@@ -6,23 +6,19 @@ TNR <= e^epsilon FNR + delta (Kairouz et al. 2015). Rates that break this with c
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
+from scipy.special import bdtrc, betaincinv
 
 from mia_lightning.evaluation.assessment import Bound
 from mia_lightning.metrics.ranks import Array, count_above
 
-SPLITS = 21
-"""Of the multi-split bound; odd, so that the median is one of them."""
-
-
 MANY_RUNS = (
-    "The records count as independent trials. From one model on natural records this is an empirical epsilon, a "
-    "measure of what the attack shows, and no statement about differential privacy."
+    "Count-based bounds: the records are independent trials. From one model on natural records this is an empirical "
+    "epsilon, a measure of the attack's success and not a statement about differential privacy."
 )
 
 
 def clopper_pearson(count: int | NDArray[np.integer], total: int, error: float) -> tuple[Array, Array]:
-    """Return the one-sided exact lower and upper bound of a rate, each missed with probability `error` at most."""
+    """Return the one-sided exact lower and upper bound of a rate, each wrong with probability `error` at most."""
     count = np.asarray(count)
     low = np.where(count > 0, betaincinv(np.maximum(count, 1), total - count + 1, error), 0.0)
     high = np.where(count < total, betaincinv(count + 1, np.maximum(total - count, 1), 1 - error), 1.0)
@@ -54,12 +50,14 @@ def epsilon_from_counts(
     return np.log(np.maximum(ratio, 1.0))
 
 
-def bonferroni_epsilon(members: Array, others: Array, *, delta: float, error: float) -> float:
-    """Return the best bound over thresholds at fixed ranks of the non-members, each at error / (number of ranks).
+def exact_epsilon(members: Array, others: Array, *, delta: float, error: float) -> float:
+    """Return the best exact bound over thresholds at fixed ranks of the non-members, each at error / (number of ranks).
 
-    Ranks grow by doubling from both ends. A threshold at the (k+1)-th largest non-member has an FPR of law
-    Beta(k + 1, n - k), whose upper quantile is Clopper-Pearson's of k in n, and members above it are binomial: the
-    bound is exact although the scores chose the threshold. Ties lower the FPR.
+    A threshold at the (k+1)-th largest of n non-members has an FPR with the law Beta(k + 1, n - k), whatever their
+    distribution, and members above it are binomial with a TPR of at most g(FPR), where g(q) is the smaller of
+    e^epsilon q + delta and 1 - e^-epsilon (1 - q - delta). The probability of as many members above as observed is
+    therefore at most the mean of a binomial tail over that law: one exact test without a nuisance parameter, where two
+    Clopper-Pearson intervals would pay for each rate. Ties lower the FPR, so that the bound stays valid.
 
     Args:
         members: (P,) ascending.
@@ -69,40 +67,49 @@ def bonferroni_epsilon(members: Array, others: Array, *, delta: float, error: fl
     """
     ranks = fixed_ranks(len(others))
     above = count_above(members, others[len(others) - 1 - ranks])
-    return float(
-        epsilon_from_counts(above, len(members), ranks, len(others), delta=delta, error=error / len(ranks)).max()
-    )
+    level = error / len(ranks)
+    bounds = [
+        _largest_refuted_at_rank(int(k), int(t), len(members), len(others), delta, level)
+        for k, t in zip(ranks, above, strict=True)
+        if t / len(members) > k / len(others)
+    ]
+    return max(bounds, default=0.0)
 
 
-def split_epsilon(members: Array, others: Array, *, delta: float, error: float, rng: np.random.Generator) -> float:
-    """Return the bound at the threshold that was best on a random half, evaluated on the other half.
+NODES = 60
+"""Nodes of the mean over the law of the FPR."""
 
-    Args:
-        members: (P,) ascending, P >= 2.
-        others: (n,) ascending, n >= 2.
-        delta: In [0, 1).
-        error: Probability that the bound is too high, at most.
-        rng: Draws the half.
+
+def _largest_refuted_at_rank(k: int, above: int, n_members: int, n_others: int, delta: float, level: float) -> float:
+    shares, weights = _midpoints()
+    fpr = betaincinv(k + 1, n_others - k, shares)
+
+    def refuted(epsilon: float) -> bool:
+        with np.errstate(over="ignore"):
+            tpr = np.minimum(np.exp(epsilon) * fpr + delta, 1 - np.exp(-epsilon) * (1 - fpr - delta))
+        tail = bdtrc(above - 1, n_members, np.clip(tpr, 0, 1)) if above > 0 else np.ones(len(fpr))
+        return bool((weights * tail).sum() <= level)
+
+    if not refuted(0.0):
+        return 0.0
+    low, high = 0.0, 1.0
+    while refuted(high) and high < 64:
+        low, high = high, 2 * high
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if refuted(middle) else (low, middle)
+    return low
+
+
+def _midpoints() -> tuple[Array, Array]:
+    """Return quantile levels and weights of a law cut into intervals of growing fineness toward both ends.
+
+    Each interval is represented by its upper end, so that a mean of a growing function is never too small.
     """
-    (choose_in, judge_in), (choose_out, judge_out) = (_halves(side, rng) for side in (members, others))
-    levels = choose_out[len(choose_out) - 1 - fixed_ranks(len(choose_out))]
-    chosen = epsilon_from_counts(
-        count_above(choose_in, levels), len(choose_in), count_above(choose_out, levels), len(choose_out), delta=delta
-    )
-    level = float(levels[int(chosen.argmax())])
-    above = [int(count_above(side, level)) for side in (judge_in, judge_out)]
-    return float(epsilon_from_counts(above[0], len(judge_in), above[1], len(judge_out), delta=delta, error=error))
-
-
-def multi_split_epsilon(
-    members: Array, others: Array, *, delta: float, error: float, rng: np.random.Generator, splits: int = SPLITS
-) -> float:
-    """Return the median of bounds from many splits, each at error / 2.
-
-    If each is too high with probability error / 2, half of them are with probability error at most (Markov).
-    """
-    found = [split_epsilon(members, others, delta=delta, error=error / 2, rng=rng) for _ in range(splits)]
-    return float(np.median(found))
+    fine = np.geomspace(1e-7, 0.5, NODES // 2)
+    edges = np.concatenate([[0.0], fine, 1 - fine[-2::-1], [1.0]])
+    upper = np.minimum(edges[1:], 1 - 1e-12)
+    return upper, np.diff(edges)
 
 
 def fixed_ranks(count: int) -> NDArray[np.int64]:
@@ -111,43 +118,27 @@ def fixed_ranks(count: int) -> NDArray[np.int64]:
     return np.unique(np.concatenate([steps[steps < count], count - 1 - steps[steps < count]]))
 
 
-def _bonferroni(members: Array, others: Array, delta: float, error: float, rng: np.random.Generator) -> float:
-    return bonferroni_epsilon(members, others, delta=delta, error=error)
+EXACT = "exact test at fixed ranks"
 
 
-def _split(members: Array, others: Array, delta: float, error: float, rng: np.random.Generator) -> float:
-    return split_epsilon(members, others, delta=delta, error=error, rng=rng)
+def empirical_bound(attack: str, members: Array, others: Array, delta: float, confidence: float) -> Bound:
+    """Return the bound of one attack, refused where even perfect scores would refute no epsilon.
 
-
-def _multi_split(members: Array, others: Array, delta: float, error: float, rng: np.random.Generator) -> float:
-    return multi_split_epsilon(members, others, delta=delta, error=error, rng=rng)
-
-
-_EMPIRICAL = {
-    "Clopper-Pearson, Bonferroni": _bonferroni,
-    "Clopper-Pearson, split": _split,
-    f"Clopper-Pearson, median of {SPLITS} splits": _multi_split,
-}
-
-
-def _empirical(
-    attack: str, members: Array, others: Array, name: str, delta: float, confidence: float, seed: int
-) -> Bound:
+    Args:
+        attack: Its name.
+        members: (P,) ascending.
+        others: (n,) ascending.
+        delta: In [0, 1).
+        confidence: In (0, 1).
+    """
     error = 1 - confidence
-    half = min(len(members), len(others)) // 2
-    perfect = float(epsilon_from_counts(half, half, 0, half, delta=delta, error=error / 2)) if half else 0.0
+    perfect = exact_epsilon(np.ones(len(members)), np.zeros(len(others)), delta=delta, error=error)
     epsilon = refusal = None
     if perfect > 0:
-        epsilon = _EMPIRICAL[name](members, others, delta, error, np.random.default_rng(seed))
+        epsilon = exact_epsilon(members, others, delta=delta, error=error)
     else:
         refusal = (
-            f"too few records: with {len(members)} members and {len(others)} non-members even an attack without a "
-            "mistake would refute no epsilon"
+            f"too few records: with {len(members)} members and {len(others)} non-members even perfect scores would "
+            "refute no epsilon"
         )
-    return Bound(attack, name, epsilon, delta, confidence, MANY_RUNS, refusal)
-
-
-def _halves(side: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    picked = np.zeros(len(side), dtype=bool)
-    picked[rng.permutation(len(side))[: len(side) // 2]] = True
-    return side[picked], side[~picked]
+    return Bound(attack, EXACT, epsilon, delta, confidence, MANY_RUNS, refusal)

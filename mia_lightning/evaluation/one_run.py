@@ -1,8 +1,4 @@
-"""Lower bounds on epsilon from an attack's success, each with what it takes to be a statement about privacy.
-
-If training is (epsilon, delta)-differentially private, any test of membership obeys TPR <= e^epsilon FPR + delta and
-TNR <= e^epsilon FNR + delta (Kairouz et al. 2015). Rates that break this with confidence refute every smaller epsilon.
-"""
+"""Lower bounds on epsilon from one training run with random inclusion of the records."""
 
 from collections.abc import Callable
 from math import exp
@@ -16,12 +12,13 @@ from mia_lightning.evaluation.config import OneRun
 from mia_lightning.metrics.ranks import Array, Membership
 
 ONE_IN = 20
-"""The one-run audit guesses a twentieth of the canaries in and a twentieth out, unless told otherwise beforehand."""
+"""The one-run audit guesses a twentieth of the canaries in and a twentieth out unless the numbers are given."""
 
 
-FAIR_COINS = (
-    "Each record was put into training by its own fair coin, the records and the numbers of guesses were fixed before "
-    "any score was seen, and no score was made with the membership of these records."
+RANDOM_INCLUSION = (
+    "One run: each record was put into training independently with probability 1/2, the records and the "
+    "numbers of guesses were fixed before any score was seen, and no score was "
+    "made with the membership of these records."
 )
 
 
@@ -29,7 +26,7 @@ def one_run_epsilon(canaries: int, guesses: int, correct: int, *, delta: float, 
     """Return the lower bound on epsilon of one training run (Steinke, Nasr & Jagielski 2023, theorem 5.2).
 
     Args:
-        canaries: m, each put into training by its own fair coin.
+        canaries: m, each put into training independently with probability 1/2.
         guesses: r <= m, the others abstained from.
         correct: v <= r.
         delta: In [0, 1).
@@ -42,19 +39,59 @@ def one_run_epsilon(canaries: int, guesses: int, correct: int, *, delta: float, 
     return _largest_refuted(lambda epsilon: _one_run_p_value(canaries, guesses, correct, epsilon, delta) < error)
 
 
-def one_run_f_dp_epsilon(canaries: int, guesses: int, correct: int, *, delta: float, error: float = 0.05) -> float:
-    """Return the same from the hypothesis of Gaussian privacy (Mahloujifar, Melis & Chaudhuri 2024), at a delta > 0.
+def one_run_gaussian_epsilon(canaries: int, guesses: int, correct: int, *, delta: float, error: float = 0.05) -> float:
+    """Return epsilon at delta of the smallest Gaussian mechanism not refuted (Mahloujifar, Melis & Chaudhuri 2024).
 
-    Every mu-GDP with a smaller mu than the one returned as epsilon is refuted; see `one_run_epsilon`.
+    A bound for mechanisms that are mu-GDP for some mu only: randomized response and other mechanisms can have a smaller
+    epsilon. `one_run_f_dp_epsilon` holds for all.
+
+    Args:
+        canaries: m, each put into training independently with probability 1/2.
+        guesses: r <= m, the others abstained from.
+        correct: v <= r.
+        delta: In (0, 1).
+        error: Probability that the bound is too high, at most.
 
     Raises:
         MIAError: counts out of order, or delta is 0, where no Gaussian mechanism has a finite epsilon.
     """
     _check_counts(canaries, guesses, correct)
     if delta <= 0:
-        raise MIAError("the f-DP audit needs a delta above 0; a Gaussian mechanism has no epsilon at delta 0")
-    mu = _largest_refuted(lambda mu: _refutes_gdp(canaries, guesses, correct, mu, error))
-    return gaussian_epsilon(mu, delta)
+        raise MIAError("the Gaussian audit needs a delta above 0; a Gaussian mechanism has no epsilon at delta 0")
+
+    def refuted(mu: float) -> bool:
+        return _refutes(canaries, guesses, correct, lambda a: float(ndtr(ndtri(a) - mu)), error)
+
+    return gaussian_epsilon(_largest_refuted(refuted), delta)
+
+
+def one_run_f_dp_epsilon(canaries: int, guesses: int, correct: int, *, delta: float, error: float = 0.05) -> float:
+    """Return the smallest epsilon whose (epsilon, delta) trade-off function is not refuted.
+
+    The test of Mahloujifar, Melis & Chaudhuri (2024, theorem 3.2 and algorithm 3) with f(a) = max(0, 1 - delta -
+    e^epsilon a, e^-epsilon (1 - delta - a)), the trade-off function of (epsilon, delta)-DP: every such mechanism is
+    f-DP for it, so that the bound holds for any mechanism.
+
+    Args:
+        canaries: m, each put into training independently with probability 1/2.
+        guesses: r <= m, the others abstained from.
+        correct: v <= r.
+        delta: In [0, 1).
+        error: Probability that the bound is too high, at most.
+
+    Raises:
+        MIAError: counts out of order.
+    """
+    _check_counts(canaries, guesses, correct)
+
+    def refuted(epsilon: float) -> bool:
+        def least(a: float) -> float:  # f(1 - a)
+            steep = -np.inf if a == 0 and epsilon > 700 else 1 - delta - exp(min(epsilon, 700)) * (1 - a)
+            return max(0.0, steep, exp(-epsilon) * (a - delta))
+
+        return _refutes(canaries, guesses, correct, least, error)
+
+    return _largest_refuted(refuted)
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
@@ -81,10 +118,11 @@ def _one_run_p_value(m: int, r: int, v: int, epsilon: float, delta: float) -> fl
     return beta + 2 * m * delta * float(((at_least[1:] - beta) / np.arange(1, v + 1)).max())
 
 
-def _refutes_gdp(m: int, r: int, v: int, mu: float, p: float) -> bool:
+def _refutes(m: int, r: int, v: int, least: Callable[[float], float], p: float) -> bool:
+    """Return whether v or more correct guesses have a probability below p under f-DP, `least(a)` being f(1 - a)."""
     a, b = p * v / m, p * (r - v) / m
     for i in range(v - 1, -1, -1):
-        raised = max(b, float(ndtr(ndtri(a) - mu)))
+        raised = max(b, least(a))
         if raised == b:
             break
         a, b = (min(1.0, a + i / (r - i) * (raised - b)), raised)
@@ -105,7 +143,10 @@ def _largest_refuted(refuted: Callable[[float], bool]) -> float:
     return low
 
 
-def _one_run(
+GAUSSIAN = "one run, if the mechanism is Gaussian (Mahloujifar et al. 2024)"
+
+
+def one_run_bounds(
     attack: str,
     scores: Array,
     member: Membership,
@@ -114,9 +155,11 @@ def _one_run(
     seed: int,
     declared: OneRun,
 ) -> list[Bound]:
+    """Return the bounds of one training run, refused where its assumptions are not declared or do not hold."""
     methods = {
         "one run (Steinke et al. 2023)": one_run_epsilon,
-        "one run, f-DP (Mahloujifar et al. 2024)": one_run_f_dp_epsilon,
+        "one run, any f-DP mechanism (Mahloujifar et al. 2024)": one_run_f_dp_epsilon,
+        GAUSSIAN: one_run_gaussian_epsilon,
     }
     guesses = [
         max(1, len(scores) // ONE_IN) if count is None else count
@@ -125,11 +168,14 @@ def _one_run(
     refusal = _one_run_refusal(member, declared, guesses)
     bounds = []
     for name, method in methods.items():
-        epsilon, why, assumptions = None, refusal, FAIR_COINS
-        if method is one_run_f_dp_epsilon:
-            assumptions += " The mechanism is Gaussian-private for some mu, as DP-SGD nearly is."
+        epsilon, why, assumptions = None, refusal, RANDOM_INCLUSION
+        if name == GAUSSIAN:
+            assumptions += (
+                " One run, if the mechanism is Gaussian: it is mu-GDP for some mu, as DP-SGD nearly is; for any other "
+                "mechanism this figure is not a bound on epsilon."
+            )
             why = why or (
-                "a Gaussian mechanism has no epsilon at delta 0; name a delta above 0" if delta == 0 else None
+                "a Gaussian mechanism has no epsilon at delta 0; give --delta above 0" if delta == 0 else None
             )
         if why is None:
             correct = _correct_guesses(scores, member, guesses[0], guesses[1], seed)
@@ -140,20 +186,23 @@ def _one_run(
 
 def _one_run_refusal(member: Membership, declared: OneRun, guesses: list[int]) -> str | None:
     if not declared.random_inclusion:
-        return "it is not declared that fair coins put the records into training; see --one_run.random_inclusion"
+        return (
+            "independent random inclusion of the records is not declared; give --one_run.random_inclusion true if it "
+            "holds"
+        )
     if min(guesses) < 0 or not 1 <= sum(guesses) <= len(member):
         return f"{guesses[0]} guesses in and {guesses[1]} guesses out do not fit {len(member)} records"
     from scipy.stats import binomtest
 
-    inside = int((np.asarray(member) == 1).sum())
-    p_value = float(binomtest(inside, len(member)).pvalue)
+    members = int((np.asarray(member) == 1).sum())
+    p_value = float(binomtest(members, len(member)).pvalue)
     if p_value < 1e-3:
-        return f"{inside} members of {len(member)} records do not look like fair coins (p = {p_value:.1g})"
+        return f"{members} members of {len(member)} records are unlikely under random inclusion (p = {p_value:.1g})"
     return None
 
 
 def _correct_guesses(scores: Array, member: Membership, guesses_in: int, guesses_out: int, seed: int) -> int:
-    """Count the right ones among the highest and lowest scores; ties are ranked by lot."""
+    """Count the right ones among the highest and lowest scores; ties in random order."""
     order = np.lexsort((np.random.default_rng(seed).random(len(scores)), scores))
     ranked = np.asarray(member)[order] == 1
     return int(ranked[len(ranked) - guesses_in :].sum()) + int((~ranked[:guesses_out]).sum())

@@ -21,6 +21,9 @@ BLOCK = 1024
 WINDOW = 64
 """Most rows and columns of an image that the features of the grid, the noise and the gradients read."""
 
+DIGITS = 5
+"""Decimals of a feature; further ones of single-precision sums depend on the place of an image in its block."""
+
 GRID = 8
 """Side of JPEG's blocks."""
 
@@ -58,7 +61,7 @@ def _features(values: NDArray[np.float32]) -> dict[str, Array]:
     features: Columns = {}
     for group in groups:
         features |= group(values)
-    return {name: np.asarray(column, dtype=np.float64) for name, column in features.items()}
+    return {name: np.round(column.astype(np.float64), DIGITS) for name, column in features.items()}
 
 
 def _borders(values: NDArray[np.float32]) -> Columns:

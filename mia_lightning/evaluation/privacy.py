@@ -1,14 +1,16 @@
-"""Lower bounds on epsilon from an attack's success, each with what it takes to be a statement about privacy.
+"""Lower bounds on epsilon from an attack's success, each with its assumptions.
 
 If training is (epsilon, delta)-differentially private, any test of membership obeys TPR <= e^epsilon FPR + delta and
 TNR <= e^epsilon FNR + delta (Kairouz et al. 2015). Rates that break this with confidence refute every smaller epsilon.
 """
 
+import numpy as np
+
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.assessment import Bound
 from mia_lightning.evaluation.config import OneRun
-from mia_lightning.evaluation.epsilon import _EMPIRICAL, _empirical
-from mia_lightning.evaluation.one_run import _one_run
+from mia_lightning.evaluation.epsilon import empirical_bound
+from mia_lightning.evaluation.one_run import one_run_bounds
 from mia_lightning.metrics.ranks import Array, Membership, split
 
 
@@ -22,24 +24,36 @@ def privacy_bounds(
     seed: int = 0,
     one_run: OneRun | None = None,
 ) -> tuple[Bound, ...]:
-    """Return every bound of one attack; one whose assumptions are violated says so and has no epsilon.
+    """Return every bound of one attack; a bound whose assumptions are violated has a refusal and no epsilon.
 
     Args:
         attack: Its name.
         scores: (N,) finite, higher = more likely a member.
         member: (N,) 1 or 0, both present.
         delta: In [0, 1).
-        confidence: In (0, 1); of each bound on its own, not of all of them together.
-        seed: Drives the splits and breaks ties among one-run guesses.
-        one_run: What is declared about the records.
+        confidence: In (0, 1); of each bound alone, not of all of them together.
+        seed: Random seed that breaks ties.
+        one_run: Declarations about the records.
 
     Raises:
         MIAError: delta or confidence out of range, or as `metrics.evaluate`.
     """
     _check(delta, confidence)
-    members, others = split(scores, member)
-    bounds = [_empirical(attack, members, others, name, delta, confidence, seed) for name in _EMPIRICAL]
-    return (*bounds, *_one_run(attack, scores, member, delta, confidence, seed, one_run or OneRun()))
+    members, others = split(_without_ties(scores, seed), member)
+    counted = empirical_bound(attack, members, others, delta, confidence)
+    return (counted, *one_run_bounds(attack, scores, member, delta, confidence, seed, one_run or OneRun()))
+
+
+def _without_ties(scores: Array, seed: int) -> Array:
+    """Return ranks (N,), ties in random order: post-processing that keeps every bound valid and makes coarse scores as
+    informative as fine ones.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if not np.isfinite(scores).all():
+        return scores  # refused by `split`
+    ranks = np.empty(len(scores))
+    ranks[np.lexsort((np.random.default_rng(seed).random(len(scores)), scores))] = np.arange(len(scores))
+    return ranks
 
 
 def _check(delta: float, confidence: float) -> None:
