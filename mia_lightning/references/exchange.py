@@ -60,7 +60,7 @@ def load_reference_outputs(
     phi, keep, target = arrays["phi"], arrays["keep"], arrays["target"]
     phi = phi[..., None] if phi.ndim == 2 else phi
     target = target[:, None] if target.ndim == 1 else target
-    n = records if labels is None else len(labels)
+    n = (records or 0) if labels is None else len(labels)
     if phi.ndim != 3 or keep.shape != phi.shape[:2] or target.shape != phi.shape[1:] or phi.shape[1] != n:
         raise MIAError(
             f"{name}: phi is {phi.shape}, keep {keep.shape}, target {target.shape}; expected (K, {n}, Q), (K, {n}) and "

@@ -151,7 +151,9 @@ def _counts_p_value(n_in: NDArray[np.int64], n_out: NDArray[np.int64], member: B
         gap = tables - expected
         return np.stack([(gap**2 / expected).sum(axis=-1), np.abs(gap @ pairs[0]), np.abs(gap @ pairs[1])], axis=-1)
 
-    exceeding = (statistics(drawn) >= statistics(observed[None]) * (1 - 1e-12)).sum(axis=0)
+    exceeding = (
+        statistics(drawn.astype(np.float64)) >= statistics(np.asarray(observed[None], np.float64)) * (1 - 1e-12)
+    ).sum(axis=0)
     return float(min(1.0, 3 * ((1 + exceeding) / (1 + PERMUTATIONS)).min()))
 
 

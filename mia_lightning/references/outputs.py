@@ -43,7 +43,7 @@ class ReferenceOutputs:
     @property
     def covered(self) -> NDArray[np.bool_]:
         """(N,) whether any reference was drawn IN or OUT of the record."""
-        return np.ones(len(self), bool) if self.drawn is None else self.drawn.any(axis=0)
+        return np.ones(len(self), bool) if self.drawn is None else np.asarray(self.drawn.any(axis=0), bool)
 
     def records(self, index: NDArray[np.int64]) -> "ReferenceOutputs":
         """Return some of the records, copied into memory."""

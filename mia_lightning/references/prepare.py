@@ -35,7 +35,7 @@ from mia_lightning.references.result import References
 from mia_lightning.references.splits import Assignment, assign
 from mia_lightning.references.store import ReferenceRecord, ReferenceStore
 from mia_lightning.references.training import NUMBERS
-from mia_lightning.references.training_data import TrainingData
+from mia_lightning.references.training_data import ImageParts, TrainingData
 from mia_lightning.references.workers import ReferenceJob, device_of, train_references
 from mia_lightning.runtime.store import array_digest
 from mia_lightning.targets.architectures import untrained
@@ -129,7 +129,7 @@ def material_of(
     halves = [half for half in (audited.public, audited.private) if half is not None]
     if len({half.images.dtype for half in halves}) > 1:
         raise MIAError("public and private images have different dtypes; references need both as uint8 or as float32")
-    images = np.concatenate([half.images for half in halves]) if len(halves) > 1 else halves[0].images
+    images = ImageParts(tuple(half.images for half in halves)) if len(halves) > 1 else halves[0].images
     mean, std = normalization(audited.public, audited.mean, audited.std)
     return TrainingData(images, labels, mean, std, audited.target.num_classes, queries, temperature)
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from mia_lightning.errors import MIAError
 from mia_lightning.references.config import ReferenceTraining
-from mia_lightning.references.training_data import Normalize, TrainingData, on_device
+from mia_lightning.references.training_data import MappedImages, Normalize, TrainingData, on_device
 from mia_lightning.runtime.store import write_atomically
 from mia_lightning.runtime.trainers import isolated_fabric
 
@@ -152,7 +152,13 @@ def _save(path: Path, state: object) -> None:
 
 
 def _batches(
-    images: Tensor, rows: Tensor, material: TrainingData, recipe: ReferenceTraining, *, seed: int, epoch: int
+    images: Tensor | MappedImages,
+    rows: Tensor,
+    material: TrainingData,
+    recipe: ReferenceTraining,
+    *,
+    seed: int,
+    epoch: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (rows, normalized and augmented images) of one epoch; everything is drawn at once before it begins."""
     draw = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0]))

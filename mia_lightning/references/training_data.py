@@ -1,22 +1,47 @@
-"""What all references are trained on and asked about, on its way to the device."""
+"""Records that all references are trained on and queried with, and their way to the device."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Images = NDArray[np.uint8] | NDArray[np.float32]
+
+
+class ImageParts:
+    """Images of several arrays in a row, each of which may be a memory map; nothing is copied but what is indexed."""
+
+    def __init__(self, parts: tuple[Images, ...]) -> None:
+        self.parts = parts
+        self.dtype: np.dtype[Any] = parts[0].dtype
+        self.starts = np.cumsum([0, *(len(part) for part in parts)])
+        self.shape: tuple[int, ...] = (int(self.starts[-1]), *parts[0].shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Images:
+        """Return a copy of some images, (n, C, H, W)."""
+        index = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
+        images = np.empty((len(index), *self.shape[1:]), self.dtype)
+        for part, start, end in zip(self.parts, self.starts[:-1], self.starts[1:], strict=True):
+            here = (index >= start) & (index < end)
+            images[here] = part[index[here] - start]
+        return images
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What all references are trained on and asked about."""
+    """Records that all references are trained on and queried with."""
 
-    images: NDArray[np.uint8] | NDArray[np.float32]
-    """(N, C, H, W) public records first; uint8 in 0..255, or float32 as stored."""
+    images: Images | ImageParts
+    """(N, C, H, W) public records first; uint8 in 0..255, or float32 as stored. May be memory-mapped."""
 
     labels: NDArray[np.int64]
     """(N,) class indices."""
@@ -25,28 +50,60 @@ class TrainingData:
     """Per channel, of images in [0, 1]."""
 
     std: tuple[float, ...]
-    """Likewise."""
+    """Per channel, of images in [0, 1]."""
 
     num_classes: int
     queries: int
-    """See `mia_lightning.outputs.views`."""
+    """Number of views per record, see `mia_lightning.outputs.views`."""
 
     temperature: float = 1.0
-    """What logits are divided by before phi is taken."""
+    """Divisor of all logits before phi is computed."""
 
 
-def on_device(material: TrainingData, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return images and labels on the device; on a CPU without a copy."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # they are only read
-        images = np.require(material.images, requirements=("C", "A"))  # a memory map may lie in the file in another way
-        return torch.from_numpy(images).to(device), torch.from_numpy(material.labels).to(device)
+class MappedImages:
+    """Images that stay where they are: an index returns its rows as a tensor on the CPU, by a copy of these alone."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, images: ImageParts) -> None:
+        self.images = images
+        self.shape = images.shape
+        self.dtype = torch.uint8 if images.dtype == np.uint8 else torch.float32
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        return torch.from_numpy(self.images[rows if isinstance(rows, slice) else rows.numpy()])
+
+
+def on_device(material: TrainingData, device: torch.device) -> tuple[Tensor | MappedImages, Tensor]:
+    """Return images and labels for training on a device.
+
+    On a CPU images in memory are shared without a copy, and mapped images or several arrays are read batch by batch, so
+    that memory does not grow with their number. Elsewhere all images are copied to the device, a block at a time.
+    """
+    images, labels = material.images, torch.from_numpy(material.labels).to(device)
+    if device.type == "cpu":
+        if isinstance(images, ImageParts):
+            return MappedImages(images), labels
+        if isinstance(images, np.memmap):
+            return MappedImages(ImageParts((images,))), labels
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # they are only read
+            return torch.from_numpy(np.require(images, requirements=("C", "A"))), labels
+    dtype = torch.uint8 if images.dtype == np.uint8 else torch.float32
+    resident = torch.empty(images.shape, dtype=dtype, device=device)
+    for start in range(0, len(images), 4096):
+        block = np.array(images[start : start + 4096])  # a copy: PyTorch wants writable memory
+        resident[start : start + len(block)] = torch.from_numpy(block).to(device)
+    return resident, labels
 
 
 class Normalize:
     """Turn stored images into the target's inputs, on their device."""
 
-    def __init__(self, material: TrainingData, images: Tensor) -> None:
+    def __init__(self, material: TrainingData, images: Tensor | MappedImages) -> None:
         scale = 255.0 if images.dtype == torch.uint8 else 1.0
         mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (material.mean, material.std))
         self.scale, self.shift = 1 / (scale * std), -mean / std

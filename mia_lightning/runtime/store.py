@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -25,8 +24,8 @@ from mia_lightning.runtime.memory_maps import Arrays, map_safetensors, new_safet
 log = logging.getLogger(__name__)
 
 
-def array_digest(array: NDArray[Any]) -> str:
-    """Return the sha256 (hex) of dtype, shape and values in order, read in blocks."""
+def array_digest(array: Any) -> str:
+    """Return the sha256 (hex) of dtype, shape and values of an array, or what is sliced like one, read in blocks."""
     digest = sha256(f"{array.dtype.str} {array.shape}\n".encode())
     for start in range(0, len(array), 4096):
         digest.update(np.ascontiguousarray(array[start : start + 4096]).data)

@@ -38,8 +38,9 @@ from mia_lightning.references.training import (
     train_reference,
     with_small_convolutions,
 )
-from mia_lightning.references.training_data import Normalize, TrainingData
+from mia_lightning.references.training_data import ImageParts, Normalize, TrainingData
 from mia_lightning.references.workers import LOSSES, Losses
+from mia_lightning.runtime.store import array_digest
 from mia_lightning.targets.architectures import untrained
 
 DEMO = "configs/demo.yaml"
@@ -185,6 +186,26 @@ class TestTraining:
         assert (tmp_path / "cut").exists()
         for name, tensor in train("cut").items():
             assert torch.equal(tensor, whole[name]), name
+
+    @pytest.mark.parametrize("form", ["two arrays", "memory map"])
+    def test_mapped_images_give_the_same_weights_and_phi(self, tmp_path, form):
+        resident = material(n=120)
+        if form == "memory map":
+            mapped = np.memmap(tmp_path / "images", np.uint8, mode="w+", shape=resident.images.shape)
+            mapped[:] = resident.images
+            mapped = np.memmap(tmp_path / "images", np.uint8, mode="r", shape=resident.images.shape)
+        else:
+            mapped = ImageParts((resident.images[:50], resident.images[50:]))
+        assert array_digest(mapped) == array_digest(resident.images)
+        recipe = ReferenceTraining(epochs=2, batch_size=20, shift=1)
+        trained = []
+        for number, data in enumerate((resident, replace(resident, images=mapped))):
+            options = {"seed": 5, "checkpoint": tmp_path / str(number), "device": "cpu"}
+            network = train_reference(small_network(), data, np.arange(120) % 2 == 0, recipe, **options)
+            trained.append((network.state_dict(), compute_phi(network, data, device="cpu")))
+        for name, tensor in trained[0][0].items():
+            assert torch.equal(tensor, trained[1][0][name]), name
+        np.testing.assert_array_equal(trained[0][1].phi, trained[1][1].phi)
 
     def test_a_damaged_checkpoint_is_as_good_as_none(self, tmp_path, caplog):
         data, keep, recipe = material(), np.arange(200) < 100, ReferenceTraining(epochs=2, batch_size=20)
