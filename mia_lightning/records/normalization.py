@@ -1,4 +1,4 @@
-"""The Lightning data module: whole batches of images by position, to be normalized on the device."""
+"""Mean and standard deviation per channel, given or computed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The vocabulary of tables and arrays: which column names and which words mean what.
 
-Every reader of records and of scores uses these names, so that a file understood by one is understood by all. Names are
-compared by `normalize_name`: case, blanks, hyphens and a plural's form in this list do not matter.
+Every reader of records and of scores uses these names, so that all readers understand the same files. Names are
+compared by `normalize_name`: case, blanks and hyphens do not matter.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ RECORD_COLUMNS = ("id", "image", "label", "membership", "group", "class_name")
 """Meanings in a file of arrays."""
 
 TABLE_COLUMNS = ("id", "file", "label", "membership", "group", "class_name")
-"""Meanings in a table beside images."""
+"""Meanings in a table next to images."""
 
 IGNORE = "ignore"
 """What `--data.columns` maps a column to that is not to be used or named."""
@@ -256,6 +256,6 @@ def check_mapping(mapping: Mapping[str, str]) -> None:
 def _mapped(names: Sequence[str], mapping: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """Return the mapping with the file's own spelling, and its columns that the file lacks."""
     spelled = {normalize_name(name): name for name in names} | {name: name for name in names}
-    found = {name: spelled.get(name, spelled.get(normalize_name(name))) for name in mapping}
-    given = {column: mapping[name] for name, column in found.items() if column is not None}
-    return given, [name for name, column in found.items() if column is None]
+    spellings = {name: spelled.get(name, spelled.get(normalize_name(name))) for name in mapping}
+    given = {column: mapping[name] for name, column in spellings.items() if column is not None}
+    return given, [name for name, column in spellings.items() if column is None]

@@ -1,9 +1,9 @@
-"""A `torch.export` archive made harmless before torch reads it.
+"""Vetted copies of `torch.export` archives.
 
-`torch.export.load` (read in torch 2.15) trusts its file completely: it unpickles sample inputs, tensor subclasses and
+`torch.export.load` (of torch 2.15) trusts its file completely: it unpickles sample inputs, tensor subclasses and
 custom objects with the unrestricted unpickler, opens compiled libraries, hands expression strings to `sympy.sympify`,
 which evaluates them, and writes names and guard strings into Python source that it executes. So the file itself is
-never given to it. A fresh archive is built in memory from raw tensor bytes and a vetted graph: ATen operations and
+never passed to it. A new archive is built in memory from raw tensor bytes and a vetted graph: ATen operations and
 integer arithmetic only, no text outside a narrow alphabet that can form neither a call nor a string literal. Pickles,
 metadata, guards, sample inputs and libraries are left out.
 """
@@ -54,7 +54,7 @@ _LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
 
 
 def vetted_archive(path: Path) -> io.BytesIO:
-    """Return a fresh archive that holds the raw tensors and the vetted graph of an exported program.
+    """Return a new archive with the raw tensors and the vetted graph of an exported program.
 
     Raises:
         MIAError: the file is broken, or needs a pickle, code, or anything else that is not plain tensor arithmetic.
@@ -96,7 +96,7 @@ def _copy_tensors(reader: Any, writer: Any, kind: str, table: dict[str, Any], so
     for entry in entries:
         if entry["use_pickle"] or not _RECORD[kind].fullmatch(entry["path_name"]):
             raise MIAError(
-                f"{source}: asks to unpickle {kind}/{entry['path_name']}, refused; export plain tensors only"
+                f"{source}: needs to unpickle {kind}/{entry['path_name']}, refused; export plain tensors only"
             )
     for name in sorted({entry["path_name"] for entry in entries}):
         writer.write_bytes(f"data/{kind}/{name}", reader.read_bytes(f"data/{kind}/{name}"))
@@ -104,7 +104,7 @@ def _copy_tensors(reader: Any, writer: Any, kind: str, table: dict[str, Any], so
 
 
 def _vet_program(program: dict[str, Any], source: str) -> dict[str, Any]:
-    """Return what is needed of a program from one tensor of images to one tensor of logits."""
+    """Return the necessary parts of a program from one tensor of images to one tensor of logits."""
     module = program["graph_module"]
     signature = module["signature"]
     inputs = [spec for spec in signature["input_specs"] if "user_input" in spec]
@@ -120,7 +120,7 @@ def _vet_program(program: dict[str, Any], source: str) -> dict[str, Any]:
     clean = {key: program[key] for key in ("opset_version", "range_constraints", "schema_version")}
     clean |= {"graph_module": kept, "verifiers": ["TRAINING"], "torch_version": "", "guards_code": []}
     _vet(clean, source)
-    kept["module_call_graph"] = [{"fqn": "", "signature": _call()}]  # ours, hence not vetted
+    kept["module_call_graph"] = [{"fqn": "", "signature": _call()}]  # built here, hence not vetted
     return clean
 
 
@@ -136,7 +136,7 @@ def _vet_node(node: dict[str, Any], source: str) -> None:
     """Refuse an operation that is neither ATen nor integer arithmetic, reads files, or trains."""
     target = str(node["target"])
     if not _ATEN.fullmatch(target) and target not in _ARITHMETIC:
-        raise MIAError(f"{source}: asks to run {target}, refused; only ATen operations are")
+        raise MIAError(f"{source}: calls {target}, refused; only ATen operations are allowed")
     for argument in node["inputs"]:
         if argument["name"] == "filename":
             raise MIAError(f"{source}: {target} opens a file, refused")
@@ -168,9 +168,9 @@ def _vet(value: object, source: str, key: str = "") -> None:
 
 
 def _is_arithmetic(text: str) -> bool:
-    """Tell whether an expression, as sympy writes it, holds only size symbols, integers and known functions.
+    """Whether an expression, as sympy writes it, contains only size symbols, integers and known functions.
 
-    It is computed when it is read, so powers are kept small: a few characters could ask for more digits than fit into
+    It is evaluated when it is read, so powers are kept small: a few characters could need more digits than fit into
     memory.
     """
     rest = _SYMBOL.sub("0", text)
@@ -185,7 +185,7 @@ def _is_arithmetic(text: str) -> bool:
 
 
 def _is_plain(node: ast.AST) -> bool:
-    """Tell whether a part of an expression is an integer below 2**63, a known function, or arithmetic on such."""
+    """Whether a part of an expression is an integer below 2**63, a known function, or arithmetic on these."""
     if isinstance(node, ast.Constant):
         return type(node.value) is int and node.value < 2**63
     if isinstance(node, ast.Name):

@@ -144,7 +144,7 @@ def _pickle(start: bytes, name: str) -> str | None:
 
 
 def _compressed_pickle(start: bytes, name: str) -> str | None:
-    """Recognize joblib.dump(..., compress=True): a zlib stream, whose first bytes are too common to tell alone."""
+    """Recognize joblib.dump(..., compress=True): a zlib stream, whose first bytes alone are too common."""
     is_zlib = start[0] == 0x78 and len(start) > 2 and int.from_bytes(start[:2], "big") % 31 == 0
     if not is_zlib:
         return None

@@ -1,4 +1,4 @@
-"""Importing what a configuration names as the user's own."""
+"""Import of modules that a configuration names."""
 
 import importlib
 import sys
@@ -11,8 +11,8 @@ def import_own(name: str) -> ModuleType:
     """Import a module by its dotted name; whatever importing it raises is passed on.
 
     Raises:
-        MIAError: it is one of the standard library's, where nothing of ours can be, but `os:abort` can.
+        MIAError: it is a module of the standard library, such as `os`, whose functions must not be called.
     """
     if name.partition(".")[0] in sys.stdlib_module_names:
-        raise MIAError(f"{name!r} is a module of Python itself, refused; name a module of your own")
+        raise MIAError(f"{name!r} is a module of Python's standard library, refused; name a module of your own")
     return importlib.import_module(name)

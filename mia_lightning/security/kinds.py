@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 _MODEL = "load it in its own framework and export the network to PyTorch (model.state_dict() or torch.export)"
 _STATE_DICT = "in a trusted environment, save torch.save(model.state_dict(), PATH)"
-_RECORDS = "give records as .npz, .safetensors, .pt, or a CSV beside images"
+_RECORDS = "give records as .npz, .safetensors, .pt, or a CSV next to images"
 _AGAIN = "download it again"
 _WEIGHTS = "give it as --target.checkpoint if it holds weights, or as --data.public if it holds records"
 
@@ -69,7 +69,7 @@ KINDS: Mapping[str, FileKind] = {
         FileKind("SQLite", "an SQLite database", _RECORDS),
         FileKind("MATLAB", "a MATLAB file", "save its arrays as .npz"),
         FileKind("R data", "an R data file", "save its arrays as .npz or its table as CSV"),
-        FileKind("DICOM", "a DICOM image", "convert the images to PNG beside a CSV"),
+        FileKind("DICOM", "a DICOM image", "convert the images to PNG next to a CSV"),
         FileKind("idx", "an idx file, as MNIST is distributed", "use --data.public torchvision:MNIST, or save .npz"),
         FileKind("image", "a single image", "give the folder of images with a CSV in it"),
         FileKind("PDF", "a PDF or PostScript document", _RECORDS),

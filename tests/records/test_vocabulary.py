@@ -38,7 +38,7 @@ def test_unknown_membership_word():
     assert membership_code("0.5") is None
 
 
-def test_names_are_normalized_and_have_one_meaning_per_form():
+def test_each_name_has_one_meaning():
     for names in NAMES.values():
         assert all(meaning(name) for name in names)
     for form in (("id", "image", "label", "membership", "group"), ("id", "file", "label", "membership", "group")):

@@ -59,7 +59,7 @@ def write(folder, form, ids, images, labels, membership):
 
 @settings(max_examples=120, deadline=None, suppress_health_check=RELAXED)
 @given(st.sampled_from(["a.pt", "old.pt", "a.npz", "a.safetensors", "a.zip", "a.tar"]), columns())
-def test_records_come_back_as_they_were_written(tmp_path, form, held):
+def test_records_round_trip(tmp_path, form, held):
     ids, images, labels, membership = held
     if form == "a.safetensors" and isinstance(ids[0], str):
         form = "a.npz"  # safetensors hold no text
@@ -73,7 +73,7 @@ def test_records_come_back_as_they_were_written(tmp_path, form, held):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=RELAXED)
 @given(st.lists(WORDS, min_size=2, max_size=5, unique=True), st.data())
-def test_scores_come_back_as_they_were_written(tmp_path, ids, data):
+def test_scores_round_trip(tmp_path, ids, data):
     finite = st.floats(allow_nan=False, allow_infinity=False)
     scores = data.draw(st.lists(finite, min_size=len(ids), max_size=len(ids)))
     member = [1, 0, *data.draw(st.lists(st.integers(0, 1), min_size=len(ids) - 2, max_size=len(ids) - 2))]
@@ -125,7 +125,7 @@ READS = {
 
 
 @pytest.mark.parametrize("kind", READS)
-def test_damaged_files_load_or_give_one_sentence(kind, tmp_path):
+def test_damaged_files(kind, tmp_path):
     suffix, read = READS[kind]
     whole, chance = list(seeds(kind).values()), random.Random(kind)
     for i in range(150):
@@ -155,7 +155,7 @@ def _pixel():
     return PIXEL
 
 
-def test_ends_that_fuzzing_found(tmp_path):
+def test_fuzzing_regressions(tmp_path):
     end = b"PK\x06\x07" + bytes(12) + b"\x09\0\0\0" + b"PK\x05\x06" + bytes(18)  # a zip of nine disks
     (tmp_path / "a.pt").write_bytes(seeds("checkpoint")["zip"][:200] + bytes(80) + end)
     (tmp_path / "a.tar.gz").write_bytes(b"\x1f\x8b\x08\x04\0\0\0\0\0\xff")  # a gzip header that ends in its extra field
@@ -176,7 +176,7 @@ def test_ends_that_fuzzing_found(tmp_path):
 @pytest.mark.parametrize(
     "key", ["=cmd|'/C calc'!A0", "+1+1", "-1+1", "@SUM(1)", "a\n=1", "\x1b[2J", "a\u202eb", "\uff1d1"]
 )
-def test_ids_that_a_submission_could_not_carry_are_refused(tmp_path, key):
+def test_unsafe_ids_are_refused(tmp_path, key):
     write_pickled(tmp_path / "a.pt", [key, "b"], list(torch.zeros(2, 3, 4, 4)), [0, 1], [0, 1])
     with pytest.raises(MIAError, match=r"formula|control character") as caught:
         read_records(str(tmp_path / "a.pt"))
@@ -184,6 +184,6 @@ def test_ids_that_a_submission_could_not_carry_are_refused(tmp_path, key):
 
 
 @pytest.mark.parametrize("key", ["-5", "+1.5", "a=b", "cat-1", "1e5", "é", "007"])
-def test_ids_that_only_look_like_formulas_are_kept(tmp_path, key):
+def test_numeric_ids_are_not_formulas(tmp_path, key):
     write_pickled(tmp_path / "a.pt", [key, "b"], list(torch.zeros(2, 3, 4, 4)), [0, 1], [0, 1])
     assert read_records(str(tmp_path / "a.pt")).ids.tolist() == [key, "b"]

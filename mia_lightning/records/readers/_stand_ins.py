@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 class Refused(Exception):
-    """The file uses its data-set class as anything but a plain holder of columns."""
+    """The file uses its data-set class as anything but a plain container of columns."""
 
 
 def dataset_class(name: str) -> type[Any]:

@@ -96,17 +96,17 @@ def _from_archive(path: Path, columns: Mapping[str, str] | None) -> Records:
 def _from_table(path: Path, name: str, columns: Mapping[str, str] | None, folder: Path | None) -> Records:
     """Read a CSV; every file in a `folder` that the user named may be an image, else only those next to the CSV."""
     rows = _rows(read_table(path, columns, largest=LARGEST), columns)
-    beside = path.parent
+    parent = path.parent
     row_of = _by_file(rows, "") if rows.files else _by_id(rows)
-    if rows.files and (beside / _image_files.inside(rows.files[0], name)).is_file():
-        listed = [beside / _image_files.inside(file, name) for file in rows.files]
-        return _records(rows, _image_files.opened(listed, beside), row_of, name)
+    if rows.files and (parent / _image_files.inside(rows.files[0], name)).is_file():
+        listed = [parent / _image_files.inside(file, name) for file in rows.files]
+        return _records(rows, _image_files.opened(listed, parent), row_of, name)
     for archive in ARCHIVES:
-        if (beside / archive).is_file():
-            return _records(rows, _image_files.members(beside / archive), row_of, name)
-    if (beside / "images").is_dir():
-        return _records(rows, _image_files.members(beside / "images"), row_of, name)
-    files = _image_files.members(folder) if folder else _image_files.opened(sorted(beside.iterdir()), beside)
+        if (parent / archive).is_file():
+            return _records(rows, _image_files.members(parent / archive), row_of, name)
+    if (parent / "images").is_dir():
+        return _records(rows, _image_files.members(parent / "images"), row_of, name)
+    files = _image_files.members(folder) if folder else _image_files.opened(sorted(parent.iterdir()), parent)
     return _records(rows, files, row_of, name)
 
 

@@ -39,7 +39,7 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
         Records with images (N, C, H, W), uint8 or float32, values untouched.
 
     Raises:
-        MIAError: the file is missing, cut short, damaged, asks for anything but one data-set class, PIL images, numpy
+        MIAError: the file is missing, cut short, damaged, requests anything but one data-set class, PIL images, numpy
             arrays and torch tensors, or holds no records.
     """
     path = _files.check_file(source)
@@ -144,7 +144,7 @@ def _stack(images: Any, ids: Any, path: Path) -> NDArray[Any]:
     keys: Any = range(len(images)) if ids is None else ids
     types = {type(image) for image in images}
     first = images[0] if types == {torch.Tensor} else _array(images[0], path)
-    _check_size(len(images), tuple(first.shape), first.dtype.itemsize, path)  # one picture may stand in every place
+    _check_size(len(images), tuple(first.shape), first.dtype.itemsize, path)  # one picture may be repeated
     items: list[Any] = list(images) if types == {torch.Tensor} else [_array(image, path) for image in images]
     for row, item in enumerate(items):
         if item.shape != first.shape or item.dtype != first.dtype:
@@ -177,4 +177,6 @@ def _array(image: Any, path: Path) -> NDArray[Any]:
         return image.pixels()
     if isinstance(image, Array):
         return image.numpy()
-    raise MIAError(f"{path.name}: an image is a {type(image).__name__}; expected tensors, numpy arrays or PIL images")
+    raise MIAError(
+        f"{path.name}: an image has the type {type(image).__name__}; expected tensors, numpy arrays or PIL images"
+    )

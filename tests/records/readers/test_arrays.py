@@ -45,14 +45,14 @@ def test_exact_values_and_defaults(tmp_path, suffix):
     ("stored", "becomes"),
     [((4, 3, 6, 5), None), ((4, 6, 5, 3), (0, 3, 1, 2)), ((4, 6, 5, 1), (0, 3, 1, 2)), ((4, 3, 5, 3), None)],
 )
-def test_channels_last_only_where_it_must_be(tmp_path, suffix, stored, becomes):
+def test_channels_last(tmp_path, suffix, stored, becomes):
     images = np.random.default_rng(0).random(stored)
     records = read_records(_write(tmp_path / f"a{suffix}", {"images": images}))
     assert records.images.dtype == np.float32
     np.testing.assert_array_equal(records.images, images.transpose(becomes or (0, 1, 2, 3)).astype(np.float32))
 
 
-def test_gray_without_a_channel_axis_and_string_ids(tmp_path):
+def test_gray_without_channel_axis(tmp_path):
     images = np.arange(2 * 4 * 5, dtype=np.uint8).reshape(2, 4, 5)
     records = read_records(_write(tmp_path / "a.npz", {"images": images, "ids": np.array(["x1", "x2"])}))
     np.testing.assert_array_equal(records.images, images[:, None])
@@ -68,7 +68,7 @@ class Runs:
 
 
 @pytest.mark.parametrize("column", ["images", "labels"])
-def test_object_arrays_are_refused_and_not_unpickled(tmp_path, column):
+def test_object_arrays_are_not_unpickled(tmp_path, column):
     canary = tmp_path / "canary"
     arrays = {"images": make_images(1), column: np.array([Runs(f"touch {canary}")], dtype=object)}
     with pytest.raises(MIAError, match=r"^a\.npz: refused, .*pickled"):
@@ -106,7 +106,7 @@ def test_missing_images_and_checkpoints(tmp_path):
         read_records(_write(tmp_path / "a.safetensors", {"layer1.weight": np.zeros((2, 2), np.float32)}))
 
 
-def test_a_bomb_is_refused_before_it_unfolds(tmp_path):
+def test_decompression_bomb(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         stream = io.BytesIO()
         np.lib.format.write_array_header_1_0(
@@ -143,7 +143,7 @@ def test_truncated_anywhere(tmp_path, suffix):
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(suffix=st.sampled_from([".npz", ".z.npz", ".safetensors"]), seed=st.integers(0, 2**32), flips=st.integers(1, 6))
-def test_flipped_bits_load_or_give_one_sentence(tmp_path, suffix, seed, flips):
+def test_flipped_bits(tmp_path, suffix, seed, flips):
     data, chance = bytearray(_bytes(suffix)), random.Random(seed)
     for _ in range(flips):
         data[chance.randrange(min(len(data), 400)) if chance.random() < 0.5 else chance.randrange(len(data))] ^= (

@@ -31,7 +31,7 @@ def _check(path, pixels=PIXELS):
 
 
 @pytest.mark.parametrize("store", ["images.tar.xz", "images.tar.gz", "images.tar", "images.zip", "images", "."])
-def test_a_csv_with_images_beside_it(tmp_path, store):
+def test_csv_next_to_images(tmp_path, store):
     (tmp_path / "public.csv").write_text(TABLE)
     (tmp_path / "private.csv").write_text("id\n1\n")  # two tables share the images, as in the replica
     write_store(tmp_path / store, NAMED | {"readme.txt": b"no image", "999.png": b"nobody asks for this one"})
@@ -40,14 +40,14 @@ def test_a_csv_with_images_beside_it(tmp_path, store):
 
 @pytest.mark.parametrize("form", ["all.zip", "all.tar", "all.tar.xz", "folder"])
 @pytest.mark.parametrize("inside", ["", "set/"])
-def test_one_source_that_holds_both(tmp_path, form, inside):
+def test_store_with_table_and_images(tmp_path, form, inside):
     table_in = "" if form == "folder" else inside
     contents = {f"{inside}{name}": data for name, data in NAMED.items()} | {f"{table_in}t.csv": TABLE.encode()}
     _check(write_store(tmp_path / form, contents))
 
 
 @pytest.mark.parametrize("form", ["all.zip", "all.tar.gz", "folder", "csv"])
-def test_the_column_file(tmp_path, form):
+def test_column_of_files(tmp_path, form):
     files = ["b/one.png", "a/one.png", "a/deep/x.bmp"]
     table = csv_text({"id": [70, 1, 5], "label": [2, "", 0], "membership": [1, 0, 1], "file": files})
     contents = {file: png(image) for file, image in zip(files, PIXELS, strict=True)} | {"t.csv": table.encode()}
@@ -55,7 +55,7 @@ def test_the_column_file(tmp_path, form):
     _check(path / "t.csv" if form == "csv" else path)
 
 
-def test_the_order_is_the_tables_and_jpeg_is_what_pil_decodes(tmp_path):
+def test_order_of_table_and_jpeg_pixels(tmp_path):
     files = {}
     for key, image in zip((70, 1, 5), PIXELS, strict=True):
         stream = io.BytesIO()
@@ -67,7 +67,7 @@ def test_the_order_is_the_tables_and_jpeg_is_what_pil_decodes(tmp_path):
     _check(tmp_path / "t.csv", truth)
 
 
-def test_gray_stays_one_channel_unless_one_is_in_color(tmp_path):
+def test_gray_and_color_mixed(tmp_path):
     gray = {name: png(image[0]) for name, image in zip(NAMED, PIXELS, strict=True)}
     (tmp_path / "t.csv").write_text(TABLE)
     write_store(tmp_path / "images", gray)
@@ -113,13 +113,13 @@ def test_tables_that_cannot_be_records(tmp_path, text, says):
         read_records(str(tmp_path / "t.csv"))
 
 
-def test_a_table_that_is_no_text(tmp_path):
+def test_table_is_not_text(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"id\n\xff\xfe\n")
     with pytest.raises(MIAError, match=r"^t\.csv: is not UTF-8 text"):
         read_records(str(tmp_path / "t.csv"))
 
 
-def test_blank_lines_byte_order_mark_and_pandas_floats(tmp_path):
+def test_blank_lines_bom_and_floats(tmp_path):
     write_store(tmp_path, NAMED)
     (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbfID, Label,membership\r\n70,2.0,1.0\r\n\r\n1,nan,0\r\n5,0,True\r\n")
     _check(tmp_path / "t.csv")
@@ -127,7 +127,7 @@ def test_blank_lines_byte_order_mark_and_pandas_floats(tmp_path):
 
 @pytest.mark.parametrize("tables", [[], ["a.csv", "b.csv"]])
 @pytest.mark.parametrize("form", ["folder", "all.zip", "all.tar"])
-def test_a_store_needs_exactly_one_table(tmp_path, tables, form):
+def test_store_needs_one_table(tmp_path, tables, form):
     path = write_store(tmp_path / form, NAMED | {name: TABLE.encode() for name in tables})
     says = r"contains 2 CSV files \(a.csv, b.csv\)" if tables else "contains no CSV file"
     with pytest.raises(MIAError, match=f"^{form}: {says}"):
@@ -136,7 +136,7 @@ def test_a_store_needs_exactly_one_table(tmp_path, tables, form):
 
 @pytest.mark.parametrize("form", ["all.zip", "all.tar"])
 @pytest.mark.parametrize("name", ["../00070.png", "/tmp/00070.png", "a/../../00070.png", "..\\00070.png"])
-def test_archive_names_that_lead_outside_are_refused(tmp_path, form, name):
+def test_archive_paths_outside(tmp_path, form, name):
     path = write_store(tmp_path / form, NAMED | {"t.csv": TABLE.encode(), name: png(PIXELS[0])})
     with pytest.raises(MIAError, match=f"^{form}: refused, .*leads out of its own folder"):
         read_records(str(path))
@@ -175,7 +175,7 @@ def _image(kind):
     ],
 )
 @pytest.mark.parametrize("place", ["00070.png", "00001.png"])
-def test_images_that_cannot_be_used_are_named(tmp_path, kind, says, place):
+def test_bad_images_are_named(tmp_path, kind, says, place):
     if (kind, place) == ("other size", "00070.png"):
         says = r"00005\.png is \(6, 5\), others are \(9, 9\)"
     elif kind != "other size":
@@ -192,7 +192,7 @@ def test_two_images_of_one_record(tmp_path):
         read_records(str(path))
 
 
-def test_archives_that_unfold_without_end(tmp_path):
+def test_zip_bomb(tmp_path):
     path = write_store(tmp_path / "all.zip", NAMED | {"t.csv": TABLE.encode()})
     data = bytearray(path.read_bytes())
     for place in [at for at in range(len(data)) if data[at : at + 4] == b"PK\x01\x02"]:
@@ -202,7 +202,7 @@ def test_archives_that_unfold_without_end(tmp_path):
         read_records(str(path))
 
 
-def test_a_locked_zip(tmp_path):
+def test_locked_zip(tmp_path):
     path = write_store(tmp_path / "all.zip", NAMED | {"t.csv": TABLE.encode()})
     data = bytearray(path.read_bytes())
     for magic, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -227,7 +227,7 @@ def test_truncated_archives(tmp_path, form):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(form=st.sampled_from(["a.zip", "a.tar", "a.tar.gz"]), seed=st.integers(0, 2**32), flips=st.integers(1, 6))
-def test_flipped_bits_load_or_give_one_sentence(tmp_path, form, seed, flips):
+def test_flipped_bits(tmp_path, form, seed, flips):
     path = write_store(tmp_path / form, NAMED | {"t.csv": TABLE.encode()})
     data, chance = bytearray(path.read_bytes()), random.Random(seed)
     for _ in range(flips):
@@ -239,7 +239,7 @@ def test_flipped_bits_load_or_give_one_sentence(tmp_path, form, seed, flips):
         assert "\n" not in str(error)  # noqa: PT017 (both outcomes are right)
 
 
-def test_a_zip_with_nothing_in_it(tmp_path):
+def test_empty_zip(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w"):
         pass
     with pytest.raises(MIAError, match=r"^a\.zip: "):

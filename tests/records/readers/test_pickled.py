@@ -25,7 +25,7 @@ def read(path):
     return read_records(str(path))
 
 
-def test_the_assignments_form_to_the_last_bit(tmp_path):
+def test_course_data_set_is_exact(tmp_path):
     images = make_images(5)
     images[1, 0, 3:9, 4:8], images[2, 1] = -2.75, 1.5 + 1e-7  # noise patches are outside [0, 1]
     write_pickled(tmp_path / "pub.pt", [305815, 11, 7, 0, 3], images, [43, 0, 1, 2, 3], [1, 0, 1, 0, 1])
@@ -38,7 +38,7 @@ def test_the_assignments_form_to_the_last_bit(tmp_path):
     assert records.images.flags.c_contiguous
 
 
-def test_private_file_with_none_membership(tmp_path):
+def test_membership_of_none(tmp_path):
     write_pickled(tmp_path / "priv_out.pt", [4, 2], make_images(2), [0, 1], [None, None])
     assert read(tmp_path / "priv_out.pt").membership.tolist() == [-1, -1]
 
@@ -169,7 +169,7 @@ GOOD = {"ids": [7, 8], "imgs": [torch.zeros(3, 4, 4), torch.zeros(3, 4, 4)], "la
         ({"imgs": torch.zeros(2, 3, 4, 4).long() + 300}, "expected uint8 or float32"),
         ({"imgs": torch.zeros(1).expand(2_000_000, 3, 4000, 4000)}, "GiB"),
         ({"imgs": [None, None]}, "NoneType"),
-        ({"imgs": 5}, "an image is a int"),
+        ({"imgs": 5}, "an image has the type int"),
         ({"ids": [7, 7]}, "occur more than once, first 7"),
         ({"ids": [7, "8"]}, "ids are of type int, str"),
         ({"ids": [7, 2**70]}, "64 bits"),
@@ -229,7 +229,7 @@ def _attacks(canary):
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("place", ["outermost", "attribute", "dict value", "dict key"])
 @pytest.mark.parametrize("attack", list(_attacks("x")))
-def test_a_pickle_that_would_run_code_is_refused_by_name(tmp_path, attack, place, zipped):
+def test_code_in_torch_zip_is_refused(tmp_path, attack, place, zipped):
     canary, path = tmp_path / "canary", tmp_path / "a.pt"
     bomb, says = _attacks(canary)[attack]
     options = {"_use_new_zipfile_serialization": zipped}
@@ -244,7 +244,7 @@ def test_a_pickle_that_would_run_code_is_refused_by_name(tmp_path, attack, place
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
-def test_a_bare_pickle_that_would_run_code_is_refused_by_name(tmp_path, protocol):
+def test_code_in_bare_pickle_is_refused(tmp_path, protocol):
     (tmp_path / "a.pt").write_bytes(pickle.dumps(Runs(os.system, f"touch {tmp_path / 'canary'}"), protocol))
     with pytest.raises(MIAError, match=r"^a\.pt: refused, .*posix\.system"):
         read_records(str(tmp_path / "a.pt"), reader="pickled")
@@ -252,7 +252,7 @@ def test_a_bare_pickle_that_would_run_code_is_refused_by_name(tmp_path, protocol
 
 
 @pytest.mark.parametrize("form", ["arguments", "call with arguments", "nested", "list state", "two"])
-def test_the_class_may_only_hold_columns(tmp_path, form):
+def test_data_set_class_holds_columns_only(tmp_path, form):
     with importable_class("theirs", "Thing", object) as kind:
         plain = kind()
         plain.__dict__.update(GOOD)
@@ -272,7 +272,7 @@ def test_the_class_may_only_hold_columns(tmp_path, form):
         read(tmp_path / "a.pt")
 
 
-def test_a_numpy_array_of_objects_inside_is_refused(tmp_path):
+def test_object_array_is_refused(tmp_path):
     bomb = Runs(os.system, f"touch {tmp_path / 'canary'}")
     torch.save(GOOD | {"imgs": np.array([bomb, None], dtype=object)}, tmp_path / "a.pt")
     with pytest.raises(MIAError, match=r"posix\.system"):
@@ -283,7 +283,7 @@ def test_a_numpy_array_of_objects_inside_is_refused(tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
-def test_other_pickle_protocols_and_writers_say_how_to_save(tmp_path):
+def test_other_pickle_protocols(tmp_path):
     write_pickled(tmp_path / "a.pt", [1, 2], make_images(2), [0, 1], [0, 1], pickle_protocol=4)
     with pytest.raises(MIAError, match=r"save it again with torch\.save"):
         read(tmp_path / "a.pt")
@@ -319,7 +319,7 @@ def _seed_file(zipped):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(zipped=st.booleans(), seed=st.integers(0, 2**32), flips=st.integers(1, 6))
-def test_flipped_bits_load_or_give_one_sentence(tmp_path, zipped, seed, flips):
+def test_flipped_bits(tmp_path, zipped, seed, flips):
     data, chance = bytearray(_seed_file(zipped)), random.Random(seed)
     for _ in range(flips):
         data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
@@ -332,7 +332,7 @@ def test_flipped_bits_load_or_give_one_sentence(tmp_path, zipped, seed, flips):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=300), start=st.sampled_from([b"", b"\x80\x02", b"PK\x03\x04", b"\x80\x04\x95"]))
-def test_random_bytes_give_one_sentence(tmp_path, data, start):
+def test_random_bytes(tmp_path, data, start):
     (tmp_path / "a.pt").write_bytes(start + data)
     with pytest.raises(MIAError, match=r"^a\.pt: [^\n]*$"):
         read_records(str(tmp_path / "a.pt"), reader="pickled")

@@ -23,7 +23,7 @@ from mia_lightning.records.records import Records
 REPLICA = ROOT.parent / "shared" / "replica"
 
 
-def test_readers_are_the_modules_of_the_package():
+def test_readers_are_discovered():
     folder = Path(sys.modules["mia_lightning.records.readers"].__file__).parent
     assert reader_names() == sorted(file.stem for file in folder.glob("*.py") if not file.stem.startswith("_"))
 
@@ -51,7 +51,7 @@ def read(source, columns=None):
 """
 
 
-def test_a_new_reader_is_one_file(tmp_path, monkeypatch):
+def test_new_reader_is_one_file(tmp_path, monkeypatch):
     (tmp_path / "gray.py").write_text(NEW_READER)
     (tmp_path / "a.gray").write_text("1 2 3 4\n5 6 7 8\n")
     (tmp_path / "a.unknown").write_bytes(b"\x07nothing")
@@ -78,7 +78,7 @@ def test_not_a_regular_file(tmp_path):
             read_records(str(tmp_path / "a.npz"), reader=reader)
 
 
-def test_importing_readers_and_matching_imports_nothing_heavy(tmp_path):
+def test_matching_imports_nothing_heavy(tmp_path):
     (tmp_path / "x.csv").write_text("id\n1\n")
     code = (
         "import importlib, sys\n"
@@ -110,7 +110,7 @@ def _forms(folder: Path) -> dict[str, Path]:
     return {"pixels": pixels} | {file.name: file for file in sorted(folder.iterdir())}
 
 
-def test_every_form_is_recognised_by_content_and_gives_the_same_records(tmp_path):
+def test_every_format_gives_same_records(tmp_path):
     forms = _forms(tmp_path)
     pixels = forms.pop("pixels")
     assert len(forms) == 8
@@ -127,7 +127,7 @@ def test_every_form_is_recognised_by_content_and_gives_the_same_records(tmp_path
         )
 
 
-def test_missing_file_gives_the_path_as_typed_and_the_closest_name(tmp_path):
+def test_missing_file_suggests_closest(tmp_path):
     (tmp_path / "public.pt").write_bytes(b"x")
     typed = str(tmp_path / "pubic.pt")
     for reader in ("auto", "pickled", "arrays", "images"):
@@ -147,20 +147,20 @@ def test_folder_where_a_file_is_expected(tmp_path, reader):
 @pytest.mark.parametrize(
     ("content", "says"), [(b"", "is empty"), (b"\x07\x08 nothing known" * 9, "of no known format")]
 )
-def test_unrecognised_file(tmp_path, content, says):
+def test_unrecognized_file(tmp_path, content, says):
     (tmp_path / "x.bin").write_bytes(content)
     with pytest.raises(MIAError, match=rf"^x\.bin: .*{says}"):
         read_records(str(tmp_path / "x.bin"))
 
 
-def test_unknown_reader_names_the_closest():
+def test_unknown_reader_suggests_closest():
     with pytest.raises(MIAError, match="did you mean 'pickled'"):
         read_records("x", reader="pickle")
     with pytest.raises(MIAError, match="cannot be imported"):
         read_records("x", reader="no_such_package.reader")
 
 
-def test_a_reader_of_the_users_own(monkeypatch):
+def test_custom_reader(monkeypatch):
     module = types.ModuleType("theirs.mine")
     given = np.zeros((2, 1, 4, 4), np.uint8)
     module.read = lambda source: Records(
@@ -177,7 +177,7 @@ def test_a_reader_of_the_users_own(monkeypatch):
         read_records("abc", reader="theirs.mine")
 
 
-def test_digits_halves_are_disjoint_half_members_and_exact():
+def test_digits_splits():
     from sklearn.datasets import load_digits
 
     public, private = read_records("digits:public"), read_records("digits:private")
@@ -212,7 +212,7 @@ def _write_mnist(root: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return written
 
 
-def test_torchvision_train_split_is_members_test_split_is_not(tmp_path):
+def test_torchvision_splits_are_membership(tmp_path):
     pytest.importorskip("torchvision", exc_type=ImportError)
     written = _write_mnist(tmp_path)
     records = read_records(f"torchvision:MNIST?root={tmp_path}")
@@ -239,7 +239,7 @@ def test_torchvision_mistakes(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not (REPLICA / "public.csv").is_file(), reason="the replica is not on this machine")
-def test_the_replica_as_its_csv_and_archive_say():
+def test_replica_matches_its_files():
     records = read_records(str(REPLICA / "private.csv"))
     assert (len(records), records.images.shape[1:], records.images.dtype) == (20_000, (3, 32, 32), np.uint8)
     assert set(records.membership) == {-1}
@@ -265,12 +265,12 @@ def test_the_replica_as_its_csv_and_archive_say():
 
 
 @pytest.mark.skipif(not (REPLICA / "01_MIA.pt").is_file(), reason="the replica is not on this machine")
-def test_the_replicas_checkpoint_is_named_a_model():
+def test_replica_checkpoint_is_a_model():
     with pytest.raises(MIAError, match=r"^01_MIA\.pt: looks like a model checkpoint"):
         read_records(str(REPLICA / "01_MIA.pt"))
 
 
-def test_torch_is_not_told_to_trust_the_file_afterwards(tmp_path):
+def test_safe_globals_are_restored(tmp_path):
     write_pickled(tmp_path / "a.pt", [1], make_images(1), [0], [1])
     before = set(torch.serialization.get_safe_globals())
     read_records(str(tmp_path / "a.pt"))
