@@ -1,7 +1,9 @@
-"""The run, from records to figures: reads like the README."""
+"""Audit: from records and target to evaluated attacks."""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,12 @@ from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.metrics.roc import Evaluation, evaluate
 from mia_lightning.outputs.outputs import Outputs
-from mia_lightning.pipeline.checks import check_names, load_and_check_target, load_records, record_notes
+from mia_lightning.pipeline.checks import (
+    check_names,
+    load_and_check_target,
+    load_records,
+    record_notes,
+)
 from mia_lightning.pipeline.model_outputs import ModelOutputs
 from mia_lightning.pipeline.results import AttackResult, AuditResult, Clock, LoadedInputs, SplitInfo
 from mia_lightning.records.records import UNKNOWN, Records
@@ -34,9 +41,11 @@ if TYPE_CHECKING:
     from mia_lightning.references.result import References
     from mia_lightning.targets.base import Target
 
+log = logging.getLogger(__name__)
+
 
 def audit(config: RunConfig) -> AuditResult:
-    """Attack the target and evaluate honestly; writes nothing but the store of outputs.
+    """Attack the target and evaluate the attacks out-of-fold; only the cache of model outputs is written.
 
     Raises:
         MIAError: any mistake in the configuration or the files it names.
@@ -45,15 +54,17 @@ def audit(config: RunConfig) -> AuditResult:
 
 
 def prepare(config: RunConfig) -> LoadedInputs:
-    """Read and check the records and the target.
+    """Read and check the records and the target, and that the reference models can be built.
 
     Raises:
         MIAError: any mistake in the configuration or the files it names.
     """
     started = perf_counter()
     check_names(config)
+    log.info("reading the records")
     public, private = load_records(config)
-    _public_half(config, public)  # enough of each?
+    _public_half(config, public)  # raises where there are fewer members or non-members than folds
+    log.info("loading the target")
     target = load_and_check_target(config, public)
     if config.references.wanted:
         from mia_lightning.references.checks import check_references
@@ -77,9 +88,9 @@ def attack_target(
 
     Args:
         config: The run.
-        prepared: From `prepare`; not to be used again, since its images are let go.
-        progress: Told of each fit before it starts.
-        report: Told of each epoch of an attack that has epochs.
+        prepared: From `prepare`; consumed: its images are released.
+        progress: Callback invoked before each fit.
+        report: Callback invoked after each epoch of an attack that has epochs.
     """
     clock = Clock(load=prepared.seconds)
     answered = query_models(config, prepared, clock)
@@ -109,12 +120,12 @@ def attack_target(
 
 
 def query_models(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> ModelOutputs:
-    """Ask the target and, where the run has any, the references about all records, and deal the folds."""
+    """Query the target and any reference models on all records, and assign folds."""
     public, private, target = prepared.public, prepared.private, prepared.target
     notes = record_notes(public, private) + list(target.notes)
     outputs, private_outputs = _extract(config, public, private, target)
     clock.lap("extract")
-    facts = _target_facts(target, outputs, public.membership)
+    facts = _target_facts(target, outputs, public)
     references = _references(config, prepared, outputs, private_outputs, facts)
     clock.lap("references")
     return ModelOutputs(
@@ -129,7 +140,7 @@ def query_models(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> Mod
 
 
 def run_helper_process(config: RunConfig) -> NoReturn:
-    """Take part in the extraction of a run's first process, and end this one (SystemExit)."""
+    """Run a worker process's part of the extraction, and exit (SystemExit)."""
     query_models(config, prepare(config), Clock())
     raise SystemExit(0)
 
@@ -147,7 +158,7 @@ def _public_half(config: RunConfig, public: Records) -> SplitInfo:
     counts = [int((held_out & (member == value)).sum()) for value in (1, 0)]
     if evaluation.holdout and min(counts) == 0:
         raise MIAError(
-            f"evaluation.holdout {evaluation.holdout:g} holds out {counts[0]} members and {counts[1]} non-members; "
+            f"--evaluation.holdout {evaluation.holdout:g} holds out {counts[0]} members and {counts[1]} non-members; "
             "raise it, or give more records of known membership"
         )
     return SplitInfo(public.ids, member, fold, held_out, public.groups)
@@ -203,15 +214,15 @@ def _references(
 
 
 def store_folder(config: RunConfig) -> Path:
-    """Return where outputs and references are kept."""
+    """Return the folder of cached model outputs and reference models."""
     return Path(config.cache_dir or Path(config.output).parent / ".store")
 
 
 def _private_half(private: Records | None) -> SplitInfo | None:
     if private is None:
         return None
-    nowhere = np.zeros(len(private), np.bool_)
-    return SplitInfo(private.ids, private.membership, np.full(len(private), NOT_IN_ANY_FOLD, np.int8), nowhere)
+    none_held_out = np.zeros(len(private), np.bool_)
+    return SplitInfo(private.ids, private.membership, np.full(len(private), NOT_IN_ANY_FOLD, np.int8), none_held_out)
 
 
 def attack_result(config: RunConfig, fitted: CrossFit, answered: ModelOutputs) -> AttackResult:
@@ -248,19 +259,25 @@ def _held_out_evaluation(scores: NDArray[np.float64], public: SplitInfo, fprs: t
 def _private_evaluation(
     scores: NDArray[np.float64], private: SplitInfo | None, fprs: tuple[float, ...]
 ) -> Evaluation | None:
-    """Evaluate where the private membership is known: the only place that reads it."""
+    """Evaluate where the private membership is known; nothing else reads it."""
     if private is None or len(np.unique(private.membership[private.membership != UNKNOWN])) < 2:
         return None
-    known = private.membership != UNKNOWN
-    return evaluate(scores[known], private.membership[known], fprs=fprs)
+    labeled = private.membership != UNKNOWN
+    return evaluate(scores[labeled], private.membership[labeled], fprs=fprs)
 
 
-def _target_facts(target: Target, outputs: Outputs, member: NDArray[np.int8]) -> dict[str, object]:
+def _target_facts(target: Target, outputs: Outputs, public: Records) -> dict[str, object]:
+    """Return architecture, classes, digest and accuracies; NaN where records have no label to compare with."""
     correct = outputs.logits[:, 0].argmax(axis=1) == outputs.labels
+    members, non_members = ((public.membership == side) & (public.labels != UNKNOWN) for side in (1, 0))
     return {
         "architecture": target.architecture,
         "classes": target.num_classes,
         "digest": target.digest,
-        "accuracy_on_members": float(correct[member == 1].mean()),
-        "accuracy_on_non_members": float(correct[member == 0].mean()),
+        "accuracy_on_members": _rate(correct[members]),
+        "accuracy_on_non_members": _rate(correct[non_members]),
     }
+
+
+def _rate(values: NDArray[np.bool_]) -> float:
+    return float(values.mean()) if values.size else math.nan

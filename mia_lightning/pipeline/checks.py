@@ -1,15 +1,15 @@
-"""The run, from records to figures: reads like the README."""
+"""Checks of configuration, records and target before the first query."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mia_lightning.config.schema import RunConfig
-from mia_lightning.errors import MIAError, suggest
+from mia_lightning.errors import MIAError
+from mia_lightning.pipeline.requirements import check_folders, check_requirements
 from mia_lightning.records.duplicates import duplicate_notes, find_duplicates
 from mia_lightning.records.records import UNKNOWN, Records, align_class_names, check_disjoint, separate_ids
 
@@ -18,62 +18,34 @@ if TYPE_CHECKING:
 
 
 def check_names(config: RunConfig) -> None:
-    """Check every name of the configuration that does not need a file to be read.
+    """Check the configuration as far as no file needs to be read.
 
     Raises:
-        MIAError: the public records are not named, an attack bears the name of a signal, or an attack reads what is
-            neither a signal of the run nor an earlier attack.
+        MIAError: the public records are not named, a signal, score or attack has a requirement that the configuration
+            does not meet (see `check_requirements`), or a folder cannot be written.
     """
-    from mia_lightning.signals import expand_names
-
     if config.data.public is None:
         raise MIAError("--data.public is not given; name the records whose membership is known")
-    signals = expand_names(config.signals.names)
-    signals += _score_names(config, signals)
-    if clash := set(signals) & set(config.attacks):
-        raise MIAError(f"attack {min(clash)!r} bears the name of a signal; give it another name")
-    earlier: list[str] = []
-    for name, attack in config.attacks.items():
-        for pattern in attack.required_columns():
-            if pattern not in earlier and not _is_known(pattern, signals, config.references.scores):
-                hint = suggest(pattern, [*signals, *earlier])
-                raise MIAError(
-                    f"attack {name!r} reads {pattern!r}, neither a signal of this run nor an earlier attack; {hint}"
-                )
-        earlier.append(name)
-
-
-def _score_names(config: RunConfig, signals: list[str]) -> list[str]:
-    """Return the names of the scores from references, checked."""
-    names = list(config.references.scores)
-    if names and not config.references.wanted:
-        raise MIAError(
-            f"references.scores names {names[0]!r} but there are no references; set --references.count, or leave the "
-            "scores out"
-        )
-    if clash := set(signals) & set(names):
-        raise MIAError(f"score {min(clash)!r} bears the name of a signal; give it another name")
-    return names
-
-
-def _is_known(pattern: str, signals: list[str], scores: Mapping[str, object]) -> bool:
-    """Whether a pattern may pick a column; which suffixes a score has is only known once it is computed."""
-    return any(fnmatchcase(known, pattern) for known in signals) or any(
-        pattern.startswith(f"{name}_") for name in scores
-    )
+    check_requirements(config)
+    cache = [("cache_dir", Path(config.cache_dir))] if config.cache_dir is not None else []
+    check_folders([("output", Path(config.output)), *cache])
 
 
 def load_records(config: RunConfig) -> tuple[Records, Records | None]:
-    """Read both halves and check them against each other."""
+    """Read both splits and check them against each other.
+
+    Raises:
+        MIAError: an unreadable file, only members or only non-members, ids in both splits, or images of other shapes.
+    """
     from mia_lightning.records.readers import read_records
     from mia_lightning.targets.image_scale import check_scale, gray_to_rgb
 
     assert config.data.public is not None
     public = read_records(config.data.public, reader=config.data.reader, columns=config.data.columns)
-    known = np.unique(public.membership[public.membership != UNKNOWN])
-    if len(known) < 2:
-        found = {0: "only non-members", 1: "only members"}[int(known[0])] if len(known) else "no known membership"
-        raise MIAError(f"{public.source}: holds {found}; the public records must hold members and non-members")
+    sides = np.unique(public.membership[public.membership != UNKNOWN])
+    if len(sides) < 2:
+        content = {0: "only non-members", 1: "only members"}[int(sides[0])] if len(sides) else "no known membership"
+        raise MIAError(f"{public.source}: contains {content}; the public records must include members and non-members")
     public = gray_to_rgb(public) if config.data.gray_to_rgb else public
     if config.data.private is None:
         check_scale(public, None, config.data.mean, config.data.std)
@@ -84,7 +56,7 @@ def load_records(config: RunConfig) -> tuple[Records, Records | None]:
     check_disjoint(public, private)
     if public.images.shape[1:] != private.images.shape[1:]:
         raise MIAError(
-            f"{public.source} holds images of shape {public.images.shape[1:]} but {private.source} of "
+            f"{public.source} contains images of shape {public.images.shape[1:]} but {private.source} of "
             f"{private.images.shape[1:]}; both halves must fit one target"
         )
     check_scale(public, private, config.data.mean, config.data.std)
@@ -92,7 +64,7 @@ def load_records(config: RunConfig) -> tuple[Records, Records | None]:
 
 
 def load_and_check_target(config: RunConfig, public: Records) -> Target:
-    """Load the target and check that it takes the records' images."""
+    """Load the target and check that it accepts the records' images."""
     from mia_lightning.targets import check_fits, load_target
 
     target = load_target(
@@ -113,7 +85,7 @@ def load_and_check_target(config: RunConfig, public: Records) -> Target:
 
 
 def record_notes(public: Records, private: Records | None) -> list[str]:
-    """Return what has to be said of the records: rows left out, labels missing."""
+    """Return notes about the records: rows left out of fitting, missing labels."""
     notes = [note for half in (public, private) if half is not None for note in half.notes]
     notes += duplicate_notes(find_duplicates(public, private), public, private)
     if unknown := int((public.membership == UNKNOWN).sum()):
