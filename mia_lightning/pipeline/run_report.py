@@ -1,9 +1,11 @@
-"""What a run's report says beyond its scores: the target, the records, the attacker, time and hardware."""
+"""Report of a run: assessment, target, records, threat model, time and hardware."""
 
 from __future__ import annotations
 
+import math
 import os
 import platform
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from mia_lightning.config.files import strip_paths
 from mia_lightning.config.schema import RunConfig
+from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.assess import assess
 from mia_lightning.evaluation.assessment import Assessment, CurvePoint, SanityCheck
 from mia_lightning.evaluation.config import FPRS
@@ -26,37 +29,38 @@ from mia_lightning.report.files import versions
 from mia_lightning.runtime.store import array_digest, key_of
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD
 from mia_lightning.scores.scored_records import ScoredRecords
+from mia_lightning.signals import get_signal
 
 LIBRARIES = ("torch", "lightning", "scikit-learn", "torchvision", "matplotlib")
 
 
 def assess_result(result: AuditResult, prepared: LoadedInputs) -> Assessment:
-    """Assess the out-of-fold scores of all attacks as `mia_lightning.evaluate` does, with the guards that a run can do.
+    """Assess the out-of-fold scores of all attacks, with the sanity checks that need images or refitting.
 
     Args:
         result: From `attack_target`.
-        prepared: What it was made from.
+        prepared: The inputs of `result`.
     """
-    known = np.flatnonzero(result.public.fold != NOT_IN_ANY_FOLD)
+    rows = np.flatnonzero(result.public.fold != NOT_IN_ANY_FOLD)
     public, config = prepared.public, result.config
-    labels = None if (public.labels == UNKNOWN).any() else public.labels[known]
+    labels = None if (public.labels == UNKNOWN).any() else public.labels[rows]
     records = ScoredRecords(
-        ids=public.ids[known],
-        membership=result.public.membership[known],
-        scores={name: attack.public_scores[known] for name, attack in result.attacks.items()},
+        ids=public.ids[rows],
+        membership=result.public.membership[rows],
+        scores={name: attack.public_scores[rows] for name, attack in result.attacks.items()},
         labels=labels,
         source=public.source,
-        groups=None if public.groups is None else public.groups[known],
+        groups=None if public.groups is None else public.groups[rows],
         stability={name: attack.stability for name, attack in result.attacks.items()},
     )
-    refitted = refitted_permutation_test(config.attacks, result.table.rows(known), records.membership, seed=config.seed)
-    audited_rows, audited = _audited_columns(result, known)
+    refitted = refitted_permutation_test(config.attacks, result.table.rows(rows), records.membership, seed=config.seed)
+    audited_rows, audited = _audited_columns(result, rows)
     return assess(
         records,
         fprs=sorted({*FPRS, *config.evaluation.fprs}),
         seed=config.seed,
         folds=config.evaluation.folds,
-        pixels=public.images if len(known) == len(public) else public.images[known],  # an index would copy them
+        pixels=public.images if len(rows) == len(public) else public.images[rows],  # an index would copy them
         audited=audited,
         audited_rows=audited_rows,
         checks=(refitted,) if labels is None else (refitted, _gap(result)),
@@ -79,11 +83,11 @@ def report_of(result: AuditResult, prepared: LoadedInputs, assessment: Assessmen
 
     Args:
         result: From `attack_target`.
-        prepared: What it was made from.
+        prepared: The inputs of `result`.
         assessment: From `assess_result`.
-        seconds: That the assessment took.
+        seconds: Duration of the assessment.
     """
-    known = np.flatnonzero(result.public.fold != NOT_IN_ANY_FOLD)
+    rows = np.flatnonzero(result.public.fold != NOT_IN_ANY_FOLD)
     images = prepared.public.images
     submission = result.config.submission.attack
     return Report(
@@ -93,7 +97,7 @@ def report_of(result: AuditResult, prepared: LoadedInputs, assessment: Assessmen
         versions=versions(*LIBRARIES, *(("ray",) if result.references and result.config.references.workers else ())),
         notes=tuple(result.notes),
         run=_facts(result, prepared, seconds),
-        pixels=images if len(known) == len(images) else images[known],
+        pixels=images if len(rows) == len(images) else images[rows],
     )
 
 
@@ -101,7 +105,11 @@ def _facts(result: AuditResult, prepared: LoadedInputs, seconds: float) -> RunFa
     config = result.config
     halves = (("public", prepared.public), ("private", prepared.private))
     return RunFacts(
-        target={name: value if isinstance(value, int | float) else str(value) for name, value in result.target.items()},
+        target={
+            name: value if isinstance(value, int | float) else str(value)
+            for name, value in result.target.items()
+            if not (isinstance(value, float) and math.isnan(value))  # without labels
+        },
         sources=tuple(_source(part, half) for part, half in halves if half is not None),
         threat=_threat(result),
         references=tuple(
@@ -126,17 +134,17 @@ def _curve(result: AuditResult) -> dict[str, tuple[CurvePoint, ...]]:
     if result.reference_outputs is None or not result.config.references.scores:
         return {}
     scores, columns = result.config.references.scores, result.table.columns
-    known = {name: columns[name] for name in scores if name in columns}
-    return learning_curve(scores, result.reference_outputs, result.public.membership, known=known)
+    computed = {name: columns[name] for name in scores if name in columns}
+    return learning_curve(scores, result.reference_outputs, result.public.membership, known=computed)
 
 
 def _gap(result: AuditResult) -> SanityCheck:
-    """Return the guard over all known public records, held out or not, as the target's accuracies are."""
+    """Return the generalization gap over all public records of known membership, held out or not."""
     member = result.public.membership
     counts = int((member == 1).sum()), int((member == 0).sum())
     rates = (float(str(result.target[f"accuracy_on_{side}"])) for side in ("members", "non_members"))
-    inside, outside = (round(rate * count) for rate, count in zip(rates, counts, strict=True))
-    return generalization_gap((inside, outside), counts)
+    correct_in, correct_out = (round(rate * count) for rate, count in zip(rates, counts, strict=True))
+    return generalization_gap((correct_in, correct_out), counts)
 
 
 def _source(part: str, records: Records) -> Source:
@@ -152,24 +160,40 @@ def _source(part: str, records: Records) -> Source:
 
 
 def _threat(result: AuditResult) -> tuple[str, ...]:
-    """Return what the attacker is given, from what the run asked for."""
-    config, columns = result.config, result.table.columns
+    """Return the attacker's access and knowledge, from the columns that the attacks read."""
+    config, read = result.config, columns_read(result)
     views = config.extraction.queries
-    asked = "the stored image" if views == 1 else f"{views} views of each record (shifts and mirrors)"
-    said = [f"The attacker sees the target's logits on {asked}."]
-    if any(name.startswith(("feature", "canonical_feature")) for name in columns):
-        said.append("It also sees penultimate features (access to the network's inside).")
-    if config.extraction.gradients:
-        said.append("It also takes gradients of the input (access to the weights).")
-    known = int((result.public.fold != NOT_IN_ANY_FOLD).sum())
-    said.append(f"It knows the membership of {known:,} records and fits attacks on them.")
+    queried = "the stored image" if views == 1 else f"{views} views of each record (shifts and flips)"
+    sentences = [f"Query access: the attacker sees the target's logits on {queried}."]
+    needs = {needed for name in read if (needed := _need(name)) is not None}
+    if "features" in needs:
+        sentences.append("White-box access to penultimate features.")
+    if "gradient_norms" in needs:
+        sentences.append("White-box access to input gradients.")
+    labeled = int((result.public.fold != NOT_IN_ANY_FOLD).sum())
+    if any(attack.is_trainable for attack in config.attacks.values()):
+        sentences.append(f"The attacker knows the membership of {labeled:,} records and fits attacks on them.")
     if result.reference_outputs is None:
-        said.append("It has no reference models.")
+        sentences.append("The attacker has no reference models.")
     else:
         count = len(result.reference_outputs.references)
-        source = "trained on halves of these very records" if result.references else "whose answers were imported"
-        said.append(f"It has {count} reference models, {source}.")
-    return tuple(said)
+        source = "trained on random halves of the same records" if result.references else "whose outputs were imported"
+        sentences.append(f"The attacker has {count} reference models, {source}.")
+    return tuple(sentences)
+
+
+def columns_read(result: AuditResult) -> set[str]:
+    """Return the signals and scores that the configured attacks read."""
+    patterns = [pattern for attack in result.config.attacks.values() for pattern in attack.required_columns()]
+    return {name for name in result.table.columns if any(fnmatchcase(name, pattern) for pattern in patterns)}
+
+
+def _need(column: str) -> str | None:
+    """Return the field of `Outputs` beyond logits that a column is computed from, None for logits and scores."""
+    try:
+        return get_signal(column).needs
+    except MIAError:  # a score from reference models
+        return None
 
 
 def _stages(result: AuditResult, assessing: float) -> tuple[Stage, ...]:
@@ -182,7 +206,7 @@ def _stages(result: AuditResult, assessing: float) -> tuple[Stage, ...]:
 
 
 def _device(config: RunConfig) -> str:
-    """Return what the target ran on: Lightning's choice, in words."""
+    """Return the name of the device that Lightning chooses for the target."""
     import torch
 
     accelerator = config.hardware.accelerator

@@ -95,7 +95,7 @@ def _of_references(report: Report) -> Iterator[Drawn]:
     run = report.run
     assert run is not None
     trained = [reference for reference in run.references if reference.status == "trained"]
-    if trained:
+    if trained and "accuracy_on_members" in run.target:  # absent where records have no label
         accuracy_in = [reference.accuracy_in for reference in trained]
         accuracy_out = [reference.accuracy_out for reference in trained]
         target = (float(run.target["accuracy_on_members"]), float(run.target["accuracy_on_non_members"]))

@@ -140,7 +140,7 @@ def _tiles(found: Evaluation, run: RunFacts | None, members: str) -> list[tuple[
         if point.fpr in (0.001, 0.01, 0.05) and point.resolvable
     ]
     tiles.append((f"{found.auc:.3f}", "AUC (chance: 0.5)", f"[{found.auc_low:.3f}–{found.auc_high:.3f}]"))
-    if run is not None:
+    if run is not None and "accuracy_on_members" in run.target:  # absent where records have no label
         on_members, on_others = (float(run.target[f"accuracy_on_{side}"]) for side in ("members", "non_members"))
         gap = f"{100 * (on_members - on_others):.1f} points"
         words = f"{wording.percent(on_members)} on members, {wording.percent(on_others)} on non-members"

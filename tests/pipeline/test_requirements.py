@@ -30,7 +30,7 @@ def test_shipped_configurations_meet_their_requirements(name):
         (
             ("no_reference",),
             {"extraction": {"queries": 1}},
-            "'phi_std' .* 1 view per record; use --extraction.queries 2",
+            "'phi_std' .* --extraction.queries 2",
         ),
         ((), {"signals": {"names": ["phi", "phi_std"]}, "extraction": {"queries": 1}}, "--extraction.queries 2"),
         ((), {"extraction": {"queries": 1}, "attacks": {"a": threshold("phi_std")}}, "--extraction.queries 2"),
@@ -49,7 +49,7 @@ def test_shipped_configurations_meet_their_requirements(name):
                 "references": {"count": 4, "scores": {"lira": {"class_path": "LiRA"}}},
                 "attacks": {"a": threshold("lira_x")},
             },
-            "'lira_x', neither a signal",
+            "'l_x', neither a signal",
         ),
         (
             (),
@@ -70,7 +70,7 @@ def test_constant_signal_of_a_preset_is_allowed():
 def test_folders(tmp_path):
     (tmp_path / "file").write_text("")
     check_folders([("output", tmp_path / "new" / "deep")])
-    with pytest.raises(MIAError, match="--output .*file is not a folder"):
+    with pytest.raises(MIAError, match=r"--output .*file is not a folder"):
         check_folders([("output", tmp_path / "file" / "run")])
     with pytest.raises(MIAError, match="file is not a folder"):
         check_names(load_config(data={"public": "x.pt"}, output=str(tmp_path / "file")))
