@@ -1,4 +1,4 @@
-"""Membership inference attacks on image classifiers, with honest error rates."""
+"""Membership inference attacks on image classifiers, with calibrated error rates."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from mia_lightning.pipeline.audit import audit
     from mia_lightning.pipeline.results import AuditResult
 
-__all__ = ["AuditResult", "MIAError", "RunConfig", "audit", "load_config"]
+    __version__: str
+
+__all__ = ["AuditResult", "MIAError", "RunConfig", "__version__", "audit", "load_config"]
 
 _HOMES = {
     "RunConfig": "config.schema",
@@ -21,7 +23,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that `import mia_lightning` itself costs nothing."""
+    """Import a public name when it is first used, so that `import mia_lightning` itself is instant."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mia-lightning")
     from importlib import import_module
 
     if name not in _HOMES:

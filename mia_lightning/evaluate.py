@@ -1,7 +1,4 @@
-"""Evaluate scores of any tool: python -m mia_lightning.evaluate --help.
-
-The statistics are `assess.assess`, the same that a run calls; the files are described in `evaluation_files`.
-"""
+"""Evaluation of membership scores from any tool: python -m mia_lightning.evaluate --help."""
 
 from __future__ import annotations
 

@@ -1,0 +1,263 @@
+"""Options named in messages exist, help is complete in itself, former names are explained."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT
+
+from mia_lightning import MIAError, load_config
+from mia_lightning.attacks import Attack
+from mia_lightning.cli import evaluate, train, tune
+from mia_lightning.config import renamed
+from mia_lightning.config.arguments import option_names
+from mia_lightning.config.class_paths import PLUG_IN_BASES, components
+from mia_lightning.config.command_line import parse_arguments, parse_evaluation, parse_tuning
+from mia_lightning.config.commands import command_of
+from mia_lightning.config.schema import RunConfig
+from mia_lightning.config.search import TuneConfig
+from mia_lightning.config.shipped import FOLDER, locate
+from mia_lightning.config.values import option_types
+from mia_lightning.errors import suggest
+from mia_lightning.evaluation.config import ScoreEvaluationConfig
+
+COMMANDS = {train: RunConfig, tune: TuneConfig, evaluate: ScoreEvaluationConfig}
+OTHERS = {"logdir", "no-deps", "include-dashboard"}
+"""Options of other programs that our messages name."""
+
+
+def existing():
+    names = {"help", "config"}
+    for cls in COMMANDS.values():
+        names |= {*option_names(cls), *command_of(cls).flags}
+    groups = {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 1)}
+    return (
+        names
+        | groups
+        | OTHERS
+        | {f"{option.removeprefix('--').removesuffix('.NAME')}.help" for option in PLUG_IN_BASES.values()}
+    )
+
+
+def texts(path):
+    """The string constants of a source file, parts of f-strings joined, docstrings included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def named_options(text):
+    return {name.rstrip(".") for name in re.findall(r"(?<![\w-])--([a-z][a-z_.-]*[a-z_])(?!\0)\b", text)}
+
+
+def test_options_in_messages_exist():
+    legal = existing()
+    wrong = set()
+    for path in sorted((ROOT / "mia_lightning").rglob("*.py")):
+        if path.name == "renamed.py":
+            continue
+        for text in texts(path):
+            wrong |= {
+                f"--{name} in {path.relative_to(ROOT)}"
+                for name in named_options(text)
+                if name not in legal and not re.match(r"(attacks|references\.scores|evaluation\.calibration)\.", name)
+            }
+    assert not wrong
+
+
+def test_options_in_configurations_exist():
+    legal = existing()
+    for path in FOLDER.glob("*.yaml"):
+        assert named_options(path.read_text()) <= legal, path.name
+
+
+def test_scanner_finds_a_wrong_option(tmp_path):
+    (tmp_path / "x.py").write_text("raise E(f'give --target.classes {n}, not --{name} or --data.mean')")
+    assert set().union(*map(named_options, texts(tmp_path / "x.py"))) == {"target.classes", "data.mean"}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
+def test_help_fits_one_screen(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stop:
+        command(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert stop.value.code == 0
+    assert len(lines) < 60
+    assert max(map(len, lines)) <= 90
+    text = " ".join(lines)
+    if command is not tune:
+        assert {name for name in option_names(COMMANDS[command]) if name != "scores"} <= named_options(text)
+    assert "--debug" in text
+    assert "--help_all" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
+def test_full_help_explains_every_option(command, capsys):
+    with pytest.raises(SystemExit):
+        command(["--help_all"])
+    text = capsys.readouterr().out
+    assert set(option_names(COMMANDS[command])) - {"scores"} <= named_options(text)
+
+
+VAGUE = re.compile(
+    r"(?i)\blikewise\b|\bas there\b|\bwhen not given\b|\bas of \w+\b|^Of |\banew\b|\bbeside\b|\bsays?\b|\bby lot\b"
+)
+
+
+def help_lines():
+    for cls in COMMANDS.values():
+        yield from _lines(cls)
+    for base in PLUG_IN_BASES:
+        for component in components(base):
+            if component.__module__.startswith("mia_lightning."):
+                yield from _lines(component)
+
+
+def _lines(cls):
+    from mia_lightning.config.help import _field_docs
+    from mia_lightning.config.values import is_group
+
+    documented = {}
+    for parent in reversed(cls.__mro__):
+        documented |= _field_docs(parent) if parent is not object else {}
+    for name, hint in option_types(cls).items():
+        if is_group(hint):
+            yield from _lines(hint)
+        else:
+            yield f"{cls.__name__}.{name}", documented.get(name, "")
+
+
+def test_help_lines_are_complete_in_themselves():
+    wrong = {name: text for name, text in help_lines() if not text or VAGUE.search(text)}
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", ["LiRA", "AttackR", "OfficialLiRA", "RMIA"])
+def test_class_help(name, capsys):
+    with pytest.raises(SystemExit):
+        train(["--references.scores.help", name])
+    assert capsys.readouterr().out.strip().startswith(f"{name}:")
+
+
+def test_class_help_lists_classes(capsys):
+    with pytest.raises(SystemExit):
+        train(["--attacks.help"])
+    text = capsys.readouterr().out
+    assert all(f"{kind.__name__}:" in text for kind in components(Attack) if kind.__module__.startswith("mia_light"))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "train(['--help_all'])",
+        "tune(['--help'])",
+        "evaluate(['--help_all'])",
+        "train(['--config', 'demo', '--print_config'])",
+    ],
+)
+def test_help_imports_no_heavy_library(call):
+    script = (
+        f"import sys\nfrom mia_lightning.cli import train, tune, evaluate\ntry: {call}\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'scipy', 'lightning', 'ray', 'sklearn', 'lightgbm', 'matplotlib', 'pandas', 'optuna'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in done.stdout
+
+
+def test_importing_the_package_is_free():
+    script = "import sys, mia_lightning; mia_lightning.__version__; print({'torch', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+# ---- former names
+
+
+def parser_of(name):
+    if name.split(".")[0] in option_types(ScoreEvaluationConfig) or name in ("headline", "columns", "bootstrap"):
+        return parse_evaluation
+    return parse_tuning
+
+
+@pytest.mark.parametrize("old", renamed.OPTIONS)
+def test_former_option_names_the_present_one(old):
+    new = renamed.OPTIONS[old]
+    with pytest.raises(MIAError) as error:
+        parser_of(old)([f"--{old}", "1"])
+    assert f"--{new}" in str(error.value)
+    assert any(name == new or name.startswith(f"{new}.") for cls in COMMANDS.values() for name in option_names(cls))
+
+
+@pytest.mark.parametrize("old", renamed.OPTIONS)
+def test_former_key_in_a_file_names_the_present_option(old, tmp_path):
+    if parser_of(old) is parse_tuning:
+        *groups, last = old.split(".")
+        text = f"{last}: 1"
+        for group in reversed(groups):
+            text = f"{group}: {{{text}}}"
+        (tmp_path / "old.yaml").write_text(text)
+        with pytest.raises(MIAError, match=re.escape(f"--{renamed.OPTIONS[old]}")):
+            parse_tuning(["--config", str(tmp_path / "old.yaml")])
+
+
+@pytest.mark.parametrize(
+    ("option", "old"), [(option, old) for option, values in renamed.VALUES.items() for old in values]
+)
+def test_former_value_names_the_present_one(option, old):
+    with pytest.raises(MIAError, match=f"now called '{renamed.VALUES[option][old]}'"):
+        parse_tuning([f"--{option}", old])
+    assert parse_tuning([f"--{option}", renamed.VALUES[option][old]])
+
+
+@pytest.mark.parametrize("old", renamed.CLASSES)
+def test_former_class_names_the_present_one(old):
+    classes = {kind.__name__: base for base in PLUG_IN_BASES for kind in components(base)}
+    base = classes[renamed.CLASSES[old]]
+    option = PLUG_IN_BASES[base].removeprefix("--").replace("NAME", "x")
+    with pytest.raises(MIAError, match=f"now called '{renamed.CLASSES[old]}'"):
+        parse_arguments([f"--{option}", old])
+
+
+@pytest.mark.parametrize(("name", "old"), [(name, old) for name, fields in renamed.FIELDS.items() for old in fields])
+def test_former_option_of_a_class_names_the_present_one(name, old):
+    bases = {kind.__name__: (base, kind) for base in PLUG_IN_BASES for kind in components(base)}
+    base, kind = bases[name]
+    option = PLUG_IN_BASES[base].removeprefix("--").replace("NAME", "x")
+    with pytest.raises(MIAError, match=f"now called '{renamed.FIELDS[name][old]}'"):
+        parse_arguments([f"--{option}", name, f"--{option}.{old}", "1"])
+    assert renamed.FIELDS[name][old] in option_types(kind)
+
+
+@pytest.mark.parametrize("old", renamed.SIGNALS)
+def test_former_signal_names_the_present_one(old):
+    from mia_lightning.signals import expand_names
+
+    with pytest.raises(MIAError, match=f"now called '{renamed.SIGNALS[old]}'"):
+        load_config(signals={"names": [old]})
+    assert expand_names([renamed.SIGNALS[old]])
+
+
+@pytest.mark.parametrize("old", renamed.CONFIGURATIONS)
+def test_former_configuration_names_the_present_one(old):
+    with pytest.raises(MIAError, match=f"now called '{renamed.CONFIGURATIONS[old]}'"):
+        load_config(f"configs/{old}.yaml")
+    assert locate(renamed.CONFIGURATIONS[old]).exists()
+
+
+@pytest.mark.parametrize("argv", [["--embedding.epochs", "3"], ["--evaluation.calibration", "Beta"]])
+def test_removed_name_has_a_message(argv):
+    with pytest.raises(MIAError, match="was removed"):
+        parse_arguments(argv)
+
+
+def test_suggestions_are_few():
+    legal = [f"signal_{number}" for number in range(500)]
+    for given in ("signal_7", "nothing of the kind", "x" * 100_000, ""):
+        assert len(re.findall(r"signal_\d+", suggest(given, legal))) <= 3
+    assert suggest("b", ["a"]) == "legal: a"
