@@ -79,7 +79,9 @@ def _read_option(
         given = remaining.pop(0) if remaining and not remaining[0].startswith("--") else ""
         result.help_of = (name.removesuffix(".help"), values[0] if values else given)
         return
-    path, hint = ((), str) if name == "config" else _locate(name.removesuffix("+"), cls, flags)
+    is_file = name == "config" and not positional
+    legal = flags if positional else ("config", *flags)
+    path, hint = ((), str) if is_file else _locate(name.removesuffix("+"), cls, legal)
     many = _is_list(hint) and not positional
     if values is None:
         values = []
@@ -89,7 +91,7 @@ def _read_option(
         values = ["true"]
     if not values:
         raise MIAError(f"--{name} needs a value; see --help_all")
-    if name == "config":
+    if is_file:
         result.files.append(values[0])
         return
     parsed = _parse(",".join(values) if many else values[0], name)
@@ -126,7 +128,7 @@ def _locate(name: str, cls: type, flags: Sequence[str]) -> tuple[tuple[str, ...]
 
 def option_names(cls: type, flags: Sequence[str] = ()) -> list[str]:
     """Return every dotted option of a dataclass, options of classes aside, and the flags."""
-    names = ["config", *flags]
+    names = [*flags]
 
     def collect(group: type, prefix: str) -> None:
         for name, hint in option_types(group).items():

@@ -53,7 +53,7 @@ def short_help(command: Command) -> str:
     listed = {*command.common, *command.flags, "config"}
     names = [name for name in option_names(command.cls) if name.startswith(command.index) and name not in listed]
     others = " ".join(f"--{name}" for name in names if not (name == "scores" and command.positional))
-    parts = [_usage_line(command), command.summary, _table(rows)]
+    parts = [_usage_line(command), textwrap.fill(command.summary, _width()), _table(rows)]
     if others:
         index = textwrap.fill(others, _width(), break_on_hyphens=False)
         also = f" (and all of {typed('train')})" if command.index else ""
@@ -66,7 +66,7 @@ CONFIG_HELP = "Shipped configuration or YAML file; later ones override earlier o
 
 def full_help(command: Command) -> str:
     """Return every option with type, default and explanation, and the options of all configurable classes."""
-    parts = [_usage_line(command), command.summary]
+    parts = [_usage_line(command), textwrap.fill(command.summary, _width())]
     general = [("--config NAME|FILE", CONFIG_HELP)] if "list_configs" in command.flags else []
     general += [(f"--{name}", text) for name, text in command.flags.items()]
     if command.positional:

@@ -41,7 +41,6 @@ CLASSES = {
 
 FIELDS = {
     "MLP": {"networks": "ensemble_size"},
-    "QuantileRegression": {"networks": "ensemble_size"},
     "LightGBM": {
         "trees": "n_estimators",
         "leaves": "num_leaves",

@@ -1,6 +1,6 @@
-"""Evaluate scores of any tool: python -m mia_lightning.evaluate --help.
+"""Evaluation of score files and ranking of submissions.
 
-The statistics are `assess.assess`, the same that a run calls; the files are described in `evaluation_files`.
+The statistics are those of a run (`evaluation.assess`); `report.files` describes the output files.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.evaluation.config import ScoreEvaluationConfig
+from mia_lightning.pipeline.terminal import print_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def run(config: ScoreEvaluationConfig) -> None:
-    """Evaluate one file of scores, or rank submissions; print, and write into the output folder where one is named.
+    """Evaluate one file of scores, or rank submissions; print, and write the output folder if one is given.
 
     Raises:
         MIAError: any mistake in the options or the files they name.
@@ -39,7 +40,7 @@ def run(config: ScoreEvaluationConfig) -> None:
 
 
 def evaluate_file(config: ScoreEvaluationConfig) -> tuple[Assessment, list[str]]:
-    """Return the assessment of one file of scores, and what has to be said of the file.
+    """Return the assessment of one file of scores, and notes about the file.
 
     Raises:
         MIAError: any mistake in the options or the files they name.
@@ -57,8 +58,8 @@ def evaluate_file(config: ScoreEvaluationConfig) -> tuple[Assessment, list[str]]
     names = list(file.records.scores)
     if config.primary_attack is not None and config.primary_attack not in names:
         raise MIAError(
-            f"--primary_attack {config.primary_attack!r} is no attack of the scores; "
-            f"{suggest(config.primary_attack, names)}"
+            f"--primary_attack {config.primary_attack!r} is not a column of scores; "
+            f"{suggest(config.primary_attack, names, see='')}"
         )
     assessment = assess(
         file.records,
@@ -74,7 +75,7 @@ def evaluate_file(config: ScoreEvaluationConfig) -> tuple[Assessment, list[str]]
 
 
 def rank_files(config: ScoreEvaluationConfig) -> tuple[Place, ...]:
-    """Return the submissions' places by the key of `config.leaderboard`.
+    """Return the submissions ranked with the key of `config.leaderboard`.
 
     Raises:
         MIAError: any mistake in the options or the files they name.
@@ -119,11 +120,11 @@ def _run_evaluation(config: ScoreEvaluationConfig, console: Console) -> None:
         assessment, notes = evaluate_file(config)
         report = report_of(config, assessment, notes)
         for note in notes:
-            _say(f"note: {note}", console)
+            print_line(f"note: {note}", console)
         print_report(report, console)
         if folder is not None:
             written = write_report(report, folder, draw(report))
-            _say(f"wrote {', '.join(written)} in {config.output}", console)
+            print_line(f"wrote {', '.join(written)} in {config.output}", console)
 
 
 def _run_leaderboard(config: ScoreEvaluationConfig, console: Console) -> None:
@@ -136,7 +137,7 @@ def _run_leaderboard(config: ScoreEvaluationConfig, console: Console) -> None:
         if folder is not None:
             with atomic_write(folder, "leaderboard.csv") as file:
                 _write_places(file, places)
-            _say(f"wrote leaderboard.csv in {config.output}", console)
+            print_line(f"wrote leaderboard.csv in {config.output}", console)
 
 
 def _write_places(file: IO[str], places: Iterable[Place]) -> None:
@@ -153,13 +154,9 @@ def _write_places(file: IO[str], places: Iterable[Place]) -> None:
 
 
 def _short_names(paths: Iterable[str]) -> list[str]:
-    """Return the files' names without folders and endings where these differ, else the paths as given."""
+    """Return the files' names without folder and ending if these are unique, else the paths as given."""
     paths = list(paths)
     if repeated := [path for path in paths if paths.count(path) > 1]:
         raise MIAError(f"{repeated[0]} is named twice; name each submission once")
     short = [Path(path).stem for path in paths]
     return short if len(set(short)) == len(short) else paths
-
-
-def _say(line: str, console: Console) -> None:
-    console.print(line, soft_wrap=True, highlight=False, markup=False)

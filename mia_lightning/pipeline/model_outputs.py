@@ -1,4 +1,4 @@
-"""The run, from records to figures: reads like the README."""
+"""Outputs of target and reference models, as columns for the attacks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mia_lightning.config.schema import RunConfig
 from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.pipeline.results import SplitInfo
 from mia_lightning.records.records import UNKNOWN
+from mia_lightning.records.splits import Splits
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD
 from mia_lightning.signals.table import SignalTable
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ModelOutputs:
-    """What target and references say of all records: all that signals and attacks are made from."""
+    """Target and reference outputs for all records, from which signals and scores are computed."""
 
     public: SplitInfo
     private: SplitInfo | None
@@ -31,7 +32,7 @@ class ModelOutputs:
 
     private_outputs: Outputs | None
     target: Mapping[str, object]
-    """As in `AuditResult`."""
+    """Architecture, classes, digest and accuracies, as in `AuditResult`."""
 
     references: References | None
     """None where the run has none."""
@@ -39,12 +40,12 @@ class ModelOutputs:
     notes: list[str]
 
     def table(self, config: RunConfig) -> SignalTable:
-        """Return the signals and the scores from references of all records, public first."""
+        """Return the signals and reference scores of all records, (N + M,), public first."""
         signals = signal_table(config, self.outputs, self.private_outputs)
         return signals.with_columns(self.reference_columns(config))
 
     def reference_columns(self, config: RunConfig) -> dict[str, NDArray[np.float64]]:
-        """Return the columns of the scores from references."""
+        """Return the columns of the reference scores, (N + M,) each."""
         if self.references is None:
             return {}
         from mia_lightning.references.columns import reference_columns
@@ -54,23 +55,21 @@ class ModelOutputs:
     def attacker_view(self) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
         """Return membership and fold of all records, (N + M,) each, as attacks may see them.
 
-        Private records and those held out have neither: their membership stays out of reach.
+        Private records and held-out records have neither, so that no attack has access to their membership.
         """
-        beyond = 0 if self.private is None else len(self.private.ids)
+        private = 0 if self.private is None else len(self.private.ids)
         member = np.where(self.public.held_out, np.int8(UNKNOWN), self.public.membership)
-        return _extended(member, beyond, UNKNOWN), _extended(self.public.fold, beyond, NOT_IN_ANY_FOLD)
+        return _extended(member, private, UNKNOWN), _extended(self.public.fold, private, NOT_IN_ANY_FOLD)
 
 
 def signal_table(config: RunConfig, public: Outputs, private: Outputs | None) -> SignalTable:
-    """Compute the signals of both halves in one table, public rows first."""
+    """Return the signals of both splits in one table, public rows first."""
     from mia_lightning.signals import build_table
 
     names, reduction = config.signals.names, config.signals.query_reduction
-    tables = [
-        build_table(half, names=names, query_reduction=reduction) for half in (public, private) if half is not None
-    ]
-    columns = {name: np.concatenate([table.columns[name] for table in tables]) for name in tables[0].columns}
-    return SignalTable(columns, np.concatenate([table.labels for table in tables]), public.num_classes)
+    tables = Splits(public, private).map(lambda half: build_table(half, names=names, query_reduction=reduction))
+    columns = {name: np.concatenate([table.columns[name] for table in tables]) for name in tables.public.columns}
+    return SignalTable(columns, tables.concatenate(lambda table: table.labels), public.num_classes)
 
 
 def _extended(values: NDArray[np.int8], count: int, value: int) -> NDArray[np.int8]:

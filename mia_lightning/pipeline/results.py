@@ -1,4 +1,4 @@
-"""The run, from records to figures: reads like the README."""
+"""Results of a run, and its inputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SplitInfo:
-    """What is kept of one half of the records once their images are no longer needed."""
+    """Ids, membership and folds of one split, without its images."""
 
     ids: NDArray[np.int64] | NDArray[np.str_]
     """(N,) in the order of the source."""
@@ -34,10 +34,10 @@ class SplitInfo:
     """(N,) 1, 0 or -1 = unknown."""
 
     fold: NDArray[np.int8]
-    """(N,) fold that held the record out; -1 = scored by the mean over all folds' models."""
+    """(N,) fold whose held-out set contains the record; -1 = scored by the mean over all folds' models."""
 
     held_out: NDArray[np.bool_]
-    """(N,) True for public records of known membership that no fold saw (`evaluation.holdout`)."""
+    """(N,) True for public records of known membership held out of all folds (`evaluation.holdout`)."""
 
     groups: NDArray[np.generic] | None = None
     """(N,) group of each record, which stays in one fold; None = independent records."""
@@ -45,7 +45,7 @@ class SplitInfo:
 
 @dataclass(frozen=True, eq=False)
 class AttackResult:
-    """Scores of one attack, and how good they are."""
+    """Scores of one attack, and their evaluation."""
 
     public_scores: NDArray[np.float64]
     """(N,) out-of-fold; higher = more likely a member."""
@@ -63,16 +63,16 @@ class AttackResult:
     """Out-of-fold figures of the scores, on the public records of known membership."""
 
     public_calibrated: Evaluation
-    """The same for a ranking by calibrated probability: what ties of the calibration cost."""
+    """Out-of-fold figures of a ranking by calibrated probability, which differs where the calibration ties scores."""
 
     held_out: Evaluation | None
-    """Figures on the public records that no fold saw, where there are any."""
+    """Figures on the public records held out of all folds; None without any."""
 
     private: Evaluation | None
-    """Figures on the private records, where their membership is known."""
+    """Figures on the private records; None where their membership is unknown."""
 
     seconds: float
-    """Time spent in fitting and scoring over all folds."""
+    """Duration of fitting and scoring over all folds."""
 
     stability: float | None = None
     """`CrossFit.stability`."""
@@ -80,20 +80,20 @@ class AttackResult:
 
 @dataclass(frozen=True, eq=False)
 class AuditResult:
-    """Everything a run found."""
+    """Results of a run."""
 
     config: RunConfig
     public: SplitInfo
     private: SplitInfo | None
     attacks: Mapping[str, AttackResult]
     notes: list[str]
-    """What the user has to know: rows left out, labels predicted, statistics computed."""
+    """Notes for the user: rows left out, labels predicted, statistics computed."""
 
     target: Mapping[str, object]
-    """Architecture, digest, accuracy on known members and non-members."""
+    """Architecture, classes, digest, accuracy in [0, 1] on known members and non-members (NaN without labels)."""
 
     references: tuple[ReferenceRecord, ...]
-    """What is known of each reference model; empty without references."""
+    """One record per reference model; empty without references."""
 
     fidelity: tuple[FidelityCheck, ...]
     """Checks of the references against the target; empty without references."""
@@ -114,7 +114,7 @@ class AuditResult:
 
 @dataclass(frozen=True, eq=False)
 class LoadedInputs:
-    """Everything that was read and checked before the work begins."""
+    """Records and target, read and checked before any work."""
 
     public: Records
     private: Records | None
@@ -131,6 +131,6 @@ class Clock:
         self.last = perf_counter()
 
     def lap(self, stage: str) -> None:
-        """Book the time since the last lap on a stage."""
+        """Assign the time since the last lap to a stage."""
         now = perf_counter()
         self.seconds[stage], self.last = now - self.last, now

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run."""
+"""TensorBoard events of a run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Hook = Callable[[threading.ExceptHookArgs], object]
 
 
 class TensorBoard:
-    """Writes a run's events: epochs while it runs, figures and final values at its end."""
+    """TensorBoard writer of a run: epochs during the run, figures and final values at its end."""
 
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        shutil.rmtree(folder, ignore_errors=True)  # events of an earlier try would be drawn over these
+        shutil.rmtree(folder, ignore_errors=True)  # events of an earlier attempt would overlap these
         self.hook, threading.excepthook = threading.excepthook, _without_full_disks(threading.excepthook)
         self.writer = SummaryWriter(str(folder))
 
@@ -37,8 +37,8 @@ class TensorBoard:
     def finish(self, result: AuditResult, drawn: Iterable[Drawn]) -> None:
         """Add the report's figures, final values and hyper-parameters, and close the file."""
         add_figure: Any = self.writer.add_figure
-        for one in drawn:
-            add_figure(one.name, one.figure)
+        for drawing in drawn:
+            add_figure(drawing.name, drawing.figure)
         final = final_values(result)
         for name, value in final.items():
             self.writer.add_scalar(name, value, 0)
@@ -49,7 +49,7 @@ class TensorBoard:
 
 
 def _without_full_disks(hook: Hook) -> Hook:
-    """Return a hook that leaves out what the writing thread prints of a disk, since `report` or `finish` raise it."""
+    """Return a hook that omits disk errors of the writer's thread, which `report` or `finish` raise as well."""
 
     def filtered(arguments: threading.ExceptHookArgs) -> None:
         if not (isinstance(arguments.exc_value, OSError) and arguments.exc_value.errno in UNWRITABLE):
@@ -59,7 +59,7 @@ def _without_full_disks(hook: Hook) -> Hook:
 
 
 def final_values(result: AuditResult) -> dict[str, float]:
-    """Return the figures of every attack under one flat name each."""
+    """Return AUC and TPR of every attack, as final/ATTACK/FIGURE."""
     values: dict[str, float] = {}
     for name, attack in result.attacks.items():
         values[f"final/{name}/auc"] = attack.public.auc
@@ -68,7 +68,7 @@ def final_values(result: AuditResult) -> dict[str, float]:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
-    """Return nested options under dotted names; whatever HParams cannot hold becomes text."""
+    """Return nested options by dotted name; values of types that HParams does not support as text."""
     flat: dict[str, bool | int | float | str] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"

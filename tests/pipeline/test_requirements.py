@@ -49,7 +49,7 @@ def test_shipped_configurations_meet_their_requirements(name):
                 "references": {"count": 4, "scores": {"lira": {"class_path": "LiRA"}}},
                 "attacks": {"a": threshold("lira_x")},
             },
-            "'l_x', neither a signal",
+            "'lira_x', neither a signal",
         ),
         (
             (),
