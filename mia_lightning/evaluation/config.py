@@ -1,39 +1,38 @@
-"""The options of `python -m mia_lightning.evaluate`. A field is the option, the string below it the help."""
+"""Options of `python -m mia_lightning.evaluate`. A field is the option, the string below it the help."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 FPRS = (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 5e-2, 1e-1)
-"""At which the TPR is given; what the number of non-members cannot resolve says so."""
+"""False-positive rates of a report; rates that need more non-members are marked."""
 
 
 @dataclass(frozen=True)
 class OneRun:
-    """What has to be declared for a one-run audit, because no file of scores can show it."""
+    """Assumptions of a one-run audit, which a file of scores cannot show."""
 
     random_inclusion: bool = False
-    """Say true if each record was put into training by its own fair coin, the records and the numbers of guesses were
-    fixed before any score was seen, and no score was made with the membership of these records."""
+    """Set to true if every record was included in training independently with probability 1/2, the records and numbers
+    of guesses were fixed before any score was seen, and no score was computed with the membership of these records."""
 
     guesses_in: int | None = None
-    """Highest scores that are guessed to be members; a twentieth of the records when not given."""
+    """Number of highest scores guessed to be members (default: a twentieth of the records)."""
 
     guesses_out: int | None = None
-    """Lowest scores that are guessed to be non-members; a twentieth of the records when not given."""
+    """Number of lowest scores guessed to be non-members (default: a twentieth of the records)."""
 
 
 @dataclass(frozen=True)
 class ScoreEvaluationConfig:
-    """What to evaluate, and how."""
+    """Options of an evaluation of scores."""
 
     scores: tuple[str, ...] = ()
     """Files of scores, CSV or Parquet: one with id, membership and a column per attack, or with --leaderboard the
     submissions of ids and score."""
 
     output: str | None = None
-    """New or empty folder for report.html, audit_card.md, metrics.json and records.csv; nothing is written when not
-    given."""
+    """Folder for report.html, audit_card.md, metrics.json and records.csv (default: nothing is written)."""
 
     key: str | None = None
     """File of id and membership, where the scores have no membership column."""
@@ -42,34 +41,34 @@ class ScoreEvaluationConfig:
     """Hidden key of a challenge, id and membership; ranks the submissions."""
 
     fpr: float = 0.05
-    """Rate at whose TPR the leaderboard ranks."""
+    """FPR at which submissions are ranked by TPR."""
 
     attacks: tuple[str, ...] | None = None
-    """Columns that hold scores; all that are nothing else when not given."""
+    """Score columns (default: every column that is not an id, label, membership or split)."""
 
     primary_attack: str | None = None
-    """The attack that the verdict is about, to be named without regard to its figures; the last when not given."""
+    """Primary attack of the verdict, chosen before looking at results (default: the last score column)."""
 
     covariates: tuple[str, ...] = ()
-    """Numeric columns that are no scores but known of the records without the target, for the blind baseline."""
+    """Covariates known without the model, used by the blind baseline."""
 
     split: str | None = None
-    """Rows to use, where there is a column split; public when not given and present."""
+    """Value of the column split whose rows are used (default: public, if present)."""
 
     fprs: tuple[float, ...] = FPRS
-    """False-positive rates at which the TPR is given."""
+    """False-positive rates at which the TPR is reported."""
 
     resamples: int = 1000
-    """Paired resamples behind the differences between attacks."""
+    """Paired bootstrap resamples of the differences between attacks."""
 
     delta: float = 1e-5
-    """Of the bounds on epsilon."""
+    """DP delta for the epsilon lower bounds."""
 
     confidence: float = 0.95
-    """Of each bound on epsilon."""
+    """Confidence level of each epsilon bound."""
 
     one_run: OneRun = field(default_factory=OneRun)
-    """What is declared for the one-run audit."""
+    """Assumptions of the one-run audit."""
 
     seed: int = 0
-    """Drives resamples, splits, permutations and the blind baseline."""
+    """Random seed of resamples, splits, permutations and the blind baseline."""

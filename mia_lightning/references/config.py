@@ -10,43 +10,43 @@ from mia_lightning.references.scores import ReferenceScore
 
 @dataclass
 class ReferenceTraining:
-    """How a reference is trained; the closer to the target's own training, the better the attacks."""
+    """Training of reference models; the closer to the target's own training, the better the attacks."""
 
     epochs: int = 20
-    """Passes over the reference's own records."""
+    """Training epochs of each reference model."""
 
     batch_size: int = 256
-    """Records per step; a last, smaller batch is left out, as shuffling brings its records into other epochs."""
+    """Records per training step; the last, smaller batch of an epoch is dropped."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """sgd is with Nesterov momentum."""
+    """Optimizer of reference training; sgd uses Nesterov momentum."""
 
     learning_rate: float = 0.1
-    """The highest of the schedule."""
+    """Peak learning rate of the schedule."""
 
     momentum: float = 0.9
-    """Of sgd."""
+    """Momentum of the sgd optimizer."""
 
     weight_decay: float = 5e-4
-    """Of all parameters."""
+    """Weight decay of all parameters."""
 
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
-    """one_cycle rises for the share `warmup` and falls to 0, both along cosines."""
+    """Learning-rate schedule; one_cycle rises for the share `warmup` and falls to 0, both along cosines."""
 
     warmup: float = 0.2
-    """Share of the steps in which one_cycle rises."""
+    """Share of the steps in which the one_cycle schedule rises."""
 
     flip: bool = True
-    """Whether images are mirrored with probability one half."""
+    """Flip images horizontally with probability 1/2 in training."""
 
     shift: int = 0
-    """Largest random shift in pixels, after reflection at the border (4 is the usual random crop of CIFAR-10)."""
+    """Largest random shift in pixels in training, with reflection padding (4: the usual random crop of CIFAR-10)."""
 
     label_smoothing: float = 0.0
-    """Share of the target distribution spread over all classes."""
+    """Label smoothing of the training loss."""
 
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """Precision of training; bf16-mixed is faster on processors that know it."""
+    """Precision of reference training; bf16-mixed is faster on processors that support it."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -66,50 +66,52 @@ class ReferencesConfig:
     """Reference (shadow) models; none by default."""
 
     count: int = 0
-    """How many to train. A larger count later keeps those that are there."""
+    """Number of reference models; a larger number later reuses those in the cache."""
 
     scheme: Literal["balanced", "bernoulli", "anchored"] = "balanced"
-    """Which records a reference is trained on: balanced = a random half, and the other half for the next reference;
-    bernoulli = each record with probability one half; anchored = the public members and none of the public non-members,
-    and coins for private records and for a released part of the public ones."""
+    """Training records of each reference model. balanced: a random half, and the other half for the next model;
+    bernoulli: each record with probability 1/2; anchored: all public members and no public non-members, except that
+    private records and a released share of the public ones are included with probability 1/2."""
 
     anchored_release: float = 0.25
-    """anchored: share of the public records that a reference draws by coin; only these are scored by it."""
+    """Share of the public records that each anchored reference model draws at random; it scores only these."""
 
     architecture: str | None = None
-    """Network of the references; the target's own when not given. Needed where the target came trained or exported."""
+    """Network of the reference models (default: the target's); required where the target is an exported program or a
+    function that returns it trained."""
 
     training: ReferenceTraining = field(default_factory=ReferenceTraining)
 
     queries: Literal[1, 2, 18, 50] | None = None
-    """Views per record that target and references are asked about; those of the extraction when not given."""
+    """Views per record on which target and reference models are compared (default: --extraction.queries)."""
 
     temperature: float = 1.0
-    """What all logits are divided by before phi is taken, of target and references alike; RMIA's and BASE's authors
-    also use 2."""
+    """Temperature by which the logits of target and reference models are divided before phi is computed; the authors
+    of RMIA and BASE also use 2."""
 
     workers: int = 0
-    """Ray workers that train at the same time; 0 trains in this process, without ray."""
+    """Ray workers that train at the same time; 0 trains in this process, without Ray."""
 
     threads: int = 1
-    """CPU threads of each worker; with workers 0 all are used."""
+    """CPU threads of each Ray worker; without workers all threads are used."""
 
     gpus_per_worker: float = 0.0
-    """GPUs of each worker, 0.25 for four on one. 0 trains on the CPU; with workers 0 a GPU is used if there is one."""
+    """GPUs of each Ray worker, 0.25 for four workers per GPU; 0 trains on the CPU. Without workers a GPU is used if
+    available."""
 
     accuracy_tolerance: float = 0.05
-    """Difference of the accuracy of references and target, on records IN or OUT of their training, from which on a
-    warning is given."""
+    """Difference in accuracy between reference models and target, on records IN or OUT of their training, above which
+    a warning is printed."""
 
     scores: dict[str, ReferenceScore] = field(default_factory=dict)
-    """Name to score; each gives columns that attacks read, NAME and NAME_suffix."""
+    """Reference scores by name; attacks read their columns NAME and NAME_suffix."""
 
     imported: str | None = None
-    """An .npz with phi (K, N, Q), keep (K, N) and target (N, Q) computed elsewhere, public records first; no reference
-    is trained then."""
+    """File (.npz) of phi (K, N, Q), keep (K, N) and target (N, Q) computed elsewhere, public records first; no
+    reference model is trained."""
 
     exported: str | None = None
-    """An .npz to be written with phi, keep, target and labels of all records, as `imported` takes it."""
+    """File (.npz) to write with phi, keep, target and labels of all records, in the format of `imported`."""
 
     def __post_init__(self) -> None:
         if self.count < 0 or self.workers < 0 or self.threads < 1 or self.gpus_per_worker < 0:

@@ -21,7 +21,7 @@ class AttackR(ReferenceScore):
     """
 
     statistic: Statistic = "mean"
-    """Of phi, from which the loss is taken."""
+    """Reduction of phi over the views of a record, from which the loss is computed."""
 
     LARGEST = 1000.0
     """Loss at which the distribution reaches 1."""

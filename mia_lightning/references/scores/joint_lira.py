@@ -35,7 +35,8 @@ class JointLiRA(ReferenceScore):
     """student widens the density by what few references leave unknown of the variance."""
 
     shrink_shift: bool = True
-    """As of LiRA."""
+    """Shrink the distance between a record's IN and OUT mean towards the average distance, as far as its few reference
+    models leave it uncertain. A record without models on one side takes the average distance."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.correlation_shrinkage <= 1:

@@ -41,11 +41,11 @@ class LiRA(ReferenceScore):
     records; per_sample trusts each record's own, for which 32 references a side are few."""
 
     statistic: Statistic = "mean"
-    """What is compared of the views of a record."""
+    """Reduction of phi over the views of a record."""
 
     shrink_shift: bool = True
-    """online: whether the distance between a record's IN and OUT mean is shrunk towards the mean distance, by what its
-    own few references can say. A record without references on one side takes the mean distance."""
+    """Shrink the distance between a record's IN and OUT mean towards the average distance, as far as its few reference
+    models leave it uncertain (online mode). A record without models on one side takes the average distance."""
 
     def columns(self, reference_outputs: ReferenceOutputs) -> Columns:
         """Return the score, the OUT p-value of phi and the score's standard error.

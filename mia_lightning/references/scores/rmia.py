@@ -35,10 +35,11 @@ class RMIA(ReferenceScore):
     """offline has references OUT only, and takes (1 + a) / 2 of their mean plus (1 - a) / 2 as the mean of both."""
 
     a: float | None = None
-    """offline: how far p IN follows p OUT, in [0, 1]; chosen with one reference as target when not given."""
+    """Slope in [0, 1] that approximates p IN from p OUT in offline mode (default: chosen with one reference as target)."""
 
     gamma: float | None = None
-    """By what factor a record must exceed another to dominate it, at least 1; chosen likewise when not given."""
+    """Factor, at least 1, by which a record must exceed another to dominate it (default: chosen with one reference as
+    target)."""
 
     def __post_init__(self) -> None:
         if self.a is not None and not 0 <= self.a <= 1:
