@@ -6,29 +6,24 @@ A dataclass field is the option, the string below it the help. Nothing here impo
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentError
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from jsonargparse import ArgumentParser, set_parsing_settings
 
 from mia_lightning.config.arguments import Arguments, append, read_arguments
-from mia_lightning.config.class_paths import PLUG_IN_BASES
+from mia_lightning.config.class_paths import resolve
 from mia_lightning.config.commands import command_of
 from mia_lightning.config.files import overlay, to_mapping
 from mia_lightning.config.help import class_help, full_help, short_help
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.config.search import TuneConfig
 from mia_lightning.config.shipped import descriptions, read_configurations
-from mia_lightning.config.values import check_values
+from mia_lightning.config.values import check_values, is_group, option_types, plug_in_base
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.config import ScoreEvaluationConfig
-from mia_lightning.runtime.environment import without_variables
 
 Config = TypeVar("Config")
 
@@ -148,32 +143,24 @@ def _build(values: dict[str, Any], cls: type[Config]) -> Config:
         MIAError: a value is unknown, of the wrong type, or refused by the dataclass.
     """
     checked = check_values(values, cls)
-    with translate():
-        parser = _parser(cls)
-        built = parser.instantiate(parser.parse_object(checked))
-        return cls(**{f.name: built[f.name] for f in fields(cls)})  # type: ignore[arg-type]
-
-
-@cache
-def _parser(cls: type) -> ArgumentParser:
-    set_parsing_settings(subclasses_enabled=list(PLUG_IN_BASES), import_path_denylist=sorted(sys.stdlib_module_names))
-    with without_variables("JSONARGPARSE_"):  # which would read options from the environment
-        parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(cls)
-    return parser
-
-
-@contextmanager
-def translate() -> Iterator[None]:
-    """Turn errors of jsonargparse, and a dataclass's own ValueError, into one sentence.
-
-    Raises:
-        MIAError: the error as a sentence.
-    """
     try:
-        yield
-    except ArgumentError as error:
-        lines = [line.strip() for line in str(error).splitlines() if "Parser key" not in line]
-        raise MIAError(f"configuration: {' '.join(lines)}") from error
+        config: Config = _instantiate(checked, cls)
     except (ValueError, TypeError) as error:
         raise MIAError(f"configuration: {error}") from error
+    return config
+
+
+def _instantiate(value: Any, hint: Any) -> Any:
+    """Return checked plain values as the dataclasses and classes that they describe."""
+    if get_origin(hint) in (Union, UnionType):
+        groups = [inner for inner in get_args(hint) if is_group(inner)]
+        return _instantiate(value, groups[0]) if groups and value is not None else value
+    if is_group(hint):
+        return hint(
+            **{name: _instantiate(value[name], inner) for name, inner in option_types(hint).items() if name in value}
+        )
+    if (base := plug_in_base(hint)) is not None:
+        if get_origin(hint) is dict:
+            return {name: _instantiate(inner, base) for name, inner in value.items()}
+        return resolve(value["class_path"], base, "")(**value["init_args"])
+    return value

@@ -129,7 +129,7 @@ def _of_choices(value: Any, choices: tuple[Any, ...], name: str) -> Any:
     raise MIAError(f"--{name}: expected one of {', '.join(map(str, choices))}, got {_shown(value)}")
 
 
-def _of_list(value: Any, origin: type, arguments: tuple[Any, ...], name: str) -> list[Any]:
+def _of_list(value: Any, origin: type, arguments: tuple[Any, ...], name: str) -> list[Any] | tuple[Any, ...]:
     if isinstance(value, str):
         value = _split(value.strip())
     elif isinstance(value, int | float):
@@ -151,7 +151,7 @@ def _of_list(value: Any, origin: type, arguments: tuple[Any, ...], name: str) ->
         for signal in converted:
             if signal in renamed.SIGNALS:
                 raise MIAError(f"--{name}: {signal!r} is now called {renamed.SIGNALS[signal]!r}")
-    return converted
+    return tuple(converted) if origin is tuple else converted
 
 
 def _split(text: str) -> list[Any]:

@@ -35,7 +35,7 @@ class RMIA(ReferenceScore):
     """offline has references OUT only, and takes (1 + a) / 2 of their mean plus (1 - a) / 2 as the mean of both."""
 
     a: float | None = None
-    """Slope in [0, 1] that approximates p IN from p OUT in offline mode (default: chosen with one reference as target)."""
+    """Slope in [0, 1] that approximates p IN from p OUT offline (default: chosen with one reference as target)."""
 
     gamma: float | None = None
     """Factor, at least 1, by which a record must exceed another to dominate it (default: chosen with one reference as
