@@ -72,7 +72,8 @@ def test_hints_name_the_command_that_was_typed(tmp_path, capsys, monkeypatch):
     for name in ("mia-train", "mia-tune"):
         (scripts / name).write_text("#!/bin/sh\n")
         (scripts / name).chmod(0o755)
-    assert "train.py --config" in hints(tmp_path / "x", capsys, monkeypatch, "sub dir/train.py")
+    assert " train.py --config" in hints(tmp_path / "x", capsys, monkeypatch, "train.py")
+    assert "'sub dir/train.py' --config" in hints(tmp_path / "x", capsys, monkeypatch, "sub dir/train.py")
     assert "'sub dir/train.py'" in hints(tmp_path / "x", capsys, monkeypatch, "sub dir/tune.py")
     assert f"{scripts}/mia-train --config" in hints(tmp_path / "x", capsys, monkeypatch, str(scripts / "mia-train"))
     monkeypatch.setenv("PATH", str(scripts), prepend=":")
