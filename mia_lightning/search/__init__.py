@@ -1,1 +1,1 @@
-"""The search over fields of a run: what is tried, how it is judged, and an honest estimate of what was found."""
+"""Hyper-parameter search over fields of a run: space, samplers, engines, and held-out evaluation of the winner."""

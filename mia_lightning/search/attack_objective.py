@@ -1,4 +1,4 @@
-"""Trials of attacks: cross-fitting over the public records that are not held out, on columns that are there already."""
+"""Attack objective: cross-fitted figures of one attack on the development records, from columns computed once."""
 
 from __future__ import annotations
 
@@ -18,62 +18,63 @@ from mia_lightning.metrics.roc import auc, partial_auc, tpr_at_fpr
 from mia_lightning.pipeline.model_outputs import ModelOutputs, signal_table
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD, cross_fit
-from mia_lightning.search.space import Params, Space
-from mia_lightning.search.stacked import cross_fit_together, without_tunable_rates
-from mia_lightning.search.trial import EpochCallback, Judgment
+from mia_lightning.search.space import Space
+from mia_lightning.search.stacked_mlp import cross_fit_batch, with_equal_rates
+from mia_lightning.search.trial import EpochCallback, Params, TrialResult
 from mia_lightning.signals.table import SignalTable
 
 ROOTS = ("attacks", "signals", "references.scores")
 """Parts of a run that a trial can change without an image or a model."""
 
-WATCHED = ("tpr@0.01", "tpr@0.05")
-"""What attacks with epochs report after each."""
+EPOCH_METRICS = ("tpr@0.01", "tpr@0.05")
+"""Figures that attacks with epochs report after each."""
 
 Columns = Mapping[str, NDArray[np.floating]]
 
 
 @dataclass(frozen=True, eq=False)
-class AttackProblem:
-    """All that a trial may see: columns of all records, and membership of the public records that are not held out."""
+class AttackObjective:
+    """All that a trial may see: columns of all records, and membership of the development records.
+
+    Development records are the public ones that are not held out.
+    """
 
     space: Space
     attack: str
-    """The attack that is judged."""
+    """The attack that is evaluated."""
 
     metric: str
     signals: Mapping[str, Columns]
-    """By what becomes of queries: name to column, (N + M,) or (N + M, width), public records first."""
+    """By signals.query_reduction: name to column, (N + M,) or (N + M, width), public records first."""
 
     scores: Mapping[str, Columns]
-    """Columns of each score from references that is not searched."""
+    """Columns of each reference score that is not searched."""
 
     reference_outputs: ReferenceOutputs | None
-    """phi, where scores from references are searched."""
+    """phi of the references, where reference scores are searched."""
 
     labels: NDArray[np.int64]
     """(N + M,) class indices."""
 
     num_classes: int
-
     member: NDArray[np.int8]
-    """(N + M,) 1 or 0; -1 for all that are held out or private."""
+    """(N + M,) 1 or 0; -1 for held-out and private records."""
 
     fold: NDArray[np.int8]
-    """(N + M,) fold from 0, or -1 for the same."""
+    """(N + M,) fold from 0; -1 for held-out and private records."""
 
     threads: int = 0
-    """Of each trial; 0 = as the attacks say."""
+    """Of each trial; 0: as the attacks are configured."""
 
     higher_is_better: bool = True
 
     @property
-    def width(self) -> int:
-        """Networks of the judged attack."""
+    def networks(self) -> int:
+        """Networks of the evaluated attack."""
         return int(getattr(self.space.config.attacks[self.attack], "ensemble_size", 1))
 
     def table(self, config: RunConfig) -> SignalTable:
-        """Return the table that the pipeline would make for a configuration of the space."""
-        from mia_lightning.references.columns import reference_columns
+        """Return the table that the pipeline computes for a configuration of the space."""
         from mia_lightning.signals import expand_names
 
         signals = self.signals[config.signals.query_reduction]
@@ -82,69 +83,63 @@ class AttackProblem:
             if name in self.scores:
                 columns |= self.scores[name]
             elif self.reference_outputs is not None:
-                columns |= reference_columns({name: score}, self.reference_outputs)
+                columns |= _score_columns({name: score}, self.reference_outputs)
         return SignalTable(columns, self.labels, self.num_classes)
 
-    def judge(self, params: Params, report: EpochCallback | None = None) -> Judgment:
-        """Cross-fit the judged attack, and those it reads, over the development rows."""
+    def evaluate(self, params: Params, report: EpochCallback | None = None) -> TrialResult:
+        """Cross-fit the attack, and those whose scores it reads, on the development records."""
         config = self.space.apply(params)
-        attacks = self.with_threads(needed(config.attacks, self.attack))
-        epochs_of = with_epochs(attacks)
-        shown = self.metric if self.metric in WATCHED else WATCHED[-1]
+        attacks = required_attacks(config.attacks, self.attack)
+        if self.threads:  # the number of threads changes no score
+            attacks = {name: _with_threads(attack, self.threads) for name, attack in attacks.items()}
+        reporting = last_with_epochs(attacks)
+        epoch_metric = self.metric if self.metric in EPOCH_METRICS else EPOCH_METRICS[-1]
 
-        def told(name: str, fold: int, epoch: int, values: Mapping[str, float]) -> None:
-            if report is not None and fold == 0 and name == epochs_of:
-                report(epoch + 1, values[shown])
+        def on_epoch(name: str, fold: int, epoch: int, values: Mapping[str, float]) -> None:
+            if report is not None and fold == 0 and name == reporting:
+                report(epoch + 1, values[epoch_metric])
 
-        found = cross_fit(
-            attacks, self.table(config), self.member, self.fold, seed=config.seed, report=told if report else None
+        fitted = cross_fit(
+            attacks, self.table(config), self.member, self.fold, seed=config.seed, report=on_epoch if report else None
         )
-        return self.judgment(found[self.attack].scores, config)
+        return self._result(fitted[self.attack].scores, config)
 
-    def limited(self, threads: int) -> AttackProblem:
-        """Return the same problem for trials of so many threads."""
+    def _result(self, scores: NDArray[np.float64], config: RunConfig) -> TrialResult:
+        """Return the figures of out-of-fold scores, (N + M,)."""
+        in_fold = self.fold != NOT_IN_ANY_FOLD
+        names = metric_names(config.evaluation.fprs)
+        figures = {name: metric_value(name, scores[in_fold], self.member[in_fold]) for name in names}
+        folds = [self.fold == fold for fold in range(int(self.fold.max()) + 1)]
+        return TrialResult(figures, [metric_value(self.metric, scores[rows], self.member[rows]) for rows in folds])
+
+    def with_threads(self, threads: int) -> AttackObjective:
+        """Return the same objective for trials of this number of threads."""
         return replace(self, threads=threads)
 
-    def with_threads(self, attacks: Mapping[str, Attack]) -> dict[str, Attack]:
-        """Return the attacks at the trial's threads; the number of threads changes no score."""
-        if not self.threads:
-            return dict(attacks)
-        return {
-            name: replace(attack, **{"n_jobs": self.threads}) if hasattr(attack, "n_jobs") else attack
-            for name, attack in attacks.items()
-        }
-
-    def judgment(self, scores: NDArray[np.float64], config: RunConfig) -> Judgment:
-        """Return the figures of out-of-fold scores, (N + M,)."""
-        known = self.fold != NOT_IN_ANY_FOLD
-        found = {name: figure(name, scores[known], self.member[known]) for name in metric_names(config.evaluation.fprs)}
-        folds = [self.fold == fold for fold in range(int(self.fold.max()) + 1)]
-        return Judgment(found, [figure(self.metric, scores[rows], self.member[rows]) for rows in folds])
-
-    def stack_key(self, params: Params) -> str | None:
-        """Return what is common to configurations whose networks differ in rates only; None for any other attack."""
+    def batch_key(self, params: Params) -> str | None:
+        """Return what configurations have in common whose MLPs differ in rates only; None for any other attack."""
         config = self.space.apply(params)
-        apart = without_tunable_rates(config.attacks[self.attack])
-        if apart is None or len(needed(config.attacks, self.attack)) > 1:
+        attack = with_equal_rates(config.attacks[self.attack])
+        if attack is None or len(required_attacks(config.attacks, self.attack)) > 1:
             return None
-        plain: dict[str, Any] = to_mapping(replace(config, attacks={self.attack: apart}))
+        plain: dict[str, Any] = to_mapping(replace(config, attacks={self.attack: attack}))
         return json.dumps(plain, sort_keys=True)
 
-    def judge_together(self, params: Sequence[Params]) -> list[Judgment]:
-        """Cross-fit networks of one shape side by side; equal to `judge` within rounding."""
-        configs = [self.space.apply(one) for one in params]
+    def evaluate_batch(self, params: Sequence[Params]) -> list[TrialResult]:
+        """Cross-fit MLPs of one shape in one batch; equal to `evaluate` within rounding."""
+        configs = [self.space.apply(values) for values in params]
         attacks = [config.attacks[self.attack] for config in configs]
-        found = cross_fit_together(attacks, self.table(configs[0]), self.member, self.fold, seed=configs[0].seed)
-        return [self.judgment(scores, config) for scores, config in zip(found, configs, strict=True)]
+        scores = cross_fit_batch(attacks, self.table(configs[0]), self.member, self.fold, seed=configs[0].seed)
+        return [self._result(row, config) for row, config in zip(scores, configs, strict=True)]
 
 
 def metric_names(fprs: Sequence[float]) -> list[str]:
-    """Return what trials can be judged by."""
+    """Return the metrics by which trials can be compared."""
     return ["auc", "partial_auc", *(f"tpr@{fpr:g}" for fpr in fprs)]
 
 
-def figure(name: str, scores: NDArray[np.float64], member: NDArray[np.int8]) -> float:
-    """Return one figure as `metrics.evaluate` has it, without its interval."""
+def metric_value(name: str, scores: NDArray[np.float64], member: NDArray[np.int8]) -> float:
+    """Return one figure as `metrics.evaluate` computes it, without its interval."""
     if name == "auc":
         return auc(scores, member)
     if name == "partial_auc":
@@ -153,7 +148,7 @@ def figure(name: str, scores: NDArray[np.float64], member: NDArray[np.int8]) -> 
 
 
 def check_metric(config: RunConfig, metric: str) -> None:
-    """Check that a metric is reported.
+    """Check that a metric is computed.
 
     Raises:
         MIAError: it is not.
@@ -161,64 +156,64 @@ def check_metric(config: RunConfig, metric: str) -> None:
     legal = metric_names(config.evaluation.fprs)
     if metric not in legal:
         raise MIAError(
-            f"no attack reports search.metric {metric!r} (rates are evaluation.fprs); {suggest(metric, legal)}"
+            f"--search.metric {metric!r} is not computed (its rates are --evaluation.fprs); {suggest(metric, legal)}"
         )
 
 
-def needed(attacks: Mapping[str, Attack], judged: str) -> dict[str, Attack]:
+def required_attacks(attacks: Mapping[str, Attack], name: str) -> dict[str, Attack]:
     """Return an attack and those whose scores it reads, directly or not, in the order of the run."""
-    names, queue = {judged}, [judged]
+    names, queue = {name}, [name]
     while queue:
-        found = {name for name in attacks[queue.pop()].required_columns() if name in attacks} - names
-        names |= found
-        queue += found
+        read = {column for column in attacks[queue.pop()].required_columns() if column in attacks} - names
+        names |= read
+        queue += read
     return {name: attack for name, attack in attacks.items() if name in names}
 
 
-def with_epochs(attacks: Mapping[str, Attack]) -> str | None:
-    """Return the last attack that has epochs."""
+def last_with_epochs(attacks: Mapping[str, Attack]) -> str | None:
+    """Return the name of the last attack that trains in epochs."""
     names = [name for name, attack in attacks.items() if any(f.name == "epochs" for f in fields(attack))]
     return names[-1] if names else None
 
 
-def attack_problem(space: Space, answered: ModelOutputs, *, attack: str, metric: str) -> AttackProblem:
-    """Compute every column that a configuration of the space can ask for, once.
+def build_attack_objective(space: Space, outputs: ModelOutputs, *, attack: str, metric: str) -> AttackObjective:
+    """Compute every column that a configuration of the space can read, once.
 
     Args:
         space: Over `ROOTS`.
-        answered: From `query_models`.
-        attack: The attack that is judged.
-        metric: What it is judged by.
+        outputs: From `query_models`.
+        attack: The attack that is evaluated.
+        metric: What trials are compared by.
     """
-    from mia_lightning.references.columns import reference_columns
-
-    config, references = space.config, answered.references
-    names = [config.signals.names, *space.values("signals.names")]
-    union = list(dict.fromkeys(name for some in names for name in some))
-    queries = {config.signals.query_reduction, *space.values("signals.query_reduction")}
+    config, references = space.config, outputs.references
+    names = [config.signals.names, *space.typed_choices("signals.names")]
+    union = list(dict.fromkeys(name for choice in names for name in choice))
+    reductions = {config.signals.query_reduction, *space.typed_choices("signals.query_reduction")}
     tables = {
-        kind: signal_table(
-            replace(config, signals=replace(config.signals, names=union, query_reduction=kind)),
-            answered.outputs,
-            answered.private_outputs,
+        reduction: signal_table(
+            replace(config, signals=replace(config.signals, names=union, query_reduction=reduction)),
+            outputs.outputs,
+            outputs.private_outputs,
         )
-        for kind in queries
+        for reduction in reductions
     }
-    searched = {key.split(".")[2] for key in space.fields if key.startswith("references.scores.")}
+    searched = {key.split(".")[2] for key in space.distributions if key.startswith("references.scores.")}
     scores = {
-        name: reference_columns({name: score}, references.reference_outputs)
+        name: _score_columns({name: score}, references.reference_outputs)
         for name, score in config.references.scores.items()
         if references is not None and name not in searched
     }
-    member, fold = answered.attacker_view()
+    member, fold = outputs.attacker_view()
     first = next(iter(tables.values()))
-    return AttackProblem(
-        space=space.bare(),
+    return AttackObjective(
+        space=space.without_paths(),
         attack=attack,
         metric=metric,
-        signals={kind: table.columns for kind, table in tables.items()},
+        signals={reduction: table.columns for reduction, table in tables.items()},
         scores=scores,
-        reference_outputs=_hide_undrawn(references.reference_outputs) if references is not None and searched else None,
+        reference_outputs=_without_membership(references.reference_outputs)
+        if references is not None and searched
+        else None,
         labels=first.labels,
         num_classes=first.num_classes,
         member=member,
@@ -226,10 +221,16 @@ def attack_problem(space: Space, answered: ModelOutputs, *, attack: str, metric:
     )
 
 
-def _hide_undrawn(reference_outputs: ReferenceOutputs) -> ReferenceOutputs:
-    """Return evidence that does not say who is IN where that followed from membership; no score looks there anyway."""
-    return (
-        reference_outputs
-        if reference_outputs.drawn is None
-        else replace(reference_outputs, keep=reference_outputs.keep & reference_outputs.drawn)
-    )
+def _without_membership(outputs: ReferenceOutputs) -> ReferenceOutputs:
+    """Return reference outputs whose `keep` is False where it was set by membership; no score reads it there."""
+    return outputs if outputs.drawn is None else replace(outputs, keep=outputs.keep & outputs.drawn)
+
+
+def _score_columns(scores: Mapping[str, Any], outputs: ReferenceOutputs) -> dict[str, NDArray[np.float64]]:
+    from mia_lightning.references.columns import reference_columns
+
+    return reference_columns(scores, outputs)
+
+
+def _with_threads(attack: Attack, threads: int) -> Attack:
+    return replace(attack, **{"n_jobs": threads}) if hasattr(attack, "n_jobs") else attack

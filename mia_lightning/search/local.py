@@ -1,103 +1,143 @@
-"""Trials in this process: networks of one shape side by side, everything else one after the other."""
+"""Trials in this process: MLPs of one shape trained in one batch, everything else one after the other."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from mia_lightning.config.search import SearchConfig
-from mia_lightning.search.sampler import Proposals
-from mia_lightning.search.space import Params
-from mia_lightning.search.trial import Problem, StoppedError, Trial, failed
+from mia_lightning.errors import MIAError
+from mia_lightning.search.sampler import NumberedSampler, new_study
+from mia_lightning.search.space import Space
+from mia_lightning.search.trial import (
+    EpochCallback,
+    Objective,
+    Params,
+    StoppedError,
+    Trial,
+    run_batch,
+    run_trial,
+)
 
-log = logging.getLogger(__name__)
-
-Finished = Callable[[Trial], None]
-"""Told of each trial when it ends."""
+if TYPE_CHECKING:
+    import optuna
+    from optuna.study import Study
 
 AHEAD = 8
-"""Stacks' worth of drawn configurations looked at to fill a stack."""
-
-Numbered = tuple[int, Params]
+"""Batches' worth of configurations that are drawn to fill one batch."""
 
 
-def run_here(problem: Problem, proposals: Proposals, search: SearchConfig, finished: Finished) -> None:
-    """Run all trials that the proposals hand out, until the time budget is spent."""
+def run_local(
+    objective: Objective,
+    space: Space,
+    search: SearchConfig,
+    *,
+    seed: int,
+    done: dict[int, Trial],
+    finished: Callable[[Trial], object],
+) -> None:
+    """Run the trials of a search that are not done, until the time budget is spent.
+
+    Trials are proposed in rounds, each from the results of earlier rounds: the same seed gives the same trials, after
+    an interruption too.
+
+    Args:
+        objective: What trials evaluate.
+        space: Fields of the trials.
+        search: Algorithm, scheduler, size of batches, budget.
+        seed: Of the draws.
+        done: Trials of an interrupted search by number; `finished` may add to it.
+        finished: Callback for each trial when it ends.
+
+    Raises:
+        MIAError: a trial of the interrupted search has other parameters than this one proposes.
+    """
     ends = perf_counter() + (search.time_budget or float("inf"))
-    together = search.scheduler == "none" and problem.stack_key({}) is not None
-    stack = max(1, search.batch_trials // problem.width) if together else 1
-    while perf_counter() < ends:
-        adaptive = search.algorithm == "optuna"  # proposes better the more it knows, so it is asked for little ahead
-        asked_for = max(1, stack // 2 if adaptive else stack * AHEAD) if stack > 1 else 1
-        asked = [one for _ in range(asked_for) if (one := proposals.next()) is not None]
-        if not asked:
-            return
-        for group in _groups(problem, asked, stack):
+    sampler = NumberedSampler(search, space, seed)
+    study = new_study(sampler, search, higher_is_better=objective.higher_is_better)
+    size = max(1, search.batch_trials // objective.networks) if _can_batch(objective, search) else 1
+    ahead = 1 if size == 1 else max(1, size // 2) if search.algorithm == "optuna" else size * AHEAD
+    results = dict(done)
+    for start in range(1, sampler.total + 1, ahead):
+        proposals = {
+            number: study.ask(space.distributions) for number in range(start, min(start + ahead, sampler.total + 1))
+        }
+        for number in proposals.keys() & done.keys():
+            _check_same(space, proposals[number].params, done[number])
+        waiting = [(number, trial.params) for number, trial in proposals.items() if number not in results]
+        for batch in _batches(objective, waiting, size):
             if perf_counter() >= ends:
-                break
-            for trial in (
-                _together(problem, group) if len(group) > 1 else [_alone(problem, *group[0], proposals, search)]
-            ):
-                proposals.tell(trial)
+                return
+            for trial in _run(objective, batch, study, proposals, search):
+                results[trial.number] = trial
                 finished(trial)
+        for number, proposal in proposals.items():
+            _tell(study, proposal, results[number], objective, replay=number in done)
 
 
-def _groups(problem: Problem, asked: list[Numbered], size: int) -> list[list[Numbered]]:
-    """Return the configurations in groups that can be judged together."""
-    if size == 1:
-        return [[one] for one in asked]
-    groups: dict[object, list[Numbered]] = {}
-    for number, params in asked:
+def _can_batch(objective: Objective, search: SearchConfig) -> bool:
+    return search.scheduler == "none" and objective.batch_key({}) is not None
+
+
+def _batches(objective: Objective, trials: Sequence[tuple[int, Params]], size: int) -> list[list[tuple[int, Params]]]:
+    """Return the trials in batches that share a `batch_key`."""
+    groups: dict[object, list[tuple[int, Params]]] = {}
+    for number, params in trials:
         try:
-            key: object = problem.stack_key(params) or number
-        except ValueError:  # a combination that a component refuses; its own trial will say so
+            key: object = (objective.batch_key(params) if size > 1 else None) or number
+        except ValueError:  # a combination that a component refuses; its own trial reports it
             key = number
         groups.setdefault(key, []).append((number, params))
     return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
 
 
-def _together(problem: Problem, group: list[Numbered]) -> list[Trial]:
-    started = perf_counter()
-    try:
-        found = problem.judge_together([params for _, params in group])
-    except Exception:  # one by one, so that only those that fail are lost
-        log.debug("a stack failed", exc_info=True)
-        return [_alone(problem, number, params) for number, params in group]
-    seconds = (perf_counter() - started) / len(group)
-    return [
-        Trial(number, params, "finished", one.figures, one.by_fold, seconds=seconds)
-        for (number, params), one in zip(group, found, strict=True)
-    ]
+def _run(
+    objective: Objective,
+    batch: Sequence[tuple[int, Params]],
+    study: Study,
+    proposals: dict[int, optuna.Trial],
+    search: SearchConfig,
+) -> list[Trial]:
+    if len(batch) > 1:
+        return run_batch(objective, batch)
+    number, params = batch[0]
+    report = _pruning(proposals[number], objective) if search.scheduler == "asha" else None
+    return [run_trial(objective, number, params, report)]
 
 
-def _alone(
-    problem: Problem,
-    number: int,
-    params: Params,
-    proposals: Proposals | None = None,
-    search: SearchConfig | None = None,
-) -> Trial:
-    epochs: dict[int, float] = {}
+def _pruning(proposal: optuna.Trial, objective: Objective) -> EpochCallback:
+    """Return the callback that ends a trial when successive halving does."""
+    sign = 1 if objective.higher_is_better else -1
 
     def report(epoch: int, value: float) -> None:
-        epochs[epoch] = value
-        if proposals is not None and proposals.should_stop(number, epoch, value):
+        proposal.report(sign * value, epoch)
+        if proposal.should_prune():
             raise StoppedError
 
-    watched = report if search is not None and search.scheduler == "asha" else None
-    return judged(problem, number, params, watched, epochs)
+    return report
 
 
-def judged(
-    problem: Problem, number: int, params: Params, report: Callable[[int, float], None] | None, epochs: dict[int, float]
-) -> Trial:
-    """Judge one configuration; an error or a stop becomes part of the record."""
-    started = perf_counter()
-    try:
-        found = problem.judge(params, report)
-    except StoppedError:
-        return Trial(number, params, "stopped", epochs=epochs, seconds=perf_counter() - started)
-    except Exception as error:  # a trial may fail in any way; the sweep goes on and says how
-        return failed(number, params, error, perf_counter() - started)
-    return Trial(number, params, "finished", found.figures, found.by_fold, epochs, perf_counter() - started)
+def _tell(study: Study, proposal: optuna.Trial, trial: Trial, objective: Objective, *, replay: bool) -> None:
+    """Report a trial's end to the study; the epochs of an interrupted search first, for the pruner."""
+    from optuna.trial import TrialState
+
+    if replay:
+        report = _pruning(proposal, objective)
+        for epoch, value in trial.epochs.items():
+            try:
+                report(epoch, value)
+            except StoppedError:
+                break
+    if trial.status == "finished":
+        study.tell(proposal, trial.figures[objective.metric])
+    else:
+        study.tell(proposal, state=TrialState.PRUNED if trial.status == "stopped" else TrialState.FAIL)
+
+
+def _check_same(space: Space, params: Params, trial: Trial) -> None:
+    if space.values(params) != space.values(trial.params):
+        raise MIAError(
+            f"trials.jsonl holds other parameters for trial {trial.number} than this search draws; it was altered or "
+            "written by another version: name another --output"
+        )

@@ -1,104 +1,202 @@
-"""Trials by Ray Tune's workers, on this machine or a cluster; columns are shared, not copied."""
+"""Trials by Ray Tune on this machine or a cluster: its Tuner, OptunaSearch and ASHAScheduler.
+
+Results of a search by Ray are not reproducible to the last trial: which results TPE has seen when it proposes a trial,
+and which trials ASHA compares, depends on the order in which workers end. Proposals of random and grid searches are
+those of `--search.engine local`, and each trial's figures depend on its parameters and the run's seed alone.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import shutil
+import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from mia_lightning.config.search import SearchConfig
 from mia_lightning.runtime.interruption import signals_as_keyboard_interrupt
 from mia_lightning.runtime.ray_cluster import ray_session
-from mia_lightning.search.local import Finished, judged
-from mia_lightning.search.sampler import Proposals
-from mia_lightning.search.trial import Problem, Trial, failed
+from mia_lightning.search.progress import Recorder
+from mia_lightning.search.sampler import NUMBER, NumberedSampler
+from mia_lightning.search.space import Space
+from mia_lightning.search.trial import Objective, Params, Trial, failed_trial, run_trial
 
 TUNE = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1",
 }
-"""Tune's switches: no tables, no files, no complaint about a trial that failed before its first metric, no handler."""
+"""Ray Tune's switches: no tables, no second set of event files, trials that fail before their first metric, our signal
+handlers, and a snapshot of the search every second."""
+
+METRIC, RESULT = "objective", "result"
+
+log = logging.getLogger(__name__)
 
 
 def run_with_ray(
-    problem: Problem,
-    proposals: Proposals,
+    objective: Objective,
+    space: Space,
     search: SearchConfig,
-    finished: Finished,
     *,
+    seed: int,
+    recorder: Recorder,
     address: str | None,
     most_epochs: int,
+    state: Path | None,
 ) -> None:
-    """Run all trials that the proposals hand out, until the time budget is spent.
+    """Run the trials of a search that are not done, until the time budget is spent.
 
     Args:
-        problem: What trials judge; arrays in it are put into the object store once and read there by all.
-        proposals: What is tried.
-        search: Resources, scheduler and budget.
-        finished: Told of each trial when it ends, in this process.
-        address: A running cluster; None starts Ray on this machine.
-        most_epochs: Of any trial, for ASHA.
+        objective: What trials evaluate; its arrays are put into the object store once and shared by all workers.
+        space: Fields of the trials.
+        search: Algorithm, scheduler, resources and budget.
+        seed: Of the draws.
+        recorder: Receives each trial when it ends, in this process.
+        address: A running cluster (None: start Ray on this machine).
+        most_epochs: Highest number of epochs of any trial, for ASHA.
+        state: Private folder of Ray's snapshot, from which an interrupted search continues (None: none is kept).
 
     Raises:
-        MIAError: Ray is not installed, or no cluster is at the address.
+        MIAError: Ray is not installed, or no cluster runs at the address.
     """
     for name, value in TUNE.items():
         os.environ.setdefault(name, value)
     machine = {"num_cpus": search.max_concurrent * search.cpus_per_trial} if search.max_concurrent else {}
-    with ray_session(address, option="--ray.address", **machine):
+    with ray_session(address, option="--ray.address", **machine), _storage(state) as storage:
         from ray import tune
 
-        with tempfile.TemporaryDirectory(prefix="mia-search-") as scratch:  # the sweep has a journal of its own
-            resources: dict[str, float] = {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial}
-            trainable = tune.with_resources(tune.with_parameters(run_trial, problem=problem), resources)
-            options: dict[str, Any] = {
-                "num_samples": len(proposals.waiting),
-                "search_alg": _searcher(tune, proposals),
-                "scheduler": _scheduler(search, most_epochs),
-                "max_concurrent_trials": search.max_concurrent or None,
-                "reuse_actors": True,
-                "time_budget_s": search.time_budget,
-                "trial_name_creator": _name,
-                "trial_dirname_creator": _name,
-            }
-            run_config = tune.RunConfig(
-                name="sweep", storage_path=scratch, verbose=0, callbacks=[_callback(tune, proposals, finished)]
-            )
-            logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a lost worker is told of in one line
-            with signals_as_keyboard_interrupt():
-                tune.Tuner(trainable, tune_config=tune.TuneConfig(**options), run_config=run_config).fit()
+        resources: dict[str, float] = {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial}
+        settings = {"threads": search.cpus_per_trial, "watch": search.scheduler == "asha"}
+        trainable = tune.with_resources(
+            tune.with_parameters(run_ray_trial, objective=objective, settings=settings), resources
+        )
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a lost worker is reported in one line
+        tuner = _restored(tune, storage, trainable)
+        if tuner is None:
+            tuner = _new_tuner(tune, storage, trainable, objective, space, search, seed, recorder, most_epochs)
+        with signals_as_keyboard_interrupt():
+            tuner.fit()
 
 
-def run_trial(config: Mapping[str, Any], problem: Problem) -> None:
-    """Judge one configuration and report it; Ray's trainable."""
+def run_ray_trial(config: Mapping[str, Any], objective: Objective, settings: Mapping[str, Any]) -> None:
+    """Evaluate one configuration and report it; the trainable of Ray Tune."""
     import torch
     from ray import tune
 
-    torch.set_num_threads(config["threads"])
-    epochs: dict[int, float] = {}
+    torch.set_num_threads(settings["threads"])
+    sign = 1 if objective.higher_is_better else -1
 
     def report(epoch: int, value: float) -> None:
-        epochs[epoch] = value
-        tune.report({"epoch": epoch, "watched": value})  # the scheduler ends the trial here if it has seen enough
+        tune.report({"epoch": epoch, METRIC: sign * value})  # the scheduler ends the trial here
 
-    problem = problem.limited(config["threads"])
-    trial = judged(problem, config["number"], config["params"], report if config["watch"] else None, epochs)
-    tune.report({"trial": trial.to_dict()})
+    number, params = _split(config)
+    objective = objective.with_threads(settings["threads"])
+    trial = run_trial(objective, number, params, report if settings["watch"] else None)
+    figure = trial.figures[objective.metric] if trial.status == "finished" else float("nan")
+    tune.report({METRIC: figure, RESULT: trial})
 
 
-def _scheduler(search: SearchConfig, most_epochs: int) -> Any:
+def state_folder(output: Path, configuration: str, *, new: bool) -> Path | None:
+    """Return the private folder for Ray Tune's snapshot of one search, None where the home folder cannot have it.
+
+    Ray restores a search by unpickling, which can run code. The snapshot is therefore kept out of the output folder,
+    in a folder that only this user can write: `$XDG_STATE_HOME` or `~/.local/state`.
+    """
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "mia_lightning"
+    digest = hashlib.sha256(f"{output.resolve()}\n{configuration}".encode()).hexdigest()[:32]
+    folder = base / f"ray-{digest}"
+    try:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        state = folder.lstat()
+    except (OSError, RuntimeError):
+        return None
+    private = stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and not state.st_mode & 0o022
+    return folder if private else None
+
+
+@contextmanager
+def _storage(state: Path | None) -> Iterator[Path]:
+    """Yield the folder of Ray Tune's snapshot; it stays where the search is interrupted."""
+    if state is None:
+        with tempfile.TemporaryDirectory(prefix="mia-search-") as folder:
+            yield Path(folder) / "search"
+        return
+    yield state / "search"
+    shutil.rmtree(state, ignore_errors=True)
+
+
+def _restored(tune: Any, storage: Path, trainable: Any) -> Any:
+    """Return the Tuner of an interrupted search, None where its snapshot is missing or broken."""
+    if not any(storage.glob("experiment_state-*.json")) or not tune.Tuner.can_restore(str(storage)):
+        return None
+    try:
+        return tune.Tuner.restore(str(storage), trainable=trainable)
+    except Exception:  # a kill can leave an empty tuner.pkl (ray-project/ray#58179); the journal has all results
+        log.debug("Ray Tune's snapshot cannot be restored", exc_info=True)
+        shutil.rmtree(storage, ignore_errors=True)
+        return None
+
+
+def _new_tuner(
+    tune: Any,
+    storage: Path,
+    trainable: Any,
+    objective: Objective,
+    space: Space,
+    search: SearchConfig,
+    seed: int,
+    recorder: Recorder,
+    most_epochs: int,
+) -> Any:
+    """Return a Tuner for the trials that follow the first that is missing in the journal."""
+    from optuna.distributions import IntDistribution
+
+    mode = "max" if objective.higher_is_better else "min"
+    sampler = NumberedSampler(search, space, seed)
+    searcher = _search_class()(
+        {**space.distributions, NUMBER: IntDistribution(1, sampler.total)}, metric=METRIC, mode=mode, sampler=sampler
+    )
+    history = 0
+    while (trial := recorder.journal.trials.get(history + 1)) is not None:
+        value = trial.figures.get(objective.metric)
+        params = {**trial.params, NUMBER: trial.number}
+        searcher.add_evaluated_point(params, value, error=value is None)
+        history += 1
+    tune_config = tune.TuneConfig(
+        num_samples=sampler.total - history,
+        search_alg=searcher,
+        scheduler=_scheduler(search, mode, most_epochs),
+        max_concurrent_trials=search.max_concurrent or None,
+        reuse_actors=True,
+        time_budget_s=search.time_budget,
+        trial_name_creator=_name,
+        trial_dirname_creator=_name,
+    )
+    run_config = tune.RunConfig(
+        name=storage.name, storage_path=str(storage.parent), verbose=0, callbacks=[_callback_class()(recorder)]
+    )
+    return tune.Tuner(trainable, tune_config=tune_config, run_config=run_config)
+
+
+def _scheduler(search: SearchConfig, mode: str, most_epochs: int) -> Any:
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
     if search.scheduler == "none":
         return FIFOScheduler()  # type: ignore[no-untyped-call]
     return ASHAScheduler(
         time_attr="epoch",
-        metric="watched",
-        mode="max",
+        metric=METRIC,
+        mode=mode,
         grace_period=search.grace_period,
         reduction_factor=3,
         max_t=max(most_epochs, search.grace_period) + 1,
@@ -109,68 +207,57 @@ def _name(trial: Any) -> str:
     return str(trial.trial_id)
 
 
-def _searcher(tune: Any, proposals: Proposals) -> Any:
-    """Return Ray's view of the proposals."""
+def _split(config: Mapping[str, Any]) -> tuple[int, Params]:
+    """Return number and parameters of a trial of Ray."""
+    return config[NUMBER], {key: value for key, value in config.items() if key != NUMBER}
 
-    class Handed(tune.search.Searcher):  # type: ignore[misc]
-        """Hands out the proposals; hears of their end by the callback."""
 
-        def __init__(self) -> None:
-            super().__init__(metric="watched", mode="max")
+def _search_class() -> Any:
+    from ray.tune.search.optuna import OptunaSearch
 
-        def suggest(self, trial_id: str) -> Any:
-            """Return the next configuration."""
-            handed = proposals.next()
-            if handed is None:
-                return self.FINISHED
-            number, params = handed
-            search = proposals.search
-            threads, validation = search.cpus_per_trial, search.scheduler == "asha"
-            return {"number": number, "params": params, "threads": threads, "watch": validation}
+    class TrialSearch(OptunaSearch):
+        """OptunaSearch that counts stopped and failed trials as pruned, not as finished with their last value."""
 
         def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-            """Nothing to do here."""
+            """Report the end of a trial to Optuna."""
+            trial = (result or {}).get(RESULT)
+            finished = trial is not None and trial.status == "finished"
+            super().on_trial_complete(trial_id, result if finished else None, error)
 
-        def save(self, checkpoint_path: str) -> None:
-            """Nothing to keep: the sweep has a journal of its own."""
-
-        def restore(self, checkpoint_path: str) -> None:
-            """Nothing to find."""
-
-    return Handed()
+    return TrialSearch
 
 
-def _callback(tune: Any, proposals: Proposals, finished: Finished) -> Any:
-    """Return what tells the sweep of trials that end."""
+def _callback_class() -> Any:
+    from ray import tune
 
-    class Told(tune.Callback):  # type: ignore[misc]
-        """Turns Ray's events into records of trials."""
+    class TrialCallback(tune.Callback):
+        """Records Ray's trials when they end."""
 
-        def __init__(self) -> None:
+        def __init__(self, recorder: Recorder) -> None:
+            self.recorder = recorder
             self.epochs: dict[str, dict[int, float]] = {}
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-            """Keep what was reported after an epoch."""
-            if "watched" in result and "trial" not in result:
-                self.epochs.setdefault(trial.trial_id, {})[int(result["epoch"])] = float(result["watched"])
+            """Collect the value of an epoch."""
+            if "epoch" in result:
+                self.epochs.setdefault(trial.trial_id, {})[int(result["epoch"])] = float(result[METRIC])
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            """Pass on what the trial found, or that it was stopped; one that the time budget cut off is none."""
+            """Record a trial that finished or was stopped; one that the time budget cut off is dropped."""
             result = trial.last_result or {}
-            number, params = trial.config["number"], trial.config["params"]
-            if "trial" in result:
-                self._pass(Trial.from_dict(result["trial"]))
-            elif epochs := self.epochs.get(trial.trial_id):
+            epochs = self.epochs.pop(trial.trial_id, {})
+            if RESULT in result:
+                self.recorder.add(result[RESULT])
+            elif epochs:
+                number, params = _split(trial.config)
                 seconds = float(result.get("time_total_s", 0.0))
-                self._pass(Trial(number, params, "stopped", epochs=epochs, seconds=seconds))
+                self.recorder.add(Trial(number, params, "stopped", epochs=epochs, seconds=seconds))
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            """Pass on that a worker was lost."""
-            error = trial.get_error() or RuntimeError("its worker was lost")
-            self._pass(failed(trial.config["number"], trial.config["params"], error, 0.0))
+            """Record that a worker was lost."""
+            number, params = _split(trial.config)
+            self.recorder.add(
+                failed_trial(number, params, trial.get_error() or RuntimeError("its worker was lost"), 0.0)
+            )
 
-        def _pass(self, trial: Trial) -> None:
-            proposals.tell(trial)
-            finished(trial)
-
-    return Told()
+    return TrialCallback

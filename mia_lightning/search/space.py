@@ -1,89 +1,35 @@
-"""Search spaces: fields of the run configuration and the distributions of their values, as plain data."""
+"""Search space: fields of the run configuration and Optuna's distributions of their values."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
-from itertools import product
-from typing import Any
-
-import numpy as np
+from dataclasses import fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from mia_lightning.config.command_line import parse_mapping
 from mia_lightning.config.files import to_mapping
 from mia_lightning.config.schema import DataConfig, RunConfig, TargetConfig
 from mia_lightning.errors import MIAError, suggest
+from mia_lightning.search.trial import Params
 
-Params = dict[str, Any]
-"""Dotted field to plain value."""
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+OPTIONS = {
+    "uniform": ("low", "high", "steps"),
+    "loguniform": ("low", "high", "steps"),
+    "int": ("low", "high"),
+    "choice": ("values",),
+}
+"""Options of each distribution; steps (default: 5) is the number of grid points."""
 
 DIGITS = 4
-"""Significant digits of a drawn number: enough for any rate, and few enough to be read."""
+"""Significant digits of a sampled number: enough for any rate, and readable."""
 
-
-@dataclass(frozen=True)
-class Uniform:
-    """Any number between two."""
-
-    low: float
-    high: float
-    steps: int = 5
-    """Points of a grid."""
-
-    def at(self, share: float) -> float:
-        """Return the number at a share in [0, 1] of the way from low to high."""
-        return rounded(self.low + share * (self.high - self.low), self.low, self.high)
-
-    def grid(self) -> list[Any]:
-        """Return the points of a grid."""
-        return [self.at(share) for share in np.linspace(0, 1, self.steps)]
-
-
-@dataclass(frozen=True)
-class LogUniform(Uniform):
-    """Any number above 0 between two, each order of magnitude as likely as the next."""
-
-    def at(self, share: float) -> float:
-        """Return the number at a share in [0, 1] of the way from low to high, on the log scale."""
-        return rounded(self.low * (self.high / self.low) ** share, self.low, self.high)
-
-
-@dataclass(frozen=True)
-class IntRange:
-    """A whole number from low to high, both included."""
-
-    low: int
-    high: int
-
-    def at(self, share: float) -> int:
-        """Return the number at a share in [0, 1] of the way."""
-        return min(self.low + int(share * (self.high - self.low + 1)), self.high)
-
-    def grid(self) -> list[Any]:
-        """Return all of them."""
-        return list(range(self.low, self.high + 1))
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of some values of any type."""
-
-    values: Sequence[Any]
-
-    def at(self, share: float) -> Any:
-        """Return the value at a share in [0, 1] of the way."""
-        return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
-
-    def grid(self) -> list[Any]:
-        """Return all of them."""
-        return list(self.values)
-
-
-Distribution = Uniform | IntRange | Choice
-
-DISTRIBUTIONS: dict[str, type[Any]] = {"uniform": Uniform, "loguniform": LogUniform, "int": IntRange, "choice": Choice}
+MOST_CHOICES, MOST_COMBINATIONS = 200, 10_000
+"""Values of one choice, and combinations of a grid."""
 
 
 class Space:
@@ -92,38 +38,104 @@ class Space:
     Args:
         config: The run.
         described: Dotted field to the plain description of its distribution.
-        roots: The parts of the configuration that may be searched.
+        roots: Parts of the configuration that may be searched.
 
     Raises:
-        MIAError: an empty space, an unknown field (with the closest name), a distribution that is none, or a value that
-            the field does not take.
+        MIAError: an empty space, an unknown field (with the closest name), an invalid distribution, or a value that
+            the field does not accept.
     """
 
     def __init__(self, config: RunConfig, described: Mapping[str, Mapping[str, Any]], *, roots: Sequence[str]) -> None:
         if not described:
             raise MIAError("search.space is empty; name at least one field of the run and its distribution")
         self.config = config
-        self.fields: dict[str, Distribution] = {}
-        self._typed: dict[str, list[Any]] = {}
+        self.choices: dict[str, list[Any]] = {}
+        """Plain values of each field with a choice."""
+        self.distributions: dict[str, BaseDistribution] = {}
+        self._steps: dict[str, int] = {}
         for name, description in described.items():
-            key = _resolved(config, name, roots)
-            self.fields[key] = distribution(name, description)
-        ends = {key: _ends(values) for key, values in self.fields.items()}
-        self._typed = {key: [] for key in ends}
-        for number in range(max(map(len, ends.values()))):  # a parse is slow, so one serves all fields
-            params = {key: values[number] for key, values in ends.items() if number < len(values)}
-            for key, value in _typed(config, params).items():
+            self._add(_resolve(config, name, roots), description)
+        points = {key: self._points(key) for key in self.distributions}
+        self._typed: dict[str, list[Any]] = {key: [] for key in points}
+        for index in range(max(map(len, points.values()))):  # parsing is slow, so one call serves all fields
+            plain = {key: values[index] for key, values in points.items() if index < len(values)}
+            for key, value in _parse_fields(config, plain).items():
                 self._typed[key].append(value)
 
-    def draw(self, seed: int, number: int) -> Params:
-        """Return the parameters of one trial; they depend on the seed and the trial's number alone."""
-        shares = np.random.default_rng((seed, number)).random(len(self.fields))
-        return {key: values.at(float(share)) for (key, values), share in zip(self.fields.items(), shares, strict=True)}
+    def _add(self, key: str, description: Mapping[str, Any]) -> None:
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    def grid(self) -> list[Params]:
-        """Return every combination."""
-        grids = [values.grid() for values in self.fields.values()]
-        return [dict(zip(self.fields, combination, strict=True)) for combination in product(*grids)]
+        name, options = _checked(key, description)
+        if name == "choice":  # Optuna stores no lists, so it samples indices
+            self.choices[key] = options["values"]
+            self.distributions[key] = CategoricalDistribution(range(len(options["values"])))
+        elif name == "int":
+            self.distributions[key] = IntDistribution(options["low"], options["high"])
+        else:
+            self.distributions[key] = FloatDistribution(options["low"], options["high"], log=name == "loguniform")
+            self._steps[key] = options.get("steps", 5)
+
+    def _points(self, key: str) -> list[Any]:
+        """Return the plain values that are parsed: all of a choice, or three of a range."""
+        if key in self.choices:
+            return self.choices[key]
+        low, high = self.distributions[key].low, self.distributions[key].high  # type: ignore[attr-defined]
+        middle = (low + high) // 2 if isinstance(low, int) else _rounded(low + 0.37 * (high - low), low, high)
+        return [low, high, middle]
+
+    def grid(self) -> dict[str, list[Any]]:
+        """Return the values of each field of a grid, as Optuna holds them.
+
+        Raises:
+            MIAError: more than 10,000 combinations; none is enumerated before.
+        """
+        from optuna.distributions import CategoricalDistribution, IntDistribution
+
+        values: dict[str, Sequence[Any]] = {}
+        for key, distribution in self.distributions.items():
+            if isinstance(distribution, CategoricalDistribution):
+                values[key] = range(len(self.choices[key]))
+            elif isinstance(distribution, IntDistribution):
+                values[key] = range(distribution.low, distribution.high + 1)
+            else:
+                values[key] = _grid_points(distribution, self._steps[key])
+        count = 1
+        for options in values.values():
+            count *= options.stop - options.start if isinstance(options, range) else len(options)
+        if count > MOST_COMBINATIONS:
+            raise MIAError(
+                f"the grid of search.space has {count:,} combinations, over {MOST_COMBINATIONS:,}; write dist: choice "
+                "with fewer values, or use --search.algorithm random"
+            )
+        return {key: list(options) for key, options in values.items()}
+
+    def largest(self, ending: str) -> list[int]:
+        """Return the highest value of each range or choice whose field has this last name."""
+        keys = [key for key in self.distributions if key.rsplit(".", 1)[-1] == ending]
+        return [int(max(self.choices.get(key) or [self.distributions[key].high])) for key in keys]  # type: ignore[attr-defined]
+
+    def values(self, params: Params) -> Params:
+        """Return plain values of Optuna's parameters: choices by index, numbers of few digits.
+
+        Raises:
+            ValueError: a field that is missing or unknown, or a value outside its distribution.
+        """
+        if params and params.keys() != self.distributions.keys():
+            raise ValueError("other fields than those of search.space")
+        return {key: self._value(key, params[key]) for key in self.distributions if params}
+
+    def _value(self, key: str, value: Any) -> Any:
+        whole = key in self.choices or isinstance(self._typed[key][0], int)
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+            raise ValueError(f"{key} cannot be {value!r}")
+        if key in self.choices:
+            if not 0 <= value < len(self.choices[key]):
+                raise ValueError(f"{key} has no choice {value}")
+            return self.choices[key][value]
+        low, high = self.distributions[key].low, self.distributions[key].high  # type: ignore[attr-defined]
+        if not low <= value <= high:
+            raise ValueError(f"{key} cannot be {value!r}")
+        return value if isinstance(low, int) else _rounded(value, low, high)
 
     def apply(self, params: Params) -> RunConfig:
         """Return the run with these parameters.
@@ -132,148 +144,142 @@ class Space:
             ValueError: a combination that a component refuses.
         """
         config: Any = self.config
-        for key, value in params.items():
-            values, typed = self.fields[key], self._typed[key]
-            new = typed[list(values.values).index(value)] if isinstance(values, Choice) else type(typed[0])(value)
+        for key, value in self.values(params).items():
+            typed = self._typed[key]
+            new = typed[params[key]] if key in self.choices else type(typed[0])(value)
             config = _replaced(config, key.split("."), new)
         checked: RunConfig = config
         return checked
 
-    def bare(self) -> Space:
-        """Return the same space over a run that names neither records nor target: what trials get."""
-        same = copy(self)
-        same.config = replace(self.config, data=DataConfig(), target=TargetConfig(), output="")
-        return same
+    def without_paths(self) -> Space:
+        """Return the same space over a run that names neither records nor target: what trials receive."""
+        space = copy(self)
+        space.config = replace(self.config, data=DataConfig(), target=TargetConfig(), output="")
+        return space
 
-    def values(self, key: str) -> list[Any]:
-        """Return the values that a field of choices can have; empty where it is not searched."""
-        return list(self._typed.get(key, ()))
+    def typed_choices(self, key: str) -> list[Any]:
+        """Return the values of a choice as the configuration holds them; empty where the field is not searched."""
+        return self._typed[key] if key in self.choices else []
 
 
-def distribution(name: str, description: Mapping[str, Any]) -> Distribution:
-    """Return the distribution that plain data describes.
-
-    Raises:
-        MIAError: an unknown kind or option, a missing one, a value of the wrong type, or low above high.
-    """
+def _checked(key: str, description: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the distribution's name and its options, checked."""
     options = dict(description)
     if "dist" not in options:
         raise MIAError(
-            f"search.space.{name}: no dist is given; write {{dist: uniform, low: 0, high: 1}} or another of "
-            f"{', '.join(sorted(DISTRIBUTIONS))}"
+            f"search.space.{key}: no dist is given; write {{dist: uniform, low: 0, high: 1}} or another of "
+            f"{', '.join(sorted(OPTIONS))}"
         )
-    kind = options.pop("dist")
-    if kind not in DISTRIBUTIONS:
-        raise MIAError(f"search.space.{name}: no distribution is named {kind!r}; {suggest(str(kind), DISTRIBUTIONS)}")
-    legal = {f.name: f for f in fields(DISTRIBUTIONS[kind])}
+    name = options.pop("dist")
+    if not isinstance(name, str) or name not in OPTIONS:
+        raise MIAError(f"search.space.{key}: no distribution is named {name!r}; {suggest(str(name), OPTIONS)}")
     for option in options:
-        if option not in legal:
-            raise MIAError(f"search.space.{name}: {kind} has no option {option!r}; {suggest(option, legal)}")
-    if missing := [option for option, f in legal.items() if f.default is MISSING and option not in options]:
-        raise MIAError(f"search.space.{name}: {kind} needs {' and '.join(missing)}")
-    if kind == "choice":
-        return _choice(name, options["values"])
+        if option not in OPTIONS[name]:
+            raise MIAError(f"search.space.{key}: {name} has no option {option!r}; {suggest(option, OPTIONS[name])}")
+    if missing := [option for option in OPTIONS[name] if option != "steps" and option not in options]:
+        raise MIAError(f"search.space.{key}: {name} needs {' and '.join(missing)}")
+    if name == "choice":
+        return name, {"values": _checked_choice(key, options["values"])}
     numbers = {
-        option: _number(name, option, value, whole=kind == "int" or option == "steps")
+        option: _number(key, option, value, whole=name == "int" or option == "steps")
         for option, value in options.items()
     }
     low, high = numbers["low"], numbers["high"]
     if low >= high:
-        raise MIAError(f"search.space.{name}: low must be below high, got {low:g} and {high:g}")
-    if kind == "loguniform" and low <= 0:
-        raise MIAError(f"search.space.{name}: low must be above 0 on a log scale, got {low:g}")
-    if numbers.get("steps", 2) < 2:
-        raise MIAError(f"search.space.{name}: steps must be at least 2, got {numbers['steps']:g}")
-    found: Distribution = DISTRIBUTIONS[kind](**numbers)
-    return found
+        raise MIAError(f"search.space.{key}: low must be below high, got {low:g} and {high:g}")
+    if name == "loguniform" and low <= 0:
+        raise MIAError(f"search.space.{key}: low must be above 0 on a log scale, got {low:g}")
+    if not 2 <= numbers.get("steps", 2) <= MOST_COMBINATIONS:
+        raise MIAError(f"search.space.{key}: steps must be from 2 to {MOST_COMBINATIONS:,}, got {numbers['steps']:g}")
+    return name, numbers
 
 
-def _choice(name: str, values: Any) -> Choice:
-    if not isinstance(values, list) or not values:
-        raise MIAError(f"search.space.{name}: values must be a list of at least one value, got {values!r}")
-    return Choice(tuple(values))
+def _checked_choice(key: str, values: Any) -> list[Any]:
+    if not isinstance(values, list) or not 0 < len(values) <= MOST_CHOICES:
+        text = f"{len(values)} values" if isinstance(values, list) and values else repr(values)
+        raise MIAError(f"search.space.{key}: values must be a list of 1 to {MOST_CHOICES} values, got {text}")
+    return values
 
 
-def _number(name: str, option: str, value: Any, *, whole: bool) -> float | int:
+def _number(key: str, option: str, value: Any, *, whole: bool) -> float | int:
     try:
-        number = float(value)  # YAML takes 1e-4, without a dot, for text
-    except (TypeError, ValueError):
+        number = float(value)  # YAML reads 1e-4, without a dot, as text
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if isinstance(value, bool) or not math.isfinite(number) or (whole and number != int(number)):
-        kind = "a whole number" if whole else "a number"
-        raise MIAError(f"search.space.{name}: {option} must be {kind}, got {value!r}")
-    return int(number) if whole else number
+    if (
+        isinstance(value, bool)
+        or not math.isfinite(number)
+        or (whole and (number != int(number) or abs(number) > 2**62))
+    ):
+        expected = "a whole number" if whole else "a number"
+        raise MIAError(f"search.space.{key}: {option} must be {expected}, got {value!r}")
+    return (value if isinstance(value, int) else int(number)) if whole else number
 
 
-def rounded(value: float, low: float, high: float) -> float:
+def _rounded(value: float, low: float, high: float) -> float:
     """Return a number of few digits within a range."""
     return min(max(float(f"{value:.{DIGITS}g}"), low), high)
 
 
-def _ends(values: Distribution) -> list[Any]:
-    return list(values.values) if isinstance(values, Choice) else [values.at(0), values.at(1), values.at(0.37)]
+def _grid_points(distribution: Any, steps: int) -> list[float]:
+    import numpy as np
+
+    space = np.geomspace if distribution.log else np.linspace
+    points = space(distribution.low, distribution.high, steps).tolist()
+    return [min(max(point, distribution.low), distribution.high) for point in points]
 
 
-def _resolved(config: RunConfig, name: str, roots: Sequence[str]) -> str:
-    """Return a dotted field without the words class_path and init_args, after looking that it is there."""
+def _resolve(config: RunConfig, name: str, roots: Sequence[str]) -> str:
+    """Return a dotted field without the words class_path and init_args, after a check that the run has it."""
     node: Any = config
     parts = [part for part in str(name).split(".") if part != "init_args"]
     for depth, part in enumerate(parts):
         legal = list(node) if isinstance(node, dict) else _options(node)
         if part not in legal:
-            whole = ".".join(parts[: depth + 1])
-            above = f"{'.'.join(parts[:depth])} has no such field" if depth else "no field of a run"
+            path = ".".join(parts[: depth + 1])
+            above = f"{'.'.join(parts[:depth])} has no such field" if depth else "not a field of a run"
             hint = suggest(part, legal) if legal else "it is a single value"
-            raise MIAError(f"search.space names {name!r}, but {whole!r} is unknown ({above}); {hint}")
+            raise MIAError(f"search.space names {name!r}, but {path!r} is unknown ({above}); {hint}")
         node = node[part] if isinstance(node, dict) else getattr(node, part)
     key = ".".join(parts)
     if not any(key.startswith(f"{root}.") for root in roots):
-        raise MIAError(
-            f"search.space names {name!r}, which a trial cannot change; what can be searched begins with "
-            f"{', '.join(roots)}"
-        )
+        raise MIAError(f"search.space names {name!r}, which a trial cannot change; use fields of {', '.join(roots)}")
     return key
 
 
 def _options(node: Any) -> list[str]:
-    if not is_dataclass(node) or isinstance(node, type):
-        return []
-    return [f.name for f in fields(node) if f.init]
+    return [f.name for f in fields(node) if f.init] if is_dataclass(node) and not isinstance(node, type) else []
 
 
-def _typed(config: RunConfig, params: Params) -> Params:
-    """Return values as the configuration parser makes them of plain data.
+def _parse_fields(config: RunConfig, plain: Params) -> Params:
+    """Return plain values as the configuration parser types them.
 
     Raises:
-        MIAError: a field does not take its value.
+        MIAError: a field does not accept its value.
     """
-    try:
-        return _parsed(config, params)
-    except MIAError as error:
-        if len(params) == 1:
-            ((key, value),) = params.items()
-            raise MIAError(f"search.space.{key} cannot be {value!r}: {error}") from error
-        alone = [_typed(config, {key: value}) for key, value in params.items()]  # says whose fault it is
-        return {key: value for found in alone for key, value in found.items()}
-
-
-def _parsed(config: RunConfig, params: Params) -> Params:
     mapping = to_mapping(config)
-    for key, value in params.items():
+    for key, value in plain.items():
         node = mapping
         *above, last = key.split(".")
         for part in above:
             node = node[part]
             node = node.get("init_args", node) if "class_path" in node else node
         node[last] = value
-    found = parse_mapping(mapping)
-    return {key: _at(found, key) for key in params}
-
-
-def _at(config: Any, key: str) -> Any:
-    for part in key.split("."):
-        config = config[part] if isinstance(config, dict) else getattr(config, part)
-    return config
+    try:
+        parsed: Any = parse_mapping(mapping)
+    except MIAError as error:
+        if len(plain) == 1:
+            ((key, value),) = plain.items()
+            raise MIAError(f"search.space.{key} cannot be {value!r}: {error}") from error
+        single = [_parse_fields(config, {key: value}) for key, value in plain.items()]  # finds the field at fault
+        return {key: value for part in single for key, value in part.items()}
+    typed = {}
+    for key in plain:
+        node = parsed
+        for part in key.split("."):
+            node = node[part] if isinstance(node, dict) else getattr(node, part)
+        typed[key] = node
+    return typed
 
 
 def _replaced(node: Any, parts: list[str], value: Any) -> Any:

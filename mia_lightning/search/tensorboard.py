@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a sweep: a row of HParams and a panel of scalars per trial."""
+"""TensorBoard events of a search: a row of HParams and a panel of scalars per trial."""
 
 from __future__ import annotations
 
@@ -8,26 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from mia_lightning.pipeline.tensorboard import flatten
+from mia_lightning.search.space import Space
 from mia_lightning.search.trial import Trial
 
 
 class SearchBoard:
-    """Writes the events of trials when they end.
+    """Events of trials, written when they end.
 
     Args:
-        folder: Of the events; what an earlier try left there is replaced.
-        metric: What trials are judged by.
-        done: Trials of an earlier try.
+        folder: Of the events; those of an interrupted search are replaced.
+        space: Fields of the trials.
+        metric: What trials are compared by.
+        done: Trials of an interrupted search.
     """
 
-    def __init__(self, folder: Path, metric: str, done: Iterable[Trial]) -> None:
+    def __init__(self, folder: Path, space: Space, metric: str, done: Iterable[Trial]) -> None:
+        if folder.is_symlink():
+            folder.unlink()
         shutil.rmtree(folder, ignore_errors=True)
-        self.folder, self.metric = folder, metric
+        self.folder, self.space, self.metric = folder, space, metric
         for trial in done:
             self.add(trial)
 
     def add(self, trial: Trial) -> None:
-        """Add a trial: parameters and final figures, the metric by fold, and what was reported after each epoch."""
+        """Add a trial: parameters and final figures, the metric by fold, and the value after each epoch."""
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
@@ -36,8 +40,8 @@ class SearchBoard:
         with SummaryWriter(str(self.folder / f"trial-{trial.number:04d}")) as writer:
             final = {f"final/{name}": value for name, value in trial.figures.items()}
             write_row: Any = hparams
-            rows = write_row(flatten(trial.params), final or {f"final/{self.metric}": float("nan")})
-            for summary in rows:
+            params = flatten(self.space.values(trial.params))
+            for summary in write_row(params, final or {f"final/{self.metric}": float("nan")}):
                 assert writer.file_writer is not None
                 writer.file_writer.add_summary(summary)
             for name, value in final.items():

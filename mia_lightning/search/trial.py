@@ -1,91 +1,133 @@
-"""What a trial is, and the contract of what trials judge."""
+"""Trials of a search, and the protocol of the objectives they evaluate."""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from time import perf_counter
 from typing import Any, Literal, Protocol
 
-from mia_lightning.search.space import Params
+log = logging.getLogger(__name__)
 
-Status = Literal["finished", "stopped", "failed"]
+Params = dict[str, Any]
+"""Dotted field to the value as Optuna holds it: a number, or the index of a choice; see `Space.values`."""
 
 EpochCallback = Callable[[int, float], None]
-"""Told (epoch, value; higher = better) while a trial runs; it may raise `StoppedError`."""
+"""Callback (epoch, value; higher = better) during a trial; raises `StoppedError` to end the trial."""
 
 
 class StoppedError(Exception):
-    """The scheduler has seen enough of a trial."""
+    """End of a trial by the scheduler."""
 
 
 @dataclass(frozen=True)
-class Judgment:
-    """What a trial found."""
+class TrialResult:
+    """Figures of one configuration."""
 
     figures: Mapping[str, float]
-    """Name to value."""
+    """Name to value; the metric among them."""
 
     by_fold: Sequence[float] = ()
-    """The metric in each fold, to show how far it scatters."""
+    """The metric in each fold."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One configuration that was tried."""
+    """One configuration that was evaluated."""
 
     number: int
     """From 1; 0 is the run's own configuration."""
 
     params: Params
-    status: Status
+    status: Literal["finished", "stopped", "failed"]
     figures: Mapping[str, float] = field(default_factory=dict)
     by_fold: Sequence[float] = ()
     epochs: Mapping[int, float] = field(default_factory=dict)
-    """What was reported after each epoch, where anything was."""
+    """Value (higher = better) reported after each epoch; empty without a scheduler."""
 
     seconds: float = 0.0
     message: str = ""
-    """Why it failed."""
+    """Error of a failed trial."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
-        return asdict(self) | {"epochs": {str(epoch): value for epoch, value in self.epochs.items()}}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Trial:
-        """Return what `to_dict` was made from."""
-        return cls(**{**values, "epochs": {int(epoch): value for epoch, value in values["epochs"].items()}})
+        """Return plain values for JSON, parameters aside."""
+        values = asdict(self) | {"epochs": {str(epoch): value for epoch, value in self.epochs.items()}}
+        del values["params"]
+        return values
 
 
-class Problem(Protocol):
-    """What trials judge; travels to other processes, so it holds arrays and plain data, and no private membership."""
+class Objective(Protocol):
+    """What trials evaluate; sent to other processes, so it holds arrays and plain data, and no private membership."""
 
     metric: str
     higher_is_better: bool
 
     @property
-    def width(self) -> int:
-        """Networks of one configuration."""
+    def networks(self) -> int:
+        """Networks that one configuration trains."""
         ...
 
-    def judge(self, params: Params, report: EpochCallback | None) -> Judgment:
-        """Return the figures of one configuration; `report`, if there is one, is told of epochs."""
+    def evaluate(self, params: Params, report: EpochCallback | None) -> TrialResult:
+        """Return the figures of one configuration, after a report of each epoch where it has any."""
         ...
 
-    def limited(self, threads: int) -> Problem:
-        """Return the same problem for trials of so many threads."""
+    def with_threads(self, threads: int) -> Objective:
+        """Return the same objective for trials of this number of threads."""
         ...
 
-    def stack_key(self, params: Params) -> str | None:
-        """Return what configurations that can be judged together have in common; None = by itself."""
+    def batch_key(self, params: Params) -> str | None:
+        """Return a key that configurations of one batch share (None: cannot be batched)."""
         ...
 
-    def judge_together(self, params: Sequence[Params]) -> list[Judgment]:
-        """Return the figures of configurations of one `stack_key`."""
+    def evaluate_batch(self, params: Sequence[Params]) -> list[TrialResult]:
+        """Return the figures of configurations of one `batch_key`."""
         ...
 
 
-def failed(number: int, params: Params, error: BaseException, seconds: float) -> Trial:
+def run_trial(objective: Objective, number: int, params: Params, report: EpochCallback | None = None) -> Trial:
+    """Evaluate one configuration; an error or a stop becomes the trial's status."""
+    started, epochs = perf_counter(), dict[int, float]()
+
+    def on_epoch(epoch: int, value: float) -> None:
+        epochs[epoch] = _finite("the value of an epoch", value)
+        if report is not None:
+            report(epoch, value)
+
+    try:
+        result = objective.evaluate(params, on_epoch if report else None)
+        for name, value in result.figures.items():
+            _finite(name, value)
+    except StoppedError:
+        return Trial(number, params, "stopped", epochs=epochs, seconds=perf_counter() - started)
+    except Exception as error:  # a trial may fail in any way; the search continues and reports the error
+        return failed_trial(number, params, error, perf_counter() - started)
+    return Trial(number, params, "finished", result.figures, result.by_fold, epochs, perf_counter() - started)
+
+
+def run_batch(objective: Objective, trials: Sequence[tuple[int, Params]]) -> list[Trial]:
+    """Evaluate configurations of one `batch_key` together; one by one where that fails."""
+    started = perf_counter()
+    try:
+        results = objective.evaluate_batch([params for _, params in trials])
+    except Exception:
+        log.debug("a batch of trials failed", exc_info=True)
+        return [run_trial(objective, number, params) for number, params in trials]
+    seconds = (perf_counter() - started) / len(trials)
+    return [
+        Trial(number, params, "finished", result.figures, result.by_fold, seconds=seconds)
+        for (number, params), result in zip(trials, results, strict=True)
+    ]
+
+
+def _finite(name: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {value}; training diverged")
+    return value
+
+
+def failed_trial(number: int, params: Params, error: BaseException, seconds: float) -> Trial:
     """Return the record of a trial that raised an error."""
-    said = " ".join(str(error).split()) or "no message"
-    return Trial(number, params, "failed", seconds=seconds, message=f"{type(error).__name__}: {said}"[:500])
+    text = " ".join(str(error).split()) or "no message"
+    return Trial(number, params, "failed", seconds=seconds, message=f"{type(error).__name__}: {text}"[:500])

@@ -1,4 +1,4 @@
-"""Trials of recipes: references are trained and compared with what the target shows of itself."""
+"""Reference-training objective: mismatch between trained reference models and the target."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from mia_lightning.references.splits import assign
 from mia_lightning.references.training import train_reference
 from mia_lightning.references.training_data import Normalize, TrainingData, on_device
 from mia_lightning.references.workers import Network, device_of
-from mia_lightning.search.space import Params, Space
-from mia_lightning.search.trial import EpochCallback, Judgment
+from mia_lightning.search.space import Space
+from mia_lightning.search.trial import EpochCallback, Params, TrialResult
 
 ROOTS = ("references.training",)
-"""The part of a run that a recipe is."""
+"""Part of a run that a trial can change."""
 
 METRIC = "mismatch"
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-"""Of phi, that are compared."""
+"""Quantiles of phi that are compared."""
 
 SAMPLE = 2000
-"""Most records of either side that a reference is looked at with."""
+"""Records, IN and OUT each, on which a reference is evaluated."""
 
 
 @dataclass(frozen=True)
 class Behavior:
-    """What one model does on records it was trained on (or one side of them) and on others."""
+    """Accuracy and quantiles of phi of one model, on records in its training set and on others."""
 
     accuracy: tuple[float, float]
     """IN and OUT, in [0, 1]."""
@@ -50,33 +50,37 @@ class Behavior:
 
 
 @dataclass(frozen=True, eq=False)
-class RecipeProblem:
+class ReferenceObjective:
     """All that a trial may see: images and labels of all records, and figures of the target. No membership."""
 
     space: Space
     material: TrainingData
     network: Network
     keep: NDArray[np.bool_]
-    """(K, N) the records of each reference of a trial."""
+    """(K, N) training set of each reference of a trial."""
 
     target: Behavior
     scale: float
-    """Distance of the target's 5% and 95% quantile of phi over its known records: the unit of distances of phi."""
+    """Distance between the target's 5% and 95% quantile of phi on the records of known membership: unit of distances
+    of phi."""
 
     seed: int
     device: str
     metric: str = METRIC
     higher_is_better: bool = False
 
-    def judge(self, params: Params, report: EpochCallback | None = None) -> Judgment:
-        """Train the references of one recipe and return how unlike the target they are, on average."""
-        recipe = self.space.apply(params).references.training
-        found = []
-        with tempfile.TemporaryDirectory(prefix="mia-recipe-") as scratch:
+    def evaluate(self, params: Params, report: EpochCallback | None = None) -> TrialResult:
+        """Train the references of one configuration and return their mean mismatch with the target."""
+        training = self.space.apply(params).references.training
+        mismatches = []
+        with tempfile.TemporaryDirectory(prefix="mia-references-") as scratch:
+            checkpoint = Path(scratch) / "epoch"
             for number, keep in enumerate(self.keep):
                 network = self.network(self.seed + number)
 
-                def told(epoch: int, _: float, network: nn.Module = network, keep: NDArray[np.bool_] = keep) -> None:
+                def on_epoch(
+                    epoch: int, _: float, network: nn.Module = network, keep: NDArray[np.bool_] = keep
+                ) -> None:
                     if report is not None:
                         report(epoch, -mismatch(self.behavior(network, keep), self.target, self.scale)[METRIC])
 
@@ -84,113 +88,113 @@ class RecipeProblem:
                     network,
                     self.material,
                     keep,
-                    recipe,
+                    training,
                     seed=self.seed + number,
-                    checkpoint=Path(scratch) / "epoch",
+                    checkpoint=checkpoint,
                     device=self.device,
-                    on_epoch=told if number == 0 else None,
+                    on_epoch=on_epoch if number == 0 else None,
                 )
-                found.append(mismatch(self.behavior(trained, keep), self.target, self.scale))
-                (Path(scratch) / "epoch").unlink(missing_ok=True)
-        return Judgment({name: float(np.mean([one[name] for one in found])) for name in found[0]})
+                mismatches.append(mismatch(self.behavior(trained, keep), self.target, self.scale))
+                checkpoint.unlink(missing_ok=True)
+        return TrialResult({name: float(np.mean([row[name] for row in mismatches])) for name in mismatches[0]})
 
     @torch.inference_mode()
     def behavior(self, network: nn.Module, keep: NDArray[np.bool_]) -> Behavior:
-        """Return what a reference does on records of either side, as stored; it is left in the mode it was in."""
+        """Evaluate a reference on stored images IN and OUT; its mode is restored."""
         training = network.training
         network.eval()
         device = next(network.parameters()).device
         images, labels = on_device(self.material, device)
         normalize = Normalize(self.material, images)
-        draw = np.random.default_rng(self.seed)
+        rng = np.random.default_rng(self.seed)
         accuracy, quantiles = [], []
         for side in (keep, ~keep):
-            chosen = draw.permutation(np.flatnonzero(side))[:SAMPLE]
+            sample = rng.permutation(np.flatnonzero(side))[:SAMPLE]
             phi, correct = [], []
-            for rows in torch.split(torch.from_numpy(chosen).to(device), 256):
+            for rows in torch.split(torch.from_numpy(sample).to(device), 256):
                 logits = network(normalize(images[rows])).float()
-                own = F.one_hot(labels[rows], self.material.num_classes).bool()
-                phi.append(logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1))
+                label = F.one_hot(labels[rows], self.material.num_classes).bool()
+                phi.append(logits[label] - logits.masked_fill(label, -torch.inf).logsumexp(dim=1))
                 correct.append(logits.argmax(dim=1) == labels[rows])
             accuracy.append(float(torch.cat(correct).float().mean()))
             quantiles.append(_quantiles(torch.cat(phi).cpu().numpy()))
         network.train(training)
         return Behavior((accuracy[0], accuracy[1]), (quantiles[0], quantiles[1]))
 
-    def fresh(self) -> RecipeProblem:
-        """Return the same problem on other halves and starting weights, which no trial saw."""
+    def fresh(self) -> ReferenceObjective:
+        """Return the same objective on other training sets and starting weights, which no trial saw."""
         return replace(self, keep=~self.keep, seed=self.seed + 7919)
 
     @property
-    def width(self) -> int:
+    def networks(self) -> int:
         """References of a trial."""
         return len(self.keep)
 
-    def limited(self, threads: int) -> RecipeProblem:
-        """Return itself; torch knows its threads."""
+    def with_threads(self, threads: int) -> ReferenceObjective:
+        """Return the objective itself; torch has the number of threads."""
         return self
 
-    def stack_key(self, params: Params) -> str | None:
+    def batch_key(self, params: Params) -> str | None:
         """Return None: networks on images are trained one by one."""
         return None
 
-    def judge_together(self, params: Sequence[Params]) -> list[Judgment]:
-        """Judge one by one."""
-        return [self.judge(one) for one in params]
+    def evaluate_batch(self, params: Sequence[Params]) -> list[TrialResult]:
+        """Evaluate one by one."""
+        return [self.evaluate(values) for values in params]
 
 
-def mismatch(found: Behavior, target: Behavior, scale: float) -> dict[str, float]:
-    """Return the mean of four distances, and what they are made of.
+def mismatch(reference: Behavior, target: Behavior, scale: float) -> dict[str, float]:
+    """Return the mean of four distances (0: alike), and the distances.
 
-    The distances are those of accuracy IN from the target's on known members, of accuracy OUT from its on known
-    non-members, and likewise of the quantiles of phi, on average and in units of `scale`. 0 = alike.
+    They are the differences of accuracy IN from the target's on known members and of accuracy OUT from its on known
+    non-members, and the mean differences of the quantiles of phi, IN and OUT, in units of `scale`.
     """
-    accuracy = [abs(own - other) for own, other in zip(found.accuracy, target.accuracy, strict=True)]
+    accuracy = [abs(value - of_target) for value, of_target in zip(reference.accuracy, target.accuracy, strict=True)]
     phi = [
-        float(np.mean(np.abs(np.subtract(own, other)))) / scale
-        for own, other in zip(found.quantiles, target.quantiles, strict=True)
+        float(np.mean(np.abs(np.subtract(values, of_target)))) / scale
+        for values, of_target in zip(reference.quantiles, target.quantiles, strict=True)
     ]
     return {
         METRIC: float(np.mean(accuracy + phi)),
-        "accuracy_in": found.accuracy[0],
-        "accuracy_out": found.accuracy[1],
+        "accuracy_in": reference.accuracy[0],
+        "accuracy_out": reference.accuracy[1],
         "phi_distance_in": phi[0],
         "phi_distance_out": phi[1],
     }
 
 
-def recipe_problem(
-    space: Space, config: RunConfig, prepared: LoadedInputs, answered: ModelOutputs, *, count: int
-) -> RecipeProblem:
-    """Collect what recipes are judged by.
+def build_reference_objective(
+    space: Space, config: RunConfig, prepared: LoadedInputs, outputs: ModelOutputs, *, count: int
+) -> ReferenceObjective:
+    """Collect training data and the target's behavior.
 
     Args:
         space: Over `ROOTS`.
         config: The run.
         prepared: Its records and target.
-        answered: What the target says of them.
+        outputs: From `query_models`.
         count: References per trial.
     """
     audited = ReferenceInputs(
         public=prepared.public,
         private=prepared.private,
         target=prepared.target,
-        outputs=answered.outputs,
-        private_outputs=answered.private_outputs,
+        outputs=outputs.outputs,
+        private_outputs=outputs.private_outputs,
         mean=config.data.mean,
         std=config.data.std,
         accuracy_on_members=0.0,  # only for notes on trained references
         accuracy_on_non_members=0.0,
     )
-    halves = [half for half in (answered.outputs, answered.private_outputs) if half is not None]
+    halves = [half for half in (outputs.outputs, outputs.private_outputs) if half is not None]
     labels = np.concatenate([half.labels for half in halves])
     unknown = np.full(len(labels), UNKNOWN, np.int8)
-    phi = target_phi(answered.outputs, 1)[:, 0]
-    member = answered.public.membership
+    phi = target_phi(outputs.outputs, 1)[:, 0]
+    member = outputs.public.membership
     low, high = np.quantile(phi[member != UNKNOWN], (QUANTILES[0], QUANTILES[-1]))
-    accuracy = [float(str(answered.target[f"accuracy_on_{side}"])) for side in ("members", "non_members")]
-    return RecipeProblem(
-        space=space.bare(),
+    accuracy = [float(str(outputs.target[f"accuracy_on_{side}"])) for side in ("members", "non_members")]
+    return ReferenceObjective(
+        space=space.without_paths(),
         material=material_of(audited, labels, 1),
         network=network_of(config.references, prepared.target),
         keep=assign("bernoulli", count, unknown, private=0, seed=config.seed).keep,
