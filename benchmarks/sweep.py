@@ -105,12 +105,12 @@ def timed(function):
 
 def heads(arguments):
     """P12: networks of one shape, side by side and one by one."""
-    from mia_lightning.search.stacked import fit_together
+    from mia_lightning.search.stacked_mlp import fit_batch
 
     table, member, _ = table_of(arguments.records, arguments.columns)
     some = settings(16, arguments.epochs)
     settings(1, 1)[0].fit(table, member, seed=0)  # imports
-    together, stacked = timed(lambda: fit_together(some, table, member, seed=0))
+    together, stacked = timed(lambda: fit_batch(some, table, member, seed=0))
     alone, single = timed(lambda: [one.fit(table, member, seed=0) for one in some[:2]])
     alone *= len(some) / 2
     gap = max(float(np.abs(a.score(table) - b.score(table)).max()) for a, b in zip(stacked, single, strict=False))
@@ -122,14 +122,14 @@ def heads(arguments):
 
 def sweeps(arguments):
     from mia_lightning.metrics.roc import auc
-    from mia_lightning.search.stacked import cross_fit_together
+    from mia_lightning.search.stacked_mlp import cross_fit_batch
 
     table, member, fold = table_of(arguments.records, arguments.columns)
     some = settings(arguments.trials, arguments.epochs)
 
     def ours():
         groups = [some[start : start + 16] for start in range(0, len(some), 16)]
-        return [scores for group in groups for scores in cross_fit_together(group, table, member, fold, seed=0)]
+        return [scores for group in groups for scores in cross_fit_batch(group, table, member, fold, seed=0)]
 
     seconds, found = timed(ours)
     names = ("records", "columns", "epochs")
@@ -189,7 +189,7 @@ def main():
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--naive", type=int, default=2)
     parser.add_argument("--records", type=int, default=16_000)
-    parser.add_argument("--covariates", type=int, default=12)
+    parser.add_argument("--columns", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--ray-trials", type=int, default=50)
     parser.add_argument("--one-naive-trial", type=int, default=None, help=argparse.SUPPRESS)

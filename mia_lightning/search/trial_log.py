@@ -154,7 +154,7 @@ def _read(frozen: FrozenTrial, space: Space, metric: str) -> Trial:
         params=dict(frozen.params),
         status=status,
         figures=figures,
-        by_fold=list(_numbers(dict(enumerate(by_fold))).values()),
+        by_fold=tuple(_numbers(dict(enumerate(by_fold))).values()),
         epochs={int(epoch): value for epoch, value in epochs.items()},
         seconds=_numbers({"seconds": values["seconds"]})["seconds"],
         message="".join(c if c.isprintable() else "?" for c in message),
