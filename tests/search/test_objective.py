@@ -92,7 +92,7 @@ def test_held_out_labels_change_no_trial():
 def test_table_equals_that_of_a_run(task):
     """Columns computed once, against what the pipeline computes for each configuration."""
     from mia_lightning.references.outputs import ReferenceOutputs
-    from mia_lightning.references.phi import References
+    from mia_lightning.references.result import References
 
     outputs = model_outputs(120, signal=1.0)
     rng = np.random.default_rng(0)
@@ -127,7 +127,7 @@ def test_anchored_references_hide_held_out_membership():
     """Where a reference is IN because its record is a known member, `keep` is membership itself."""
     from mia_lightning.references.columns import reference_columns
     from mia_lightning.references.outputs import ReferenceOutputs
-    from mia_lightning.references.phi import References
+    from mia_lightning.references.result import References
 
     outputs = model_outputs(120, signal=1.0)
     truth, rng = outputs.public.membership, np.random.default_rng(0)

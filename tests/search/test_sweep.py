@@ -167,7 +167,7 @@ def test_signal_ends_the_search(quick_args, sweep, engine, number):
     running.send_signal(number)
     said = running.communicate(timeout=60)[1]
     assert running.returncode == 128 + number, said
-    assert f"ended by {number.name}; the same command with --resume goes on where it stopped" in said
+    assert f"interrupted ({number.name}); rerun the same command with --resume to continue" in said
     assert "Traceback" not in said
     assert not (output / "best.yaml").exists()
 
