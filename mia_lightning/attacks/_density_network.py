@@ -1,4 +1,4 @@
-"""A small network that predicts the distribution of a signal from columns that describe the record."""
+"""Density network: the distribution of a signal predicted from columns that describe the record."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 LEVELS: Array = 1 - np.logspace(0, -4, 41)
 """Quantile levels of the pinball loss, 0 to 0.9999, ascending (Bertran et al. 2023, appendix)."""
 
-NARROWEST = -5.0
+LOG_DEVIATION_FLOOR = -5.0
 """Smallest log standard deviation, in standard deviations of the signal over all fitting rows."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """How the network is trained."""
+    """Shape and optimization of the network."""
 
     hidden: tuple[int, ...]
     epochs: int
@@ -43,12 +43,12 @@ class Regression:
     scale: float
 
     def standardized(self, signal: Array) -> Array:
-        """Return the signal in the units that `predict` answers in, (N,)."""
+        """Return the signal in the units of `predict`, (N,)."""
         return (signal - self.center) / self.scale
 
     @torch.inference_mode()
     def predict(self, inputs: NDArray[np.float32]) -> Array:
-        """Return what the network says of (N, F) inputs: (N, 2) mean and log standard deviation, or (N, levels)."""
+        """Return the network's output for (N, F) inputs: (N, 2) mean and log standard deviation, or (N, levels)."""
         parts = [self.network(block) for block in torch.split(torch.from_numpy(inputs), 8192)]
         return np.asarray(torch.cat(parts).double().numpy())
 
@@ -71,14 +71,14 @@ def regress(
 
 
 def clipped(log_deviation: Array) -> Array:
-    """Return log standard deviations as the loss sees them."""
-    return np.maximum(log_deviation, NARROWEST)
+    """Return log standard deviations clipped as in the loss."""
+    return np.maximum(log_deviation, LOG_DEVIATION_FLOOR)
 
 
 def _perceptron(inputs: int, outputs: int, training: Training) -> nn.Module:
     layers: list[nn.Module] = []
-    for wide, narrow in pairwise((inputs, *training.hidden)):
-        layers += [nn.Linear(wide, narrow), nn.ReLU(), nn.Dropout(training.dropout)]
+    for in_features, out_features in pairwise((inputs, *training.hidden)):
+        layers += [nn.Linear(in_features, out_features), nn.ReLU(), nn.Dropout(training.dropout)]
     return nn.Sequential(*layers, nn.Linear(training.hidden[-1] if training.hidden else inputs, outputs))
 
 
@@ -103,11 +103,11 @@ def _train(network: nn.Module, inputs: Tensor, target: Tensor, loss: Loss, train
 
 def _gaussian(predicted: Tensor, target: Tensor) -> Tensor:
     mean, log_deviation = predicted.unbind(dim=1)
-    log_deviation = log_deviation.clamp(min=NARROWEST)
+    log_deviation = log_deviation.clamp(min=LOG_DEVIATION_FLOOR)
     return (log_deviation + 0.5 * ((target - mean) * torch.exp(-log_deviation)) ** 2).mean()
 
 
 def _pinball(predicted: Tensor, target: Tensor) -> Tensor:
     levels = torch.tensor(LEVELS, dtype=predicted.dtype)
-    gap = target[:, None] - predicted
-    return torch.maximum(levels * gap, (levels - 1) * gap).mean()
+    residual = target[:, None] - predicted
+    return torch.maximum(levels * residual, (levels - 1) * residual).mean()

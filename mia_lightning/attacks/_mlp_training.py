@@ -1,4 +1,4 @@
-"""The Lightning side of the MLP attack: stacked perceptrons on whole batches that are already on the device."""
+"""Training of the MLP attack: stacked perceptrons on batches that are already on the device."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class MLPTraining:
 
 
 class StackedLinear(nn.Module):
-    """One linear layer of each of several networks, in one batched product: (K, B, in) to (K, B, out)."""
+    """One linear layer of each of K networks in one batched product: (K, B, in) to (K, B, out)."""
 
     def __init__(self, networks: int, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -56,15 +56,19 @@ class StackedLinear(nn.Module):
 
 
 class Perceptrons(L.LightningModule):
-    """Several perceptrons of one shape, trained side by side; their losses are summed, so none feels the others."""
+    """Several perceptrons of one shape, trained together; their losses are summed, so they are independent."""
 
     def __init__(self, settings: MLPTraining, inputs: int, steps: int) -> None:
         super().__init__()
         self.settings, self.steps = settings, steps
         widths = [inputs, *settings.hidden]
         layers: list[nn.Module] = []
-        for wide, narrow in pairwise(widths):
-            layers += [StackedLinear(settings.ensemble_size, wide, narrow), nn.ReLU(), nn.Dropout(settings.dropout)]
+        for in_features, out_features in pairwise(widths):
+            layers += [
+                StackedLinear(settings.ensemble_size, in_features, out_features),
+                nn.ReLU(),
+                nn.Dropout(settings.dropout),
+            ]
         self.layers = nn.Sequential(*layers, StackedLinear(settings.ensemble_size, widths[-1], 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,7 +84,7 @@ class Perceptrons(L.LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """AdamW, with the one-cycle schedule if it is asked for."""
+        """Return AdamW, with the one-cycle schedule if configured."""
         settings = self.settings
         optimizer = torch.optim.AdamW(
             self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
@@ -104,7 +108,7 @@ class Perceptrons(L.LightningModule):
 
 
 class BatchIterator(IterableDataset[tuple[Tensor, Tensor]]):
-    """Whole batches of a resident table, each network in an order of its own, anew every epoch."""
+    """Batches of a resident table in a new random order per network and epoch."""
 
     def __init__(self, inputs: Tensor, member: Tensor, settings: MLPTraining, generator: torch.Generator) -> None:
         self.inputs, self.member, self.settings, self.generator = inputs, member, settings, generator
@@ -122,7 +126,7 @@ class BatchIterator(IterableDataset[tuple[Tensor, Tensor]]):
 
 
 class _Report(L.Callback):
-    """Tells loss and the watched rows' TPR@FPR after every epoch."""
+    """Reports loss and the validation rows' TPR@FPR after every epoch."""
 
     def __init__(self, watched: Watched) -> None:
         self.inputs, self.member, self.report = watched

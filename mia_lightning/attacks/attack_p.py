@@ -13,7 +13,7 @@ from mia_lightning.signals.table import SignalTable
 
 @dataclass
 class AttackP(Attack):
-    """How rare the signal is among known non-members: -log of a conformal p-value (Attack P of Ye et al. 2022).
+    """Attack P (Ye et al. 2022): -log of the conformal p-value of the signal among known non-members.
 
     Within the record's class, one threshold on it is one threshold per class (Song & Mittal 2021). Deviations: the
     p-value of a class of n non-members is mixed with the one over all classes at weight n / (n + shrinkage), and it is
@@ -57,17 +57,17 @@ class AttackP(Attack):
         """Return -log p, (N,) in [0, log(n + 1)]."""
         signal = self._signal(table)
         p_value = _p_value(signal, self.pool_)
-        for label, known in self.classes_.items():
+        for label, non_members in self.classes_.items():
             rows = table.labels == label
-            weight = len(known) / (len(known) + self.shrinkage)
-            p_value[rows] = weight * _p_value(signal[rows], known) + (1 - weight) * p_value[rows]
+            weight = len(non_members) / (len(non_members) + self.shrinkage)
+            p_value[rows] = weight * _p_value(signal[rows], non_members) + (1 - weight) * p_value[rows]
         return -np.log(p_value)
 
     def _signal(self, table: SignalTable) -> NDArray[np.float64]:
         return single_column(table, self.column) * (1.0 if self.higher_is_member else -1.0)
 
 
-def _p_value(signal: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (1 + how many of the n known values are at least the signal) / (n + 1), interpolated between them."""
-    n = len(known)
-    return np.interp(signal, known, np.arange(n + 1, 1, -1) / (n + 1), left=1.0, right=1 / (n + 1))
+def _p_value(signal: NDArray[np.float64], non_members: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (1 + number of the n sorted values that are at least the signal) / (n + 1), interpolated between them."""
+    n = len(non_members)
+    return np.interp(signal, non_members, np.arange(n + 1, 1, -1) / (n + 1), left=1.0, right=1 / (n + 1))

@@ -12,7 +12,7 @@ from mia_lightning.signals.table import SignalTable
 
 @dataclass(frozen=True, eq=False)
 class ValidationRows:
-    """Rows that an attack may watch while it learns, never to choose anything by, and where to tell what it sees."""
+    """Rows to evaluate during training, for display only, and the callback for the figures."""
 
     table: SignalTable
     member: NDArray[np.int8]
@@ -24,29 +24,29 @@ class ValidationRows:
 
 @dataclass
 class Attack:
-    """One way to turn signals into a membership score.
+    """Base class: a membership score computed from signals.
 
-    A subclass is a dataclass: its fields are its hyper-parameters, their docstrings the help text, and what `fit`
-    learns ends in an underscore.
+    A subclass is a dataclass: its fields are its hyper-parameters, their docstrings the help text; fitted attributes
+    end in an underscore.
     """
 
     is_trainable: ClassVar[bool] = True
     """False where `fit` reads neither the fitting rows nor their membership."""
 
     def required_columns(self) -> tuple[str, ...]:
-        """Return the columns it reads: signals by name or shell pattern, earlier attacks by their full names."""
+        """Return the columns that the attack reads: signals by name or shell pattern, earlier attacks by full name."""
         raise NotImplementedError
 
     def fit(
         self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, validation: ValidationRows | None = None
     ) -> Self:
-        """Learn from rows whose membership is known and return self.
+        """Fit on rows of known membership and return self.
 
         Args:
             table: N rows.
             member: (N,) 1 = member, 0 = non-member.
-            seed: Drives every random choice.
-            validation: Rows to watch per epoch, if the attack has epochs.
+            seed: Random seed.
+            validation: Rows to evaluate after each epoch, if the attack has epochs.
         """
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""Equal-weight fusion of other attacks by rank."""
+"""Fusion of attacks by the ranks of their scores."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
@@ -13,11 +13,11 @@ from mia_lightning.signals.table import SignalTable
 
 @dataclass
 class Fusion(Attack):
-    """Mean of the normal scores of the members' ranks, all at the same weight.
+    """Equal-weight mean of the attacks' normal scores (van der Waerden).
 
-    Ranks make scores of any scale comparable; the normal quantile of a rank (van der Waerden) keeps the top of the
-    ranking, where low false-positive rates are decided, from being averaged away. Nothing is learned: ranks are taken
-    among the records that are scored together.
+    Ranks make scores of any scale comparable; the normal quantile of a rank preserves the top of the ranking, which
+    determines the TPR at low false-positive rates. Nothing is fitted: ranks are taken among the records that are scored
+    together.
     """
 
     members: list[str] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Fusion(Attack):
     def fit(
         self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, validation: ValidationRows | None = None
     ) -> Self:
-        """Learn nothing."""
+        """Return self; nothing is fitted."""
         return self
 
     def score(self, table: SignalTable) -> NDArray[np.float64]:

@@ -15,8 +15,8 @@ from mia_lightning.signals.table import SignalTable
 class GaussianLikelihoodRatio(Attack):
     """Log ratio of two normal densities of one signal, members' over non-members'.
 
-    The population form of the likelihood ratio: one pair of distributions for all records, or one pair per class. It
-    is not LiRA (Carlini et al. 2022), whose distributions are those of the single record over reference models.
+    The population form of the likelihood ratio: one pair of distributions for all records, or one pair per class. LiRA
+    (Carlini et al. 2022) differs: its distributions are those of one record over reference models.
     """
 
     column: str = "phi"
@@ -42,9 +42,9 @@ class GaussianLikelihoodRatio(Attack):
     def fit(
         self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, validation: ValidationRows | None = None
     ) -> Self:
-        """Fit mean and variance of either side; a class's moments are shrunk towards those over all classes."""
+        """Fit mean and variance of both classes; those within a label are shrunk towards those over all labels."""
         signal = single_column(table, self.column)
-        floor = 1e-12 * max(float(signal.var()), 1.0)  # a side of equal values still gets a density
+        floor = 1e-12 * max(float(signal.var()), 1.0)  # equal values still get a density
         self.moments_ = np.empty((2, table.num_classes, 2))
         for side in (0, 1):
             rows = member == side
@@ -68,12 +68,12 @@ class GaussianLikelihoodRatio(Attack):
     def score(self, table: SignalTable) -> NDArray[np.float64]:
         """Return log N(signal; members) - log N(signal; non-members), (N,)."""
         signal = single_column(table, self.column)
-        outside, inside = (_log_density(signal, *self.moments_[side][table.labels].T) for side in (0, 1))
-        return inside - outside
+        non_members, members = (_log_density(signal, *self.moments_[side][table.labels].T) for side in (0, 1))
+        return members - non_members
 
 
 def _log_density(
     x: NDArray[np.float64], mean: NDArray[np.float64], variance: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the normal log density up to the constant that a ratio loses."""
+    """Return the normal log density up to a constant."""
     return -0.5 * ((x - mean) ** 2 / variance + np.log(variance))

@@ -1,4 +1,4 @@
-"""What the learned attacks share: which columns they read, and how these become one matrix."""
+"""Base of the learned attacks: input columns and their standardization."""
 
 from dataclasses import dataclass, field
 from typing import Self
@@ -31,7 +31,7 @@ class LearnedAttack(Attack):
         return (*self.columns, *self.within_class, *self.components)
 
     def inputs(self, table: SignalTable) -> "FeatureScaler":
-        """Learn the scaling from the fitting rows (no membership is read)."""
+        """Fit the scaling on the fitting rows (membership is not used)."""
         return FeatureScaler(self, table)
 
 
@@ -39,7 +39,7 @@ class FeatureScaler:
     """A fitted transformation of a table to a standardized matrix."""
 
     LIMIT = 8.0
-    """Standard deviations at which an input is clipped, so that one saturated record cannot dominate a network."""
+    """Standard deviations at which an input is clipped, so that a saturated record cannot dominate a network."""
 
     def __init__(self, attack: LearnedAttack, table: SignalTable) -> None:
         self.attack = attack
@@ -85,10 +85,10 @@ class ClassScale:
         means = np.tile(mean, (classes, 1))
         variances = np.tile(variance, (classes, 1))
         for label in np.unique(labels):
-            own = values[labels == label]
-            weight = len(own) / (len(own) + cls.SHRINKAGE)
-            means[label] += weight * (own.mean(axis=0) - mean)
-            variances[label] += weight * (own.var(axis=0) - variance)
+            rows = values[labels == label]
+            weight = len(rows) / (len(rows) + cls.SHRINKAGE)
+            means[label] += weight * (rows.mean(axis=0) - mean)
+            variances[label] += weight * (rows.var(axis=0) - variance)
         return cls(mean=means, deviation=np.sqrt(np.maximum(variances, 1e-12)))
 
     def __call__(self, values: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -100,6 +100,6 @@ class ClassScale:
 def _principal_axes(values: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return mean (F,) and the leading axes (F, count) of (N, F) values, by the covariance's eigenvectors."""
     mean = values.mean(axis=0)
-    centerd = values - mean
-    _, vectors = np.linalg.eigh(centerd.T @ centerd)  # ascending
+    centered = values - mean
+    _, vectors = np.linalg.eigh(centered.T @ centered)  # ascending
     return mean, vectors[:, ::-1][:, :count]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class MLP(LearnedAttack):
     """Multi-layer perceptrons trained with AdamW; the score is their mean output, log-odds where the loss is bce.
 
-    Several networks differ in initial weights, order of the records and dropout; they train as one stacked network.
+    Networks of an ensemble differ in initial weights, record order and dropout; they train as one stacked network.
     """
 
     hidden: list[int] = field(default_factory=lambda: [64, 32])
@@ -42,8 +42,8 @@ class MLP(LearnedAttack):
     """Whether the learning rate rises over the first tenth of the steps and then falls to 0 along a cosine."""
 
     loss: Literal["bce", "focal", "pairwise", "partial_auc"] = "bce"
-    """Cross-entropy; focal, which looks past records that are right already; pairwise, a smooth AUC of the batch; or
-    partial_auc, the same against the highest 5% of the batch's non-members."""
+    """Cross-entropy; focal, which down-weights records that are already classified correctly; pairwise, a smooth AUC of
+    the batch; or partial_auc, the same with the highest 5% of the batch's non-members."""
 
     weight_decay: float = 1e-4
     """Decoupled weight decay."""
@@ -52,7 +52,7 @@ class MLP(LearnedAttack):
     """Share of hidden units dropped while training."""
 
     accelerator: str = "cpu"
-    """Where it trains; a head this small gains little from a GPU."""
+    """Lightning accelerator; a network this small gains little from a GPU."""
 
     inputs_: FeatureScaler | None = field(default=None, init=False, repr=False, compare=False)
     networks_: Perceptrons | None = field(default=None, init=False, repr=False, compare=False)
@@ -69,7 +69,7 @@ class MLP(LearnedAttack):
     def fit(
         self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, validation: ValidationRows | None = None
     ) -> Self:
-        """Train the networks; the watched rows' TPR at 5% and 1% FPR is reported after each epoch."""
+        """Train the networks; the validation rows' TPR at 5% and 1% FPR is reported after each epoch."""
         from mia_lightning.attacks._mlp_training import train_perceptrons
 
         self.inputs_ = self.inputs(table)

@@ -1,4 +1,4 @@
-"""Attacks without references that predict how a record's signal is distributed from what describes the record."""
+"""Quantile regression: the distribution of a non-member's signal predicted from columns that describe the record."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Array = NDArray[np.float64]
 
 @dataclass
 class _Conditional(LearnedAttack):
-    """What the two attacks share: the signal, what it is predicted from, and the network."""
+    """Base: the compared signal, the columns it is predicted from, and the network."""
 
     column: str = "phi_original"
     """The signal that is compared; higher = more likely a member."""
 
     columns: list[str] = field(default_factory=lambda: ["shifted_logits"])
-    """What describes the record: outputs for other views of its image. Columns that determine the compared
-    signal (its loss, logits or features of the same view) leave nothing to compare."""
+    """Columns that describe the record: outputs for other views of its image. Columns that determine the compared
+    signal (loss, logits or features of the same view) leave nothing to compare."""
 
     class_one_hot: bool = True
     """Whether to read the record's class as one 0/1 input per class."""
@@ -75,12 +75,12 @@ class _Conditional(LearnedAttack):
         head: Literal["gaussian", "quantiles"],
         *,
         seed: int,
-        side: str,
+        population: str,
     ) -> Regression:
         from mia_lightning.attacks._density_network import regress
 
         if len(signal) < 2:
-            raise MIAError(f"there are {len(signal)} {side} to fit a distribution on; at least 2 are needed")
+            raise MIAError(f"there are {len(signal)} {population} to fit a distribution on; at least 2 are needed")
         return regress(inputs, signal, head, self._training(), seed=seed)
 
     def _training(self) -> Training:
@@ -98,8 +98,8 @@ class _Conditional(LearnedAttack):
 
 @dataclass
 class QuantileRegression(_Conditional):
-    """How high the signal is among what is predicted for a non-member like this one (Bertran et al. 2023, "Scalable
-    Membership Inference Attacks via Quantile Regression").
+    """Position of the signal in the distribution predicted for a non-member like this record (Bertran et al. 2023,
+    "Scalable Membership Inference Attacks via Quantile Regression").
 
     Fitted on known non-members only. gaussian scores by (s - mu) / sigma, quantiles by -log10 of the share of
     non-members predicted to lie above. Deviations: the network reads columns (outputs for other views) instead of
@@ -110,7 +110,7 @@ class QuantileRegression(_Conditional):
     head: Literal["gaussian", "quantiles"] = "gaussian"
     """gaussian predicts mean and standard deviation; quantiles predicts 41 levels from 0 to 0.9999."""
 
-    outside_: Regression | None = field(default=None, init=False, repr=False, compare=False)
+    non_member_model_: Regression | None = field(default=None, init=False, repr=False, compare=False)
 
     def fit(
         self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, validation: ValidationRows | None = None
@@ -122,7 +122,7 @@ class QuantileRegression(_Conditional):
         """
         self.inputs_ = self.inputs(table)
         inputs, signal, out = self.inputs_(table), single_column(table, self.column), member == 0
-        self.outside_ = self._fitted(inputs[out], signal[out], self.head, seed=seed, side="non-members")
+        self.non_member_model_ = self._fitted(inputs[out], signal[out], self.head, seed=seed, population="non-members")
         return self
 
     def score(self, table: SignalTable) -> Array:
@@ -130,15 +130,15 @@ class QuantileRegression(_Conditional):
         from mia_lightning.attacks._density_network import LEVELS, clipped
 
         assert self.inputs_ is not None, "fit comes before score"
-        assert self.outside_ is not None
-        predicted = self.outside_.predict(self.inputs_(table))
-        signal = self.outside_.standardized(single_column(table, self.column))
+        assert self.non_member_model_ is not None
+        predicted = self.non_member_model_.predict(self.inputs_(table))
+        signal = self.non_member_model_.standardized(single_column(table, self.column))
         if self.head == "gaussian":
             return np.asarray((signal - predicted[:, 0]) * np.exp(-clipped(predicted[:, 1])))
-        return _exceedance(signal, np.sort(predicted, axis=1), -np.log10(1 - LEVELS))
+        return _tail_score(signal, np.sort(predicted, axis=1), -np.log10(1 - LEVELS))
 
 
-def _exceedance(signal: Array, quantiles: Array, heights: Array) -> Array:
+def _tail_score(signal: Array, quantiles: Array, heights: Array) -> Array:
     """Return the height at which each row's ascending quantiles (N, L) are reached by the signal, in straight lines.
 
     Below the first and beyond the last quantile the line goes on with the row's mean slope.

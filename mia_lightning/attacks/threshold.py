@@ -1,4 +1,4 @@
-"""Attacks that rank by one signal as it is."""
+"""Threshold on one signal."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -13,7 +13,7 @@ from mia_lightning.signals.table import SignalTable
 
 @dataclass
 class Threshold(Attack):
-    """One signal, ranked as it is (Yeom et al. 2018 with the loss; Carlini et al. 2022 with phi)."""
+    """The signal itself as the score (Yeom et al. 2018 with the loss; Carlini et al. 2022 with phi)."""
 
     column: str = "phi"
     """The signal that ranks the records."""
@@ -30,7 +30,7 @@ class Threshold(Attack):
     def fit(
         self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, validation: ValidationRows | None = None
     ) -> Self:
-        """Learn nothing."""
+        """Return self; nothing is fitted."""
         return self
 
     def score(self, table: SignalTable) -> NDArray[np.float64]:
