@@ -130,4 +130,5 @@ def fit_inflation(signal: float) -> tuple[float, float]:
     (signal 0), adds the variance of the fit in between, and leaves DeLong's where every fit gives the same scores
     (signal 1); the curves are fitted to simulations (`benchmarks/honesty_intervals.py`).
     """
-    return 1 + 0.9 * (1 - signal) * (1 + 1.2 * signal), 1 + 0.45 * (1 - signal**4)
+    noise = 1 - signal
+    return 1 + noise * (1 + 1.3 * signal), 1 + 0.25 * (1 - signal**4) + 1.6 * signal * noise
