@@ -228,4 +228,12 @@ def _default_text(value: Any) -> str:
 
 
 def _field_docs(cls: Any) -> dict[str, str]:
-    return {p.arg_name: " ".join((p.description or "").split()) for p in parse_from_object(cls).params}
+    texts = {p.arg_name: " ".join((p.description or "").split()) for p in parse_from_object(cls).params}
+    return {name: _with_readers(text) if "{formats}" in text else text for name, text in texts.items()}
+
+
+def _with_readers(text: str) -> str:
+    """Return a help text with the readers and formats that the package has."""
+    from mia_lightning.records.readers import known_formats, reader_names
+
+    return text.replace("{readers}", ", ".join(reader_names())).replace("{formats}", known_formats())

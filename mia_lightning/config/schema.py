@@ -29,8 +29,8 @@ class DataConfig:
     public records are audited)."""
 
     reader: str = "auto"
-    """Reader for both splits; auto detects the format from the file's content. A reader of your own is named as
-    package.module."""
+    """Reader for both splits; auto detects the format from the file's content. Built-in readers: {readers}. A reader of
+    your own is named as package.module. Formats: {formats}."""
 
     columns: dict[str, str] = field(default_factory=dict)
     """Meaning of columns whose names are not recognized, such as {in_set: membership, cat: label, junk: ignore}: id,

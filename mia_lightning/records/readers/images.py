@@ -28,8 +28,8 @@ FORMATS = "a CSV next to images, or a folder, tar or zip of images with one CSV"
 ARCHIVES = ("images.tar.xz", "images.tar.gz", "images.tar.bz2", "images.tar", "images.tgz", "images.zip")
 COMPRESSED = (b"\x1f\x8b", b"\xfd7zXZ\0", b"BZh")
 TABLES = (".csv", ".tsv")
-LARGEST = 256 * 2**20
-"""Bytes of a table of records, far above any set of candidates."""
+LARGEST, MOST_ROWS = 256 * 2**20, 5 * 10**6
+"""Bytes and rows of a table of records, far above any set of candidates; each cell in use becomes an object."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,8 @@ def _from_table(path: Path, name: str, columns: Mapping[str, str] | None, folder
 
 
 def _rows(table: Table, mapping: Mapping[str, str] | None) -> _Rows:
+    if len(table) > MOST_ROWS:
+        raise MIAError(f"{table.source}: has {len(table):,} rows; expected at most {MOST_ROWS:,}; split it")
     columns = find_columns(table.names, table.source, mapping, TABLE_COLUMNS)
     key, file = columns.get("id"), columns.get("file")
     files = None if file is None else text_column(table, file)
