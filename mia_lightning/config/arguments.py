@@ -110,12 +110,12 @@ def _locate(name: str, cls: type, flags: Sequence[str]) -> tuple[tuple[str, ...]
         part = parts.pop(0)
         if not is_group(hint):
             raise unknown_option(name, option_names(cls, flags))
-        known = option_types(hint)
-        part = part.replace("-", "_") if part not in known else part
-        if part not in known:
+        options = option_types(hint)
+        part = part.replace("-", "_") if part not in options else part
+        if part not in options:
             raise unknown_option(name, option_names(cls, flags))
         path.append(part)
-        hint = known[part]
+        hint = options[part]
         if plug_in_base(hint) is not None and parts:
             if get_origin(hint) is dict:
                 path.append(parts.pop(0))

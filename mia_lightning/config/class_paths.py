@@ -50,10 +50,10 @@ def resolve(name: object, base: type, option: str) -> type:
     if not isinstance(name, str):
         raise MIAError(f"--{option}: class_path must be a name, got {type(name).__name__}")
     name = name.replace(":", ".").removesuffix(".py")
-    known = {class_path(component): component for component in components(base)}
-    known |= {f"{component.__module__}.{component.__qualname__}": component for component in components(base)}
-    if name in known:
-        return known[name]
+    classes = {class_path(component): component for component in components(base)}
+    classes |= {f"{component.__module__}.{component.__qualname__}": component for component in components(base)}
+    if name in classes:
+        return classes[name]
     if name in renamed.CLASSES:
         raise MIAError(f"--{option}: {name!r} is now called {renamed.CLASSES[name]!r}")
     if sentence := renamed.removal(name):

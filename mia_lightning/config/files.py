@@ -162,6 +162,6 @@ def relative_paths(values: Any) -> Any:
     return os.path.relpath(values) if os.path.isabs(values) else values
 
 
-def class_path(kind: type) -> str:
+def class_path(cls: type) -> str:
     """Return the name that configurations use: the bare name of this package's classes, the dotted path of others."""
-    return kind.__name__ if kind.__module__.startswith("mia_lightning.") else f"{kind.__module__}.{kind.__qualname__}"
+    return cls.__name__ if cls.__module__.startswith("mia_lightning.") else f"{cls.__module__}.{cls.__qualname__}"

@@ -52,10 +52,10 @@ def short_help(command: Command) -> str:
     rows += [(f"--{name}", text) for name, text in command.flags.items()]
     listed = {*command.common, *command.flags, "config"}
     names = [name for name in option_names(command.cls) if name.startswith(command.index) and name not in listed]
-    others = " ".join(f"--{name}" for name in names if not (name == "scores" and command.positional))
+    remaining = " ".join(f"--{name}" for name in names if not (name == "scores" and command.positional))
     parts = [_usage_line(command), textwrap.fill(command.summary, _width()), _table(rows)]
-    if others:
-        index = textwrap.fill(others, _width(), break_on_hyphens=False)
+    if remaining:
+        index = textwrap.fill(remaining, _width(), break_on_hyphens=False)
         also = f" (and all of {typed('train')})" if command.index else ""
         parts.append(f"further options{also}, explained by --help_all:\n{index}")
     return "\n\n".join([*parts, f"examples:\n{command.examples}"]).rstrip()

@@ -47,16 +47,16 @@ def option(name: str, value: str | Path) -> list[str]:
 
 def program(name: str, module: str) -> str:
     """Return how a dependency's command is typed: by name if it is that of this interpreter, else as a module."""
-    found = shutil.which(name)
-    is_ours = found is not None and Path(found).parent == Path(sys.executable).parent
+    path = shutil.which(name)
+    is_ours = path is not None and Path(path).parent == Path(sys.executable).parent
     return name if is_ours else f"{_interpreter()} -m {module}"
 
 
 def _interpreter() -> str:
     """Return a name of this process's interpreter that starts the same one."""
     for name in ("python", "python3"):
-        found = shutil.which(name)
-        if found and Path(found).parent == Path(sys.executable).parent and os.path.samefile(found, sys.executable):
+        path = shutil.which(name)
+        if path and Path(path).parent == Path(sys.executable).parent and os.path.samefile(path, sys.executable):
             return name
     relative = os.path.relpath(sys.executable)
     return shlex.quote(relative if not relative.startswith("..") else sys.executable)

@@ -57,7 +57,8 @@ class DataConfig:
         if self.resize is not None and not 1 <= self.resize <= 4096:
             raise ValueError(f"--data.resize must be between 1 and 4096, got {self.resize}")
         if (self.mean is None) != (self.std is None):
-            raise ValueError("give both mean and std (--data.mean, --data.std), or neither")
+            example = "--data.mean [0.49, 0.48, 0.45] --data.std [0.25, 0.24, 0.26]"
+            raise ValueError(f"give both mean and std, such as {example}, or neither")
         if not (self.mean or self.mean is None) or not (self.std or self.std is None):
             raise ValueError("--data.mean and --data.std need one number per channel, such as 0.49,0.48,0.45")
         if self.std is not None and min(self.std) <= 0:

@@ -39,7 +39,7 @@ def check_values(values: Mapping[str, Any], cls: type, *, prefix: str = "") -> d
     for key, value in values.items():
         name = f"{prefix}{key}"
         if key not in types_:
-            raise unknown_option(name, [f"{prefix}{known}" for known in types_])
+            raise unknown_option(name, [f"{prefix}{legal}" for legal in types_])
         checked[key] = _convert(value, types_[key], name)
     return checked
 

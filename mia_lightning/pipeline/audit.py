@@ -230,20 +230,20 @@ def attack_result(config: RunConfig, fitted: CrossFit, answered: ModelOutputs) -
     from mia_lightning.scores.calibration import cross_fit_probability
 
     public, fprs, scores = answered.public, config.evaluation.fprs, fitted.scores
-    member, known, count = public.membership, public.fold != NOT_IN_ANY_FOLD, len(public.ids)
+    member, in_folds, count = public.membership, public.fold != NOT_IN_ANY_FOLD, len(public.ids)
     attacker_view, fold = answered.attacker_view()
     probabilities = cross_fit_probability(scores, attacker_view, fold, config.evaluation.calibration)
     held_out, groups = public.held_out, public.groups
     evaluated = partial(
-        evaluate, groups=None if groups is None else groups[known], stability=fitted.stability, fprs=fprs
+        evaluate, groups=None if groups is None else groups[in_folds], stability=fitted.stability, fprs=fprs
     )
     return AttackResult(
         public_scores=scores[:count],
         public_probabilities=probabilities[:count],
         private_scores=scores[count:],
         private_probabilities=probabilities[count:],
-        public=evaluated(scores[:count][known], member[known]),
-        public_calibrated=evaluated(probabilities[:count][known], member[known]),
+        public=evaluated(scores[:count][in_folds], member[in_folds]),
+        public_calibrated=evaluated(probabilities[:count][in_folds], member[in_folds]),
         held_out=_held_out_evaluation(scores[:count], public, fprs) if held_out.any() else None,
         private=_private_evaluation(scores[count:], answered.private, fprs),
         seconds=fitted.seconds,

@@ -41,10 +41,10 @@ def check_requirements(config: RunConfig) -> None:
     signals = _signal_columns(config, config.extraction.queries)
     scores = _score_columns(config)
     if clash := set(signals) & set(config.references.scores):
-        raise MIAError(f"score {min(clash)!r} bears the name of a signal; give it another name")
+        raise MIAError(f"score {min(clash)!r} has the same name as a signal; give it another name")
     for name in config.attacks:
         if name in signals:
-            raise MIAError(f"attack {name!r} bears the name of a signal; give it another name")
+            raise MIAError(f"attack {name!r} has the same name as a signal; give it another name")
         if name in scores:
             raise MIAError(f"attack {name!r} has the same name as a reference score's column; rename one")
         if name in FILE_COLUMNS:

@@ -97,9 +97,9 @@ class _FitProgress:
             self.bar.update()
         self.bar.set_description(f"attack {name}, fold {fold + 1}")
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self.bar is not None:
-            if kind is None:
+            if error is None:
                 self.bar.update()
             self.bar.close()
 

@@ -129,9 +129,9 @@ def _score_rows(result: AuditResult, split: Literal["public", "private"], half: 
     submitted = result.attacks[result.config.submitted]
     scores = {name: getattr(attack, f"{split}_scores").tolist() for name, attack in result.attacks.items()}
     probability = getattr(submitted, f"{split}_probabilities").tolist()
-    known = ["" if value < 0 else value for value in half.membership.tolist()]
+    member = ["" if value < 0 else value for value in half.membership.tolist()]
     fold = ["" if value < 0 else value for value in half.fold.tolist()]
-    columns = (known, fold, scores[result.config.submitted], probability, *scores.values())
+    columns = (member, fold, scores[result.config.submitted], probability, *scores.values())
     splits = np.where(half.held_out, "holdout", split).tolist()
     for record, name, *values in zip(half.ids.tolist(), splits, *columns, strict=True):
         yield (record, name, *values)  # csv writes a float by its shortest exact form

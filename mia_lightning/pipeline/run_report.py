@@ -68,14 +68,14 @@ def assess_result(result: AuditResult, prepared: LoadedInputs) -> Assessment:
 
 
 def _audited_columns(
-    result: AuditResult, known: NDArray[np.integer]
+    result: AuditResult, evaluated: NDArray[np.integer]
 ) -> tuple[NDArray[np.integer] | None, dict[str, NDArray[np.float64]]]:
-    """Return the columns of references for the column audit, and the places in `known` that they are about."""
+    """Return the columns of references for the column audit, and their indices in `evaluated`."""
     if result.reference_outputs is None:
         return None, {}
     scores = result.config.references.scores or {}
-    rows, columns = reference_columns(scores, result.reference_outputs, known, seed=result.config.seed)
-    return np.searchsorted(known, rows), columns
+    rows, columns = reference_columns(scores, result.reference_outputs, evaluated, seed=result.config.seed)
+    return np.searchsorted(evaluated, rows), columns
 
 
 def report_of(result: AuditResult, prepared: LoadedInputs, assessment: Assessment, seconds: float) -> Report:

@@ -65,11 +65,11 @@ def evaluation_tables(title: str, rows: Iterable[tuple[str, Evaluation]], width:
     if not rows:
         return
     first = rows[0][1]
-    cells = [("AUC", [_interval(found.auc, found.auc_low, found.auc_high) for _, found in rows])]
+    cells = [("AUC", [_interval(result.auc, result.auc_low, result.auc_high) for _, result in rows])]
     for index, point in enumerate(first.points):
-        points = [found.points[index] for _, found in rows]
+        points = [result.points[index] for _, result in rows]
         cells.append((f"TPR@{100 * point.fpr:g}%", [_interval(p.tpr, p.low, p.high) for p in points]))
-    cells.append(("unique\nscores", [f"{found.distinct:,}" for _, found in rows]))
+    cells.append(("unique\nscores", [f"{result.distinct:,}" for _, result in rows]))
     counts = f"{first.n_members:,} members, {first.n_non_members:,} non-members, 95% confidence intervals below"
     per_table = max(1, (width - NAME_WIDTH) // CELL_WIDTH)
     for start in range(0, len(cells), per_table):

@@ -39,7 +39,7 @@ def test_shipped_configurations_meet_their_requirements(name):
         ((), {"attacks": {"a": threshold("true_rank")}}, "'true_rank', which is now called 'label_rank'"),
         ((), {"attacks": {"a": threshold("phii")}}, "did you mean 'phi'"),
         ((), {"attacks": {"score": threshold("phi")}}, "column of scores.csv"),
-        ((), {"attacks": {"phi": threshold("loss")}}, "bears the name of a signal"),
+        ((), {"attacks": {"phi": threshold("loss")}}, "has the same name as a signal"),
         ((), {"attacks": {"a": threshold("b"), "b": threshold("phi")}}, "configure 'b' before it"),
         ((), {"signals": {"names": ["phi_gradient_norm"]}}, "--extraction.gradients true"),
         ((), {"references": {"scores": {"lira": {"class_path": "LiRA"}}}}, "--references.count"),

@@ -442,7 +442,7 @@ class TestRuns:
             ({"queries": 18}, "raise --extraction.queries to 18"),
             ({"scheme": "anchored"}, "raise --references.count"),
             ({"architecture": None}, "as it was trained"),
-            ({"scores": {"phi": {"class_path": "LiRA"}}}, "bears the name of a signal"),
+            ({"scores": {"phi": {"class_path": "LiRA"}}}, "has the same name as a signal"),
             ({"scores": {"calibration": {"class_path": "LiRA"}}, "count": 2}, "at least 3 references"),
             ({"architecture": "torchvision:resnet999"}, r"--references.architecture torchvision:resnet999: "),
             (
