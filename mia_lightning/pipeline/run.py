@@ -91,6 +91,8 @@ class _FitProgress:
         return self
 
     def __call__(self, name: str, fold: int) -> None:
+        if fold == 0 and not sys.stderr.isatty():  # where no bar is shown
+            log.info("fitting attack %s", name)
         if self.bar is None:
             self.bar = tqdm(total=self.fits, unit="fit", disable=None)
         else:

@@ -98,3 +98,9 @@ def test_extends_error_messages(text, sentence, tmp_path):
     with pytest.raises(MIAError) as error:
         load_config(tmp_path / "a.yaml")
     assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if not name.startswith("tune")])
+def test_shipped_configurations_name_the_submitted_attack(name):
+    config = load_config(name)
+    assert config.submission.attack in config.attacks
