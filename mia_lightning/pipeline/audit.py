@@ -123,6 +123,8 @@ def query_models(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> Mod
     """Query the target and any reference models on all records, and assign folds."""
     public, private, target = prepared.public, prepared.private, prepared.target
     notes = record_notes(public, private) + list(target.notes)
+    count = len(public) + (0 if private is None else len(private))
+    log.info("querying the target: %s records, views per record: %d", f"{count:,}", config.extraction.queries)
     outputs, private_outputs = _extract(config, public, private, target)
     clock.lap("extract")
     facts = _target_facts(target, outputs, public)

@@ -13,9 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mia_lightning.config.files import to_mapping
+from mia_lightning.config.invocation import command, command_line, option, program
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.config.search import TuneConfig
 from mia_lightning.pipeline.run_folder import RunFolder
+from mia_lightning.runtime.output_folder import next_free_folder
 from mia_lightning.search.selection import Comparison, Interval, interval_of
 from mia_lightning.search.space import Space
 from mia_lightning.search.trial import Trial
@@ -89,10 +91,12 @@ def print_attack_search(
         f"that of the default is {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] (paired bootstrap){caution}",
     )
     _print(console, "wrote best.yaml, trials.csv, search_result.json in", config.output)
-    _print(console, f"tensorboard: tensorboard --logdir {config.output}/tensorboard")
-    _print(console, f"reproduce:   train.py --config {config.output}/best.yaml")
-    final = f"--evaluation.holdout 0 --output {config.output}-final"
-    _print(console, f"submit:      train.py --config {config.output}/best.yaml {final}")
+    output = config.output.rstrip("/")
+    best, final = option("config", f"{output}/best.yaml"), option("output", next_free_folder(f"{output}-final"))
+    logs = command_line(option("logdir", f"{output}/tensorboard"))
+    _print(console, f"tensorboard: {program('tensorboard', 'tensorboard.main')} {logs}")
+    _print(console, f"reproduce:   {command('train')} {command_line(best)}")
+    _print(console, f"submit:      {command('train')} {command_line([*best, '--evaluation.holdout', '0', *final])}")
 
 
 def print_reference_search(
@@ -111,7 +115,10 @@ def print_reference_search(
         )
     _print(console, "wrote best.yaml, trials.csv, search_result.json in", config.output)
     count = config.references.count or 4
-    _print(console, f"train:  train.py --config {config.output}/best.yaml --references.count {count}")
+    words = command_line(
+        [*option("config", f"{config.output.rstrip('/')}/best.yaml"), "--references.count", str(count)]
+    )
+    _print(console, f"train:  {command('train')} {words}")
 
 
 def _count(trials: Sequence[Trial]) -> str:
