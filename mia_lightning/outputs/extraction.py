@@ -75,7 +75,8 @@ def extract(request: ExtractionRequest) -> Splits[Outputs]:
 
 def _task(request: ExtractionRequest, name: str, records: Records) -> _Task:
     key_inputs = request.key_inputs(records)
-    return _Task(name, records, key_inputs, CacheEntry(request.store, key_of(key_inputs)))
+    entry = CacheEntry(request.store, key_of(key_inputs), request.array_specs(records))
+    return _Task(name, records, key_inputs, entry)
 
 
 def _load(task: _Task) -> Arrays | None:
@@ -192,7 +193,7 @@ def _readable_memory_error() -> Iterator[None]:
 
 def _finish(task: _Task, request: ExtractionRequest) -> Arrays:
     try:
-        return task.entry.finish(len(task.records), task.key_inputs, task.records.source)
+        return task.entry.finish(task.key_inputs, task.records.source)
     except RuntimeError as error:
         if request.hardware.num_nodes == 1:
             raise

@@ -18,6 +18,7 @@ from mia_lightning.records.normalization import normalization
 from mia_lightning.records.records import Records
 from mia_lightning.records.splits import Splits
 from mia_lightning.runtime.hardware import Hardware
+from mia_lightning.runtime.own_files import ArraySpec
 from mia_lightning.runtime.store import array_digest
 from mia_lightning.targets.base import Target
 
@@ -90,6 +91,16 @@ class ExtractionRequest:
             "fuse": self.hardware.fuse,
             "code": code_digest(),
             "torch": torch.__version__,
+        }
+
+    def array_specs(self, records: Records) -> dict[str, ArraySpec]:
+        """Return the schema of the outputs on these records, by the field of `Outputs`."""
+        count, classes = len(records), self.target.num_classes
+        return {
+            "logits": ArraySpec(np.float32, (count, self.queries, classes), is_finite=True),
+            "features": ArraySpec(np.float32, (count, None)),
+            "gradient_norms": ArraySpec(np.float32, (count, 3 if self.gradients else 0)),
+            "labels": ArraySpec(np.int64, (count,), bounds=(0, classes - 1)),
         }
 
 

@@ -52,12 +52,12 @@ def run(config: RunConfig, *, overwrite: bool = False) -> AuditResult:
 
 def _run(config: RunConfig, folder: RunFolder) -> AuditResult:
     prepared = prepare(config)
-    folder.claim()
+    folder.acquire()
     board = TensorBoard(folder.path / "tensorboard")
     try:
         result = _attack(config, prepared, board)
     except MIAError:
-        folder.abandon()
+        folder.discard()
         raise
     written = folder.write_result(result)
     _write_roc(folder, result)

@@ -45,12 +45,12 @@ class RunFolder(OutputFolder):
         self.text = yaml.safe_dump(relative_paths(to_mapping(config)), sort_keys=False)
         self.replaced: list[str] = []
         """Files of an earlier run, to be removed when the folder is claimed."""
-        if not self.found:
+        if not self.names:
             return
         free = command_line(option("output", next_free_folder(config.output)))
-        foreign = [name for name in self.found if name not in FILES]
-        if "config.yaml" not in self.found or (overwrite and foreign):
-            shown = printable((foreign or self.found)[0], 60)
+        foreign = [name for name in self.names if name not in FILES]
+        if "config.yaml" not in self.names or (overwrite and foreign):
+            shown = printable((foreign or self.names)[0], 60)
             raise MIAError(f"{config.output} holds other files ({shown}, …); name an empty or new folder: {free}")
         if self._earlier_configuration() == self.text:
             return
@@ -58,7 +58,7 @@ class RunFolder(OutputFolder):
             raise MIAError(
                 f"{config.output} holds another run (its config.yaml differs); use {free}, or --overwrite to replace it"
             )
-        self.replaced = self.found
+        self.replaced = self.names
 
     def _earlier_configuration(self) -> str:
         try:
@@ -67,13 +67,13 @@ class RunFolder(OutputFolder):
         except OSError as error:
             raise self.cannot("use", error) from error
 
-    def claim(self) -> None:
+    def acquire(self) -> None:
         """Create and lock the folder, remove a replaced run, and write the configuration that reproduces this one.
 
         Raises:
             MIAError: the folder cannot be written, or another run claimed it first.
         """
-        super().claim()
+        super().acquire()
         for name in self.replaced:
             remove(self.path / name)
         with self.atomic_write("config.yaml") as file:

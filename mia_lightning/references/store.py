@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
+from mia_lightning.runtime.atomic import write_atomically
 from mia_lightning.runtime.locks import Lock
-from mia_lightning.runtime.store import key_of, write_atomically
+from mia_lightning.runtime.store import key_of
 
 if TYPE_CHECKING:
     from torch import Tensor

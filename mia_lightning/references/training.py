@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from mia_lightning.errors import MIAError
 from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.references.training_data import MappedImages, Normalize, TrainingData, on_device
-from mia_lightning.runtime.store import write_atomically
+from mia_lightning.runtime.atomic import write_atomically
 from mia_lightning.runtime.trainers import isolated_fabric
 
 log = logging.getLogger(__name__)

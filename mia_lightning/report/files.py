@@ -44,13 +44,13 @@ def claimed_folder(path: str) -> Iterator[Path]:
             removed again where the block fails.
     """
     folder = OutputFolder(path)
-    if folder.found and ("config.yaml" in folder.found or not {"records.csv", "leaderboard.csv"} & set(folder.found)):
-        raise MIAError(f"{path} holds other files ({folder.found[0]}, …); name an empty or new --output")
-    folder.claim()
+    if folder.names and ("config.yaml" in folder.names or not {"records.csv", "leaderboard.csv"} & set(folder.names)):
+        raise MIAError(f"{path} holds other files ({folder.names[0]}, …); name an empty or new --output")
+    folder.acquire()
     try:
         yield folder.path
     except BaseException:
-        folder.abandon()
+        folder.discard()
         raise
     finally:
         folder.release()

@@ -1,103 +1,101 @@
-"""Locks between processes that end with their holder: a killed run leaves a file behind, never a lock."""
+"""Locks between processes that end with their holder: a killed run leaves a file, never a lock."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import socket
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mia_lightning.errors import MIAError
+from mia_lightning.security.open import open_own
 
 log = logging.getLogger(__name__)
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What a file system answers that knows no locks."""
+"""Errors of a file system without locks."""
 
 
 class Lock:
-    """A lock of the operating system on a file, which names its holder for others to read.
+    """A lock on a file, which names its holder.
 
     Args:
-        path: Of the lock file; its folder must be there. The file goes when the lock is released, and stays, without
-            meaning, when the holder is killed.
+        path: Lock file, in a folder that exists. It is removed on release; if the holder is killed it stays, without
+            effect.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: int | None = None
+        self._lock = FileLock(path, fallback_to_soft=False)
 
     def acquire(self, *, wait: bool = False) -> bool:
-        """Take the lock and say whether it was taken; False only where another holds it and `wait` is off.
+        """Acquire the lock and return whether it succeeded; False only if another process holds it and `wait` is off.
 
         Raises:
-            OSError: the file cannot be made.
+            MIAError: something other than a regular file has the name of the lock file.
+            OSError: the file cannot be created.
         """
-        while True:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except OSError as error:
-                if error.errno in NO_LOCKS:
-                    log.warning("%s: this file system knows no locks, so only one run may use it", self.path.parent)
-                    self._file = file
-                    return True
-                os.close(file)
-                if isinstance(error, BlockingIOError):
-                    return False
+        self._check_kind()
+        try:
+            self._lock.acquire(blocking=wait)
+        except Timeout:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
                 raise
-            except BaseException:  # a signal while waiting
-                os.close(file)
-                raise
-            if self._is_current(file):
-                break
-            os.close(file)  # the holder before removed it while this one waited
-        if stale := _content(self.path):
-            log.info("an earlier run (%s) ended without finishing; this one goes on from what it left", stale)
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        self._file = file
+            log.warning("%s: this file system has no locks, so only one run may use it at a time", self.path.parent)
+            return True
+        if stale := self._content():
+            log.info("an earlier run (%s) ended without finishing; resuming from its files", stale)
+        self.path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         return True
 
-    def _is_current(self, file: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(file), os.stat(self.path))
-        except FileNotFoundError:
-            return False
+    def _check_kind(self) -> None:
+        with suppress(OSError):
+            if not stat.S_ISREG(os.lstat(self.path).st_mode):
+                raise MIAError(f"{self.path}: is not a regular file, as a lock has to be; remove it")
 
     @property
-    def is_taken(self) -> bool:
-        """Whether another process holds it now; makes no file."""
-        try:
-            file = os.open(self.path, os.O_RDONLY)
-        except OSError:
+    def is_locked(self) -> bool:
+        """Whether another process holds it now; creates no file."""
+        self._check_kind()
+        if not self.path.exists():
             return False
+        probe = FileLock(self.path, fallback_to_soft=False)
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+            probe.acquire(blocking=False)
+        except Timeout:
             return True
         except OSError:
             return False
-        finally:
-            os.close(file)
+        probe.release()
         return False
 
     @property
     def holder(self) -> str:
         """Return "process NUMBER on HOST" of the last holder that did not release it."""
-        return _content(self.path) or "a process that did not name itself"
+        return self._content() or "an unknown process"
+
+    def _content(self) -> str:
+        with suppress(OSError, MIAError), open_own(self.path) as file:
+            return file.read(200).decode(errors="replace").strip()
+        return ""
 
     @contextmanager
     def held(self, what: str) -> Iterator[None]:
-        """Hold it within the block, after waiting for another holder where there is one, which is said.
+        """Hold it within the block, after waiting for another holder, which is logged.
 
         Raises:
-            OSError: the file cannot be made.
+            OSError: the file cannot be created.
         """
         if not self.acquire():
-            log.info("%s: another run (%s) is making the same; waiting for it", what, self.holder)
+            log.info("%s: waiting for another run (%s) that is making the same", what, self.holder)
             self.acquire(wait=True)
         try:
             yield
@@ -105,15 +103,7 @@ class Lock:
             self.release()
 
     def release(self) -> None:
-        """Give the lock back, if it is held."""
-        if self._file is not None:
-            self.path.unlink(missing_ok=True)
-            os.close(self._file)
-            self._file = None
-
-
-def _content(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()[:200]
-    except OSError:
-        return ""
+        """Release the lock, if it is held."""
+        if self._lock.is_locked:
+            self.path.unlink(missing_ok=True)  # before the release: whoever locked the old file by then tries again
+            self._lock.release()

@@ -1,4 +1,4 @@
-"""Arrays that stay in their file: memory maps of uncompressed .npz entries and of .safetensors."""
+"""Memory maps of .safetensors and of uncompressed .npz entries, for arrays larger than memory."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from mia_lightning.security.open import create_own, open_regular
+
 Arrays = dict[str, NDArray[Any]]
 
 DTYPES = {
     **{"BOOL": "|b1", "U8": "|u1", "I8": "|i1", "U16": "<u2", "I16": "<i2", "F16": "<f2"},
     **{"U32": "<u4", "I32": "<i4", "F32": "<f4", "U64": "<u8", "I64": "<i8", "F64": "<f8"},
 }
-"""Names that safetensors gives to the dtypes NumPy has."""
+"""NumPy dtype of each safetensors dtype; bfloat16 and float8 have none."""
 
 NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 
 BLOCK = 16 << 20
-"""Bytes that are worked on at once."""
+"""Bytes that are read or written at once."""
+
+HEADER_BYTES = 100_000_000
+"""Largest header, as in safetensors."""
 
 
 def map_safetensors(path: Path) -> Arrays:
@@ -37,13 +42,19 @@ def map_safetensors(path: Path) -> Arrays:
         path: A file whose header has been checked, by its checksum or by safetensors itself.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError: no such file, or not one of this form.
+        OSError, ValueError, KeyError, TypeError: it does not exist, or is not of this format.
+        MIAError: it is not a regular file.
     """
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if not 2 <= length <= path.stat().st_size - 8:
-            raise ValueError(f"{path.name}: the header is said to have {length} bytes")
-        header = json.loads(file.read(length))
+    with open_regular(path) as file:
+        (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
+        if not 2 <= length <= min(os.fstat(file.fileno()).st_size - 8, HEADER_BYTES):
+            raise ValueError(f"{path.name}: wrong length of the header")
+        try:
+            header = json.loads(file.read(length))
+        except RecursionError:
+            raise ValueError(f"{path.name}: the header is nested too deeply") from None
+    if not isinstance(header, dict):
+        raise ValueError(f"{path.name}: the header is not a mapping")
     header.pop("__metadata__", None)
     return {
         name: _map(path, DTYPES[entry["dtype"]], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
@@ -56,28 +67,31 @@ def map_safetensors(path: Path) -> Arrays:
 def new_safetensors(path: Path, arrays: Mapping[str, tuple[DTypeLike, tuple[int, ...]]]) -> Iterator[Arrays]:
     """Create a .safetensors file whose arrays are filled through writable memory maps within the block.
 
-    The room is taken on the disk before anything is written, since a full disk would end a process that writes through
-    a map.
+    Disk space is allocated first: a full disk would kill (SIGBUS) a process that writes through a map.
+
+    Args:
+        path: It must not exist.
+        arrays: dtype and shape of each array, by name.
 
     Raises:
         OSError: the disk is full or cannot be written.
     """
-    kinds = {name: (np.dtype(dtype), shape) for name, (dtype, shape) in arrays.items()}
+    headers = {name: (np.dtype(dtype), shape) for name, (dtype, shape) in arrays.items()}
     offset = 0
     header: dict[str, dict[str, Any]] = {}
-    for name in sorted(kinds, key=lambda name: (-kinds[name][0].itemsize, name)):  # so that each begins aligned
-        dtype, shape = kinds[name]
+    for name in sorted(headers, key=lambda name: (-headers[name][0].itemsize, name)):  # so that each is aligned
+        dtype, shape = headers[name]
         end = offset + math.prod(shape) * dtype.itemsize
         header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
+    with create_own(path) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.flush()
-        _reserve(file, 8 + len(text) + offset)
+        _allocate(file, 8 + len(text) + offset)
         maps = {
-            name: _map(path, kinds[name][0], kinds[name][1], 8 + len(text) + entry["data_offsets"][0], mode="r+")
+            name: _map(path, headers[name][0], headers[name][1], 8 + len(text) + entry["data_offsets"][0], mode="r+")
             for name, entry in header.items()
         }
         yield maps
@@ -87,7 +101,7 @@ def new_safetensors(path: Path, arrays: Mapping[str, tuple[DTypeLike, tuple[int,
         os.fsync(file.fileno())
 
 
-def _reserve(file: BinaryIO, size: int) -> None:
+def _allocate(file: BinaryIO, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
         return
@@ -98,8 +112,9 @@ def _reserve(file: BinaryIO, size: int) -> None:
 
 
 def map_npz(path: Path, name: str) -> NDArray[Any] | None:
-    """Return one array of an .npz as a read-only memory map after checking its checksum, or None where it is no plain
-    uncompressed array of numbers.
+    """Return one array of an .npz as a read-only memory map, after a check of its CRC-32.
+
+    None if it is compressed, encrypted, in Fortran order or not numeric.
 
     Args:
         path: An .npz file.
@@ -112,11 +127,11 @@ def map_npz(path: Path, name: str) -> NDArray[Any] | None:
         entry = archive.getinfo(f"{name}.npy")
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
         return None
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(entry.header_offset)
         local = file.read(30)
         if len(local) < 30 or local[:4] != b"PK\x03\x04":
-            raise zipfile.BadZipFile(f"no entry where {name} should begin")
+            raise zipfile.BadZipFile(f"{name} has no local header")
         start = entry.header_offset + 30 + sum(struct.unpack("<HH", local[26:30]))
         _check_crc(file, start, entry)
         file.seek(start)
@@ -129,23 +144,23 @@ def map_npz(path: Path, name: str) -> NDArray[Any] | None:
     if dtype.hasobject or fortran:
         return None
     if offset - start + math.prod(shape) * dtype.itemsize > entry.file_size:
-        raise ValueError(f"{name} is said to have shape {shape}, more than there is")
+        raise ValueError(f"{name} has shape {shape}, more than its size")
     return _map(path, dtype, shape, offset)
 
 
 def _check_crc(file: BinaryIO, start: int, entry: zipfile.ZipInfo) -> None:
     file.seek(start)
-    found, left = 0, entry.file_size
-    while left:
-        block = file.read(min(BLOCK, left))
+    crc, remaining = 0, entry.file_size
+    while remaining:
+        block = file.read(min(BLOCK, remaining))
         if not block:
-            raise zipfile.BadZipFile(f"{entry.filename} is cut short")
-        found, left = zlib.crc32(block, found), left - len(block)
-    if found != entry.CRC:
+            raise zipfile.BadZipFile(f"{entry.filename} is truncated")
+        crc, remaining = zlib.crc32(block, crc), remaining - len(block)
+    if crc != entry.CRC:
         raise zipfile.BadZipFile(f"Bad CRC-32 for file {entry.filename!r}")
 
 
 def _map(path: Path, dtype: DTypeLike, shape: tuple[int, ...], offset: int, mode: Any = "r") -> NDArray[Any]:
-    if 0 in shape:  # nothing can be mapped
+    if 0 in shape:  # an empty map is an error
         return np.empty(shape, dtype)
     return np.memmap(path, dtype, mode, offset, shape)

@@ -1,11 +1,11 @@
-"""A folder that one process at a time writes, and where a file appears under its name only when it is complete."""
+"""Output folders that one process at a time writes, and where a file appears only when it is complete."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import shutil
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -15,29 +15,34 @@ from mia_lightning.runtime.locks import Lock
 
 
 class OutputFolder:
-    """Looks into a folder, without changing anything yet, and claims it for this process.
+    """A folder to acquire for this process; creating this object changes nothing on the disk.
 
     Args:
-        path: It need not be there.
+        path: It need not exist.
 
     Raises:
-        MIAError: another process is writing it, or it cannot be read.
+        MIAError: another process is writing it, it cannot be read, or a folder in it is a symbolic link.
     """
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
         self.lock = Lock(self.path / ".lock")
-        if self.lock.is_taken:
-            raise self._refusal()
         try:
-            names = sorted(entry.name for entry in self.path.iterdir()) if self.path.exists() else []
+            entries = sorted(os.scandir(self.path), key=lambda entry: entry.name) if self.path.exists() else []
+            links = [entry.name for entry in entries if entry.is_symlink() and entry.is_dir()]
         except OSError as error:
             raise self.cannot("use", error) from error
-        self.found = [name for name in names if name != ".lock" and not _is_partial(name)]
-        """Names of what is in it, but for what a killed run left of an incomplete file."""
+        if links:  # what is written into it would be written elsewhere
+            raise MIAError(
+                f"{self.path / links[0]}: is a symbolic link to a folder; remove it, or name another --output"
+            )
+        if self.lock.is_locked:
+            raise self._refusal()
+        self.names = [entry.name for entry in entries if entry.name != ".lock" and not _is_partial(entry.name)]
+        """Names of its files, except for incomplete ones of a killed run."""
 
     def cannot(self, what: str, error: OSError) -> MIAError:
-        """Return the sentence about a folder that the system refuses."""
+        """Return the error of a folder to which the system denies access."""
         return MIAError(f"cannot {what} the output folder {self.path}: {error.strerror}; name another --output")
 
     def _refusal(self) -> MIAError:
@@ -45,29 +50,30 @@ class OutputFolder:
             f"another run ({self.lock.holder}) is writing into {self.path}; wait for it, or name another --output"
         )
 
-    def claim(self) -> None:
+    def acquire(self) -> None:
         """Create the folder and lock it until `release`.
 
         Raises:
-            MIAError: the folder cannot be written, or another process was quicker.
+            MIAError: the folder cannot be written, or another process has locked it since.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            taken = self.lock.acquire()
+            acquired = self.lock.acquire()
         except OSError as error:
             raise self.cannot("create", error) from error
-        if not taken:
+        if not acquired:
             raise self._refusal()
-        for left in self.path.rglob(".*.partial"):  # by a killed run
-            left.unlink(missing_ok=True)
+        for partial in self.path.rglob(".*.partial"):  # of a killed run
+            with suppress(OSError):
+                partial.unlink()
 
     def release(self) -> None:
-        """Let other processes use the folder; without it the end of this one does."""
+        """Unlock the folder; otherwise the end of this process does."""
         self.lock.release()
 
-    def abandon(self) -> None:
-        """Remove the folder again if nothing was in it before."""
-        if not self.found:
+    def discard(self) -> None:
+        """Remove the folder again if it was empty before."""
+        if not self.names:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def atomic_write(self, name: str) -> AbstractContextManager[IO[str]]:

@@ -1,25 +1,29 @@
-"""The store of outputs: a folder per key, where the key is a hash of everything that determines what is in it."""
+"""Store of outputs: a folder per key, which is a hash of everything that determines the outputs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from hashlib import sha256
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from mia_lightning.errors import MIAError
-from mia_lightning.runtime.atomic import UNWRITABLE
+from mia_lightning.runtime.atomic import STORE_FIX, make_folder, readable_write_error, replacement, write_atomically
 from mia_lightning.runtime.locks import Lock
 from mia_lightning.runtime.memory_maps import Arrays, map_safetensors, new_safetensors
+from mia_lightning.runtime.own_files import ArraySpec, read_bytes, read_json
+from mia_lightning.security.open import open_own
 
 log = logging.getLogger(__name__)
 
@@ -37,39 +41,65 @@ def key_of(cache_key_inputs: Mapping[str, Any]) -> str:
     return sha256(json.dumps(cache_key_inputs, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-class CacheEntry:
-    """The outputs under one key: shards while the work goes on, one file with its checksum once it is done.
+@dataclass(frozen=True)
+class _Description:
+    """Content of outputs.json."""
 
-    No array is ever held whole: shards are read one at a time, and what is done is a memory map.
+    sha256: str
+    """Of outputs.safetensors (hex)."""
+
+    arrays: dict[str, Any]
+    key_inputs: dict[str, Any]
+
+
+class CacheEntry:
+    """The outputs under one key: shards while they are computed, then one file with its checksum.
+
+    Shards are read one at a time and finished outputs are memory maps, so no array is held in memory completely.
+
+    Args:
+        store: Folder of the store.
+        key: From `key_of`.
+        specs: Schema of each array by its name; the first length is the number of records.
     """
 
-    def __init__(self, store: Path, key: str) -> None:
+    def __init__(self, store: Path, key: str, specs: Mapping[str, ArraySpec]) -> None:
         self.key = key
+        self.specs = specs
         self.folder = store / key[:2] / key
         self.final = self.folder / "outputs.safetensors"
         self.shards = self.folder / "shards"
 
+    @property
+    def count(self) -> int:
+        """Number of records."""
+        return int(next(iter(self.specs.values())).shape[0] or 0)
+
     def load(self) -> Arrays | None:
-        """Return the finished arrays as read-only memory maps, or None where there are none or they are damaged."""
+        """Return the finished arrays as read-only memory maps, or None if there are none or they are damaged."""
         try:
-            recorded = json.loads((self.folder / "outputs.json").read_text())["sha256"]
-            return map_safetensors(self.final) if _digest(self.final) == recorded else None
-        except (OSError, ValueError, KeyError, TypeError):
+            if _digest(self.final) != read_json(self.folder / "outputs.json", _Description).sha256:
+                return None
+            arrays = map_safetensors(self.final)
+            _check(arrays, self.specs)
+        except (OSError, ValueError, KeyError, TypeError, MIAError):
             return None
+        return arrays
 
     @property
     def exists(self) -> bool:
-        """Whether a finished file is there, damaged or not."""
+        """Whether a finished file exists, damaged or not."""
         return self.final.exists()
 
     def lock(self) -> Lock:
-        """Return the lock that whoever makes this entry has to hold.
+        """Return the lock that a process has to hold while it computes this entry.
 
         Raises:
             MIAError: the store cannot be written.
         """
-        with _in_words("a lock"):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with readable_write_error("a lock into the store", STORE_FIX):
+            make_folder(self.folder.parent)
+            make_folder(self.folder)
         return Lock(self.folder / "lock")
 
     def save_shard(self, name: str, arrays: Arrays) -> None:
@@ -78,111 +108,98 @@ class CacheEntry:
         write_atomically(self.shards / f"{name}.safetensors", sha256(payload).digest() + payload)
 
     def load_shards(self) -> Iterator[Arrays]:
-        """Yield the undamaged shards, one at a time; each holds its rows under "index". Damaged ones are removed."""
+        """Yield the shards one at a time, each with its rows under "index"; no row occurs twice.
+
+        Damaged shards, and those with rows of an earlier one, are removed.
+        """
+        is_new = np.ones(self.count, bool)
+        specs = self.specs
         for path in sorted(self.shards.glob("*.safetensors")):
             try:
-                data = path.read_bytes()
-                if sha256(data[32:]).digest() == data[:32]:
-                    yield load(data[32:])
-                    continue
-                path.unlink()
-            except (FileNotFoundError, SafetensorError):  # another process of this run was first to remove it
+                shard = _read_shard(path, specs, is_new)
+            except FileNotFoundError:  # another process of this run was first to remove it
                 continue
-            log.warning("a shard of the stored outputs %s is damaged; recomputing it", self.key[:12])
+            except (OSError, ValueError, SafetensorError, MIAError) as error:
+                log.warning("a shard of the stored outputs %s is damaged (%s); recomputing it", self.key[:12], error)
+                with suppress(OSError):
+                    path.unlink()
+                continue
+            is_new[shard["index"]] = False
+            lengths = {name: shard[name].shape[1:] for name in specs}  # of later shards too
+            specs = {name: replace(spec, shape=(self.count, *lengths[name])) for name, spec in specs.items()}
+            yield shard
 
-    def finish(self, count: int, key_inputs: Mapping[str, Any], source: str) -> Arrays:
-        """Put the shards' rows into one file in the order of the records, let the shards go and return `load`'s arrays.
+    def finish(self, key_inputs: Mapping[str, Any], source: str) -> Arrays:
+        """Merge the shards into one file in the order of the records, remove them and return `load`'s arrays.
 
         Args:
-            count: Number of records.
             key_inputs: What the key is made of, for people.
             source: Where the records are from, for the error.
 
         Raises:
             MIAError: the disk is full or cannot be written.
-            RuntimeError: a record is missing or occurs more than once, which no run may ever pass over.
+            RuntimeError: a record is missing.
         """
-        kinds = {
-            name: (array.dtype, (count, *array.shape[1:]))
-            for name, array in next(iter(self.load_shards()), {}).items()
-            if name != "index"
-        }
-        partial = self.final.with_name(f".{self.final.name}.{os.getpid()}.partial")
-        try:
-            with _in_words(self.final.name):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with new_safetensors(partial, kinds) as arrays:
-                    merge(self.load_shards(), arrays, count, source)
+        first = next(self.load_shards(), {})
+        headers = {name: (first[name].dtype, (self.count, *first[name].shape[1:])) for name in self.specs if first}
+        with readable_write_error(f"{self.final.name} into the store", STORE_FIX):
+            make_folder(self.folder)
+            with replacement(self.final) as partial:
+                with new_safetensors(partial, headers) as arrays:
+                    merge(self.load_shards(), arrays, self.count, source)
                 description = {
                     "sha256": _digest(partial),
-                    "arrays": {name: [str(dtype), list(shape)] for name, (dtype, shape) in kinds.items()},
+                    "arrays": {name: [str(dtype), list(shape)] for name, (dtype, shape) in headers.items()},
                     "key_inputs": dict(key_inputs),
                 }
-                partial.replace(self.final)
-        finally:
-            with suppress(OSError):
-                partial.unlink()
         write_atomically(self.folder / "outputs.json", json.dumps(description, indent=2).encode())
-        for left in (*self.shards.glob("*"), *self.shards.glob(".*.partial"), *self.folder.glob(".*.partial")):
-            left.unlink(missing_ok=True)
+        partials = [*self.shards.glob(".*.partial"), *self.folder.glob(".*.partial")]
+        for path in [*self.shards.glob("*.safetensors"), *partials]:
+            with suppress(OSError):
+                path.unlink()
         return map_safetensors(self.final)
 
 
+def _read_shard(path: Path, specs: Mapping[str, ArraySpec], is_new: NDArray[np.bool_]) -> Arrays:
+    data = read_bytes(path)
+    if sha256(data[32:]).digest() != data[:32]:
+        raise ValueError("wrong checksum")
+    shard: Arrays = load(data[32:])
+    index = ArraySpec(np.int64, (None,), bounds=(0, len(is_new) - 1))
+    rows = len(shard.get("index", ()))
+    _check(
+        shard, {"index": index} | {name: replace(spec, shape=(rows, *spec.shape[1:])) for name, spec in specs.items()}
+    )
+    if rows == 0 or len(np.unique(shard["index"])) < rows or not is_new[shard["index"]].all():
+        raise ValueError("no rows, or rows that occur twice")
+    return shard
+
+
+def _check(arrays: Arrays, specs: Mapping[str, ArraySpec]) -> None:
+    if set(arrays) != set(specs):
+        raise ValueError("arrays are missing or unknown")
+    for name, spec in specs.items():
+        spec.check(name, arrays[name])
+
+
 def merge(shards: Iterable[Arrays], into: Arrays, count: int, source: str) -> None:
-    """Write the shards' rows where their "index" says.
+    """Write the shards' rows at their "index".
 
     Raises:
-        RuntimeError: a record is missing or occurs more than once, which no run may ever pass over.
+        RuntimeError: a record is missing or occurs more than once.
     """
     times = np.zeros(count, np.int32)
-    beyond = 0
     for shard in shards:
-        rows = shard["index"]
-        inside = (rows >= 0) & (rows < count)
-        beyond += int((~inside).sum())
-        np.add.at(times, rows[inside], 1)
+        np.add.at(times, shard["index"], 1)
         for name, array in into.items():
-            array[rows[inside]] = shard[name] if inside.all() else shard[name][inside]
-    if beyond or (times != 1).any():
+            array[shard["index"]] = shard[name]
+    if (times != 1).any():
         raise RuntimeError(
-            f"{source}: {int((times == 0).sum())} records are missing, {int((times > 1).sum())} occur more than once "
-            f"and {beyond} are unknown among the shards; every record must occur exactly once"
+            f"{source}: {int((times == 0).sum())} records are missing and {int((times > 1).sum())} occur more than "
+            "once among the shards; every record must occur exactly once"
         )
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, payload: bytes) -> None:
-    """Write a file that appears under its name only when it is complete.
-
-    Raises:
-        MIAError: the disk is full or cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with _in_words(path.name):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(payload)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink()
-        raise
-
-
-@contextmanager
-def _in_words(name: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        raise MIAError(
-            f"cannot write {name} into the store: {error.strerror}; free space, or name another --cache_dir"
-        ) from error
+    with open_own(path) as file:
+        return hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()

@@ -63,17 +63,17 @@ def tune(config: TuneConfig, *, resume: bool = False) -> Sweep:
     if not is_first_process():  # started to help with extraction, and ends after it
         run_helper_process(config.run)
     folder = RunFolder(config)
-    if FILE in folder.found and not resume:
+    if FILE in folder.names and not resume:
         raise MIAError(
             f"{config.output} holds trials of this search; add --resume to continue, or use another --output"
         )
     prepared = prepare(config.run)
-    folder.claim()
+    folder.acquire()
     try:
         return _search(config, space, prepared, folder)
     except MIAError:
         if not (folder.path / FILE).exists():
-            folder.abandon()
+            folder.discard()
         raise
     finally:
         folder.release()

@@ -183,7 +183,7 @@ def test_submission_columns_and_value_are_configurable(task, tmp_path):
 
 def test_a_killed_write_leaves_no_file_under_its_name(tmp_path):
     folder = RunFolder(load_config(output=str(tmp_path / "k")))
-    folder.claim()
+    folder.acquire()
 
     def write_and_fail():
         with folder.atomic_write("submission.csv") as file:

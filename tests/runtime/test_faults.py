@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -255,48 +254,6 @@ def test_runs_that_need_the_same_outputs_wait_for_one_another(audit, whole, tmp_
     assert sum("extracted" in text for text in said) == 1
     assert (tmp_path / "a" / "scores.csv").read_bytes() == (tmp_path / "b" / "scores.csv").read_bytes()
     assert (tmp_path / "a" / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
-
-
-def test_a_lock_ends_with_its_holder(tmp_path):
-    script = "import sys, os, signal; from pathlib import Path; from mia_lightning.runtime.locks import Lock\n"
-    script += "assert Lock(Path(sys.argv[1])).acquire(); print(os.getpid(), flush=True); signal.pause()"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    path = tmp_path / "lock"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True, env=environment
-    )
-    pid = int(process.stdout.readline())
-    other = Lock(path)
-    assert other.is_taken
-    assert not other.acquire()
-    assert other.holder.startswith(f"process {pid} on ")
-    process.kill()
-    process.wait()
-    assert path.exists()  # the file of a killed holder means nothing
-    assert not other.is_taken
-    assert other.acquire()
-    assert other.holder.startswith(f"process {os.getpid()} on ")
-    other.release()
-    assert not path.exists()
-
-
-def test_whoever_makes_the_same_references_waits(tmp_path, caplog):
-    caplog.set_level("INFO", logger="mia_lightning")
-    first, order = Lock(tmp_path / "lock"), []
-    assert first.acquire()
-
-    def second():
-        with Lock(tmp_path / "lock").held("references"):
-            order.append("second")
-
-    thread = threading.Thread(target=second)
-    thread.start()
-    wait_for(lambda: "waiting for it" in caplog.text)
-    order.append("first")
-    first.release()
-    thread.join(timeout=30)
-    assert order == ["first", "second"]
-    assert not (tmp_path / "lock").exists()
 
 
 # ---- disks
