@@ -184,8 +184,8 @@ def run_with_faulty_helper(audit, folder, fault):
     ("fault", "sentence"),
     [
         ("nan", "NaN or infinite logits for record"),
-        ("absent", "process 2 of 2 ended with exit code 0; the same command goes on where it stopped"),
-        ("killed", "process 2 of 2 was ended by SIGKILL; is memory short? The same command goes on where it stopped"),
+        ("absent", "process 2 of 2 ended with exit code 0; rerun the same command to resume"),
+        ("killed", "process 2 of 2 was killed (SIGKILL), probably out of memory; rerun the same command to resume"),
     ],
 )
 def test_what_goes_wrong_in_a_helper_is_the_error_of_the_run(audit, tmp_path, fault, sentence):
