@@ -118,7 +118,7 @@ def test_next_free_folder(tmp_path):
 
 def test_second_run_in_a_folder_is_offered_a_way_out(tmp_path):
     folder = RunFolder(load_config(output=str(tmp_path / "a b")))
-    folder.claim()
+    folder.acquire()
     folder.release()
     other = load_config(output=str(tmp_path / "a b"), seed=1)
     with pytest.raises(MIAError) as error:
@@ -127,7 +127,7 @@ def test_second_run_in_a_folder_is_offered_a_way_out(tmp_path):
     assert "--overwrite" in str(error.value)
     (tmp_path / "a b" / "scores.csv").write_text("old")
     replacing = RunFolder(other, overwrite=True)
-    replacing.claim()
+    replacing.acquire()
     replacing.release()
     assert [path.name for path in replacing.path.iterdir()] == ["config.yaml"]
     assert "seed: 1" in (replacing.path / "config.yaml").read_text()
@@ -135,7 +135,7 @@ def test_second_run_in_a_folder_is_offered_a_way_out(tmp_path):
 
 def test_overwrite_keeps_foreign_files_and_links(tmp_path):
     folder = RunFolder(load_config(output=str(tmp_path / "run")))
-    folder.claim()
+    folder.acquire()
     folder.release()
     other = load_config(output=str(tmp_path / "run"), seed=1)
     (tmp_path / "run" / "thesis.tex").write_text("mine")
@@ -147,7 +147,7 @@ def test_overwrite_keeps_foreign_files_and_links(tmp_path):
     (tmp_path / "elsewhere" / "file").write_text("mine")
     (tmp_path / "run" / "tensorboard").symlink_to(tmp_path / "elsewhere")
     replacing = RunFolder(other, overwrite=True)
-    replacing.claim()
+    replacing.acquire()
     replacing.release()
     assert (tmp_path / "kept").read_text() == "mine"
     assert (tmp_path / "elsewhere" / "file").read_text() == "mine"

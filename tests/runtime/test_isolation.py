@@ -13,7 +13,6 @@ from helpers.extraction import CPU, Small, extract, small_target, with_statistic
 
 from mia_lightning.attacks._mlp_training import train_perceptrons
 from mia_lightning.attacks.mlp import MLP
-from mia_lightning.config.command_line import run_parser
 from mia_lightning.report.plots import plot_roc, style
 from mia_lightning.runtime.environment import restored_variables, without_variables
 from mia_lightning.runtime.hardware import Hardware
@@ -152,8 +151,3 @@ def test_matplotlibrc_does_not_change_figures():
     expected = roc_figure()
     with matplotlib.rc_context({"axes.facecolor": "red", "lines.linewidth": 9, "font.size": 30, "savefig.dpi": 7}):
         assert roc_figure() == expected
-
-
-def test_options_are_not_read_from_environment(monkeypatch):
-    monkeypatch.setenv("JSONARGPARSE_DEFAULT_ENV", "true")
-    assert not run_parser().default_env
