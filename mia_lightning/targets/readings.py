@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from mia_lightning.records.records import Records
+    from mia_lightning.targets.alternatives import Alternative
+    from mia_lightning.targets.base import Target
+
+MOST = 512
+"""Records that are sampled, members first."""
+
+FEWEST = 20
+"""Labeled members without which the check does not run."""
+
+COST = 0.1
+"""Of the cost of an extraction with 18 views, an upper bound of the check's (beyond 3,000 images)."""
+
+MARGIN = 0.05
+"""Least gain of accuracy of another reading that counts."""
+
+ALPHA = 1e-3
+"""Level of the paired test against all other readings together."""
+
+NEAR = 0.15
+"""Distance from chance within which the upper end of the accuracy's interval must lie to be called near chance."""
 
 
 @dataclass(frozen=True)
@@ -58,3 +85,129 @@ class ReadingCheck:
 
     forward_passes: int = 0
     """Images that were run through the network: the cost of the check."""
+
+
+def check_readings(
+    target: Target,
+    public: Records,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    records: int | None = None,
+    device: str = "cpu",
+) -> ReadingCheck | None:
+    """Evaluate the target's accuracy on known members as configured and under other readings of the same files.
+
+    Other readings are the usual normalizations and scales, sizes, channel orders, first layers and orders of the
+    classes. Another reading counts as better where its accuracy is at least 5 points higher and an exact McNemar test
+    on the same records, corrected for the number of readings, has p < 0.001. The accuracy is near chance where its 99%
+    Clopper-Pearson interval contains chance and ends less than 15 points above it.
+
+    Args:
+        target: From `load_target`.
+        public: Records of known membership; those without a label are left out.
+        mean: Of the configured normalization, per channel.
+        std: Likewise.
+        records: Number of records in the run, which bounds the cost; None is that of the public ones.
+        device: Of torch, where the network runs meanwhile.
+
+    Returns:
+        None with fewer than 20 labeled members.
+    """
+    from mia_lightning.targets.alternatives import Evaluator, alternatives, class_orders
+
+    rows, labels = _sample(public)
+    members = public.membership[rows] == 1
+    if members.sum() < FEWEST:
+        return None
+    with Evaluator(target, public.images[rows], mean, std, device) as evaluator:
+        predicted = evaluator.predict(None)
+        correct = predicted == labels
+        chance = _chance(predicted, labels, target.num_classes)
+        tried: list[tuple[Alternative, NDArray[np.bool_], NDArray[np.bool_]]] = []
+        if correct[members].mean() < 1 - MARGIN:  # else nothing can be much better
+            tried = [(a, values, mask) for a, values, mask in class_orders(predicted, labels, target)]
+            budget = max(3000, int(COST * 18 * (records or len(public))))
+            others = alternatives(target, public, mean, std)
+            screen = _screen_size(len(rows), budget, [a.cost for a in others])
+            tried += evaluator.screened(others, labels, screen)
+        passes = evaluator.passes
+    best = _best(tried, correct, members)
+    configured = Reading("as configured", "", int(correct[members].sum()), int(members.sum()))
+    non_members = float(correct[~members].mean()) if (~members).any() else float("nan")
+    other = None if best is None else best[0]
+    better = best is not None and best[1]
+    near = not better and _near_chance(configured, chance)
+    sentence = _sentence(configured, other, chance, better=better, near=near, tried=len(tried))
+    status: Literal["pass", "warn"] = "warn" if better or near else "pass"
+    return ReadingCheck(status, sentence, configured, non_members, chance, other, len(tried), passes)
+
+
+def _sample(public: Records) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return rows of labeled members and, in the rest of the sample, non-members, drawn with a fixed seed."""
+    rng = np.random.default_rng(0)
+    labeled = public.labels >= 0
+    members, non_members = (rng.permutation(np.flatnonzero(labeled & (public.membership == m))) for m in (1, 0))
+    members = members[: MOST - min(len(non_members), MOST // 4)]
+    rows = np.concatenate([members, non_members[: MOST - len(members)]])
+    return rows, np.asarray(public.labels[rows])
+
+
+def _screen_size(count: int, budget: int, costs: Sequence[float]) -> int:
+    """Return how many images screen every other reading, so that all of them and a full run of two fit the budget."""
+    return int(np.clip((budget - 3 * count) / max(sum(costs), 1), 32, 128))
+
+
+def _chance(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> float:
+    """Return the accuracy expected of predictions that are independent of the labels."""
+    shares = [np.bincount(values, minlength=classes)[:classes] / len(values) for values in (predicted, labels)]
+    return float(shares[0] @ shares[1])
+
+
+def _best(
+    tried: Sequence[tuple[Alternative, NDArray[np.bool_], NDArray[np.bool_]]],
+    correct: NDArray[np.bool_],
+    members: NDArray[np.bool_],
+) -> tuple[Reading, bool] | None:
+    """Return the reading with the largest gain on the records it was evaluated on, and whether it is much better."""
+    from scipy.stats import binomtest
+
+    best: tuple[float, Alternative, NDArray[np.bool_], NDArray[np.bool_]] | None = None
+    for alternative, values, mask in tried:
+        gain = float(values[mask].mean() - correct[mask].mean())
+        if best is None or gain > best[0]:
+            best = (gain, alternative, values, mask)
+    if best is None:
+        return None
+    gain, alternative, values, mask = best
+    gained, lost = int((values & ~correct & mask).sum()), int((~values & correct & mask).sum())
+    p = binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue if gained + lost else 1.0
+    shown = mask & members if (mask & members).any() else mask
+    reading = Reading(alternative.name, alternative.option, int(values[shown].sum()), int(shown.sum()))
+    return reading, bool(gain >= MARGIN and p < ALPHA / len(tried))
+
+
+def _near_chance(reading: Reading, chance: float) -> bool:
+    from scipy.stats import binomtest
+
+    low, high = binomtest(reading.correct, reading.total).proportion_ci(0.99)
+    return bool(low <= chance and high <= chance + NEAR)
+
+
+def _sentence(
+    configured: Reading, other: Reading | None, chance: float, *, better: bool, near: bool, tried: int
+) -> str:
+    rate = f"{configured.accuracy:.0%} of {configured.total} sampled members correctly"
+    if better and other is not None:
+        return (
+            f"the target classifies only {rate} as configured, but {other.accuracy:.0%} with {other.name}, which is "
+            f"probably how it was trained; add {other.option}"
+        )
+    if near:
+        return (
+            f"the target classifies only {rate}, as expected by chance ({chance:.0%}), and none of {tried} other "
+            "readings is better; check its weights, --data.mean, --data.std, --data.resize and the order of the "
+            "classes before any conclusion about membership"
+        )
+    compared = f"none of {tried} other readings of the files is better" if tried else "no other reading was needed"
+    return f"the target classifies {rate} (chance {chance:.0%}); {compared}"

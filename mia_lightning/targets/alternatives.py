@@ -1,0 +1,248 @@
+"""Other readings of the same records and weights, and their evaluation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mia_lightning.records.normalization import channel_statistics
+from mia_lightning.records.records import Records
+from mia_lightning.targets.architectures import STEMS, set_stem, stem_of
+from mia_lightning.targets.base import Stem, Target, TargetForm
+from mia_lightning.targets.image_scale import scale_of
+from mia_lightning.targets.wrapper import TargetNetwork, unwrap
+
+Mask = NDArray[np.bool_]
+
+PUBLISHED: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "ImageNet's normalization": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "CIFAR-10's normalization": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "CIFAR-100's normalization": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "SVHN's normalization": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    "images in [-1, 1]": ((0.5,), (0.5,)),
+    "MNIST's normalization": ((0.1307,), (0.3081,)),
+    "Fashion-MNIST's normalization": ((0.2860,), (0.3530,)),
+}
+"""Mean and standard deviation per channel, as the usual training scripts state them."""
+
+SIDES = (28, 32, 48, 64, 96, 128, 224, 256, 299)
+"""Usual sides of resized training images."""
+
+LARGEST_COST = 16.0
+"""Most pixels of another size, relative to the configured one; larger sizes are tried only up to 64 pixels."""
+
+BATCH = 128
+"""Images per forward pass."""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another reading of the records."""
+
+    name: str
+    option: str
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: int | None = None
+    transform: str | None = None
+    stem: Stem | None = None
+    cost: float = 1.0
+    """Pixels per image, relative to the configured reading."""
+
+
+def alternatives(target: Target, public: Records, mean: Sequence[float], std: Sequence[float]) -> list[Alternative]:
+    """Return the readings to try: each changes one thing of the configured one."""
+    form, shape = target.form, public.images.shape[1:]
+    return [
+        *_normalizations(public, mean, std),
+        *_sizes(shape, form),
+        *_channel_orders(shape, mean, std, form),
+        *_stems(target),
+    ]
+
+
+def _normalizations(public: Records, mean: Sequence[float], std: Sequence[float]) -> Iterator[Alternative]:
+    channels = public.images.shape[1]
+    unit = 255.0 if public.images.dtype != np.uint8 and scale_of(public.images) == "0..255" else 1.0
+    named = {"no normalization": ((0.0,), (1.0,)), "images in 0..255": ((0.0,), (1 / 255,))} | PUBLISHED
+    readings = {name: (m, s) for name, (m, s) in named.items() if len(m) in (1, channels)}
+    readings["the images' own mean and standard deviation"] = tuple(
+        tuple(value / unit for value in values) for values in channel_statistics(public.images)
+    )  # type: ignore[assignment]
+    if unit > 1:
+        readings["the mean and standard deviation on the scale of the images"] = (tuple(mean), tuple(std))
+    seen = [(np.asarray(mean), np.asarray(std))]
+    for name, (m, s) in readings.items():
+        full = np.resize(m, channels) * unit, np.resize(s, channels) * unit
+        if any(np.allclose(full[0], a, atol=0.02 * unit) and np.allclose(full[1], b, rtol=0.05) for a, b in seen):
+            continue
+        seen.append(full)
+        option = f"--data.mean {_list(full[0])} --data.std {_list(full[1])}"
+        yield Alternative(name, option, tuple(full[0].tolist()), tuple(full[1].tolist()))
+
+
+def _sizes(shape: tuple[int, ...], form: TargetForm) -> Iterator[Alternative]:
+    height, width = (form.resize, form.resize) if form.resize else shape[1:]
+    for side in SIDES:
+        cost = side * side / (height * width)
+        if (side, side) != (height, width) and (cost <= LARGEST_COST or side <= 64):
+            yield Alternative(
+                f"images resized to {side}x{side}", f"--data.resize {side}", resize=side, cost=max(cost, 1.0)
+            )
+
+
+def _channel_orders(
+    shape: tuple[int, ...], mean: Sequence[float], std: Sequence[float], form: TargetForm
+) -> Iterator[Alternative]:
+    if form.transform is not None:
+        return
+    module = "mia_lightning.targets.transforms"
+    if shape[0] == 3:
+        option, name = f"--data.transform {module}:reverse_channels", "channels in the order BGR"
+        yield Alternative(name, option, transform=f"{module}:reverse_channels")
+        flipped = tuple(mean)[::-1], tuple(std)[::-1]
+        if not np.allclose([mean, std], flipped, atol=0.01):
+            words = f"{option} --data.mean {_list(flipped[0])} --data.std {_list(flipped[1])}"
+            yield Alternative(name, words, *flipped, transform=f"{module}:reverse_channels")
+    if shape[1] == shape[2]:
+        option = f"--data.transform {module}:transpose"
+        yield Alternative("rows and columns exchanged", option, transform=f"{module}:transpose")
+
+
+def _stems(target: Target) -> Iterator[Alternative]:
+    configured = stem_of(unwrap(target.network)) if ":" not in target.architecture else None
+    if configured is not None:
+        for stem, (stride, pools) in STEMS.items():
+            if stem != configured:
+                pooling = "with" if pools else "without"
+                cost = (STEMS[configured][0] * (1 + STEMS[configured][1])) ** 2 / (stride * (1 + pools)) ** 2
+                yield Alternative(
+                    f"a first convolution of stride {stride} {pooling} max-pooling",
+                    f"--target.stem {stem}",
+                    stem=stem,
+                    cost=max(cost, 1.0),
+                )
+
+
+def class_orders(
+    predicted: NDArray[np.int64], labels: NDArray[np.int64], target: Target
+) -> Iterator[tuple[Alternative, Mask, Mask]]:
+    """Yield other orders of the classes with correctness (N,) and the rows (N,) it may be judged on.
+
+    Labels counted from 1, classes sorted as text ("10" before "2"), and the best permutation, which is fitted on every
+    other record and judged on the rest.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    classes = target.num_classes
+    indices, everywhere = np.arange(classes), np.ones(len(labels), bool)
+    as_text = np.argsort(np.argsort(indices.astype(str)))
+    orders = {
+        "labels counted from 1": np.roll(indices, 1),
+        "labels counted from 0 instead of 1": np.roll(indices, -1),
+        "classes sorted as text": as_text,
+    }
+    for name, order in orders.items():
+        if not np.array_equal(order, indices) and classes > 2:
+            yield Alternative(name, _order_option(order, target)), order[labels] == predicted, everywhere
+    if classes <= 1000:
+        fitted = np.arange(len(labels)) % 2 == 0
+        counts = np.zeros((classes, classes))
+        np.add.at(counts, (labels[fitted], predicted[fitted]), 1)
+        order = linear_sum_assignment(counts + 1e-3 * np.eye(classes), maximize=True)[1]
+        if not np.array_equal(order, indices):
+            name = "the two classes exchanged" if classes == 2 else "another order of the classes"
+            yield Alternative(name, _order_option(order, target)), order[labels] == predicted, ~fitted
+
+
+def _order_option(order: NDArray[np.int64], target: Target) -> str:
+    earlier = target.form.class_order
+    values = order.tolist() if earlier is None else [earlier[index] for index in order]
+    if len(values) > 200:
+        return "--target.class_order with the output for each class"
+    return f"--target.class_order [{', '.join(map(str, values))}]"
+
+
+class Evaluator:
+    """Predictions of a target on a sample under any reading, on one device; a context manager.
+
+    Args:
+        target: Its network comes back to the CPU at the end.
+        images: (N, C, H, W) as stored.
+        mean: Of the configured normalization.
+        std: Likewise.
+        device: Of torch.
+    """
+
+    def __init__(
+        self, target: Target, images: NDArray[np.generic], mean: Sequence[float], std: Sequence[float], device: str
+    ) -> None:
+        self.target, self.mean, self.std = target, tuple(mean), tuple(std)
+        scale = 255.0 if images.dtype == np.uint8 else 1.0
+        self.images = torch.from_numpy(np.ascontiguousarray(images)).float() / scale
+        self.device, self.passes = torch.device(device), 0
+
+    def __enter__(self) -> Evaluator:
+        self.target.network.to(self.device)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.target.network.to("cpu")
+
+    def predict(self, reading: Alternative | None, rows: int | None = None) -> NDArray[np.int64]:
+        """Return the predicted classes (rows,) of the first images under a reading, None = as configured."""
+        network = self.target.network if reading is None else self._network(reading)
+        mean, std = (self.mean, self.std) if reading is None else (reading.mean or self.mean, reading.std or self.std)
+        images = self.images[:rows]
+        self.passes += len(images)
+        with torch.inference_mode():
+            batches = [self._normalized(batch, mean, std) for batch in images.split(BATCH)]
+            return np.concatenate([network(batch).argmax(dim=1).cpu().numpy() for batch in batches])
+
+    def screened(
+        self, readings: Sequence[Alternative], labels: NDArray[np.int64], screen: int
+    ) -> list[tuple[Alternative, Mask, Mask]]:
+        """Return correctness (N,) under each reading and the rows it covers; the two best cover all records."""
+        results: list[tuple[Alternative, Mask, Mask]] = []
+        for reading in readings:
+            rows = max(32, int(screen / reading.cost)) if reading.cost > 2 else screen
+            try:
+                results.append((reading, *self._correct(reading, labels, rows)))
+            except (RuntimeError, ValueError):  # the network does not take this size
+                continue
+        results.sort(key=lambda item: -float(item[1][item[2]].mean()))
+        return [
+            (reading, *self._correct(reading, labels, None)) if rank < 2 else (reading, correct, mask)
+            for rank, (reading, correct, mask) in enumerate(results)
+        ]
+
+    def _correct(self, reading: Alternative, labels: NDArray[np.int64], rows: int | None) -> tuple[Mask, Mask]:
+        correct, mask = np.zeros(len(labels), bool), np.zeros(len(labels), bool)
+        mask[:rows] = True
+        correct[:rows] = self.predict(reading, rows) == labels[:rows]
+        return correct, mask
+
+    def _normalized(self, images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+        center, spread = (torch.tensor(values, device=self.device).view(1, -1, 1, 1) for values in (mean, std))
+        return (images.to(self.device) - center) / spread
+
+    def _network(self, reading: Alternative) -> nn.Module:
+        network, form = unwrap(self.target.network), self.target.form
+        if reading.stem is not None:
+            network = copy.deepcopy(network)
+            set_stem(network, reading.stem)
+        form = replace(form, resize=reading.resize or form.resize, transform=reading.transform or form.transform)
+        return TargetNetwork(network, form)
+
+
+def _list(values: Sequence[float] | NDArray[np.floating]) -> str:
+    return "[" + ", ".join(f"{value:.4g}" for value in values) + "]"
