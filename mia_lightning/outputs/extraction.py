@@ -159,7 +159,8 @@ def _remaining(task: _Task) -> NDArray[np.int64]:
 def _network(request: ExtractionRequest) -> nn.Module:
     """Return the target's network with its features, rewritten for speed if that is possible and wanted."""
     target = request.target
-    if not request.hardware.fuse or target.feature_layer is None:  # rewriting loses a features method of its own
+    rewritable = request.hardware.fuse and target.deterministic
+    if not rewritable or target.feature_layer is None:  # rewriting loses a features method of its own
         return FeatureTap(target.network, target.feature_layer)
     generator = torch.Generator().manual_seed(0)
     sample = torch.randn(8, *request.records.public.images.shape[1:], generator=generator)

@@ -25,6 +25,7 @@ from mia_lightning.pipeline.checks import (
 )
 from mia_lightning.pipeline.model_outputs import ModelOutputs
 from mia_lightning.pipeline.results import AttackResult, AuditResult, Clock, LoadedInputs, SplitInfo
+from mia_lightning.pipeline.target_checks import checked_target
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.records.splits import Splits
 from mia_lightning.scores.crossfit import (
@@ -78,7 +79,9 @@ def prepare(config: RunConfig) -> LoadedInputs:
             seed=config.seed,
             ray_address=config.ray.address,
         )
-    return LoadedInputs(public, private, target, perf_counter() - started)
+    log.info("checking the target on known members")
+    target, reading = checked_target(config, target, public, private)
+    return LoadedInputs(public, private, target, perf_counter() - started, reading)
 
 
 def attack_target(

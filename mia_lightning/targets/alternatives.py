@@ -205,13 +205,19 @@ class Evaluator:
         images = self.images[:rows]
         self.passes += len(images)
         with torch.inference_mode():
-            batches = [self._normalized(batch, mean, std) for batch in images.split(BATCH)]
+            batches = [self._normalized(batch, mean, std) for batch in torch.split(images, BATCH)]
             return np.concatenate([network(batch).argmax(dim=1).cpu().numpy() for batch in batches])
+
+    def inputs(self, count: int) -> Tensor:
+        """Return the first images, normalized as configured, on the device."""
+        return self._normalized(self.images[:count], self.mean, self.std)
 
     def screened(
         self, readings: Sequence[Alternative], labels: NDArray[np.int64], screen: int
     ) -> list[tuple[Alternative, Mask, Mask]]:
-        """Return correctness (N,) under each reading and the rows it covers; the two best cover all records."""
+        """Return correctness (N,) under each reading and the rows it covers; the two best cover
+        all records, or as many of a larger size as cost the same.
+        """
         results: list[tuple[Alternative, Mask, Mask]] = []
         for reading in readings:
             rows = max(32, int(screen / reading.cost)) if reading.cost > 2 else screen
@@ -221,7 +227,9 @@ class Evaluator:
                 continue
         results.sort(key=lambda item: -float(item[1][item[2]].mean()))
         return [
-            (reading, *self._correct(reading, labels, None)) if rank < 2 else (reading, correct, mask)
+            (reading, *self._correct(reading, labels, max(128, int(len(labels) / reading.cost))))
+            if rank < 2
+            else (reading, correct, mask)
             for rank, (reading, correct, mask) in enumerate(results)
         ]
 

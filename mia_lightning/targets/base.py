@@ -63,5 +63,8 @@ class Target:
     notes: tuple[str, ...] = ()
     """Sentences for the report: which weights were taken, which names left out, what the outputs are."""
 
+    deterministic: bool = True
+    """False where the same image was seen to give different logits."""
+
     hyper_parameters: Mapping[str, object] = field(default_factory=dict)
     """Plain values that Lightning saved with the weights, to build the network again."""

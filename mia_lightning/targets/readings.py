@@ -169,22 +169,23 @@ def _best(
     correct: NDArray[np.bool_],
     members: NDArray[np.bool_],
 ) -> tuple[Reading, bool] | None:
-    """Return the reading with the largest gain on the records it was evaluated on, and whether it is much better."""
+    """Return the reading with the most significant gain on its records, and whether it is better."""
     from scipy.stats import binomtest
 
-    best: tuple[float, Alternative, NDArray[np.bool_], NDArray[np.bool_]] | None = None
+    best: tuple[tuple[float, float], Alternative, NDArray[np.bool_], NDArray[np.bool_]] | None = None
     for alternative, values, mask in tried:
         gain = float(values[mask].mean() - correct[mask].mean())
-        if best is None or gain > best[0]:
-            best = (gain, alternative, values, mask)
+        gained, lost = int((values & ~correct & mask).sum()), int((~values & correct & mask).sum())
+        p = binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue if gained + lost else 1.0
+        rank = (float(p) if gain >= MARGIN else 1.0, -gain)
+        if best is None or rank < best[0]:
+            best = (rank, alternative, values, mask)
     if best is None:
         return None
-    gain, alternative, values, mask = best
-    gained, lost = int((values & ~correct & mask).sum()), int((~values & correct & mask).sum())
-    p = binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue if gained + lost else 1.0
+    (p, _), alternative, values, mask = best
     shown = mask & members if (mask & members).any() else mask
     reading = Reading(alternative.name, alternative.option, int(values[shown].sum()), int(shown.sum()))
-    return reading, bool(gain >= MARGIN and p < ALPHA / len(tried))
+    return reading, p < ALPHA / len(tried)
 
 
 def _near_chance(reading: Reading, chance: float) -> bool:

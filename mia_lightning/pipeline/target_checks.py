@@ -1,0 +1,62 @@
+"""Checks of the loaded target on a sample of the public records, before any extraction."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mia_lightning.config.schema import RunConfig
+from mia_lightning.records.records import Records
+from mia_lightning.runtime.hardware import is_first_process
+
+if TYPE_CHECKING:
+    from mia_lightning.targets.base import Target
+    from mia_lightning.targets.readings import ReadingCheck
+
+log = logging.getLogger(__name__)
+
+SAMPLE = 32
+"""Images of the check for outputs that change from query to query."""
+
+
+def checked_target(
+    config: RunConfig, target: Target, public: Records, private: Records | None
+) -> tuple[Target, ReadingCheck | None]:
+    """Query the target twice, and compare its accuracy on known members with other readings.
+
+    Returns:
+        The target with the sentences of both among its notes, and the check (None in helper processes, or where too
+        few members have a label).
+    """
+    if not is_first_process():  # the first process reports
+        return target, None
+    from mia_lightning.records.normalization import normalization
+    from mia_lightning.targets.alternatives import Evaluator
+    from mia_lightning.targets.determinism import nondeterminism, saturation
+    from mia_lightning.targets.readings import check_readings
+
+    mean, std = normalization(public, config.data.mean, config.data.std)
+    device = _device(config)
+    with Evaluator(target, public.images[:SAMPLE], mean, std, device) as evaluator:
+        images = evaluator.inputs(SAMPLE)
+        unstable, saturated = nondeterminism(target.network, images), saturation(target.network, images)
+    records = len(public) + (0 if private is None else len(private))
+    reading = check_readings(target, public, mean, std, records=records, device=device)
+    if reading is not None:
+        log.log(logging.WARNING if reading.status == "warn" else logging.INFO, "%s", reading.sentence)
+    notes = [sentence for sentence in (unstable, saturated) if sentence]
+    if reading is not None and reading.status == "warn":
+        notes.insert(0, reading.sentence)
+    return replace(target, notes=(*notes, *target.notes), deterministic=unstable is None), reading
+
+
+def _device(config: RunConfig) -> str:
+    """Return the torch device of the check: the accelerator of the extraction where it is a GPU."""
+    import torch
+
+    if config.hardware.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    if config.hardware.accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"

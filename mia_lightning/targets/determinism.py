@@ -1,0 +1,63 @@
+"""Outputs that change from query to query, and outputs without resolution."""
+
+import torch
+from torch import Tensor, nn
+
+from mia_lightning.targets import output_kind
+from mia_lightning.targets.wrapper import TargetNetwork
+
+TOLERANCE = 1e-3
+"""Largest difference of logits, relative to the largest one, between batches of different records: rounding only."""
+
+
+def nondeterminism(network: nn.Module, images: Tensor) -> str | None:
+    """Return a sentence where the same image gives different logits, None where it does not.
+
+    Args:
+        network: In eval mode.
+        images: (B, C, H, W) normalized, B at least 4, on its device.
+    """
+    with torch.inference_mode():
+        first, second = network(images), network(images)
+        half = network(images[: len(images) // 2])
+    if (difference := _difference(first, second)) > TOLERANCE:
+        return (
+            f"the target is not deterministic: the logits of the same images differ by {difference:.0%} between two "
+            "queries; look for dropout or noise that its forward leaves on in eval mode (functional.dropout needs "
+            "training=self.training)"
+        )
+    if (difference := _difference(first[: len(half)], half)) > TOLERANCE:
+        return (
+            f"the target is not deterministic: the logits of an image differ by {difference:.0%} with the other images "
+            "of its batch; look for batch normalization without running statistics or left in training mode"
+        )
+    return None
+
+
+def saturation(network: nn.Module, images: Tensor) -> str | None:
+    """Return a sentence where probabilities have lost confidence to rounding: one class at 1, all others at 0.
+
+    Args:
+        network: A `TargetNetwork` of probabilities; None is returned for others.
+        images: (B, C, H, W) normalized, on its device.
+    """
+    if not isinstance(network, TargetNetwork) or network.form.output != "probabilities":
+        return None
+    with torch.inference_mode():
+        outputs = output_kind.item_of(network.network(network.inputs(images)), network.form.item)
+    count = int(output_kind.is_one_hot(outputs).sum())
+    if count == len(images):
+        return (
+            "the target returns one-hot labels without any confidence; only label-only signals (is_correct, "
+            "label_agreement with --extraction.queries 18) can differ between records"
+        )
+    if count:
+        return (
+            f"{count} of {len(images)} sampled records have one probability at 1 and all others at 0, which ties them "
+            "in every signal; a forward that returns logits would tell them apart"
+        )
+    return None
+
+
+def _difference(first: Tensor, second: Tensor) -> float:
+    return float((first - second).abs().max() / first.abs().max().clamp(min=1e-6))
