@@ -56,6 +56,9 @@ class Alternative:
     cost: float = 1.0
     """Pixels per image, relative to the configured reading."""
 
+    is_neighbor: bool = False
+    """A normalization so close to the configured one that it may suit an underfitted network better by accident."""
+
 
 def alternatives(target: Target, public: Records, mean: Sequence[float], std: Sequence[float]) -> list[Alternative]:
     """Return the readings to try: each changes one thing of the configured one."""
@@ -85,7 +88,9 @@ def _normalizations(public: Records, mean: Sequence[float], std: Sequence[float]
             continue
         seen.append(full)
         option = f"--data.mean {_list(full[0])} --data.std {_list(full[1])}"
-        yield Alternative(name, option, tuple(full[0].tolist()), tuple(full[1].tolist()))
+        ratio = full[1] / np.asarray(std)
+        near = bool(np.all(np.abs(full[0] - mean) < 0.25 * unit) and np.all((ratio > 0.5) & (ratio < 2)))
+        yield Alternative(name, option, tuple(full[0].tolist()), tuple(full[1].tolist()), is_neighbor=near)
 
 
 def _sizes(shape: tuple[int, ...], form: TargetForm) -> Iterator[Alternative]:
