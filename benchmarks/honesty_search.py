@@ -1,7 +1,7 @@
 """Null searches: membership is tied to nothing, so whatever a search selects is at chance on the held-out set.
 
-Rows are (promise, scenario, measured, standard error, nominal). Each search compares attacks on noise columns. The winner's
-figures where trials were compared are optimistic, a stated limit; those of the held-out set are not.
+Rows are (promise, scenario, measured, standard error, nominal). Each search compares attacks on noise columns. The
+winner's figures where trials were compared are optimistic, a stated limit; those of the held-out set are not.
 
     python benchmarks/honesty_search.py --repetitions 40
 """
