@@ -11,10 +11,10 @@ from mia_lightning.metrics.roc import tpr_at_fpr
 
 
 class TPRAtFPR(Metric):
-    """True-positive rate at a false-positive rate, exactly as `metrics.tpr_at_fpr` defines it.
+    """True-positive rate at a false-positive rate as defined by `metrics.tpr_at_fpr`.
 
     Scores are compared as they are. The curve metrics of torchmetrics put scores through a float32 sigmoid as soon as
-    one lies outside [0, 1], which ties all above 17 and with them the very records that a low FPR is decided by.
+    one lies outside [0, 1], which ties all above 17, the records that decide a low FPR.
 
     Keeps all scores (memory O(N)); in distributed training they are gathered before the rate is taken.
 

@@ -131,4 +131,4 @@ def fit_inflation(signal: float) -> tuple[float, float]:
     (signal 1); the curves are fitted to simulations (`benchmarks/honesty_intervals.py`).
     """
     noise = 1 - signal
-    return 1 + noise * (1 + 1.3 * signal), 1 + 0.25 * (1 - signal**4) + 1.6 * signal * noise
+    return 1 + 1.2 * noise * (1 + 1.3 * signal), 1 + 0.25 * (1 - signal**4) + 1.6 * signal * noise

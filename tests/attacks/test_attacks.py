@@ -77,7 +77,7 @@ def test_contract(attack):
     assert scores.shape == (len(new),)
     assert scores.dtype == np.float64
     assert np.isfinite(scores).all()
-    listed = any(attack is known for known in ATTACKS[:LISTED])
+    listed = any(attack is reference for reference in ATTACKS[:LISTED])
     assert roc_auc_score(new_member, scores) > (0.8 if listed else 0.4)  # two normal distributions 1.5 apart: 0.856
     order = np.random.default_rng(0).permutation(len(new))
     np.testing.assert_allclose(attack.score(new.rows(order)), scores[order], rtol=1e-4, atol=1e-5)
@@ -96,7 +96,7 @@ def test_permuted_membership_gives_chance(attack):
     assert abs(roc_auc_score(permuted[~rows], scores) - 0.5) < 4 * np.sqrt(1001 / (12 * 500 * 500))
 
 
-def test_threshold_turns_a_loss_around():
+def test_threshold_negates_a_loss():
     table, _ = make(n=10)
     np.testing.assert_array_equal(Threshold(higher_is_member=False).score(table), -Threshold().score(table))
 
@@ -135,8 +135,8 @@ def test_class_pvalue_equals_counting():
     scores = AttackP(shrinkage=0).fit(table, member).score(table)
     phi, out = table.columns["phi"], member == 0
     for row in np.flatnonzero(out)[:50]:  # at a known non-member the p-value needs no interpolation
-        known = phi[out & (table.labels == table.labels[row])]
-        assert scores[row] == pytest.approx(-np.log((1 + (known >= phi[row]).sum()) / (1 + len(known))))
+        non_members = phi[out & (table.labels == table.labels[row])]
+        assert scores[row] == pytest.approx(-np.log((1 + (non_members >= phi[row]).sum()) / (1 + len(non_members))))
 
 
 def test_class_pvalue_of_a_non_member_is_uniform():
@@ -150,8 +150,8 @@ def test_class_pvalue_of_a_non_member_is_uniform():
 def test_class_pvalue_over_all_non_members_is_attack_p():
     table, member = make()
     scores = AttackP(per_class=False).fit(table, member).score(table)
-    known = table.columns["phi"][member == 0]
-    counted = [(1 + (known >= value).sum()) / (len(known) + 1) for value in known]
+    non_members = table.columns["phi"][member == 0]
+    counted = [(1 + (non_members >= value).sum()) / (len(non_members) + 1) for value in non_members]
     np.testing.assert_allclose(np.exp(-scores[member == 0]), counted)
 
 
@@ -169,7 +169,7 @@ def difficult(n: int, seed: int) -> tuple[SignalTable, np.ndarray, np.ndarray]:
     [QuantileRegression(), QuantileRegression(head="quantiles")],
     ids=lambda attack: f"{type(attack).__name__}-{getattr(attack, 'head', '')}",
 )
-def test_conditional_attacks_find_the_distribution_that_made_the_signal(attack):
+def test_conditional_attacks_recover_the_distribution(attack):
     table, member, _ = difficult(8000, seed=0)
     new, new_member, z = difficult(4000, seed=1)
     attack.column, attack.columns = "phi", ["x"]
@@ -180,7 +180,7 @@ def test_conditional_attacks_find_the_distribution_that_made_the_signal(attack):
     assert len(np.unique(scores)) == len(scores)
 
 
-def test_quantile_regression_says_how_rare_a_non_member_is():
+def test_quantile_regression_scores_are_calibrated():
     table, member, _ = difficult(8000, seed=0)
     new, new_member, _ = difficult(20_000, seed=1)
     attack = QuantileRegression(column="phi", columns=["x"], head="quantiles").fit(table, member)

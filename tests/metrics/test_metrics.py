@@ -23,10 +23,10 @@ from mia_lightning.metrics.torchmetric import TPRAtFPR
 def slow_tpr(scores, member, allowed: Fraction) -> Fraction:
     """Try every threshold, and none; keep the best that the rate allows."""
     members = [s for s, m in zip(scores, member, strict=True) if m]
-    others = [s for s, m in zip(scores, member, strict=True) if not m]
+    non_members = [s for s, m in zip(scores, member, strict=True) if not m]
     best = Fraction(0)
     for threshold in scores:
-        if Fraction(sum(s >= threshold for s in others), len(others)) <= allowed:
+        if Fraction(sum(s >= threshold for s in non_members), len(non_members)) <= allowed:
             best = max(best, Fraction(sum(s >= threshold for s in members), len(members)))
     return best
 
@@ -50,8 +50,8 @@ def test_tpr_is_the_best_that_the_rate_allows(data, rate):
 @pytest.mark.parametrize("n", [3, 7, 20, 49, 100, 1000])
 def test_every_whole_number_of_false_positives_is_allowed_in_full(n):
     """k/n as a float times n may fall short of k; the k-th false positive is allowed all the same."""
-    others, members = np.arange(n), np.arange(n) - 0.5
-    scores, member = np.append(others, members), np.repeat([0, 1], n)
+    non_members, members = np.arange(n), np.arange(n) - 0.5
+    scores, member = np.append(non_members, members), np.repeat([0, 1], n)
     for k in range(n):
         expected = sum(m > n - 1 - k for m in members) / n
         assert tpr_at_fpr(scores, member, k / n) == expected, k
@@ -94,22 +94,22 @@ def test_figures_depend_on_the_order_of_the_scores_only():
     assert [(p.tpr, p.low, p.high) for p in once.points] == [(p.tpr, p.low, p.high) for p in again.points]
 
 
-def test_evaluation_says_n_resolution_and_ties():
+def test_evaluation_reports_n_resolution_and_ties():
     scores = np.r_[np.full(4, 9.0), np.arange(96) / 100, np.arange(300) / 400]
     member = np.r_[np.ones(100, int), np.zeros(300, int)]
-    found = evaluate(scores, member, fprs=(0.001, 0.01, 0.05))
-    assert (found.n_members, found.n_non_members) == (100, 300)
-    assert found.distinct == len(set(scores.tolist()))
-    assert found.largest_tie == 4
-    assert [point.resolvable for point in found.points] == [False, True, True]
-    assert [point.false_positives for point in found.points] == [0, 3, 15]
-    assert found.points[0].tpr == tpr_at_fpr(scores, member, 0)
-    values = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert values["points"][2]["tpr"] == found.points[2].tpr
+    figures = evaluate(scores, member, fprs=(0.001, 0.01, 0.05))
+    assert (figures.n_members, figures.n_non_members) == (100, 300)
+    assert figures.distinct == len(set(scores.tolist()))
+    assert figures.largest_tie == 4
+    assert [point.resolvable for point in figures.points] == [False, True, True]
+    assert [point.false_positives for point in figures.points] == [0, 3, 15]
+    assert figures.points[0].tpr == tpr_at_fpr(scores, member, 0)
+    values = json.loads(json.dumps(figures.to_dict(), allow_nan=False))
+    assert values["points"][2]["tpr"] == figures.points[2].tpr
     assert values["n_members"] == 100
 
 
-def test_tie_that_crosses_the_highest_5_percent_is_counted_whole():
+def test_tie_across_the_highest_5_percent_counts_completely():
     scores = np.r_[np.arange(10.0), np.full(90, -1.0)]
     member = np.arange(100) % 2
     assert evaluate(scores, member).largest_tie == 1
@@ -117,7 +117,7 @@ def test_tie_that_crosses_the_highest_5_percent_is_counted_whole():
 
 
 @pytest.mark.parametrize(
-    ("scores", "member", "said"),
+    ("scores", "member", "message"),
     [
         ([1, 2, np.nan], [0, 1, 1], "1 of 3 scores are NaN"),
         ([1, 2, np.inf], [0, 1, 1], "infinite"),
@@ -128,9 +128,9 @@ def test_tie_that_crosses_the_highest_5_percent_is_counted_whole():
         ([], [], "0 members"),
     ],
 )
-def test_bad_input_is_refused(scores, member, said):
+def test_bad_input_is_refused(scores, member, message):
     for function in (evaluate, roc_curve, auc, lambda s, m: tpr_at_fpr(s, m, 0.1)):
-        with pytest.raises(MIAError, match=said):
+        with pytest.raises(MIAError, match=message):
             function(np.array(scores, dtype=float), np.array(member, dtype=int))
 
 
@@ -160,36 +160,36 @@ def test_tpr_interval_covers(shift, scale, n, fpr, most):
 
 def test_tpr_interval_is_as_wide_as_the_bootstrap():
     rng = np.random.default_rng(2)
-    members, others = draw(rng, 10_000, 0.7, 1)
+    members, non_members = draw(rng, 10_000, 0.7, 1)
     member = np.repeat([1, 0], 10_000)
     for fpr in (0.01, 0.05):
         resampled = [
-            tpr_at_fpr(np.append(rng.choice(members, 10_000), rng.choice(others, 10_000)), member, fpr)
+            tpr_at_fpr(np.append(rng.choice(members, 10_000), rng.choice(non_members, 10_000)), member, fpr)
             for _ in range(400)
         ]
         low, high = np.quantile(resampled, (0.025, 0.975))
-        got = tpr_interval(members, others, fpr)
+        got = tpr_interval(members, non_members, fpr)
         assert got[1] - got[0] == pytest.approx(high - low, rel=0.15)
         assert got == pytest.approx((low, high), abs=0.2 * (high - low))
 
 
 def test_tpr_interval_never_collapses_nor_loses_the_estimate():
     rng = np.random.default_rng(3)
-    for members, others in (
+    for members, non_members in (
         (np.sort(rng.normal(-9, 1, 500)), np.sort(rng.normal(size=500))),  # no member above
         (np.sort(rng.normal(99, 1, 500)), np.sort(rng.normal(size=500))),  # all above
         (np.zeros(50), np.zeros(50)),  # all tied
         (np.array([1.0]), np.array([0.0])),
         (np.array([0.0]), np.array([1.0])),
     ):
-        scores, member = np.append(members, others), np.repeat([1, 0], [len(members), len(others)])
+        scores, member = np.append(members, non_members), np.repeat([1, 0], [len(members), len(non_members)])
         for fpr in (0, 0.001, 0.01, 0.05, 0.5):
-            low, high = tpr_interval(members, others, fpr)
+            low, high = tpr_interval(members, non_members, fpr)
             assert 0 <= low <= tpr_at_fpr(scores, member, fpr) <= high <= 1
             assert high - low > 1 / (2 * len(members) + 2)
 
 
-def test_threshold_s_own_fpr_follows_its_interval():
+def test_fpr_of_a_threshold_follows_its_interval():
     rng = np.random.default_rng(4)
     n, k = 500, 5
     low, high = fpr_interval(k, n)
@@ -202,13 +202,13 @@ def test_delong_is_the_bootstrap_of_the_auc():
     rng = np.random.default_rng(5)
     member = np.repeat([0, 1], (600, 300))
     scores = np.round(rng.normal(size=900) + 0.8 * member, 1)  # with ties
-    found = evaluate(scores, member)
+    figures = evaluate(scores, member)
     resampled = []
     for _ in range(1500):
         rows = np.append(rng.integers(0, 600, 600), rng.integers(600, 900, 300))
         resampled.append(auc(scores[rows], member[rows]))
-    assert found.auc_standard_error == pytest.approx(np.std(resampled), rel=0.08)
-    assert (found.auc_low, found.auc_high) == pytest.approx(np.quantile(resampled, (0.025, 0.975)), abs=0.004)
+    assert figures.auc_standard_error == pytest.approx(np.std(resampled), rel=0.08)
+    assert (figures.auc_low, figures.auc_high) == pytest.approx(np.quantile(resampled, (0.025, 0.975)), abs=0.004)
 
 
 def test_auc_interval_covers_and_stays_inside():
@@ -216,9 +216,9 @@ def test_auc_interval_covers_and_stays_inside():
     member = np.repeat([0, 1], 100)
     for shift in (0, 1, 2.5):
         truth = ndtr(shift / np.sqrt(2))
-        found = [evaluate(rng.normal(size=200) + shift * member, member, fprs=()) for _ in range(400)]
-        assert all(0 <= f.auc_low < f.auc < f.auc_high <= 1 or f.auc == 1 for f in found)
-        assert 0.92 <= np.mean([f.auc_low <= truth <= f.auc_high for f in found]) <= 0.99
+        figures = [evaluate(rng.normal(size=200) + shift * member, member, fprs=()) for _ in range(400)]
+        assert all(0 <= f.auc_low < f.auc < f.auc_high <= 1 or f.auc == 1 for f in figures)
+        assert 0.92 <= np.mean([f.auc_low <= truth <= f.auc_high for f in figures]) <= 0.99
 
 
 def test_perfect_separation_is_not_certain():
@@ -383,7 +383,7 @@ def test_torchmetric_is_the_metric(fpr, batch):
     assert tpr_at_fpr(squashed, member.numpy(), fpr) == 0, "these scores would not have shown a squashing metric"
 
 
-def test_torchmetric_starts_anew_after_reset():
+def test_torchmetric_reset():
     metric = TPRAtFPR(0.05)
     metric.update(torch.tensor([0.0, 1]), torch.tensor([1, 0]))
     assert metric.compute() == 0

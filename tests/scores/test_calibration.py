@@ -90,7 +90,7 @@ def test_isotonic_keeps_the_order_of_the_scores_exactly(fitted, asked, seed):
     np.testing.assert_allclose(broken, plain, rtol=0, atol=2e-12)
 
 
-def test_isotonic_ties_cost_true_positives_and_breaking_them_gives_these_back():
+def test_isotonic_ties_cost_true_positives():
     scores, member, _ = simulated(8000, lambda s: s)
     raw = tpr_at_fpr(scores[4000:], member[4000:], 0.05)
     tied, broken = (
@@ -152,7 +152,7 @@ def test_probabilities_hold_out_of_fold(folded):
 
 @each_calibrator
 @pytest.mark.parametrize(
-    ("scores", "member", "said"),
+    ("scores", "member", "message"),
     [
         ([1, 2, np.nan], [0, 1, 1], "NaN"),
         ([1, 2, 3], [1, 1, 1], r"found only membership \[1\]"),
@@ -160,8 +160,8 @@ def test_probabilities_hold_out_of_fold(folded):
         ([1, 2, 3], [0, 1], "shape"),
     ],
 )
-def test_bad_input_is_refused(calibrator, scores, member, said):
-    with pytest.raises(MIAError, match=said):
+def test_bad_input_is_refused(calibrator, scores, member, message):
+    with pytest.raises(MIAError, match=message):
         type(calibrator)().fit(np.array(scores, dtype=float), np.array(member, dtype=np.int8))
 
 

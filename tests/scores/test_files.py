@@ -32,13 +32,13 @@ def write(path, columns):
 
 @pytest.mark.parametrize("name", ["s.csv", "s.parquet"])
 def test_columns_are_found(tmp_path, name):
-    found = read_scores(write(tmp_path / name, COLUMNS))
-    assert found.notes == []
-    assert found.records.source == name
-    assert found.records.ids.tolist() == COLUMNS["id"]
-    assert found.records.membership.tolist() == COLUMNS["membership"]
-    assert found.records.labels.tolist() == COLUMNS["label"]
-    assert {name: values.tolist() for name, values in found.records.scores.items()} == {
+    contents = read_scores(write(tmp_path / name, COLUMNS))
+    assert contents.notes == []
+    assert contents.records.source == name
+    assert contents.records.ids.tolist() == COLUMNS["id"]
+    assert contents.records.membership.tolist() == COLUMNS["membership"]
+    assert contents.records.labels.tolist() == COLUMNS["label"]
+    assert {name: values.tolist() for name, values in contents.records.scores.items()} == {
         "lira": COLUMNS["lira"],
         "Loss": COLUMNS["Loss"],
     }
@@ -47,13 +47,13 @@ def test_columns_are_found(tmp_path, name):
 def test_names_words_and_byte_order_mark(tmp_path):
     path = tmp_path / "s.csv"
     path.write_text("IDS,Member,attack,size\n007,True,1e-3,5\n7,non-member,2,6\nx y,,3,7\n", encoding="utf-8-sig")
-    found = read_scores(path, columns=["size"])
-    assert found.records.ids.tolist() == ["007", "7"]
-    assert found.records.membership.tolist() == [1, 0]
-    assert found.records.labels is None
-    assert list(found.records.scores) == ["attack"]
-    assert found.columns["size"].tolist() == [5, 6]
-    assert found.notes == ["s.csv: 1 of 3 records have no known membership; left out"]
+    contents = read_scores(path, columns=["size"])
+    assert contents.records.ids.tolist() == ["007", "7"]
+    assert contents.records.membership.tolist() == [1, 0]
+    assert contents.records.labels is None
+    assert list(contents.records.scores) == ["attack"]
+    assert contents.columns["size"].tolist() == [5, 6]
+    assert contents.notes == ["s.csv: 1 of 3 records have no known membership; left out"]
 
 
 def test_our_own_scores_file(tmp_path):
@@ -69,20 +69,20 @@ def test_our_own_scores_file(tmp_path):
         "loss": [3, 4, 5, 6],
     }
     path = write(tmp_path / "scores.csv", columns)
-    found = read_scores(path)
-    assert list(found.records.scores) == ["mlp", "loss"]
-    assert found.records.ids.tolist() == [1, 2]
-    assert len(found.notes) == 3
+    contents = read_scores(path)
+    assert list(contents.records.scores) == ["mlp", "loss"]
+    assert contents.records.ids.tolist() == [1, 2]
+    assert len(contents.notes) == 3
     assert read_scores(path, attacks=["probability"]).records.scores["probability"].tolist() == [0.6, 0.4]
     with pytest.raises(MIAError, match="did you mean 'public'"):
         read_scores(path, split="pubic")
 
 
-def test_a_copied_score_column_is_left_out(tmp_path):
+def test_copied_score_column_is_left_out(tmp_path):
     path = write(tmp_path / "s.csv", {"id": [1, 2], "member": [0, 1], "score": [1, 2], "lira": [1, 2]})
-    found = read_scores(path)
-    assert list(found.records.scores) == ["lira"]
-    assert "repeats lira" in found.notes[0]
+    contents = read_scores(path)
+    assert list(contents.records.scores) == ["lira"]
+    assert "repeats lira" in contents.notes[0]
 
 
 def test_key_gives_membership_in_any_order(tmp_path):
@@ -93,7 +93,7 @@ def test_key_gives_membership_in_any_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"id": [3, 1, 3, 7]}, "line 4: id 3 duplicates 2"),
         ({"id": [3, "", 2, 7]}, "line 3: has no id"),
@@ -111,16 +111,16 @@ def test_key_gives_membership_in_any_order(tmp_path):
         ({"lira": None, "Loss": None}, "has no score column"),
     ],
 )
-def test_mistakes_are_one_sentence(tmp_path, changes, said):
+def test_mistakes_are_one_sentence(tmp_path, changes, message):
     columns = {name: values for name, values in (COLUMNS | changes).items() if values is not None}
     with pytest.raises(MIAError, match=r"^s\.csv") as caught:
         read_scores(write(tmp_path / "s.csv", columns))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "is empty"),
         (b"id,membership,a\n", "contains no records"),
@@ -129,16 +129,16 @@ def test_mistakes_are_one_sentence(tmp_path, changes, said):
         (b"PAR1 cut off", "Parquet"),
     ],
 )
-def test_damaged_files_are_one_sentence(tmp_path, content, said):
+def test_damaged_files_are_one_sentence(tmp_path, content, message):
     (tmp_path / "s.csv").write_bytes(content)
-    with pytest.raises(MIAError, match=said):
+    with pytest.raises(MIAError, match=message):
         read_scores(tmp_path / "s.csv")
     with pytest.raises(MIAError, match="cannot be read"):
         read_scores(tmp_path / "nowhere.csv")
 
 
 @pytest.mark.parametrize(
-    ("ids", "said"),
+    ("ids", "message"),
     [
         ([1, 2], "key.csv: 1 ids of s.csv are missing, first 3"),
         ([1, 2, 4], "1 are only in key.csv"),
@@ -146,14 +146,14 @@ def test_damaged_files_are_one_sentence(tmp_path, content, said):
         (["a", "b", "c"], "3 ids of s.csv are missing"),
     ],
 )
-def test_a_key_that_does_not_match(tmp_path, ids, said):
+def test_key_of_other_records(tmp_path, ids, message):
     scores = write(tmp_path / "s.csv", {"id": [1, 2, 3], "lira": [1, 2, 3]})
     key = write(tmp_path / "key.csv", {"id": ids, "membership": [0, 1, 1, 1][: len(ids)]})
-    with pytest.raises(MIAError, match=said):
+    with pytest.raises(MIAError, match=message):
         read_scores(scores, key=key)
 
 
-def test_a_key_that_contradicts_the_scores(tmp_path):
+def test_key_that_contradicts_the_scores(tmp_path):
     scores = write(tmp_path / "s.csv", COLUMNS)
     key = write(tmp_path / "key.csv", {"id": [1, 2, 3, 7], "membership": [1, 1, 1, 0]})
     with pytest.raises(MIAError, match=r"membership differs for 1 records, first id 1"):
