@@ -1,4 +1,4 @@
-"""The target's network rewritten for speed, with the same answers up to rounding."""
+"""Inference rewriting: convolution and batch-norm fusion, with the same outputs up to rounding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def prepare_for_inference(network: nn.Module, sample: Tensor) -> nn.Module:
     """Return the network with batch normalization folded into the convolutions before it and tiny maps collapsed.
 
     The result is for inputs of the sample's size only. It is compared with the original on the sample; where a network
-    cannot be traced, or the answers differ by more than rounding, the original is returned.
+    cannot be traced, or the outputs differ by more than rounding, the original is returned.
 
     Args:
         network: In eval mode, on the CPU.
@@ -30,13 +30,13 @@ def prepare_for_inference(network: nn.Module, sample: Tensor) -> nn.Module:
         expected = network(sample)
         try:
             fast = _collapse(_fold(copy.deepcopy(network)), sample)
-            found = fast(sample)
+            outputs = fast(sample)
         except Exception as error:  # tracing runs the user's own forward, which may refuse in any way
-            log.debug("the network is used as it is: %s", error)
+            log.debug("the network is not rewritten: %s", error)
             return network.to(memory_format=torch.channels_last)
-        worst = float((found - expected).abs().max() / expected.abs().max().clamp(min=1))
+        worst = float((outputs - expected).abs().max() / expected.abs().max().clamp(min=1))
     if not worst <= TOLERANCE:
-        log.info("the rewritten network differs by %.1e, so the network is used as it is", worst)
+        log.info("the rewritten network differs by %.1e, so the original is used", worst)
         return network.to(memory_format=torch.channels_last)
     return fast.to(memory_format=torch.channels_last)
 
@@ -91,7 +91,7 @@ def _is_tiny(convolution: nn.Conv2d, size: tuple[int, ...]) -> bool:
 
 
 class TinyConvolution(nn.Module):
-    """A convolution over a fixed small map, as the one matrix product it is.
+    """A convolution over a fixed small map, computed as one matrix product.
 
     Every output position is a linear function of all input positions; the matrix is the convolution of unit maps, so
     taps that only meet padding cost nothing.
@@ -103,11 +103,11 @@ class TinyConvolution(nn.Module):
         super().__init__()
         inputs = convolution.in_channels * size[0] * size[1]
         units = torch.eye(inputs, device=convolution.weight.device).view(inputs, convolution.in_channels, *size)
-        answer = F.conv2d(
+        output = F.conv2d(
             units, convolution.weight, None, convolution.stride, convolution.padding, convolution.dilation
         )
-        self.shape = tuple(answer.shape[1:])
-        self.register_buffer("matrix", answer.flatten(1).T.contiguous())
+        self.shape = tuple(output.shape[1:])
+        self.register_buffer("matrix", output.flatten(1).T.contiguous())
         positions = self.shape[1] * self.shape[2]
         bias = convolution.bias
         self.bias = None if bias is None else nn.Parameter(bias.repeat_interleave(positions), requires_grad=False)

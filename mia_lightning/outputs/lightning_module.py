@@ -1,4 +1,4 @@
-"""What Lightning runs on each device: the target over batches that fit into its memory."""
+"""Lightning module of extraction: the target over batches that fit into the memory of its device."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mia_lightning.errors import MIAError
 from mia_lightning.outputs.datamodule import Batch
+from mia_lightning.outputs.phi import phi
 from mia_lightning.outputs.views import views
 from mia_lightning.records.records import UNKNOWN
 
@@ -26,10 +27,9 @@ class InferenceModule(L.LightningModule):
         network: Returns (logits, features) of normalized images.
         normalize: Turns images as they are stored into the network's inputs, on their device.
         queries: See `mia_lightning.outputs.views`.
-        gradients: Whether to take the gradient of phi by the stored image.
-        batch_size: Rows that the network always sees; a shorter batch is filled up, because kernels round differently
-            at another size, and no record's outputs shall depend on how the records fell into batches. Where the
-            device's memory does not hold so many it is halved, for good.
+        gradients: Whether to compute the gradient of phi with respect to the stored image.
+        batch_size: Rows of every forward pass; a shorter batch is padded, because kernels round differently at another
+            size, and a record's outputs must not depend on its batch. It is halved when memory runs out.
     """
 
     def __init__(
@@ -52,20 +52,20 @@ class InferenceModule(L.LightningModule):
         start, count = 0, len(batch["index"])
         while start < count:
             rows = slice(start, start + self.batch_size)
-            answers = self._try({name: tensor[rows] for name, tensor in batch.items()})
-            if answers is None:
+            outputs = self._try({name: tensor[rows] for name, tensor in batch.items()})
+            if outputs is None:
                 self._halve()
             else:
-                parts.append(answers)
+                parts.append(outputs)
                 start += self.batch_size
         if len(parts) == 1:
             return parts[0]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _try(self, batch: Batch) -> dict[str, Tensor] | None:
-        """Return the answers, or None where memory runs out; what the failed try held is free again by then."""
+        """Return the outputs, or None if memory runs out; the memory of the failed pass is free again on return."""
         try:
-            return self._answers(batch)
+            return self._outputs(batch)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -78,8 +78,8 @@ class InferenceModule(L.LightningModule):
                 "--hardware.accelerator cpu"
             )
         log.warning(
-            "the device's memory does not hold %d images at a time, going on with %d; outputs that are done stay, "
-            "those to come may differ in the last bits from those of a run that needed no change",
+            "the device's memory does not hold %d images at a time, going on with %d; outputs from here on may "
+            "differ in the last bits from those of a run with enough memory",
             self.batch_size,
             self.batch_size // 2,
         )
@@ -87,13 +87,13 @@ class InferenceModule(L.LightningModule):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _answers(self, batch: Batch) -> dict[str, Tensor]:
+    def _outputs(self, batch: Batch) -> dict[str, Tensor]:
         count, logits, features = len(batch["index"]), [], None
         stored, given = (_filled(batch[name], self.batch_size) for name in ("images", "labels"))
         images = self.normalize(stored)
         for view in views(images, self.queries):
-            answer, tapped = self.network(view)
-            logits.append(answer.float())
+            view_logits, tapped = self.network(view)
+            logits.append(view_logits.float())
             features = tapped if features is None else features
         assert features is not None
         labels = torch.where(given == UNKNOWN, logits[0].argmax(dim=1), given)
@@ -109,21 +109,18 @@ class InferenceModule(L.LightningModule):
     def _gradient_norms(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return L2, L1 and largest absolute entry of d phi / d image, (B, 3), always computed in float32.
 
-        phi = z_y - logsumexp of the others. The loss is softplus(-phi), so its gradient is sigmoid(-phi) times this one
-        and needs no pass of its own.
+        The loss is softplus(-phi), so its gradient is sigmoid(-phi) times this one and needs no pass of its own.
         """
         with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
             inputs = images.detach().float().requires_grad_()
             logits, _ = self.network(inputs)
-            own = nn.functional.one_hot(labels, logits.shape[1]).bool()
-            phi = logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1)
-            (gradient,) = torch.autograd.grad(phi.sum(), inputs)
+            (gradient,) = torch.autograd.grad(phi(logits, labels).sum(), inputs)
         flat = gradient.flatten(1)
         return torch.stack([flat.norm(dim=1), flat.abs().sum(dim=1), flat.abs().amax(dim=1)], dim=1)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device's memory is full; on a CPU and on Apple's devices only its words do."""
+    """Whether an error is of full memory; on CPUs and Apple's devices only the message of a RuntimeError shows it."""
     words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
 

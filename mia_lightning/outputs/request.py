@@ -29,6 +29,7 @@ CODE = (
     "outputs.extraction",
     "outputs.lightning_module",
     "outputs.fuse",
+    "outputs.phi",
     "outputs.views",
     "outputs.datamodule",
     "records.normalization",

@@ -1,4 +1,4 @@
-"""Deterministic query sets: the views of a record that every model is asked about, always in the same order."""
+"""Query sets: the augmented views of a record that every model is queried on, in a fixed order."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 REACH = {1: 0, 2: 0, 18: 1, 50: 2}
-"""Query set to the largest shift in pixels."""
+"""Largest shift in pixels of each query set."""
 
 
 def shifts(queries: int) -> list[tuple[int, int]]:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional as F
 
 from mia_lightning.outputs.fuse import prepare_for_inference
+from mia_lightning.outputs.phi import phi
 from mia_lightning.outputs.views import views
 from mia_lightning.references.training_data import Normalize, TrainingData, on_device
 from mia_lightning.runtime.trainers import isolated_fabric
@@ -38,17 +38,15 @@ def compute_phi(network: nn.Module, material: TrainingData, *, device: str) -> P
     batch_size = 256 if where.type == "cpu" else 4096
     normalize = Normalize(material, images)
     fast = prepare_for_inference(network.eval().cpu(), normalize(images[:8]).cpu()).to(where)
-    phi = torch.empty(len(images), material.queries, device=where)
+    values = torch.empty(len(images), material.queries, device=where)
     correct = torch.empty(len(images), dtype=torch.bool, device=where)
     for start in range(0, len(images), batch_size):
         rows = torch.arange(start, start + batch_size, device=where).clamp(max=len(images) - 1)
         count = min(batch_size, len(images) - start)
-        own = F.one_hot(labels[rows], material.num_classes).bool()
         batch = normalize(images[rows]).contiguous(memory_format=torch.channels_last)
         for query, view in enumerate(views(batch, material.queries)):
             logits = fast(view).float() / material.temperature
-            value = logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1)
-            phi[start : start + count, query] = value[:count]
+            values[start : start + count, query] = phi(logits, labels[rows])[:count]
             if query == 0:
-                correct[start : start + count] = own.gather(1, logits.argmax(dim=1, keepdim=True))[:count, 0]
-    return PhiResult(phi.cpu().numpy(), correct.cpu().numpy())
+                correct[start : start + count] = (logits.argmax(dim=1) == labels[rows])[:count]
+    return PhiResult(values.cpu().numpy(), correct.cpu().numpy())

@@ -1,4 +1,4 @@
-"""Where and how the target runs."""
+"""Devices and precision of extraction."""
 
 import os
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass
 class Hardware:
-    """Devices of extraction; the names are Lightning's."""
+    """Devices of extraction; fields are named as in Lightning."""
 
     accelerator: str = "auto"
     """auto, cpu, gpu, mps or tpu."""
@@ -42,10 +42,10 @@ class Hardware:
 
 
 def is_started_from_outside() -> bool:
-    """Whether torchrun, SLURM or the like started this and other processes, rather than the first of them."""
+    """Whether torchrun, SLURM or the like started the processes of this run."""
     return any(os.environ.get(name, "1") != "1" for name in ("WORLD_SIZE", "SLURM_NTASKS"))
 
 
 def is_first_process() -> bool:
-    """Whether this process goes on after extraction; others are started by it, torchrun or SLURM to help."""
+    """Whether this process goes on after extraction; the others only help with it."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))

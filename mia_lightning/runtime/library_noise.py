@@ -1,4 +1,4 @@
-"""Libraries without the notices that say nothing to our users."""
+"""Silencing of third-party log messages."""
 
 import logging
 import warnings
@@ -13,14 +13,14 @@ def quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined.*")
         warnings.filterwarnings("ignore", message="Total length of `DataLoader` across ranks is zero.*")
-        # Lightning 2.6.6 beside torch 2.15; nothing a user could do
+        # Lightning 2.6.6 with torch 2.15
         warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
         yield
 
 
 @contextmanager
 def quiet_logger(name: str, level: int) -> Iterator[None]:
-    """Let a library's logger say only what is of this level or above."""
+    """Raise the level of a library's logger within the block."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(level)

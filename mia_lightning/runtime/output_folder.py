@@ -21,7 +21,7 @@ class OutputFolder:
         path: It need not exist.
 
     Raises:
-        MIAError: another process is writing it, it cannot be read, or a folder in it is a symbolic link.
+        MIAError: another process is writing it, or it cannot be read.
     """
 
     def __init__(self, path: str) -> None:
@@ -29,13 +29,8 @@ class OutputFolder:
         self.lock = Lock(self.path / ".lock")
         try:
             entries = sorted(os.scandir(self.path), key=lambda entry: entry.name) if self.path.exists() else []
-            links = [entry.name for entry in entries if entry.is_symlink() and entry.is_dir()]
         except OSError as error:
             raise self.cannot("use", error) from error
-        if links:  # what is written into it would be written elsewhere
-            raise MIAError(
-                f"{self.path / links[0]}: is a symbolic link to a folder; remove it, or name another --output"
-            )
         if self.lock.is_locked:
             raise self._refusal()
         self.names = [entry.name for entry in entries if entry.name != ".lock" and not _is_partial(entry.name)]
@@ -77,7 +72,14 @@ class OutputFolder:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def atomic_write(self, name: str) -> AbstractContextManager[IO[str]]:
-        """Open a text file that takes its name when the block ends without an error."""
+        """Open a text file that takes its name when the block ends without an error.
+
+        Raises:
+            MIAError: a folder in this one is a symbolic link, through which files elsewhere would be changed.
+        """
+        for entry in os.scandir(self.path):
+            if entry.is_symlink() and entry.is_dir():
+                raise MIAError(f"{entry.path}: is a symbolic link to a folder; remove it, or name another --output")
         return atomic_write(self.path, name)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional as F
 
 from mia_lightning.config.schema import RunConfig
+from mia_lightning.outputs.phi import phi
 from mia_lightning.pipeline.model_outputs import ModelOutputs
 from mia_lightning.pipeline.results import LoadedInputs
 from mia_lightning.records.records import UNKNOWN
@@ -110,14 +110,13 @@ class ReferenceObjective:
         accuracy, quantiles = [], []
         for side in (keep, ~keep):
             sample = rng.permutation(np.flatnonzero(side))[:SAMPLE]
-            phi, correct = [], []
+            values, correct = [], []
             for rows in torch.split(torch.from_numpy(sample).to(device), 256):
                 logits = network(normalize(images[rows])).float()
-                label = F.one_hot(labels[rows], self.material.num_classes).bool()
-                phi.append(logits[label] - logits.masked_fill(label, -torch.inf).logsumexp(dim=1))
+                values.append(phi(logits, labels[rows]))
                 correct.append(logits.argmax(dim=1) == labels[rows])
             accuracy.append(float(torch.cat(correct).float().mean()))
-            quantiles.append(_quantiles(torch.cat(phi).cpu().numpy()))
+            quantiles.append(_quantiles(torch.cat(values).cpu().numpy()))
         network.train(training)
         return Behavior((accuracy[0], accuracy[1]), (quantiles[0], quantiles[1]))
 

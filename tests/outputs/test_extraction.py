@@ -138,7 +138,7 @@ def test_gradient_norms_are_those_of_autograd_record_by_record(tmp_path):
             assert table.columns[f"phi_gradient_{name}"][row] == pytest.approx(float(value), rel=1e-3)
 
 
-def test_bf16_logits_come_in_float32_and_under_a_key_of_their_own(tmp_path):
+def test_bf16_has_its_own_key(tmp_path):
     exact, _ = extract(tmp_path)
     rough, _ = extract(tmp_path, hardware=replace(CPU, precision="bf16-mixed"))
     assert rough.logits.dtype == rough.features.dtype == np.float32
@@ -201,7 +201,7 @@ def test_unwritable_store(tmp_path):
 # ---- the store
 
 
-def test_a_second_run_asks_the_target_nothing(tmp_path, predictions, caplog):
+def test_second_run_reuses_outputs(tmp_path, predictions, caplog):
     caplog.set_level("INFO", logger="mia_lightning")
     first = extract(tmp_path, private=make_records(1, source="private"))
     assert sum(predictions) == 2 * COUNT
@@ -237,7 +237,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_whatever_changes_the_outputs_changes_the_key(tmp_path, predictions, change):
+def test_key_changes_with_outputs(tmp_path, predictions, change):
     extract(tmp_path)
     extract(tmp_path, **CHANGES[change]())
     assert sum(predictions) == 2 * COUNT
@@ -250,7 +250,7 @@ def test_code_is_part_of_the_key(tmp_path, predictions, monkeypatch):
     assert sum(predictions) == 2 * COUNT
 
 
-def test_what_does_not_change_the_outputs_does_not_change_the_key(tmp_path, predictions):
+def test_key_ignores_the_rest(tmp_path, predictions):
     public = make_records()
     extract(tmp_path, public)
     extract(tmp_path, replace(public, ids=public.ids + 5, membership=1 - public.membership, source="renamed"))
@@ -384,7 +384,7 @@ def test_description_beside_the_outputs_says_what_they_are_made_of(tmp_path):
     assert description["key_inputs"]["mean"] == list(MEAN)
 
 
-def test_outputs_do_not_depend_on_how_records_fall_into_batches(tmp_path):
+def test_outputs_do_not_depend_on_batches(tmp_path):
     """A record alone in the last batch has the same bits as in a full one."""
     whole, _ = extract(tmp_path, queries=2, gradients=True)
     public = make_records()
@@ -399,7 +399,7 @@ def test_outputs_do_not_depend_on_how_records_fall_into_batches(tmp_path):
 # ---- memory that runs out
 
 
-class Cramped(Small):
+class LimitedMemoryNet(Small):
     """A network whose device holds only so many images."""
 
     def __init__(self, holds, error):
@@ -420,9 +420,9 @@ OUT_OF_MEMORY = [
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "cpu", "mps"])
-def test_memory_that_runs_out_halves_the_batch_and_says_so(tmp_path, caplog, error):
+def test_out_of_memory_halves_batch(tmp_path, caplog, error):
     torch.manual_seed(0)
-    target = Target(with_statistics(Cramped(5, error)), CLASSES, "head", "small", "digest of small")
+    target = Target(with_statistics(LimitedMemoryNet(5, error)), CLASSES, "head", "small", "digest of small")
     options = {"queries": 2, "gradients": True}
     cramped, _ = extract(tmp_path / "a", target=target, hardware=replace(CPU, fuse=False), **options)
     said = [record.getMessage() for record in caplog.records if "does not hold" in record.getMessage()]
@@ -435,14 +435,14 @@ def test_memory_that_runs_out_halves_the_batch_and_says_so(tmp_path, caplog, err
         np.testing.assert_array_equal(getattr(cramped, name), getattr(small, name))
 
 
-def test_memory_for_less_than_one_image_is_one_sentence(tmp_path):
-    target = replace(small_target(), network=with_statistics(Cramped(0, OUT_OF_MEMORY[0])))
+def test_out_of_memory_error_message(tmp_path):
+    target = replace(small_target(), network=with_statistics(LimitedMemoryNet(0, OUT_OF_MEMORY[0])))
     with pytest.raises(MIAError, match="does not hold the pass of a single image"):
         extract(tmp_path, target=target, hardware=replace(CPU, fuse=False))
 
 
-def test_other_errors_of_the_network_are_not_taken_for_a_lack_of_memory(tmp_path):
-    target = replace(small_target(), network=with_statistics(Cramped(0, RuntimeError("mat1 and mat2 shapes"))))
+def test_runtime_error_is_not_oom(tmp_path):
+    target = replace(small_target(), network=with_statistics(LimitedMemoryNet(0, RuntimeError("mat1 and mat2 shapes"))))
     with pytest.raises(RuntimeError, match="mat1 and mat2 shapes"):
         extract(tmp_path, target=target, hardware=replace(CPU, fuse=False))
 
@@ -461,7 +461,7 @@ def test_other_errors_of_the_network_are_not_taken_for_a_lack_of_memory(tmp_path
         ),
     ],
 )
-def test_devices_that_are_not_there_are_one_sentence(tmp_path, wrong, sentence):
+def test_missing_device_error_message(tmp_path, wrong, sentence):
     with pytest.raises(MIAError, match=re.escape(sentence)):
         extract(tmp_path, hardware=replace(CPU, **wrong))
 
@@ -473,14 +473,14 @@ def test_ddp_on_one_device_leaves_no_connection(tmp_path):
     np.testing.assert_array_equal(found.logits, extract(tmp_path / "b")[0].logits)
 
 
-def test_a_process_more_than_devices_is_one_sentence(tmp_path, monkeypatch):
+def test_extra_process_error_message(tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(MIAError, match="more processes were started than"):
         extract(tmp_path, hardware=replace(CPU, devices=1))
 
 
 @given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 9), st.integers(0, 50))
-def test_records_are_dealt_out_once_whatever_their_number(count, world, batch_size, done):
+def test_records_are_assigned_once(count, world, batch_size, done):
     remaining = np.arange(count)[min(done, count - 1) :]
     served = []
     for rank in range(world):
@@ -535,7 +535,7 @@ def launched(folder, count, *, devices=2, launcher="helpers", kill_after=0):
         ("nodes", 4, 47),
     ],  # 46 = 3 x 15 + 1; 41 = 2 x 20 + 1: a batch of one
 )
-def test_processes_of_any_launcher_give_the_bits_of_one(tmp_path, launcher, devices, count):
+def test_launchers_are_bit_equal(tmp_path, launcher, devices, count):
     code, said = launched(tmp_path, count, devices=devices, launcher=launcher)
     assert code == 0, said
     (path,) = tmp_path.glob("*.npz")  # the other processes ended after extraction
@@ -545,7 +545,7 @@ def test_processes_of_any_launcher_give_the_bits_of_one(tmp_path, launcher, devi
         np.testing.assert_array_equal(arrays["features"], single.features)
 
 
-def test_what_a_kill_left_may_be_fewer_records_than_processes(tmp_path):
+def test_resume_with_fewer_records_than_processes(tmp_path):
     killed = run_script(tmp_path, kill_after=11)  # 44 of 45 records
     assert killed.returncode == -signal.SIGKILL
     code, said = launched(tmp_path, COUNT)

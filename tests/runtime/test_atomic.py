@@ -98,7 +98,7 @@ def test_output_folder_with_linked_folder(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "tensorboard").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(MIAError, match="tensorboard: is a symbolic link to a folder"):
-        OutputFolder(str(tmp_path / "run"))
+        OutputFolder(str(tmp_path / "run")).atomic_write("x")
 
 
 def test_output_folder_may_be_a_link(tmp_path):
