@@ -26,6 +26,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.config import ScoreEvaluationConfig
 
 Config = TypeVar("Config")
+Run = TypeVar("Run", bound=RunConfig)
 
 
 def parse_arguments(argv: Sequence[str], *, prog: str = "train.py") -> RunConfig:
@@ -103,7 +104,7 @@ def complete(values: dict[str, Any], cls: type[RunConfig] = RunConfig) -> dict[s
     return merged
 
 
-def _parse(argv: Sequence[str], cls: type[Any]) -> Any:
+def _parse(argv: Sequence[str], cls: type[Run]) -> Run:
     command = command_of(cls)
     arguments = read_arguments(argv, cls, flags=tuple(command.flags))
     _print_help(arguments, cls)

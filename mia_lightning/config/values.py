@@ -48,7 +48,7 @@ def check_values(values: Mapping[str, Any], cls: type, *, prefix: str = "") -> d
 def option_types(cls: type) -> dict[str, Any]:
     """Return the types of a dataclass' fields by name, in their order."""
     hints: dict[str, Any] = {}
-    for f in fields(cls):  # type: ignore[arg-type]
+    for f in fields(cls):
         if f.init:  # other fields may have types that are imported for type checking only
             owner = next(base for base in cls.__mro__ if f.name in get_annotations(base))
             alone = type(owner.__name__, (), {"__annotations__": {f.name: f.type}, "__module__": owner.__module__})

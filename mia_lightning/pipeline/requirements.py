@@ -76,7 +76,7 @@ def _check_constant(config: RunConfig, signals: Columns, scores: Columns) -> Non
     named = read | set(config.signals.names)
     for name, values in signals.items():
         if name in named and _is_constant(values):
-            queries = config.extraction.queries
+            queries: int = config.extraction.queries
             cure = next((q for q in _larger(queries) if not _is_constant(_signal_columns(config, q)[name])), None)
             raise MIAError(_constant(f"signal {name!r}", queries, cure, "extraction.queries"))
     for name, values in scores.items():
