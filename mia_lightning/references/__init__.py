@@ -1,1 +1,1 @@
-"""Reference models: trained like the target on known parts of the records, and what they say of every record."""
+"""Reference (shadow) models: training on known halves of the records, phi of every record, and scores from it."""

@@ -1,4 +1,4 @@
-"""phi of every record from one model."""
+"""Query of one model for phi on every record."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from mia_lightning.runtime.trainers import isolated_fabric
 
 @dataclass(frozen=True, eq=False)
 class PhiResult:
-    """What one model says of all records."""
+    """Outputs of one model for all records."""
 
     phi: NDArray[np.float32]
     """(N, Q)."""
 
     correct: NDArray[np.bool_]
-    """(N,) whether the stored image is classed right."""
+    """(N,) whether the stored image is classified correctly."""
 
 
 @torch.inference_mode()
 def compute_phi(network: nn.Module, material: TrainingData, *, device: str) -> PhiResult:
-    """Ask a model about every record, in float32 whatever the precision of its training.
+    """Query a model on every record, in float32 regardless of its training precision.
 
-    Batches are filled up to one size, so that a record's phi does not depend on which others are asked with it.
+    Batches are padded to one size, so that phi of a record does not depend on the others of its batch.
     """
     where = isolated_fabric(device).device
     images, labels = on_device(material, where)

@@ -1,4 +1,4 @@
-"""What the scores share: phi reduced over its queries, and the moments of the references on either side of a record."""
+"""phi reduced over its queries, and moments of the references IN and OUT of each record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 Statistic = Literal["mean", "original", "contrast", "spread"]
-"""What is compared of the views of a record: their mean, the stored image alone, the stored pixels (and their mirror)
+"""Statistic of the views of a record: their mean, the stored image alone, the stored pixels (and their mirror)
 against the shifted ones, or the standard deviation over all views."""
 
 BLOCK = 2**22
@@ -100,8 +100,8 @@ def _moments(reference_outputs: ReferenceOutputs, reduce: Callable[[NDArray[np.f
     in_out_masks: tuple[list[GroupMoments], list[GroupMoments]] = ([], [])
     for rows in blocks(reference_outputs):
         values = reduce(reference_outputs.references[:, rows])
-        for found, mask in zip(in_out_masks, reference_outputs.in_out_masks(rows), strict=True):
-            found.append(side(values, mask))
+        for groups, mask in zip(in_out_masks, reference_outputs.in_out_masks(rows), strict=True):
+            groups.append(group_moments(values, mask))
     in_, out_ = (
         GroupMoments(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("n", "mean", "squares")))
         for parts in in_out_masks
@@ -109,7 +109,7 @@ def _moments(reference_outputs: ReferenceOutputs, reduce: Callable[[NDArray[np.f
     return Moments(reduce(reference_outputs.target), in_, out_)
 
 
-def side(values: Array, mask: Mask) -> GroupMoments:
+def group_moments(values: Array, mask: Mask) -> GroupMoments:
     """Return the moments of masked values (K, n, ...) over the first axis; the mask is (K, n)."""
     n = mask.sum(axis=0)
     mean, squares = np.empty(values.shape[1:]), np.empty(values.shape[1:])

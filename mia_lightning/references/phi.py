@@ -12,12 +12,12 @@ from mia_lightning.signals import functional as F
 
 
 def target_phi(outputs: Outputs, queries: int, *, temperature: float = 1.0) -> NDArray[np.float32]:
-    """Return phi (N, Q) of the target under the first-named queries of a set that its outputs include.
+    """Return phi (N, Q) of the target under a query set that its outputs include.
 
-    Logits are divided by the temperature before.
+    Logits are divided by the temperature first.
 
     Raises:
-        MIAError: the outputs hold fewer views than are asked for.
+        MIAError: the outputs contain fewer views than needed.
     """
     columns = view_columns(outputs.logits.shape[1], queries)
     phi = np.empty((len(outputs.labels), queries), np.float32)
@@ -29,15 +29,15 @@ def target_phi(outputs: Outputs, queries: int, *, temperature: float = 1.0) -> N
 
 
 def view_columns(asked: int, wanted: int) -> list[int]:
-    """Return where the views of a smaller query set stand within a larger one.
+    """Return the columns of a smaller query set within a larger one.
 
     Raises:
-        MIAError: the larger set is wanted.
+        MIAError: the wanted set is the larger one.
     """
     if wanted > asked:
         raise MIAError(
-            f"--references.queries is {wanted} but the target is asked {asked} views; raise --extraction.queries to "
-            f"{wanted}"
+            f"--references.queries is {wanted} but the target is queried with {asked} views; raise "
+            f"--extraction.queries to {wanted}"
         )
     outer, inner = shifts(asked), shifts(wanted)
     places = [outer.index(shift) for shift in inner]

@@ -1,4 +1,4 @@
-"""The references of a run: what is in the store, what is missing and gets trained."""
+"""References of a run: loaded from the store or an import, the missing ones trained."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ ASKING_CODE = ("references.inference", "references.training_data", "outputs.fuse
 
 @dataclass(frozen=True, eq=False)
 class ReferenceInputs:
-    """The records and what the target says of them."""
+    """Records and the target's outputs for them."""
 
     public: Records
     private: Records | None
@@ -67,43 +67,44 @@ class ReferenceInputs:
 
 
 def load_or_train_references(
-    config: ReferencesConfig, audited: ReferenceInputs, *, store: Path, seed: int, ray_address: str | None = None
+    config: ReferencesConfig, inputs: ReferenceInputs, *, store: Path, seed: int, ray_address: str | None = None
 ) -> References:
-    """Return the references of a run, trained as far as the store does not hold them.
+    """Return the references of a run, of which those missing in the store are trained.
 
     Raises:
-        MIAError: an architecture that cannot be trained anew, too few references for the scheme, a full disk, or all
+        MIAError: an architecture that cannot be trained from scratch, too few references for the scheme, a full disk,
+        or all
             references diverged.
     """
-    queries = config.queries or audited.outputs.logits.shape[1]
-    target = np.concatenate([target_phi(half, queries, temperature=config.temperature) for half in _halves(audited)])
-    labels = np.concatenate([half.labels for half in _halves(audited)])
+    queries = config.queries or inputs.outputs.logits.shape[1]
+    target = np.concatenate([target_phi(half, queries, temperature=config.temperature) for half in _halves(inputs)])
+    labels = np.concatenate([half.labels for half in _halves(inputs)])
     if config.imported is not None:
-        imported = load_reference_outputs(config.imported, labels=labels, num_classes=audited.target.num_classes)
-        return _checked_import(imported, audited, target[:, 0], source=Path(config.imported).name, seed=seed)
-    material = material_of(audited, labels, queries, temperature=config.temperature)
-    membership = audited.public.membership
-    private = 0 if audited.private is None else len(audited.private)
+        imported = load_reference_outputs(config.imported, labels=labels, num_classes=inputs.target.num_classes)
+        return _checked_import(imported, inputs, target[:, 0], source=Path(config.imported).name, seed=seed)
+    material = material_of(inputs, labels, queries, temperature=config.temperature)
+    membership = inputs.public.membership
+    private = 0 if inputs.private is None else len(inputs.private)
     membership = np.append(membership, np.full(private, UNKNOWN, np.int8))  # the private half's own stays out of reach
-    drawn = assign(
+    assignment = assign(
         config.scheme, config.count, membership, private=private, seed=seed, released=config.anchored_release
     )
-    place = _store(config, audited, material, drawn, membership, store=store, seed=seed)
-    with place.lock().held("references"):  # two runs would train the same
-        rows = _trained(config, audited, material, drawn, place, seed=seed, ray_address=ray_address)
-    found = _references(config, audited, place, rows, drawn, target, labels)
+    reference_store = _store(config, inputs, material, assignment, membership, store=store, seed=seed)
+    with reference_store.lock().held("references"):  # two runs would train the same
+        rows = _trained(config, inputs, material, assignment, reference_store, seed=seed, ray_address=ray_address)
+    references = _references(config, inputs, reference_store, rows, assignment, target, labels)
     if config.exported is not None:
-        save_reference_outputs(Path(config.exported), found.reference_outputs)
+        save_reference_outputs(Path(config.exported), references.reference_outputs)
         log.info("wrote phi of target and references to %s", config.exported)
-    return found
+    return references
 
 
 def _checked_import(
-    imported: ReferenceOutputs, audited: ReferenceInputs, queried: NDArray[np.float32], *, source: str, seed: int
+    imported: ReferenceOutputs, inputs: ReferenceInputs, queried: NDArray[np.float32], *, source: str, seed: int
 ) -> References:
     """Return imported references independent of known membership, with the checks of the import."""
     membership = np.full(len(imported), UNKNOWN, np.int8)
-    membership[: len(audited.public)] = audited.public.membership
+    membership[: len(inputs.public)] = inputs.public.membership
     independent = make_independent(imported, membership, seed=seed, source=source)
     checks = (
         independence_check(independent, len(imported.references)),
@@ -114,51 +115,51 @@ def _checked_import(
     return References(independent.reference_outputs, (), checks)
 
 
-def _halves(audited: ReferenceInputs) -> list[Outputs]:
-    return [half for half in (audited.outputs, audited.private_outputs) if half is not None]
+def _halves(inputs: ReferenceInputs) -> list[Outputs]:
+    return [half for half in (inputs.outputs, inputs.private_outputs) if half is not None]
 
 
 def material_of(
-    audited: ReferenceInputs, labels: NDArray[np.int64], queries: int, *, temperature: float = 1.0
+    inputs: ReferenceInputs, labels: NDArray[np.int64], queries: int, *, temperature: float = 1.0
 ) -> TrainingData:
-    """Return what references are trained on and asked about, public records first.
+    """Return the records for training and queries, public first.
 
     Raises:
         MIAError: images of different dtypes.
     """
-    halves = [half for half in (audited.public, audited.private) if half is not None]
+    halves = [half for half in (inputs.public, inputs.private) if half is not None]
     if len({half.images.dtype for half in halves}) > 1:
         raise MIAError("public and private images have different dtypes; references need both as uint8 or as float32")
     images = ImageParts(tuple(half.images for half in halves)) if len(halves) > 1 else halves[0].images
-    mean, std = normalization(audited.public, audited.mean, audited.std)
-    return TrainingData(images, labels, mean, std, audited.target.num_classes, queries, temperature)
+    mean, std = normalization(inputs.public, inputs.mean, inputs.std)
+    return TrainingData(images, labels, mean, std, inputs.target.num_classes, queries, temperature)
 
 
 def _store(
     config: ReferencesConfig,
-    audited: ReferenceInputs,
+    inputs: ReferenceInputs,
     material: TrainingData,
-    drawn: Assignment,
+    assignment: Assignment,
     membership: NDArray[np.int8],
     *,
     store: Path,
     seed: int,
 ) -> ReferenceStore:
-    architecture = config.architecture or audited.target.architecture
-    like = {} if config.architecture else unwrap(audited.target.network).state_dict()
+    architecture = config.architecture or inputs.target.architecture
+    like = {} if config.architecture else unwrap(inputs.target.network).state_dict()
     training = {
         "architecture": architecture,
         "source": sha256(source_of(architecture).encode()).hexdigest(),
         "shapes": {name: list(tensor.shape) for name, tensor in like.items()},
         "classes": material.num_classes,
-        "form": asdict(audited.target.form),
+        "form": asdict(inputs.target.form),
         "images": array_digest(material.images),
         "labels": array_digest(material.labels),
         "mean": material.mean,
         "std": material.std,
         "scheme": config.scheme,
         "drawn_with": [config.anchored_release, array_digest(membership)] if config.scheme == "anchored" else [],
-        "private": int((audited.private is not None) and len(audited.private)),
+        "private": int((inputs.private is not None) and len(inputs.private)),
         "training": asdict(config.training),
         "seed": seed,
         "numbers": NUMBERS,
@@ -176,38 +177,38 @@ def _store(
 
 def _trained(
     config: ReferencesConfig,
-    audited: ReferenceInputs,
+    inputs: ReferenceInputs,
     material: TrainingData,
-    drawn: Assignment,
-    place: ReferenceStore,
+    assignment: Assignment,
+    reference_store: ReferenceStore,
     *,
     seed: int,
     ray_address: str | None,
 ) -> tuple[ReferenceRecord, ...]:
     """Return the description of each reference, after training those that are missing."""
-    network = network_of(config, audited.target)
+    network = network_of(config, inputs.target)
     size = sum(tensor.nbytes for tensor in network(0).state_dict().values())
-    place.open(drawn.keep, weights_bytes=size)
+    reference_store.open(assignment.keep, weights_bytes=size)
     rows: dict[int, ReferenceRecord] = {}
     jobs = []
-    for number, keep in enumerate(drawn.keep):
-        if (row := place.row(number)) is not None:
+    for number, keep in enumerate(assignment.keep):
+        if (row := reference_store.row(number)) is not None:
             rows[number] = row
             continue
-        if place.has_description(number):
-            log.warning("phi of reference %d is damaged and asked again", number)
+        if reference_store.has_description(number):
+            log.warning("phi of reference %d is damaged and computed again", number)
         own = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
-        jobs.append(ReferenceJob(number, keep, own, config.training, network, place, device_of(config)))
+        jobs.append(ReferenceJob(number, keep, own, config.training, network, reference_store, device_of(config)))
     if rows:
         log.info("references: %d of %d are in the store", len(rows), config.count)
     train_references(jobs, material, config, ray_address=ray_address)
-    return tuple(rows.get(number) or _described(place, number) for number in range(config.count))
+    return tuple(rows.get(number) or _described(reference_store, number) for number in range(config.count))
 
 
-def _described(place: ReferenceStore, number: int) -> ReferenceRecord:
-    row = place.row(number)
+def _described(reference_store: ReferenceStore, number: int) -> ReferenceRecord:
+    row = reference_store.row(number)
     if row is None:
-        raise MIAError(f"reference {number} could not be read back from the store; is another run using the disk?")
+        raise MIAError(f"reference {number} is missing from the cache; was it deleted during the run?")
     return row
 
 
@@ -240,10 +241,10 @@ def _untrained(
 
 def _references(
     config: ReferencesConfig,
-    audited: ReferenceInputs,
-    place: ReferenceStore,
+    inputs: ReferenceInputs,
+    reference_store: ReferenceStore,
     rows: tuple[ReferenceRecord, ...],
-    drawn: Assignment,
+    assignment: Assignment,
     target: NDArray[np.float32],
     labels: NDArray[np.int64],
 ) -> References:
@@ -252,19 +253,19 @@ def _references(
         raise MIAError(
             f"all {len(rows)} references diverged ({rows[0].reason}); lower --references.training.learning_rate"
         )
-    matrix = place.matrix(len(rows))
+    matrix = reference_store.matrix(len(rows))
     reference_outputs = ReferenceOutputs(
         target=target,
         references=matrix if good.all() else matrix[good],
-        keep=drawn.keep[good],
+        keep=assignment.keep[good],
         labels=labels,
-        num_classes=audited.target.num_classes,
-        drawn=drawn.drawn[good],
+        num_classes=inputs.target.num_classes,
+        drawn=assignment.drawn[good],
     )
     checks = training_checks(
         rows,
-        accuracy_on_members=audited.accuracy_on_members,
-        accuracy_on_non_members=audited.accuracy_on_non_members,
+        accuracy_on_members=inputs.accuracy_on_members,
+        accuracy_on_non_members=inputs.accuracy_on_non_members,
         tolerance=config.accuracy_tolerance,
     )
     return References(reference_outputs, rows, (*checks, coverage_check(reference_outputs)))

@@ -1,4 +1,4 @@
-"""Which records each reference is trained on, drawn independently of the target's own membership."""
+"""Random assignment of training records to references, independent of membership in the target's training."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Scheme = Literal["balanced", "bernoulli", "anchored"]
 
 @dataclass(frozen=True, eq=False)
 class Assignment:
-    """The records of K references. A row depends on the seed and its own number only, so that more can be added."""
+    """Training records of K references; a row depends on the seed and its number alone, so that more can be added."""
 
     keep: NDArray[np.bool_]
     """(K, N) True where the reference is trained on the record."""
 
     drawn: NDArray[np.bool_]
-    """(K, N) True where that was drawn by chance; False where it followed from known membership, so that nothing about
-    membership may be learned from this reference and this record."""
+    """(K, N) True where that was drawn at random; False where it followed from known membership, so that the reference
+    must not be used for the record."""
 
 
 def assign(
@@ -33,16 +33,16 @@ def assign(
 
     balanced: random halves in complementary pairs, so that with an even count each record is IN exactly half of the
     references. bernoulli: independent Bernoulli(1/2) draws. anchored: every public member is IN and every public
-    non-member OUT except for a share of public records, released anew in each reference; these, the private records
+    non-member OUT except for a share of public records, drawn again for each reference; these, the private records
     and those of unknown membership are Bernoulli(1/2) draws.
 
     Args:
-        scheme: See above.
+        scheme: One of the three.
         count: K, at least 1.
         membership: (N,) of all records, public first: 1, 0 or -1. Read by anchored only, and there for public records.
         private: How many of the last records are private; their membership is never read.
         seed: Drives every draw.
-        released: anchored: share of the public records that each reference draws by coin.
+        released: anchored: share of the public records that each reference draws with probability 1/2.
 
     Raises:
         MIAError: fewer references than the scheme can work with.

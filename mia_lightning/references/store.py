@@ -1,4 +1,4 @@
-"""Where references are kept: weights beside the keep-matrix, and phi of all of them in one file that memory-maps."""
+"""Store of references: weights, the keep matrix, and phi of all references in one memory-mapped file."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReferenceRecord:
-    """What is known of one reference."""
+    """Description of one reference."""
 
     number: int
     status: str
     """"trained", or "diverged": left out."""
 
     accuracy_in: float = 0.0
-    """On the records it was trained on, as stored, in eval mode; in [0, 1]."""
+    """Accuracy on its training records, as stored, in eval mode; in [0, 1]."""
 
     accuracy_out: float = 0.0
-    """On the records it was not trained on."""
+    """Accuracy on the other records."""
 
     seconds: float = 0.0
-    """Training, this try."""
+    """Training time of the last attempt."""
 
     reason: str = ""
-    """Why it was left out."""
+    """Reason for leaving it out."""
 
     sha256: str = ""
-    """Of its row of phi."""
+    """Digest of its row of phi (hex)."""
 
 
 class ReferenceStore:
-    """The references of one set of records, architecture, recipe and scheme, as many as were ever asked for.
+    """References of one set of records, architecture, recipe and scheme.
 
-    A reference is done when its description is there; phi of other queries is another file beside the same weights.
+    A reference is finished once its description exists; phi of other queries is another file next to the same weights.
 
     Args:
         root: Folder of the store.
@@ -73,7 +73,7 @@ class ReferenceStore:
         self.key_inputs = {"training": dict(training), "asking": dict(asking)}
 
     def open(self, keep: NDArray[np.bool_], *, weights_bytes: int) -> None:
-        """Create the folders and make room for K references; what is there is kept.
+        """Create the folders and reserve room for K references; existing files are kept.
 
         Raises:
             MIAError: the disk has too little room or cannot be written.
@@ -99,7 +99,7 @@ class ReferenceStore:
         write_atomically(self.folder / "key_inputs.json", json.dumps(self.key_inputs, indent=2).encode())
 
     def lock(self) -> Lock:
-        """Return the lock that whoever trains these references has to hold.
+        """Return the lock to hold while these references are trained.
 
         Raises:
             MIAError: the store cannot be written.
@@ -111,7 +111,7 @@ class ReferenceStore:
         return Lock(self.folder / "lock")
 
     def _keeps(self, keep: NDArray[np.bool_]) -> bool:
-        """Whether the stored keep-matrix begins with these rows; fewer references leave those of the others there."""
+        """Whether the stored keep-matrix begins with these rows; with fewer references the remaining rows stay."""
         try:
             stored = np.load(self.folder / "keep.npy", allow_pickle=False)
         except (OSError, ValueError, EOFError):
@@ -187,7 +187,7 @@ class ReferenceStore:
         write_atomically(self.weights(number), payload)
 
     def load_weights(self, number: int) -> dict[str, Tensor] | None:
-        """Return a reference's weights, or None where there are none or they are damaged."""
+        """Return a reference's weights, or None where they are missing or damaged."""
         from safetensors import SafetensorError, safe_open
 
         try:

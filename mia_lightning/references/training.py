@@ -1,4 +1,4 @@
-"""Training one reference, fast: images stay on the device, augmentation is batched, no step waits for the host."""
+"""Training of one reference: images stay on the device, augmentation is batched, no step waits for the host."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from mia_lightning.runtime.trainers import isolated_fabric
 log = logging.getLogger(__name__)
 
 NUMBERS = 1
-"""Raised whenever a change alters the weights that a seed leads to: references stored under another are not used."""
+"""Version of the training code; increased with every change of the weights that a seed leads to."""
 
 Epoch = Callable[[int, float], None]
-"""Told (finished epochs, mean loss) after each epoch."""
+"""Callback invoked with (finished epochs, mean loss) after each epoch."""
 
 
 class DivergedError(Exception):
@@ -45,20 +45,20 @@ def train_reference(
     device: str,
     on_epoch: Epoch | None = None,
 ) -> nn.Module:
-    """Train one reference, from its last finished epoch on where there is one, and return it.
+    """Train one reference, resuming from its last finished epoch if there is one, and return it.
 
-    The order of records and the augmentation follow from the seed and the number of the epoch alone, so that a training
-    that was killed and goes on gives the same weights as one that was not.
+    The order of records and the augmentation follow from the seed and the number of the epoch alone, so that a
+    resumed training gives the same weights as an uninterrupted one.
 
     Args:
         network: Untrained, with the starting weights; changed in place.
         material: The records.
         keep: (N,) True for the records to train on.
-        recipe: How.
+        recipe: Training recipe.
         seed: Drives order and augmentation.
         checkpoint: File of the last finished epoch.
         device: "cpu" or "cuda".
-        on_epoch: Told of each finished epoch.
+        on_epoch: Callback invoked after each epoch.
 
     Raises:
         DivergedError: a loss that is not finite.
@@ -127,7 +127,7 @@ def _resume(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     device: torch.device,
 ) -> int:
-    """Return the epoch to go on with; a checkpoint that is damaged is as good as none."""
+    """Return the epoch to resume at; a damaged checkpoint is ignored."""
     if not checkpoint.exists():
         return 0
     try:
@@ -136,7 +136,7 @@ def _resume(
             raise ValueError("checksum")
         state = torch.load(BytesIO(payload[32:]), weights_only=True, map_location=device)
     except (OSError, ValueError, RuntimeError) as error:
-        log.warning("%s is damaged (%s); this reference begins anew", checkpoint.name, error)
+        log.warning("%s is damaged (%s); its reference starts from the beginning", checkpoint.name, error)
         return 0
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
@@ -160,7 +160,7 @@ def _batches(
     seed: int,
     epoch: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (rows, normalized and augmented images) of one epoch; everything is drawn at once before it begins."""
+    """Yield (rows, normalized and augmented images) of one epoch; all random numbers are drawn beforehand."""
     draw = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0]))
     order = rows[torch.randperm(len(rows), generator=draw)].to(images.device)
     mirrored = (torch.rand(len(rows), generator=draw) < 0.5).to(images.device)

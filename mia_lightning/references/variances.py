@@ -1,4 +1,4 @@
-"""Variances of the references around a record, where there are too few of them to trust their own."""
+"""Shrunken variances and log densities of references around each record."""
 
 from __future__ import annotations
 
@@ -48,42 +48,42 @@ def inverse_trigamma(value: float) -> float:
 
     x = 0.5 + 1 / value
     for _ in range(50):
-        found = float(polygamma(1, x))
-        step = found * (1 - found / value) / float(polygamma(2, x))
+        trigamma = float(polygamma(1, x))
+        step = trigamma * (1 - trigamma / value) / float(polygamma(2, x))
         x += step
         if abs(step) < 1e-12 * x:
             break
     return x
 
 
-def shrink_variance(side: GroupMoments, prior: Prior) -> tuple[Array, Array]:
+def shrink_variance(group: GroupMoments, prior: Prior) -> tuple[Array, Array]:
     """Return variance and degrees of freedom per record, (N,) each; the prior's own where n < 2."""
     if np.isinf(prior.degrees_of_freedom):
-        return np.full(len(side.n), prior.variance), np.full(len(side.n), np.inf)
-    degrees_of_freedom = np.asarray(prior.degrees_of_freedom + side.degrees_of_freedom, np.float64)
+        return np.full(len(group.n), prior.variance), np.full(len(group.n), np.inf)
+    degrees_of_freedom = np.asarray(prior.degrees_of_freedom + group.degrees_of_freedom, np.float64)
     return np.asarray(
-        (prior.degrees_of_freedom * prior.variance + side.squares) / degrees_of_freedom
+        (prior.degrees_of_freedom * prior.variance + group.squares) / degrees_of_freedom
     ), degrees_of_freedom
 
 
-def standard_error_of_mean(side: GroupMoments) -> Array | None:
+def standard_error_of_mean(group: GroupMoments) -> Array | None:
     """Return the standard error of each record's mean, (N,), from variances shrunk over all records.
 
     0 where a record has no model on this side; None where no record has two, so that nothing tells a variance.
     """
-    known = side.degrees_of_freedom > 0
+    known = group.degrees_of_freedom > 0
     if not known.any():
         return None
     prior = variance_prior(
-        side.squares[known] / side.degrees_of_freedom[known], side.degrees_of_freedom[known].astype(np.float64)
+        group.squares[known] / group.degrees_of_freedom[known], group.degrees_of_freedom[known].astype(np.float64)
     )
-    return np.where(side.n > 0, np.sqrt(shrink_variance(side, prior)[0] / np.maximum(side.n, 1)), 0.0)
+    return np.where(group.n > 0, np.sqrt(shrink_variance(group, prior)[0] / np.maximum(group.n, 1)), 0.0)
 
 
-def pooled_variance(side: GroupMoments) -> float:
+def pooled_variance(group: GroupMoments) -> float:
     """Return the variance within records, pooled over all of them; NaN without any degree of freedom."""
-    total = int(side.degrees_of_freedom.sum())
-    return float(side.squares.sum() / total) if total else float("nan")
+    total = int(group.degrees_of_freedom.sum())
+    return float(group.squares.sum() / total) if total else float("nan")
 
 
 def log_density(x: Array, *, center: Array, variance: Array, degrees_of_freedom: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Getting references trained: one after the other in this process, or by Ray's workers on one machine or many."""
+"""Training of several references: in this process one after the other, or in parallel by Ray workers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Network = Callable[[int], nn.Module]
 
 @dataclass(frozen=True, eq=False)
 class ReferenceJob:
-    """One reference to be trained, or only to be asked where its weights are there."""
+    """One reference to train, or only to query where its weights are stored."""
 
     number: int
     keep: NDArray[np.bool_]
@@ -47,7 +47,7 @@ class ReferenceJob:
 def train_references(
     jobs: list[ReferenceJob], material: TrainingData, config: ReferencesConfig, *, ray_address: str | None = None
 ) -> None:
-    """Do the jobs and show one line of progress; finished references are in the store whenever this ends.
+    """Run the jobs with one line of progress; finished references are in the store however this ends.
 
     Raises:
         MIAError: the disk is full, or workers were lost `LOSSES` times without progress.
@@ -76,7 +76,7 @@ Result = tuple[ReferenceRecord, NDArray[np.float32] | None]
 
 
 def train_and_query(job: ReferenceJob, material: TrainingData, *, on_epoch: Epoch | None = None) -> Result:
-    """Train one reference unless its weights are there, ask it, and return its description and phi."""
+    """Train one reference unless its weights are stored, query it, and return its description and phi."""
     started = perf_counter()
     network = job.network(job.seed)
     if (state := job.store.load_weights(job.number)) is not None:
@@ -99,7 +99,7 @@ def train_and_query(job: ReferenceJob, material: TrainingData, *, on_epoch: Epoc
     seconds = perf_counter() - started
     answers = compute_phi(network, material, device=job.device)
     if not np.isfinite(answers.phi).all():
-        return ReferenceRecord(job.number, "diverged", seconds=seconds, reason="its answers are not finite"), None
+        return ReferenceRecord(job.number, "diverged", seconds=seconds, reason="its outputs are not finite"), None
     in_, out_ = (float(answers.correct[rows].mean()) if rows.any() else 0.0 for rows in (job.keep, ~job.keep))
     return ReferenceRecord(job.number, "trained", in_, out_, seconds), answers.phi
 
@@ -188,7 +188,7 @@ def _in_worker(job: ReferenceJob, material: TrainingData, threads: int) -> Resul
 
 
 class _Progress:
-    """One line: references done and to do, time left, references per hour."""
+    """Progress line: references done and to do, time left, references per hour."""
 
     def __init__(self, count: int, epochs: int) -> None:
         self.count, self.epochs, self.done = count, epochs, 0
@@ -206,7 +206,7 @@ class _Progress:
         self.bar.set_postfix_str(f"loss {loss:.3f}")
 
     def finished(self, row: ReferenceRecord) -> None:
-        """Advance to the end of a reference, and say so where there is no bar."""
+        """Advance to the end of a reference, logged where no bar is shown."""
         self.done += 1
         rate = self.done / (perf_counter() - self.started) * 3600
         self.bar.update(self.done * self.epochs - self.bar.n)

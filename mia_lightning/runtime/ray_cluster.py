@@ -1,4 +1,4 @@
-"""Ray for the time of some work: processes of its own on this machine, or a cluster that is there."""
+"""Ray sessions: a private Ray on this machine, or a connection to a running cluster."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def ray_session(address: str | None, *, option: str, **machine: Any) -> Iterator
     """Yield the module `ray` with a connection, the caller's own where there is one, which then stays.
 
     Args:
-        address: Of a cluster that is there; None = start Ray on this machine.
-        option: What the user names the address by.
+        address: Of a running cluster; None = start a private Ray on this machine, whatever RAY_ADDRESS is.
+        option: Option that holds the address, for messages.
         machine: Arguments of `ray.init` where Ray is started here.
 
     Raises:
@@ -73,7 +73,7 @@ def check_address(address: str, *, option: str) -> None:
 
     Args:
         address: "auto", "HOST:PORT" or "ray://HOST:PORT".
-        option: What the user names the address by.
+        option: Option that holds the address, for messages.
 
     Raises:
         MIAError: an address of another form, nothing that listens there, or something that is not Ray.

@@ -1,4 +1,4 @@
-"""Scores that need a single reference OUT, or none IN."""
+"""Attack R: the target's loss among the losses of references OUT."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mia_lightning.references.moments import Array, Statistic, blocks, reduce_queries
+from mia_lightning.references.moments import Array, Mask, Statistic, blocks, reduce_queries
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.base import Columns, ReferenceScore
 from mia_lightning.references.scores.rmia import require_references
@@ -35,22 +35,22 @@ class AttackR(ReferenceScore):
         require_references(reference_outputs, need_in=False)
         reached = np.empty(len(reference_outputs))
         for rows in blocks(reference_outputs):
-            own = np.logaddexp(0.0, -reduce_queries(reference_outputs.target[rows], self.statistic))
+            target_loss = np.logaddexp(0.0, -reduce_queries(reference_outputs.target[rows], self.statistic))
             losses = np.logaddexp(0.0, -reduce_queries(reference_outputs.references[:, rows], self.statistic))
-            reached[rows] = _reached(own, losses, reference_outputs.in_out_masks(rows)[1], self.LARGEST)
+            reached[rows] = _reached(target_loss, losses, reference_outputs.in_out_masks(rows)[1], self.LARGEST)
         return {"": -reached, "p_value": np.maximum(reached, np.finfo(np.float64).tiny)}
 
 
-def _reached(own: Array, losses: Array, out_: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], largest: float) -> Array:
+def _reached(target_loss: Array, losses: Array, out_: Mask, largest: float) -> Array:
     """Return the value of each record's own distribution at its loss, (n,) in [0, 1]."""
     n = out_.sum(axis=0)
     ordered = np.sort(np.where(out_, losses, np.inf), axis=0)
-    below = (ordered < own).sum(axis=0)
-    knots = np.concatenate([np.zeros((1, len(own))), ordered, np.full((1, len(own)), np.inf)])
+    below = (ordered < target_loss).sum(axis=0)
+    knots = np.concatenate([np.zeros((1, len(target_loss))), ordered, np.full((1, len(target_loss)), np.inf)])
     left = np.take_along_axis(knots, below[None], axis=0)[0]
     right = np.minimum(np.take_along_axis(knots, below[None] + 1, axis=0)[0], largest)
     last = below == n
     right_height = np.where(last, 1.0, (below + 1) / (n + 1))
     left_height = below / (n + 1)
-    share = np.clip((own - left) / np.maximum(right - left, 1e-300), 0.0, 1.0)
+    share = np.clip((target_loss - left) / np.maximum(right - left, 1e-300), 0.0, 1.0)
     return np.asarray(left_height + share * (right_height - left_height))

@@ -12,10 +12,10 @@ Columns = dict[str, NDArray[np.float64]]
 
 @dataclass
 class ReferenceScore:
-    """One way to compare the target's phi with that of reference models.
+    """Comparison of the target's phi with that of reference models.
 
-    A subclass is a dataclass: its fields are its options, their docstrings the help text. It never sees membership in
-    the target's training set; it may pool anything over all records, since the references were drawn without it.
+    A subclass is a dataclass: its fields are its options, their docstrings the help text. It never reads membership
+    in the target's training set; it may pool anything over all records, since the references were drawn without it.
     """
 
     def columns(self, reference_outputs: ReferenceOutputs) -> Columns:

@@ -51,49 +51,49 @@ class JointLiRA(ReferenceScore):
         Raises:
             MIAError: no record has two references on a side.
         """
-        found = query_moments(reference_outputs)
-        views = [_of_query(found, query) for query in range(found.target.shape[1])]
+        group_moments = query_moments(reference_outputs)
+        views = [_of_query(group_moments, query) for query in range(group_moments.target.shape[1])]
         fits = [fit_groups(view, "empirical_bayes", shrink_shift=self.shrink_shift) for view in views]
-        out_ = self._fitted(reference_outputs, found, fits, in_=False)
+        out_ = self._fitted(reference_outputs, group_moments, fits, in_=False)
         tail, tail_error = _one_sided(out_)
         p_value = np.maximum(np.exp(tail), np.finfo(np.float64).tiny)
         if self.mode == "offline":
             return {"": -tail, "p_value": p_value, "standard_error": tail_error}
-        in_ = self._fitted(reference_outputs, found, fits, in_=True)
-        error = np.hypot(*(side.error_of_density() for side in (in_, out_)))
+        in_ = self._fitted(reference_outputs, group_moments, fits, in_=True)
+        error = np.hypot(*(group.error_of_density() for group in (in_, out_)))
         return {"": in_.log_density() - out_.log_density(), "p_value": p_value, "standard_error": error}
 
     def _fitted(
-        self, reference_outputs: ReferenceOutputs, found: Moments, fits: list[FittedGroups], *, in_: bool
+        self, reference_outputs: ReferenceOutputs, group_moments: Moments, fits: list[FittedGroups], *, in_: bool
     ) -> _JointGroup:
         in_out_masks = [fit.in_ if in_ else fit.out_ for fit in fits]
-        scale = np.sqrt(np.stack([side.variance for side in in_out_masks], axis=1))
-        gaps = [fit.target - side.center for fit, side in zip(fits, in_out_masks, strict=True)]
+        scale = np.sqrt(np.stack([group.variance for group in in_out_masks], axis=1))
+        gaps = [fit.target - group.center for fit, group in zip(fits, in_out_masks, strict=True)]
         return _JointGroup(
             z=np.stack(gaps, axis=1) / scale,
             log_scale=np.log(scale).sum(axis=1),
-            error=np.stack([side.error for side in in_out_masks], axis=1) / scale,
+            error=np.stack([group.error for group in in_out_masks], axis=1) / scale,
             degrees_of_freedom=self._freedom(in_out_masks),
-            correlation=self._correlation(reference_outputs, found, in_out_masks, in_=in_),
+            correlation=self._correlation(reference_outputs, group_moments, in_out_masks, in_=in_),
         )
 
     def _freedom(self, in_out_masks: list[FittedGroup]) -> Array:
         """Return degrees of freedom per record, (N,): the mean over its views."""
         if self.density == "normal":
             return np.full(len(in_out_masks[0].degrees_of_freedom), np.inf)
-        return np.asarray(np.mean([side.degrees_of_freedom for side in in_out_masks], axis=0))
+        return np.asarray(np.mean([group.degrees_of_freedom for group in in_out_masks], axis=0))
 
     def _correlation(
-        self, reference_outputs: ReferenceOutputs, found: Moments, in_out_masks: list[FittedGroup], *, in_: bool
+        self, reference_outputs: ReferenceOutputs, group_moments: Moments, in_out_masks: list[FittedGroup], *, in_: bool
     ) -> Array:
         """Return the correlation between views of single models around a record's mean, (Q, Q)."""
-        own = found.in_ if in_ else found.out_
-        scale = np.sqrt(np.stack([side.within for side in in_out_masks], axis=1))
+        group = group_moments.in_ if in_ else group_moments.out_
+        scale = np.sqrt(np.stack([group.within for group in in_out_masks], axis=1))
         products = np.zeros((len(in_out_masks), len(in_out_masks)))
         for rows in blocks(reference_outputs):
-            mask = reference_outputs.in_out_masks(rows)[0 if in_ else 1] & (own.n[rows] > 1)
+            mask = reference_outputs.in_out_masks(rows)[0 if in_ else 1] & (group.n[rows] > 1)
             which, record = np.nonzero(mask)
-            gaps = reference_outputs.references[:, rows][which, record] - own.mean[rows][record]
+            gaps = reference_outputs.references[:, rows][which, record] - group.mean[rows][record]
             gaps /= scale[rows][record]
             products += gaps.T @ gaps
         spread = np.sqrt(np.diag(products))
@@ -140,19 +140,20 @@ class _JointGroup:
         return np.asarray(np.sqrt(np.einsum("nq,qr,nr->n", moved, self.correlation, moved)))
 
 
-def _one_sided(side: _JointGroup) -> tuple[Array, Array]:
+def _one_sided(group: _JointGroup) -> tuple[Array, Array]:
     """Return log Pr[OUT >= u] and its standard error, (N,) each."""
-    weights = np.linalg.solve(side.correlation, np.ones(len(side.correlation)))
+    weights = np.linalg.solve(group.correlation, np.ones(len(group.correlation)))
     weights /= np.sqrt(weights.sum())
-    u = side.z @ weights
-    standard = {"center": np.zeros_like(u), "variance": np.ones_like(u), "degrees_of_freedom": side.degrees_of_freedom}
+    u = group.z @ weights
+    standard = {"center": np.zeros_like(u), "variance": np.ones_like(u), "degrees_of_freedom": group.degrees_of_freedom}
     tail = log_survival(u, **standard)
     hazard = np.exp(np.minimum(log_density(u, **standard) - tail, 700.0))
-    return tail, hazard * side.spread(np.broadcast_to(weights, side.z.shape))
+    return tail, hazard * group.spread(np.broadcast_to(weights, group.z.shape))
 
 
-def _of_query(found: Moments, query: int) -> Moments:
+def _of_query(group_moments: Moments, query: int) -> Moments:
     in_out_masks = (
-        GroupMoments(side.n, side.mean[:, query], side.squares[:, query]) for side in (found.in_, found.out_)
+        GroupMoments(group.n, group.mean[:, query], group.squares[:, query])
+        for group in (group_moments.in_, group_moments.out_)
     )
-    return Moments(found.target[:, query], *in_out_masks)
+    return Moments(group_moments.target[:, query], *in_out_masks)

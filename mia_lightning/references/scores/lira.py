@@ -1,4 +1,4 @@
-"""LiRA: the likelihood ratio of a record's own IN and OUT distributions over reference models."""
+"""LiRA: likelihood ratio of per-record IN and OUT distributions over reference models."""
 
 from __future__ import annotations
 
@@ -97,13 +97,13 @@ class FittedGroups:
     """Distance of the centers, (N,), shrunk if asked."""
 
 
-def fit_groups(found: Moments, variance: Variance, *, shrink_shift: bool) -> FittedGroups:
+def fit_groups(phi_moments: Moments, variance: Variance, *, shrink_shift: bool) -> FittedGroups:
     """Fit predictive distributions to the moments of both sides.
 
     Raises:
         MIAError: no record has two references on a side, or per_sample and some record has not.
     """
-    in_out_masks = {"IN": found.in_, "OUT": found.out_}
+    in_out_masks = {"IN": phi_moments.in_, "OUT": phi_moments.out_}
     if variance == "per_sample":
         for name, part in in_out_masks.items():
             if (part.n < 2).any():
@@ -112,18 +112,18 @@ def fit_groups(found: Moments, variance: Variance, *, shrink_shift: bool) -> Fit
                     f"have fewer {name}; use variance empirical_bayes, or more references"
                 )
     within = {name: _within(name, part, in_out_masks, variance) for name, part in in_out_masks.items()}
-    shift, spread = _shift(found, within, shrink=shrink_shift)
-    outside_center = np.where(found.out_.n > 0, found.out_.mean, found.in_.mean - shift)
+    shift, spread = _shift(phi_moments, within, shrink=shrink_shift)
+    outside_center = np.where(phi_moments.out_.n > 0, phi_moments.out_.mean, phi_moments.in_.mean - shift)
     inside_center = outside_center + shift
     parts = []
-    for part, other, name in ((found.in_, found.out_, "IN"), (found.out_, found.in_, "OUT")):
+    for part, other, name in ((phi_moments.in_, phi_moments.out_, "IN"), (phi_moments.out_, phi_moments.in_, "OUT")):
         own, degrees_of_freedom = within[name]
         center = inside_center if name == "IN" else outside_center
         borrowed = within["OUT" if name == "IN" else "IN"][0] / np.maximum(other.n, 1) + spread  # a side without models
         uncertainty = np.where(part.n > 0, own / np.maximum(part.n, 1), borrowed)
         scale = own if variance != "empirical_bayes" else own + uncertainty
         parts.append(FittedGroup(center, scale, degrees_of_freedom, np.sqrt(uncertainty), own))
-    return FittedGroups(found.target, parts[0], parts[1], shift)
+    return FittedGroups(phi_moments.target, parts[0], parts[1], shift)
 
 
 def _within(
@@ -152,9 +152,9 @@ def _within(
     return shrink_variance(part, prior)
 
 
-def _shift(found: Moments, within: dict[str, tuple[Array, Array]], *, shrink: bool) -> tuple[Array, float]:
+def _shift(phi_moments: Moments, within: dict[str, tuple[Array, Array]], *, shrink: bool) -> tuple[Array, float]:
     """Return the distance of IN from OUT per record, (N,), and the variance of true distances between records."""
-    in_, out_ = found.in_, found.out_
+    in_, out_ = phi_moments.in_, phi_moments.out_
     both = (in_.n > 0) & (out_.n > 0)
     if not both.any():  # one reference: memberships were drawn by chance, so unpaired means will do
         seen = [side.mean[side.n > 0] for side in (in_, out_)]
@@ -227,9 +227,9 @@ def _pooled(
     values: Array, keep: np.ndarray[tuple[int, int], np.dtype[np.bool_]], parts: list[slice]
 ) -> dict[bool, Array | float]:
     """Return the variance within records of either side, pooled over all records, without each reference, (K, 1)."""
-    found: dict[bool, Array | float] = {}
+    phi_moments: dict[bool, Array | float] = {}
     for in_ in (True, False):
         blocks = [_without_each(values[:, part], keep[:, part] == in_)[1:] for part in parts]
         squares = sum(left.sum(axis=1, keepdims=True) for left, _ in blocks)
-        found[in_] = np.asarray(squares / sum((count - 1).sum(axis=1, keepdims=True) for _, count in blocks))
-    return found
+        phi_moments[in_] = np.asarray(squares / sum((count - 1).sum(axis=1, keepdims=True) for _, count in blocks))
+    return phi_moments

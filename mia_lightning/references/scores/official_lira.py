@@ -1,4 +1,4 @@
-"""The numbers of the published LiRA code, for comparison with tables made by it."""
+"""Scores of the published LiRA code, for comparison with published tables."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class PerReferenceDifference(ReferenceScore):
     """
 
     statistic: Statistic = "mean"
-    """What is compared of the views of a record."""
+    """Reduction of phi over the views of a record."""
 
     def columns(self, reference_outputs: ReferenceOutputs) -> Columns:
         """Return the mean difference as score, and the differences from references IN and OUT."""

@@ -21,7 +21,7 @@ class ReferenceFeatures(ReferenceScore):
     """
 
     statistic: Statistic = "mean"
-    """What is compared of the views of a record."""
+    """Reduction of phi over the views of a record."""
 
     def columns(self, reference_outputs: ReferenceOutputs) -> Columns:
         """Return LiRA's log ratio as score, and its parts.

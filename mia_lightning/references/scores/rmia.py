@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
-from mia_lightning.references.moments import Array, Mask, blocks, log_mean_exp, side
+from mia_lightning.references.moments import Array, Mask, blocks, group_moments, log_mean_exp
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.base import Columns, ReferenceScore
 from mia_lightning.references.variances import standard_error_of_mean
@@ -35,11 +35,11 @@ class RMIA(ReferenceScore):
     """offline has references OUT only, and takes (1 + a) / 2 of their mean plus (1 - a) / 2 as the mean of both."""
 
     a: float | None = None
-    """Slope in [0, 1] that approximates p IN from p OUT offline (default: chosen with one reference as target)."""
+    """Slope in [0, 1] that approximates p IN from p OUT offline (default: chosen with references as targets)."""
 
     gamma: float | None = None
-    """Factor, at least 1, by which a record must exceed another to dominate it (default: chosen with one reference as
-    target)."""
+    """Factor, at least 1, by which a record must exceed another to dominate it (default: chosen with references as
+    targets)."""
 
     def __post_init__(self) -> None:
         if self.a is not None and not 0 <= self.a <= 1:
@@ -57,10 +57,10 @@ class RMIA(ReferenceScore):
         a = (self.a if self.a is not None else tune_a(reference_outputs)) if self.mode == "offline" else None
         score = log_ratio(reference_outputs, a=a)
         gamma = self.gamma if self.gamma is not None else _tune_gamma(reference_outputs, a)
-        found = {"": score, "dominance_share": dominance_share(np.exp(np.clip(score, -700, 700)), gamma=gamma)}
+        columns = {"": score, "dominance_share": dominance_share(np.exp(np.clip(score, -700, 700)), gamma=gamma)}
         half = np.full(len(score), 0.5)
         weights = (half, half) if a is None else (0 * half, (1 + a) * half)
-        return found | _error(reference_outputs, weights=weights, constant=0.0 if a is None else (1 - a) / 2)
+        return columns | _error(reference_outputs, weights=weights, constant=0.0 if a is None else (1 - a) / 2)
 
 
 @dataclass
@@ -87,15 +87,15 @@ class BASE(ReferenceScore):
             require_references(reference_outputs, need_in=False)
         score = np.empty(len(reference_outputs))
         for rows in blocks(reference_outputs):
-            own, others = (
+            target_log_p, reference_log_p = (
                 log_probability(reference_outputs.target[rows]),
                 log_probability(reference_outputs.references[:, rows]),
             )
             in_, out_ = (mask[..., None] for mask in reference_outputs.in_out_masks(rows))
             if self.mode == "online":
-                score[rows] = (own - log_mean_exp(others, in_ | out_)).mean(axis=-1)
+                score[rows] = (target_log_p - log_mean_exp(reference_log_p, in_ | out_)).mean(axis=-1)
             else:
-                score[rows] = (own - self.scale * log_mean_exp(others, out_)).mean(axis=-1)
+                score[rows] = (target_log_p - self.scale * log_mean_exp(reference_log_p, out_)).mean(axis=-1)
         return {"": score} | self._error(reference_outputs)
 
     def _error(self, reference_outputs: ReferenceOutputs) -> Columns:
@@ -126,21 +126,22 @@ def log_ratio(reference_outputs: ReferenceOutputs, *, a: float | None) -> Array:
     """Return log R(x), mean over queries, (N,); online where a is None, each side weighing one half."""
     score = np.empty(len(reference_outputs))
     for rows in blocks(reference_outputs):
-        own, others = (
+        target_log_p, reference_log_p = (
             log_probability(reference_outputs.target[rows]),
             log_probability(reference_outputs.references[:, rows]),
         )
-        score[rows] = (own - _log_mean(others, *reference_outputs.in_out_masks(rows), a=a)).mean(axis=-1)
+        log_mean = _log_mean(reference_log_p, *reference_outputs.in_out_masks(rows), a=a)
+        score[rows] = (target_log_p - log_mean).mean(axis=-1)
     return score
 
 
-def _log_mean(others: Array, in_: Mask, out_: Mask, *, a: float | None) -> Array:
+def _log_mean(reference_log_p: Array, in_: Mask, out_: Mask, *, a: float | None) -> Array:
     """Return log p(x) from the references' log probabilities (K, n, Q), (n, Q)."""
-    beyond = log_mean_exp(others, out_[..., None])
+    log_mean_out = log_mean_exp(reference_log_p, out_[..., None])
     if a is None:
-        return np.asarray(np.logaddexp(beyond, log_mean_exp(others, in_[..., None])) + np.log(0.5))
+        return np.asarray(np.logaddexp(log_mean_out, log_mean_exp(reference_log_p, in_[..., None])) + np.log(0.5))
     with np.errstate(divide="ignore"):
-        return np.asarray(np.logaddexp(beyond + np.log((1 + a) / 2), np.log((1 - a) / 2)))
+        return np.asarray(np.logaddexp(log_mean_out + np.log((1 + a) / 2), np.log((1 - a) / 2)))
 
 
 def _error(
@@ -158,77 +159,98 @@ def _error(
     """
     relative = np.empty(reference_outputs.keep.shape)
     for rows in blocks(reference_outputs):
-        others = log_probability(reference_outputs.references[:, rows])
-        terms = [log_mean_exp(others, mask[..., None]) for mask in reference_outputs.in_out_masks(rows)]
+        reference_log_p = log_probability(reference_outputs.references[:, rows])
+        terms = [log_mean_exp(reference_log_p, mask[..., None]) for mask in reference_outputs.in_out_masks(rows)]
         with np.errstate(divide="ignore"):
             terms = [term + np.log(weight[rows, None]) for term, weight in zip(terms, weights, strict=True)]
             total = np.logaddexp(np.logaddexp(*terms), np.log(constant))
-        relative[:, rows] = np.exp(np.minimum(others - total, 300.0)).mean(axis=-1)  # no square may overflow
+        relative[:, rows] = np.exp(np.minimum(reference_log_p - total, 300.0)).mean(axis=-1)  # no square may overflow
     square = np.zeros(len(reference_outputs))
     for weight, mask in zip(weights, reference_outputs.in_out_masks(slice(None)), strict=True):
         if weight.any():
-            error = standard_error_of_mean(side(relative, mask))
+            error = standard_error_of_mean(group_moments(relative, mask))
             if error is None:
                 return {}
             square += (weight * error) ** 2
     return {"standard_error": scale * np.sqrt(square)}
 
 
+PSEUDO_TARGETS = 4
+"""References that stand in for the target, in turn, where an option is chosen."""
+
+
 def tune_a(reference_outputs: ReferenceOutputs) -> float:
-    """Return the a of `GRID` that best tells IN from OUT of the first reference, by AUC, with the others as references.
+    """Return the a of `GRID` with the highest AUC of IN against OUT, averaged over several pseudo-targets.
+
+    Each of the first `PSEUDO_TARGETS` references is the target of all others once.
 
     Raises:
         MIAError: too few references for one to stand in for the target.
     """
-    from mia_lightning.metrics.roc import auc  # here, so that --help does not wait for scipy
+    from mia_lightning.metrics.roc import auc  # here, so that --help does not import scipy
 
-    pseudo, member = pseudo_target(reference_outputs)
-    scores = [auc(log_ratio(pseudo, a=a), member) for a in GRID]
-    return GRID[int(np.argmax(scores))]
+    scores = [
+        [auc(log_ratio(pseudo, a=a), member) for a in GRID] for pseudo, member in pseudo_targets(reference_outputs)
+    ]
+    return GRID[int(np.argmax(np.mean(scores, axis=0)))]
 
 
 def _tune_gamma(reference_outputs: ReferenceOutputs, a: float | None) -> float:
-    """Return the gamma of `GAMMAS` whose dominated share best tells IN from OUT of the first reference, by AUC.
+    """Return the gamma of `GAMMAS` with the highest AUC of the dominance share, averaged over several pseudo-targets.
 
     2, the authors' default, where references are too few for one to stand in for the target.
     """
     from mia_lightning.metrics.roc import auc
 
     try:
-        pseudo, member = pseudo_target(reference_outputs, need_in=a is None)
+        pairs = pseudo_targets(reference_outputs, need_in=a is None)
     except MIAError:
         return 2.0
-    ratio = np.exp(np.clip(log_ratio(pseudo, a=a), -700, 700))
-    scores = [auc(dominance_share(ratio, gamma=gamma), member) for gamma in GAMMAS]
-    return GAMMAS[int(np.argmax(scores))]
+    scores = []
+    for pseudo, member in pairs:
+        ratio = np.exp(np.clip(log_ratio(pseudo, a=a), -700, 700))
+        scores.append([auc(dominance_share(ratio, gamma=gamma), member) for gamma in GAMMAS])
+    return GAMMAS[int(np.argmax(np.mean(scores, axis=0)))]
 
 
-def pseudo_target(
+def pseudo_targets(
     reference_outputs: ReferenceOutputs, *, need_in: bool = False
-) -> tuple[ReferenceOutputs, NDArray[np.int8]]:
-    """Return the first reference as target of the others, on the records it can be used on, and its membership.
+) -> list[tuple[ReferenceOutputs, NDArray[np.int8]]]:
+    """Return the first references as targets of the others, each with its membership, on the records that allow it.
 
     Raises:
-        MIAError: no record keeps a reference OUT (and IN, if needed) once the first is taken away.
+        MIAError: for none of them a record keeps a reference OUT (and IN, if needed) once it is taken away.
     """
-    in_, out_ = reference_outputs.in_out_masks(slice(None))
-    usable = (in_[0] | out_[0]) & out_[1:].any(axis=0)
-    usable &= in_[1:].any(axis=0) if need_in else True
-    member = in_[0][usable]
-    if len(member) == 0 or member.all() or not member.any():
+    pairs = []
+    for number in range(min(PSEUDO_TARGETS, len(reference_outputs.references))):
+        if (pair := _pseudo_target(reference_outputs, number, need_in=need_in)) is not None:
+            pairs.append(pair)
+    if not pairs:
         raise MIAError(
             "one reference must stand in for the target to choose this option, and there are too few others; give the "
-            "option yourself (a: 0.3, gamma: 2), or train at least 3 references"
+            "option yourself (a: 0.3, gamma: 2), or train at least 3 references (--references.count)"
         )
-    drawn = None if reference_outputs.drawn is None else reference_outputs.drawn[1:, usable]
-    chosen = np.flatnonzero(usable)
+    return pairs
+
+
+def _pseudo_target(
+    reference_outputs: ReferenceOutputs, number: int, *, need_in: bool
+) -> tuple[ReferenceOutputs, NDArray[np.int8]] | None:
+    rest = np.delete(np.arange(len(reference_outputs.references)), number)
+    in_, out_ = reference_outputs.in_out_masks(slice(None))
+    usable = (in_[number] | out_[number]) & out_[rest].any(axis=0)
+    usable &= in_[rest].any(axis=0) if need_in else True
+    member = in_[number][usable]
+    if len(member) == 0 or member.all() or not member.any():
+        return None
+    records = np.flatnonzero(usable)
     pseudo = ReferenceOutputs(
-        target=np.asarray(reference_outputs.references[0][chosen]),
-        references=reference_outputs.references[1:][:, chosen],
-        keep=reference_outputs.keep[1:, chosen],
-        labels=reference_outputs.labels[chosen],
+        target=np.asarray(reference_outputs.references[number][records]),
+        references=reference_outputs.references[rest][:, records],
+        keep=reference_outputs.keep[rest][:, records],
+        labels=reference_outputs.labels[records],
         num_classes=reference_outputs.num_classes,
-        drawn=drawn,
+        drawn=None if reference_outputs.drawn is None else reference_outputs.drawn[rest][:, records],
     )
     return pseudo, member.astype(np.int8)
 
@@ -252,5 +274,5 @@ def dominance_share(ratio: Array, population: Array | None = None, *, gamma: flo
         if not (ahead.any() or behind.any()):
             break
         count = count + ahead - (behind & ~ahead)
-    others = len(ordered) - (population is None)  # a record never dominates itself, as gamma is at least 1
-    return count / max(others, 1)
+    population_size = len(ordered) - (population is None)  # a record never dominates itself, as gamma is at least 1
+    return count / max(population_size, 1)
