@@ -114,7 +114,10 @@ def read_table(path: str | Path, mapping: Mapping[str, str] | None = None, *, la
             raise MIAError(f"{path.name}: is {kind.description}; {kind.fix}")
         if start.startswith((b"\xff\xfe", b"\xfe\xff")):
             return parse_csv(path.read_bytes(), path.name, mapping)
-        if _quotes(path) % 2:
+        quotes, has_nul = _scan(path)
+        if has_nul:
+            raise _nul(path.name, kind_sentence(path))
+        if quotes % 2:
             raise _open_quote(path.name, kind_sentence(path))
         return _csv(path, header, path.name, mapping)
     except MemoryError:
@@ -140,15 +143,23 @@ def parse_csv(content: bytes, name: str, mapping: Mapping[str, str] | None = Non
         if content.count(b'"') % 2:
             raise _open_quote(name)
         if b"\0" in content:
-            raise MIAError(f"{name}: holds NUL bytes, so it is not text; save the table as CSV in UTF-8")
+            raise _nul(name)
         return _csv(content, content[:LONGEST_HEADER], name, mapping)
     except Exception as error:
         raise _readable_error(error, name, "") from None
 
 
-def _quotes(path: Path) -> int:
+def _scan(path: Path) -> tuple[int, bool]:
+    """Return the number of quotes of a file, and whether it has a NUL byte."""
+    quotes, has_nul = 0, False
     with open_regular(path) as file:
-        return sum(block.count(b'"') for block in iter(lambda: file.read(BLOCK), b""))
+        while block := file.read(BLOCK):
+            quotes, has_nul = quotes + block.count(b'"'), has_nul or b"\0" in block
+    return quotes, has_nul
+
+
+def _nul(name: str, kind: str = "") -> MIAError:
+    return MIAError(f"{name}: {kind or 'holds NUL bytes, so it is not text; save the table as CSV in UTF-8'}")
 
 
 def _open_quote(name: str, kind: str = "") -> MIAError:

@@ -115,9 +115,12 @@ def test_signed_membership_is_noted():
         (b"c," * 3000 + b"\n", "columns; expected at most 2,000|two columns named"),
     ],
 )
-def test_what_is_not_a_table(content, says):
+def test_what_is_not_a_table(tmp_path, content, says):
     with pytest.raises(MIAError, match=f"^t.csv: .*({says})"):
         id_column(parse_csv(content, "t.csv"), "id")
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(MIAError, match=f"^t.csv: .*({says})"):
+        id_column(read_table(tmp_path / "t.csv"), "id")
 
 
 @pytest.mark.parametrize(
