@@ -1,25 +1,26 @@
-"""What can be said of single records: conformal p-values, q-values, and the members that an attack claims."""
+"""Claims about single records: conformal p-values, q-values and lists of claimed members."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.assessment import Claims
 from mia_lightning.metrics.ranks import Array, Membership, Scores, count_at_least, split
 
 LEVELS = (0.05, 0.1)
-"""Shares of false claims that are put up with."""
+"""False-discovery rates of the claimed lists."""
 
 
 def claim(
     scores: Scores, member: Membership, labels: NDArray[np.int64] | None = None, levels: Sequence[float] = LEVELS
 ) -> Claims:
-    """Return each record's evidence of membership and the lists of claimed records.
+    """Return conformal p-values and q-values of each record, and the lists of claimed records.
 
     Under exchangeability with the non-members, a list at level q holds at most a share q of non-members in expectation
-    (Benjamini & Hochberg 1995 on conformal p-values: Bates et al. 2023). The records here are the calibration records
-    too, so what is controlled is the share of known non-members among the claimed.
+    (Benjamini & Hochberg 1995 on conformal p-values: Bates et al. 2023). The non-members are also the calibration
+    set: what is controlled is the share of known non-members among the claimed.
 
     Args:
         scores: (N,) finite, higher = more likely a member.
@@ -41,8 +42,39 @@ def claim(
     )
 
 
+def claim_new(scores: Array, calibration: Array, levels: Sequence[float] = LEVELS) -> Claims:
+    """Return p-values, q-values and claimed lists of records of unknown membership.
+
+    Conformal p-values against known non-members that were scored by the same rule; Benjamini-Hochberg on them controls
+    the false-discovery rate at each level times the share of non-members (Bates et al. 2023), whatever that share is.
+    Out-of-fold scores of single models are not the same rule as the mean over the folds' models, which exceeds a
+    threshold more rarely for non-members: the list is then shorter than it could be, and still valid.
+
+    Args:
+        scores: (M,) finite scores of the records.
+        calibration: (n,) finite scores of known non-members, at least one.
+        levels: False-discovery rates in (0, 1).
+
+    Raises:
+        MIAError: there is no calibration score.
+    """
+    if not len(calibration):
+        raise MIAError("claims about new records need known non-members; give public records of known membership")
+    scores = np.asarray(scores, dtype=np.float64)
+    above = count_at_least(np.sort(np.asarray(calibration, dtype=np.float64)), scores)
+    p_value: Array = (1 + above) / (1 + len(calibration))
+    q_value = q_values(p_value) if len(scores) else p_value
+    ranked = np.lexsort((-scores, p_value))
+    return Claims(
+        p_value=p_value,
+        p_value_in_class=None,
+        q_value=q_value,
+        claimed={float(level): ranked[q_value[ranked] <= level] for level in levels},
+    )
+
+
 def conformal_p_values(scores: Scores, member: Membership) -> Array:
-    """Return (N,) p-values in (0, 1]: how often a non-member would score as high as the record, ties counting in full.
+    """Return (N,) p-values in (0, 1]: share of non-members that score at least as high as the record.
 
     (1 + non-members at or above) / (1 + non-members); a non-member leaves itself out of both counts (Vovk et al. 2005).
 
@@ -76,6 +108,6 @@ def q_values(p_values: Array) -> Array:
 
 
 def _p_values(scores: Array, is_other: NDArray[np.bool_], others: Array) -> Array:
-    """A non-member counts itself among those at or above, which stands for the 1 of the formula."""
+    """Return p-values; a non-member counts itself among those at or above, which is the 1 of the formula."""
     result: Array = (count_at_least(others, scores) + ~is_other) / (len(others) + ~is_other)
     return result

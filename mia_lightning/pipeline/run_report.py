@@ -16,7 +16,8 @@ from mia_lightning.config.files import strip_paths
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.assess import assess
-from mia_lightning.evaluation.assessment import Assessment, CurvePoint, SanityCheck
+from mia_lightning.evaluation.assessment import Assessment, Claims, CurvePoint, SanityCheck
+from mia_lightning.evaluation.claims import claim_new
 from mia_lightning.evaluation.config import FPRS
 from mia_lightning.evaluation.learning_curve import learning_curve
 from mia_lightning.evaluation.permutation import refitted_permutation_test
@@ -126,8 +127,21 @@ def _facts(result: AuditResult, prepared: LoadedInputs, seconds: float) -> RunFa
         stages=_stages(result, seconds),
         configuration=yaml.safe_dump(strip_paths(config), sort_keys=False),
         reading=result.reading,
+        fidelity=result.fidelity,
+        private_ids=None if result.private is None else result.private.ids,
+        private_claims=_private_claims(result),
         searched=config.searched,
     )
+
+
+def _private_claims(result: AuditResult) -> dict[str, Claims]:
+    """Return claims about private records against the public non-members that attacks were fitted with."""
+    if result.private is None:
+        return {}
+    others = (result.public.fold != NOT_IN_ANY_FOLD) & (result.public.membership == 0)
+    return {
+        name: claim_new(attack.private_scores, attack.public_scores[others]) for name, attack in result.attacks.items()
+    }
 
 
 def _curve(result: AuditResult) -> dict[str, tuple[CurvePoint, ...]]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.evaluation.assessment import Assessment, CurvePoint
+from mia_lightning.evaluation.assessment import Assessment, Claims, CurvePoint
 from mia_lightning.metrics.roc import Evaluation
 
 if TYPE_CHECKING:
     from mia_lightning.config.schema import SearchedConfig
+    from mia_lightning.references.fidelity import FidelityCheck
     from mia_lightning.targets.readings import ReadingCheck
 
 
@@ -66,18 +67,6 @@ class Reference:
     """Reason for leaving it out; empty where it is used."""
 
 
-class FidelityCheck(Protocol):
-    """Result of the comparison of reference models and target."""
-
-    @property
-    def status(self) -> str:
-        """Either "pass" or "warn"."""
-
-    @property
-    def sentence(self) -> str:
-        """Result in words."""
-
-
 @dataclass(frozen=True, eq=False)
 class RunFacts:
     """Facts of a run that a file of scores does not contain."""
@@ -114,8 +103,14 @@ class RunFacts:
     reading: ReadingCheck | None = None
     """Check of how the target reads its input; under "warn" there is no verdict about membership."""
 
-    fidelity: FidelityCheck | None = None
-    """Likeness of the reference models to the target; None without reference models."""
+    fidelity: tuple[FidelityCheck, ...] = ()
+    """Checks of the reference models; empty without them."""
+
+    private_ids: NDArray[np.int64] | NDArray[np.str_] | None = None
+    """(M,) ids of the private records."""
+
+    private_claims: Mapping[str, Claims] = field(default_factory=dict)
+    """Attack to the claims about the (M,) private records, against the public non-members."""
 
     searched: SearchedConfig | None = None
     """Search that selected the configuration; None where none did."""

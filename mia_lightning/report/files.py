@@ -5,23 +5,27 @@ facts of a run are under `run`, which is null otherwise.
 
 `records.csv`, one row per record: id, membership, then for each attack A its columns A_score, A_p_value,
 A_class_p_value (where there are labels) and A_q_value. A text that a spreadsheet would take for a formula starts with
-an apostrophe.
+an apostrophe. `private_records.csv`, from a run with private records: id, then A_p_value and A_q_value against the
+public non-members.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mia_lightning.errors import MIAError
-from mia_lightning.evaluation.assessment import Assessment
-from mia_lightning.report.contents import FidelityCheck, Report, RunFacts
+from mia_lightning.evaluation.assessment import Assessment, Claims
+from mia_lightning.report.contents import Report, RunFacts
 from mia_lightning.report.figures import Drawn
 from mia_lightning.report.page import card, html
 from mia_lightning.report.verdict import verdict
@@ -77,7 +81,11 @@ def write_report(report: Report, folder: Path, drawn: Iterable[Drawn]) -> list[s
     for name, text in texts.items():
         with atomic_write(folder, name) as file:
             file.write(text)
-    return [*texts, "records.csv"]
+    if report.run is None or report.run.private_ids is None or not report.run.private_claims:
+        return [*texts, "records.csv"]
+    with atomic_write(folder, "private_records.csv") as file:
+        write_private_claims(file, report.run.private_ids, report.run.private_claims)
+    return [*texts, "records.csv", "private_records.csv"]
 
 
 def metrics(report: Report) -> dict[str, Any]:
@@ -152,12 +160,16 @@ def _run(run: RunFacts) -> dict[str, Any]:
         "stages": [asdict(one) for one in run.stages],
         "configuration": run.configuration,
         "reading": _check(run.reading),
-        "fidelity": _check(run.fidelity),
+        "fidelity": [asdict(check) for check in run.fidelity],
+        "private_claimed": {
+            name: {f"{level:g}": len(rows) for level, rows in claims.claimed.items()}
+            for name, claims in run.private_claims.items()
+        },
         "searched": None if run.searched is None else asdict(run.searched),
     }
 
 
-def _check(check: ReadingCheck | FidelityCheck | None) -> dict[str, str] | None:
+def _check(check: ReadingCheck | None) -> dict[str, str] | None:
     return None if check is None else {"status": check.status, "sentence": check.sentence}
 
 
@@ -178,6 +190,19 @@ def write_claims(file: IO[str], assessment: Assessment) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([formula_safe(cell) for cell in header])
     columns[0] = [formula_safe(cell) for cell in columns[0]]
+    writer.writerows(_rows(columns))
+
+
+def write_private_claims(
+    file: IO[str], ids: NDArray[np.int64] | NDArray[np.str_], claims: Mapping[str, Claims]
+) -> None:
+    """Write one row per private record: id, then p-value and q-value of each attack against the public non-members."""
+    header, columns = ["id"], [[formula_safe(cell) for cell in ids.tolist()]]
+    for name, values in claims.items():
+        header += [f"{name}_p_value", f"{name}_q_value"]
+        columns += [values.p_value.tolist(), values.q_value.tolist()]
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([formula_safe(cell) for cell in header])
     writer.writerows(_rows(columns))
 
 

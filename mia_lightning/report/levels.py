@@ -129,9 +129,9 @@ def accuracy_gap(report: Report) -> float:
 
 
 def references_failed(report: Report) -> bool:
-    """Return whether the reference models are unlike the target."""
+    """Return whether a check of the reference models failed."""
     run = report.run
-    return run is not None and run.fidelity is not None and run.fidelity.status == "warn"
+    return run is not None and any(check.status == "failed" for check in run.fidelity)
 
 
 def all_constant(evaluations: Mapping[str, Evaluation]) -> bool:

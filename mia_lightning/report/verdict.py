@@ -72,8 +72,9 @@ def _warnings(report: Report, level: Level) -> list[str]:
     sentences = []
     if level == "no reading" and report.run.reading is not None:
         sentences.append(report.run.reading.sentence)
-    if references_failed(report) and report.run.fidelity is not None:
-        sentences.append(f"The reference models failed: {report.run.fidelity.sentence}")
+    failed = [check.detail for check in report.run.fidelity if check.status == "failed"]
+    if references_failed(report):
+        sentences.append(f"The reference models failed: {'; '.join(failed)}")
     return sentences
 
 

@@ -18,6 +18,7 @@ from mia_lightning.config.schema import SearchedConfig
 from mia_lightning.evaluation.assess import assess
 from mia_lightning.evaluation.assessment import CurvePoint, SanityCheck
 from mia_lightning.metrics.roc import evaluate as evaluate_scores
+from mia_lightning.references.fidelity import FidelityCheck
 from mia_lightning.report.contents import Reference, Report, RunFacts, Source, Stage
 from mia_lightning.report.evidence import evidence
 from mia_lightning.report.exposed import most_exposed, picture
@@ -304,8 +305,8 @@ def test_never_green_with_a_large_gap_or_failed_references():
     large = SanityCheck("generalization gap", "pass", "A gap.", {"gap_low": 0.2})
     assert level(of_scores(none, checks=(large,))) == "inconclusive"
     report = of_scores(none)
-    failed = Warning_("warn", "References are unlike the target.")
-    run = replace(facts(none), fidelity=failed)
+    failed = FidelityCheck("accuracy", "failed", "References are unlike the target.")
+    run = replace(facts(none), fidelity=(failed,))
     found = verdict(replace(report, run=run))
     assert found.level == "inconclusive"
     assert "References are unlike" in found.sentences[0]

@@ -1,0 +1,290 @@
+"""One table of the product's statistical promises: promise, scenario, measured, standard error, nominal.
+
+    python benchmarks/honesty.py [--quick] [--only verdict,epsilon]
+
+`--quick` takes minutes. Rows of `honesty_references.py` and `honesty_intervals.py` are added where these files exist.
+A row that misses its nominal range by more than 2 standard errors is marked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mia_lightning.evaluation.assess import assess
+from mia_lightning.evaluation.blind_baseline import BLIND, blind_baseline, blind_scores, combined_scores
+from mia_lightning.evaluation.claims import claim, claim_new
+from mia_lightning.evaluation.column_audit import column_audit
+from mia_lightning.evaluation.comparison import differences, paired_bootstrap
+from mia_lightning.evaluation.config import OneRun
+from mia_lightning.evaluation.file_notes import file_notes
+from mia_lightning.evaluation.leaderboard import rank_submissions
+from mia_lightning.evaluation.one_run import gaussian_epsilon
+from mia_lightning.evaluation.privacy import privacy_bounds
+from mia_lightning.metrics.roc import evaluate
+from mia_lightning.report.contents import Report
+from mia_lightning.report.evidence import evidence
+from mia_lightning.report.verdict import verdict
+from mia_lightning.scores.scored_records import ScoredRecords
+
+Draw = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
+"""Scores and memberships of one repetition."""
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    promise: str
+    scenario: str
+    measured: float
+    standard_error: float
+    low: float
+    """Least nominal value."""
+
+    high: float
+    """Largest nominal value."""
+
+    def misses(self) -> bool:
+        """Return whether the measured value is outside the nominal range by more than 2 standard errors."""
+        return not self.low - 2 * self.standard_error <= self.measured <= self.high + 2 * self.standard_error
+
+
+def share(promise: str, scenario: str, hits: Iterable[bool], low: float, high: float) -> Row:
+    """Return the row of a share of repetitions, its standard error at least that of the nominal rate."""
+    values = np.array(list(hits), dtype=np.float64)
+    rate = float(values.mean())
+    spread = max(rate * (1 - rate), high * (1 - high) if high < 1 else 0.0)
+    return Row(promise, scenario, rate, float(np.sqrt(spread / len(values))), low, high)
+
+
+def halves(n: int) -> np.ndarray:
+    """Return (n,) memberships, half of them 1."""
+    return np.repeat([1, 0], [n // 2, n - n // 2]).astype(np.int8)
+
+
+def verdicts(repetitions: int) -> Iterator[Row]:
+    """Yield the false-positive rate of the verdict's evidence."""
+    for members, others in ((20, 20), (10, 1000), (5, 5000), (500, 500), (1000, 100)):
+        member = np.repeat([1, 0], [members, others]).astype(np.int8)
+        rng = np.random.default_rng((1, members, others))
+        found = [
+            evidence({"a": evaluate(rng.normal(size=len(member)), member, (0.01, 0.05))})["a"]
+            for _ in range(repetitions)
+        ]
+        name = f"null, {members} + {others:,}"
+        yield share("verdict: recognized at a low FPR", name, [one.at_low_rates for one in found], 0, 0.025)
+        yield share("verdict: AUC above chance", name, [one.on_average for one in found], 0, 0.025)
+    member, rng = halves(800), np.random.default_rng(2)
+    hits = []
+    for _ in range(max(20, repetitions // 10)):
+        tested = evidence({f"a{i}": evaluate(rng.normal(size=800), member, (0.01, 0.05)) for i in range(20)})
+        hits.append(any(one.at_low_rates for one in tested.values()))
+    yield share("verdict: any of 20 attacks", "null, 400 + 400", hits, 0, 0.025)
+
+
+def layout(repetitions: int) -> Iterator[Row]:
+    """Yield the agreement of verdict and figures of sorted and shuffled copies, and the rates of notes."""
+    same, noted, silent = [], [], []
+    for repetition in range(max(3, repetitions // 100)):
+        rng = np.random.default_rng((3, repetition))
+        member = rng.integers(0, 2, 600).astype(np.int8)
+        scores, ids = rng.normal(size=600) + member, rng.permutation(6000)[:600]
+        labels = rng.integers(0, 5, 600)
+        outcomes = []
+        for order in (np.arange(600), np.argsort(-member, kind="stable")):
+            given = ScoredRecords(ids[order], member[order], {"a": scores[order]}, labels[order], "x")
+            report = Report(assess(given, bootstrap=100), "a", "named", {"mia-lightning": ""})
+            outcomes.append((verdict(report), report.assessment.attacks, report.assessment.bounds))
+            (noted if len(outcomes) == 2 else silent).append(bool(file_notes(given, seed=0)))
+        same.append(outcomes[0] == outcomes[1])
+    yield share("sorted and shuffled file agree", "verdict, figures, bounds, 600 records", same, 1, 1)
+    yield share("row order noted", "sorted by membership", noted, 1, 1)
+    yield share("row order or ids noted", "random order and ids", silent, 0, 0.002)
+
+
+def blind(repetitions: int) -> Iterator[Row]:
+    """Yield the rates of warnings of the blind baseline, and of an addition to it by an attack that adds nothing."""
+    warned, added = [], []
+    member = halves(600)
+    for repetition in range(max(10, repetitions // 10)):
+        rng = np.random.default_rng((4, repetition))
+        records = ScoredRecords(np.arange(600), member, {"a": np.zeros(600)}, rng.integers(0, 10, 600), "x")
+        features = rng.normal(size=(600, 5))
+        scores = blind_scores(features, member, folds=5, seed=0)
+        check = blind_baseline(records, {"columns": features}, scores, folds=5, seed=0, increments=())
+        warned.append(check.status == "warn")
+        features[:, 0] += 2 * member  # a difference without the model, which the attack does not read
+        base = blind_scores(features, member, folds=5, seed=0)
+        together = combined_scores(base, rng.normal(size=600), member, folds=5, seed=0)
+        resampled = paired_bootstrap({"a": together, BLIND: base}, member, (0.05,), resamples=200, seed=0)
+        added.append(any(gain.low > 0 for gain in differences(resampled, [("a", BLIND)]) if gain.figure == "auc"))
+    yield share("blind baseline warns", "noise, 300 + 300", warned, 0, 0.01)
+    yield share("attack adds to a confounder", "attack is noise", added, 0, 0.025)
+
+
+def audit(repetitions: int) -> Iterator[Row]:
+    """Yield the false-positive rate of the column audit and its power for a count that carries the label."""
+    false, found = [], []
+    for repetition in range(max(30, repetitions // 5)):
+        rng = np.random.default_rng((5, repetition))
+        keep = np.argsort(rng.random((16, 600)), axis=0) < 8
+        member = keep[0].astype(np.int8)
+        honest = {str(i): rng.normal(size=600) for i in range(20)}
+        false.append(column_audit(honest, member).status == "warn")
+        count = {"references IN": keep[1:].sum(axis=0).astype(np.float64)}
+        found.append(column_audit(count, member).status == "warn")
+    yield share("column audit warns", "20 columns of noise, 600 records", false, 0, 0.001)
+    yield share("column audit warns", "one model of a balanced matrix, 15 references", found, 1, 1)
+
+
+def epsilon(repetitions: int) -> Iterator[Row]:
+    """Yield how often bounds on epsilon are above the truth, and their tightness."""
+    reps = max(20, repetitions // 4)
+
+    def rate(name: str, draw: Draw, true: float, delta: float) -> Iterator[Row]:
+        bounds = []
+        for repetition in range(reps):
+            scores, member = draw(np.random.default_rng((6, repetition)))
+            bounds.append(privacy_bounds("a", scores, member, delta=delta, seed=repetition, one_run=OneRun(True)))
+        for index, bound in enumerate(bounds[0]):
+            values = np.array([b[index].epsilon or 0.0 for b in bounds])
+            if "Gaussian" in bound.method and not name.startswith("Gaussian"):
+                continue  # stated to be no bound there
+            yield share(f"epsilon above truth: {bound.method}", name, values > true + 1e-9, 0, 0.05)
+
+    def coins(rng: np.random.Generator) -> np.ndarray:
+        return rng.integers(0, 2, 1000)
+
+    def gaussian(mu: float) -> Draw:
+        def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+            member = coins(rng)
+            return rng.normal(size=1000) + mu * member, member
+
+        return draw
+
+    def response(value: float) -> Draw:
+        def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+            member = coins(rng)
+            right = rng.random(1000) < 1 / (1 + np.exp(-value))
+            return np.where(right, member, 1 - member).astype(float), member
+
+        return draw
+
+    for mu in (0.0, 1.0):
+        yield from rate(f"Gaussian mechanism, mu {mu:g}, 1,000 records", gaussian(mu), gaussian_epsilon(mu, 1e-5), 1e-5)
+    for value in (0.5, 1.0, 3.0):
+        yield from rate(f"randomized response, epsilon {value:g}, 1,000 records", response(value), value, 1e-5)
+
+
+def boards(repetitions: int) -> Iterator[Row]:
+    """Yield the simultaneous coverage of ranks, and the resolution of a ladder of submissions."""
+    member, truth = halves(2000), np.linspace(0, 1.5, 8)
+    covered, separated = [], []
+    for repetition in range(max(10, repetitions // 20)):
+        rng = np.random.default_rng((7, repetition))
+        base = rng.normal(size=2000)
+        scores = {f"s{i}": base + 0.7 * rng.normal(size=2000) + shift * member for i, shift in enumerate(truth)}
+        places = {place.name: place for place in rank_submissions(scores, member, 0.05, resamples=300, seed=0)}
+        true_rank = {f"s{i}": 8 - i for i in range(8)}
+        covered.append(all(p.rank_low <= true_rank[name] <= p.rank_high for name, p in places.items()))
+        separated.append(places["s0"].rank_low > places["s7"].rank_high)
+    yield share("ranks of all submissions covered", "ladder of 8", covered, 0.95, 1)
+    yield share("ends of a ladder separated", "ladder of 8", separated, 1, 1)
+
+
+def claims(repetitions: int) -> Iterator[Row]:
+    """Yield the false-discovery rate of claimed lists, for the known records and for new ones."""
+    for base in (0.5, 0.1, 0.01):
+        known, new = [], []
+        rng = np.random.default_rng((8, int(100 * base)))
+        for _ in range(max(20, repetitions // 5)):
+            member = halves(2000)
+            scores = rng.normal(size=2000) + 3 * member
+            rows = claim(scores, member).claimed[0.1]
+            known.append((member[rows] == 0).mean() if len(rows) else 0.0)
+            fresh = (rng.random(2000) < base).astype(np.int8)
+            rows = claim_new(rng.normal(size=2000) + 3 * fresh, scores[member == 0]).claimed[0.1]
+            new.append((fresh[rows] == 0).mean() if len(rows) else 0.0)
+        for name, values in (("known records, 50% members", known), (f"new records, {base:.0%} members", new)):
+            if name.startswith("known") and base != 0.5:
+                continue
+            error = float(np.std(values) / np.sqrt(len(values)))
+            yield Row("false claims at q = 10%", name, float(np.mean(values)), error, 0, 0.1)
+
+
+OWN: dict[str, Callable[[int], Iterator[Row]]] = {
+    "verdict": verdicts,
+    "layout": layout,
+    "blind": blind,
+    "audit": audit,
+    "epsilon": epsilon,
+    "boards": boards,
+    "claims": claims,
+}
+
+
+def collected(quick: bool) -> Iterator[Row]:
+    """Yield the rows of the benchmarks of references and intervals, where these are present."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    sizes: dict[str, dict[str, Any]] = {
+        "honesty_references": {"references": (3,), "records": 600, "repetitions": 2, "heads": False} if quick else {},
+        "honesty_intervals": {
+            "names": ["gaussian"] if quick else ["gaussian", "lightgbm", "mlp", "forest", "fusion"],
+            "sizes": [400] if quick else [400, 2000, 20000],
+            "targets": [0.5] if quick else [0.5, 0.55, 0.65, 0.75],
+            "repetitions": 20 if quick else 200,
+        },
+    }
+    for name, arguments in sizes.items():
+        if (Path(__file__).parent / f"{name}.py").exists():
+            for row in importlib.import_module(name).rows(**arguments):
+                yield Row(*row[:4], *_range(row[4]))
+
+
+def _range(nominal: float | str) -> tuple[float, float]:
+    if not isinstance(nominal, str):
+        return nominal, nominal
+    text = nominal.replace("%", "").strip()
+    if text.startswith(">="):
+        return float(text.removeprefix(">=")), 1.0
+    if text.startswith("<="):
+        return 0.0, float(text.removeprefix("<="))
+    low, _, high = text.partition("-")
+    return float(low), float(high or low)
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Return the rows as a Markdown table."""
+    lines = ["| promise | scenario | measured | s.e. | nominal | |", "|---|---|---:|---:|---:|---|"]
+    for row in rows:
+        nominal = f"{row.low:g}" if row.low == row.high else f"{row.low:g}–{row.high:g}"
+        mark = "**misses**" if row.misses() else ""
+        lines.append(
+            f"| {row.promise} | {row.scenario} | {row.measured:.3f} | {row.standard_error:.3f} | {nominal} | {mark} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Print the table; return 1 where a row misses."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="minutes instead of hours")
+    parser.add_argument("--only", default="", help=f"comma-separated: {', '.join(OWN)}, collected")
+    options = parser.parse_args()
+    wanted = options.only.split(",") if options.only else [*OWN, "collected"]
+    repetitions = 200 if options.quick else 2000
+    rows = [row for name in wanted if name in OWN for row in OWN[name](repetitions)]
+    if "collected" in wanted:
+        rows += collected(options.quick)
+    print(table(rows))
+    return int(any(row.misses() for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
