@@ -1,9 +1,9 @@
-"""How often the blind baseline warns where there is nothing to find, and why its p-values are of half the square.
+"""False-positive rate of the blind baseline, and the reason for its p-values with twice the variance.
 
     python benchmarks/blind.py [--sets 400] [--sizes 300 1500]
 
-Data sets have random ids, labels and memberships. For each size it prints the share of sets with a warning, the share
-that p-values for independent scores would have given, and the variance of the AUC's deviation in DeLong's.
+Data sets have random labels, covariates and memberships. For each size it prints the share of sets with a warning, the
+share with p-values for independent scores, and the variance of the AUC's deviation in units of DeLong's.
 """
 
 import argparse
@@ -26,8 +26,10 @@ from mia_lightning.scores.scored_records import ScoredRecords
 def one(size, seed):
     rng = np.random.default_rng(seed)
     member = rng.integers(0, 2, size).astype(np.int8)
-    ids, labels = rng.permutation(10 * size)[:size], rng.integers(0, 10, size)
-    groups = blind_features(ScoredRecords(ids, member, {"none": np.zeros(size)}, labels, "made up"))
+    columns = {str(number): rng.normal(size=size) for number in range(20)}
+    labels = rng.integers(0, 10, size)
+    records = ScoredRecords(np.arange(size), member, {"none": np.zeros(size)}, labels, "simulated")
+    groups = blind_features(records, columns=columns)
     scores = blind_scores(np.concatenate(list(groups.values()), axis=1), member, folds=5, seed=0)
     found = evaluate(scores, member, comparable_rates((0.01, 0.05), int((member == 0).sum())))
     independent = chance_p_values(found)

@@ -81,8 +81,8 @@ def conformal_p_values(scores: Scores, member: Membership) -> Array:
     Raises:
         MIAError: as `metrics.evaluate`.
     """
-    _, others = split(scores, member)
-    return _p_values(np.asarray(scores, dtype=np.float64), np.asarray(member) == 0, others)
+    _, non_members = split(scores, member)
+    return _p_values(np.asarray(scores, dtype=np.float64), np.asarray(member) == 0, non_members)
 
 
 def class_p_values(scores: Scores, member: Membership, labels: NDArray[np.int64]) -> Array:
@@ -92,11 +92,11 @@ def class_p_values(scores: Scores, member: Membership, labels: NDArray[np.int64]
         MIAError: as `metrics.evaluate`.
     """
     split(scores, member)  # checks
-    values, is_other = np.asarray(scores, dtype=np.float64), np.asarray(member) == 0
+    values, is_non_member = np.asarray(scores, dtype=np.float64), np.asarray(member) == 0
     p_value = np.ones(len(values))
     order = np.argsort(labels, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
-        p_value[rows] = _p_values(values[rows], is_other[rows], np.sort(values[rows][is_other[rows]]))
+        p_value[rows] = _p_values(values[rows], is_non_member[rows], np.sort(values[rows][is_non_member[rows]]))
     return p_value
 
 
@@ -107,7 +107,7 @@ def q_values(p_values: Array) -> Array:
     return np.asarray(false_discovery_control(p_values, method="bh"), dtype=np.float64)
 
 
-def _p_values(scores: Array, is_other: NDArray[np.bool_], others: Array) -> Array:
+def _p_values(scores: Array, is_non_member: NDArray[np.bool_], non_members: Array) -> Array:
     """Return p-values; a non-member counts itself among those at or above, which is the 1 of the formula."""
-    result: Array = (count_at_least(others, scores) + ~is_other) / (len(others) + ~is_other)
+    result: Array = (count_at_least(non_members, scores) + ~is_non_member) / (len(non_members) + ~is_non_member)
     return result

@@ -1,8 +1,8 @@
-"""Which of several attacks is better on the same records, and how far they point at the same ones.
+"""Paired comparison of attacks: bootstrap differences, Holm correction, agreement.
 
-The bootstrap is stratified (members and non-members are drawn apart) and paired (one draw serves all attacks). A draw
-is a count per record, so that it never has to be sorted: cumulative counts over each attack's own order give its AUC
-and its thresholds.
+The bootstrap is stratified (members and non-members are drawn separately) and paired (one draw serves all attacks). A
+draw is a count per record, so that it never has to be sorted: cumulative counts over each attack's own order give its
+AUC and its thresholds.
 """
 
 import os
@@ -44,13 +44,13 @@ class Bootstrap:
 
 
 LARGE = 20_000
-"""Records of each side from which on a resample's AUC is taken to first order in the counts, as DeLong's variance is;
-what is left out there is 0.4% of its spread, and 4% of that of a difference of two all but equal attacks."""
+"""Members and non-members from which on a resample's AUC is computed to first order in the counts, as DeLong's variance
+is; the remainder is 0.4% of its spread, and 4% of that of a difference of two nearly equal attacks."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Order:
-    """One attack's ranking of both sides, as far as resamples need it."""
+    """Ranking of members and non-members by one attack, reduced to what resamples need."""
 
     top_others: NDArray[np.intp]
     """(T,) rows among the non-members, highest first: those that can be a resample's threshold, and all above."""
@@ -88,8 +88,8 @@ def paired_bootstrap(
         scores: Attack to (N,) finite scores.
         member: (N,) 1 or 0, both present.
         fprs: False-positive rates in [0, 1); thresholds as in `metrics.tpr_at_fpr`.
-        resamples: How many, at least 1.
-        seed: Drives the draws; the result does not depend on the number of threads.
+        resamples: Number of resamples, at least 1.
+        seed: Random seed of the draws; the result does not depend on the number of threads.
 
     Raises:
         MIAError: as `metrics.evaluate`.
@@ -109,7 +109,7 @@ def paired_bootstrap(
         drawn = [_draw(rng, block, len(side)) for side in sides]
         return np.stack([_figures(order, drawn[0], drawn[1], passed) for order in orders], axis=1)
 
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:  # numpy lets go of the lock
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:  # numpy releases the lock
         resampled = list(pool.map(run, blocks, np.random.SeedSequence(seed).spawn(len(blocks))))
     figures = ("auc", *(f"tpr@{fpr:g}" for fpr in fprs))
     return Bootstrap(tuple(scores), figures, estimates, np.concatenate(resampled))
@@ -120,20 +120,20 @@ def comparable_rates(fprs: Iterable[float], n_non_members: int) -> list[float]:
     return [fpr for fpr in fprs if allowed(n_non_members, fpr) >= ENOUGH]
 
 
-def differences(found: Bootstrap, pairs: Iterable[tuple[str, str]] | None = None) -> tuple[Difference, ...]:
+def differences(bootstrap: Bootstrap, pairs: Iterable[tuple[str, str]] | None = None) -> tuple[Difference, ...]:
     """Return first minus second for every pair (by default all) and figure, with the p-values adjusted over all of it.
 
     The interval is the bootstrap's percentiles; the p-value is two-sided and normal, from the bootstrap's standard
     deviation, because the share of resamples on the other side of 0 cannot fall below 1 / (resamples + 1), too coarse
-    for Holm's method. Where no resample moves the difference at all, that share is what is left.
+    for Holm's method. Where no resample moves the difference at all, that share is the p-value.
     """
-    place = {name: index for index, name in enumerate(found.names)}
+    place = {name: index for index, name in enumerate(bootstrap.names)}
     rows = []
-    for first, second in combinations(found.names, 2) if pairs is None else pairs:
+    for first, second in combinations(bootstrap.names, 2) if pairs is None else pairs:
         a, b = place[first], place[second]
-        for f, figure in enumerate(found.figures):
-            moved = found.resampled[:, a, f] - found.resampled[:, b, f]
-            value = float(found.estimates[a, f] - found.estimates[b, f])
+        for f, figure in enumerate(bootstrap.figures):
+            moved = bootstrap.resampled[:, a, f] - bootstrap.resampled[:, b, f]
+            value = float(bootstrap.estimates[a, f] - bootstrap.estimates[b, f])
             low, high = np.quantile(moved, TAILS)
             rows.append((first, second, figure, value, float(low), float(high), _p_value(value, moved)))
     adjusted = holm(np.array([row[-1] for row in rows]))
@@ -150,7 +150,7 @@ def holm(p_values: Array) -> Array:
 
 
 def agreement(scores: Mapping[str, Array], member: Membership, alpha: float) -> Agreement:
-    """Compare the records that attacks find at one false-positive rate.
+    """Compare the records that attacks identify at one false-positive rate.
 
     Args:
         scores: Attack to (N,) finite scores.
@@ -162,18 +162,18 @@ def agreement(scores: Mapping[str, Array], member: Membership, alpha: float) -> 
     """
     if not scores:
         raise MIAError("there are no scores to compare; give at least one score column")
-    found = np.stack([values > threshold(split(values, member)[1], alpha) for values in scores.values()])
-    counts = found.astype(np.float64)
+    above = np.stack([values > threshold(split(values, member)[1], alpha) for values in scores.values()])
+    counts = above.astype(np.float64)
     both = counts @ counts.T
     either = np.diag(both)[:, None] + np.diag(both)[None, :] - both
     jaccard = np.divide(both, either, out=np.ones_like(both), where=either > 0)
-    alone = found & (found.sum(axis=0) == 1) & (np.asarray(member) == 1)
+    alone = above & (above.sum(axis=0) == 1) & (np.asarray(member) == 1)
     only = {name: np.flatnonzero(row) for name, row in zip(scores, alone, strict=True)}
     return Agreement(alpha=float(alpha), names=tuple(scores), jaccard=jaccard, only=only)
 
 
 def _order(members: Array, others: Array, most: int) -> _Order:
-    """Rank both sides; `most` false positives are the most that any rate allows."""
+    """Rank members and non-members; `most` is the largest number of false positives that any rate allows."""
     by_member, by_other = np.argsort(members, kind="stable"), np.argsort(others, kind="stable")
     ranked_members, ranked_others = members[by_member], others[by_other]
     below, not_above = (np.searchsorted(ranked_others, members, side=side) for side in ("left", "right"))
@@ -195,7 +195,7 @@ def _order(members: Array, others: Array, most: int) -> _Order:
 
 
 def _draw(rng: np.random.Generator, resamples: int, size: int) -> NDArray[np.uint8]:
-    """Return how often each of `size` records is drawn in `size` draws, (R, size); 255 times does not happen."""
+    """Return the count of each of `size` records in `size` draws, (R, size); more than 255 does not occur."""
     drawn = rng.integers(0, size, (resamples, size), dtype=np.uint32)
     return np.stack([np.bincount(row, minlength=size).astype(np.uint8) for row in drawn])
 
@@ -217,7 +217,7 @@ def _auc(order: _Order, members: NDArray[np.uint8], others: NDArray[np.uint8]) -
 
 
 def _auc_to_first_order(order: _Order, members: NDArray[np.uint8], others: NDArray[np.uint8]) -> float:
-    """Return AUC plus each side's own deviation from it; their product is left out."""
+    """Return AUC plus each side's own deviation from it; without their product."""
     from_members = _weighted(order.share_below, members) / len(members)
     from_others = _weighted(order.share_above, others) / len(others)
     return from_members + from_others - order.auc
@@ -233,7 +233,7 @@ def _tprs(order: _Order, members: NDArray[np.uint8], others: NDArray[np.uint8], 
 
 
 def _weighted(values: Array, counts: NDArray[np.uint8]) -> float:
-    """Return the weighted sum; not by BLAS, whose own threads would get in the way of ours."""
+    """Return the weighted sum without BLAS, whose threads would compete with the pool's."""
     return float((values * counts).sum())
 
 

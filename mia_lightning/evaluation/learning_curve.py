@@ -1,4 +1,4 @@
-"""What more reference models bring: each score computed again from the first few of them."""
+"""Learning curve: figures of each score by number of reference models."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +22,7 @@ def learning_curve(
     fpr: float = 0.01,
     known: Mapping[str, NDArray[np.floating]] | None = None,
 ) -> dict[str, tuple[CurvePoint, ...]]:
-    """Score all records by the first 2, 4, 8, ... references and by all, and evaluate on those of known membership.
+    """Evaluate scores of the first 2, 4, 8, ... references and of all, on records of known membership.
 
     References are drawn in complementary pairs, so that an even number of them has every record IN half of them. A
     number that a score cannot work with is left out of its curve. Nothing is fitted on membership; the points of a
@@ -64,13 +64,13 @@ def _first(reference_outputs: ReferenceOutputs, count: int) -> ReferenceOutputs:
 
 
 def _point(scores: NDArray[np.float64], member: NDArray[np.int8], count: int, fpr: float) -> CurvePoint:
-    found = evaluate(scores, member, (fpr,))
-    point = found.points[0]
+    evaluation = evaluate(scores, member, (fpr,))
+    point = evaluation.points[0]
     return CurvePoint(
         references=count,
-        auc=found.auc,
-        auc_low=found.auc_low,
-        auc_high=found.auc_high,
+        auc=evaluation.auc,
+        auc_low=evaluation.auc_low,
+        auc_high=evaluation.auc_high,
         fpr=fpr,
         tpr=point.tpr,
         tpr_low=point.low,

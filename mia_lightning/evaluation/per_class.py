@@ -1,4 +1,4 @@
-"""One attack's figures by class: the same threshold for all, so that classes can be compared."""
+"""Figures of one attack by class, at one threshold for all classes."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ def per_class_metrics(
         scores: (N,) finite, higher = more likely a member.
         member: (N,) 1 or 0, both present.
         labels: (N,) classes.
-        fpr: In [0, 1); sets one threshold over all records, whose rates are then looked at class by class.
+        fpr: In [0, 1); sets one threshold over all records, at which each class is evaluated.
 
     Raises:
         MIAError: as `metrics.evaluate`.
@@ -31,19 +31,19 @@ def per_class_metrics(
 
 
 def _one_class(label: int, scores: Scores, member: Membership, level: float) -> ClassMetrics:
-    members, others = int((member == 1).sum()), int((member == 0).sum())
-    found = evaluate(scores, member, ()) if members and others else None
+    members, non_members = int((member == 1).sum()), int((member == 0).sum())
+    evaluation = evaluate(scores, member, ()) if members and non_members else None
     above = int((scores[member == 1] > level).sum())
     reach = rate_interval(above, members) if members else (None, None)
     return ClassMetrics(
         label=label,
         members=members,
-        non_members=others,
-        auc=found.auc if found else None,
-        auc_low=found.auc_low if found else None,
-        auc_high=found.auc_high if found else None,
+        non_members=non_members,
+        auc=evaluation.auc if evaluation else None,
+        auc_low=evaluation.auc_low if evaluation else None,
+        auc_high=evaluation.auc_high if evaluation else None,
         tpr=above / members if members else None,
         tpr_low=reach[0],
         tpr_high=reach[1],
-        fpr=float((scores[member == 0] > level).mean()) if others else None,
+        fpr=float((scores[member == 0] > level).mean()) if non_members else None,
     )
