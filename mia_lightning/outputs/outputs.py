@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+ORDER_LOGITS = 4
+"""Logits that `Outputs.content_order` compares at most."""
+
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
@@ -21,6 +24,10 @@ class Outputs:
 
     labels: NDArray[np.int64]
     """(N,) class indices; for missing labels, the class predicted for query 0."""
+
+    def content_order(self) -> NDArray[np.intp]:
+        """Return an order of the records, (N,), that follows from labels and logits, not from their position."""
+        return np.lexsort([self.labels, *self.logits[:, 0, :ORDER_LOGITS].T])
 
     @property
     def num_classes(self) -> int:

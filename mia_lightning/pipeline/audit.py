@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,7 +134,7 @@ def query_models(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> Mod
     references = _references(config, prepared, outputs, private_outputs, facts)
     clock.lap("references")
     return ModelOutputs(
-        public=_public_half(config, public),
+        public=_public_half(config, public, outputs.content_order()),
         private=_private_half(private),
         outputs=outputs,
         private_outputs=private_outputs,
@@ -150,16 +150,17 @@ def run_helper_process(config: RunConfig) -> NoReturn:
     raise SystemExit(0)
 
 
-def _public_half(config: RunConfig, public: Records) -> SplitInfo:
-    """Assign the records that are not held out to folds.
+def _public_half(config: RunConfig, public: Records, order: NDArray[np.intp] | None = None) -> SplitInfo:
+    """Assign the records that are not held out to folds, in a given order of the records where there is one.
 
     Raises:
         MIAError: fewer members or non-members than folds, or none of them held out although some should be.
     """
     evaluation, member = config.evaluation, public.membership
-    held_out = draw_holdout(member, share=evaluation.holdout, seed=config.seed, groups=public.groups)
+    options: dict[str, Any] = {"seed": config.seed, "groups": public.groups, "order": order}
+    held_out = draw_holdout(member, share=evaluation.holdout, **options)
     in_folds = np.where(held_out, np.int8(UNKNOWN), member)
-    fold = assign_folds(in_folds, folds=evaluation.folds, seed=config.seed, groups=public.groups)
+    fold = assign_folds(in_folds, folds=evaluation.folds, **options)
     counts = [int((held_out & (member == value)).sum()) for value in (1, 0)]
     if evaluation.holdout and min(counts) == 0:
         raise MIAError(

@@ -69,11 +69,11 @@ def cross_fit(
         stability: Whether to estimate each attack's stability by two further fits, each on about half of the fitting
             rows of the first fold (about one fit more in all).
     """
-    folds = range(int(fold.max()) + 1)
+    folds, order = range(int(fold.max()) + 1), table.content_order()
     scores = {name: np.zeros(len(table)) for name in attacks}
     seconds = dict.fromkeys(attacks, 0.0)
     for held_out in folds:
-        fit_rows = np.flatnonzero((fold != held_out) & (fold != NOT_IN_ANY_FOLD))
+        fit_rows = order[((fold != held_out) & (fold != NOT_IN_ANY_FOLD))[order]]
         new_rows = np.flatnonzero((fold == held_out) | (fold == NOT_IN_ANY_FOLD))
         held = fold[new_rows] == held_out
         watched = None if report is None else partial(_validation_rows, member[new_rows], held, held_out, report)
@@ -144,11 +144,12 @@ def _stabilities(
     size = len(others) // 2
     if size == 0:
         return {}
-    new_rows = np.flatnonzero(fold == 0)[:STABILITY_ROWS]
+    order = table.content_order()
+    new_rows = order[fold[order] == 0][:STABILITY_ROWS]
     ranks: dict[str, list[NDArray[np.float64]]] = {name: [] for name in attacks}
     try:
         for half in (others[0::2][:size], others[1::2][:size]):
-            fit_rows = np.flatnonzero(np.isin(fold, half))
+            fit_rows = order[np.isin(fold, half)[order]]
             for name, scores, _ in _fit_and_score(
                 attacks, table, member, fold, fit_rows, new_rows, 0, seed + int(half[0]), None, None
             ):

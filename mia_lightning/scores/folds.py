@@ -9,7 +9,12 @@ NOT_IN_ANY_FOLD = -1
 
 
 def assign_folds(
-    member: NDArray[np.int8], *, folds: int, seed: int, groups: NDArray[np.generic] | None = None
+    member: NDArray[np.int8],
+    *,
+    folds: int,
+    seed: int,
+    groups: NDArray[np.generic] | None = None,
+    order: NDArray[np.intp] | None = None,
 ) -> NDArray[np.int8]:
     """Assign the rows of known membership to folds, stratified by membership alone.
 
@@ -22,6 +27,7 @@ def assign_folds(
         folds: Number of folds, at least 2.
         seed: Seed of the shuffle.
         groups: (N,) group of each row (a person, a near-duplicate cluster): a group stays in one fold.
+        order: (N,) order of the rows by content; with it the fold of a record does not depend on its position.
 
     Returns:
         (N,) fold from 0, or -1 where membership is unknown.
@@ -39,7 +45,7 @@ def assign_folds(
                 "lower --evaluation.folds or give more records of known membership"
             )
     fold = np.full(len(member), NOT_IN_ANY_FOLD, dtype=np.int8)
-    shuffle = np.random.default_rng(seed).random(len(member))
+    shuffle = _random_numbers(np.random.default_rng(seed), len(member), order)
     if groups is None:
         order = rows[np.lexsort((shuffle[rows], member[rows]))]
         fold[order] = np.arange(len(order)) % folds
@@ -49,7 +55,12 @@ def assign_folds(
 
 
 def draw_holdout(
-    member: NDArray[np.int8], *, share: float, seed: int, groups: NDArray[np.generic] | None = None
+    member: NDArray[np.int8],
+    *,
+    share: float,
+    seed: int,
+    groups: NDArray[np.generic] | None = None,
+    order: NDArray[np.intp] | None = None,
 ) -> NDArray[np.bool_]:
     """Draw the held-out rows, which no fold contains, stratified by membership alone.
 
@@ -58,12 +69,14 @@ def draw_holdout(
         share: In [0, 1), of the rows of known membership; met to within one row among members and non-members.
         seed: Seed of the draw.
         groups: (N,) group of each row; a group is held out completely or not at all, so the share is approximate.
+        order: (N,) order of the rows by content; with it the draw of a record does not depend on its position.
 
     Returns:
         (N,) True where a row is held out.
     """
     held = np.zeros(len(member), dtype=np.bool_)
-    shuffle = np.random.default_rng((seed, 1)).random(len(member))  # a different stream from that of the folds
+    rng = np.random.default_rng((seed, 1))  # a different stream from that of the folds
+    shuffle = _random_numbers(rng, len(member), order)
     rows = np.flatnonzero(member >= 0)
     if groups is not None and share > 0:
         units = np.unique(groups[rows], return_inverse=True)[1]
@@ -73,6 +86,13 @@ def draw_holdout(
     steps = np.floor(np.arange(len(order) + 1) * share)
     held[order[np.diff(steps) > 0]] = True
     return held
+
+
+def _random_numbers(rng: np.random.Generator, count: int, order: NDArray[np.intp] | None) -> NDArray[np.float64]:
+    """Return uniform random numbers, (N,), drawn in the given order of the rows."""
+    numbers = np.empty(count)
+    numbers[slice(None) if order is None else order] = rng.random(count)
+    return numbers
 
 
 def _assign_groups(

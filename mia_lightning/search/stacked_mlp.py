@@ -43,10 +43,10 @@ def cross_fit_batch(
     Raises:
         MIAError: a score that is NaN or infinite.
     """
-    folds = range(int(fold.max()) + 1)
+    folds, order = range(int(fold.max()) + 1), table.content_order()
     scores = [np.zeros(len(table)) for _ in attacks]
     for held_out in folds:
-        fit_rows = np.flatnonzero((fold != held_out) & (fold != NOT_IN_ANY_FOLD))
+        fit_rows = order[((fold != held_out) & (fold != NOT_IN_ANY_FOLD))[order]]
         new_rows = np.flatnonzero((fold == held_out) | (fold == NOT_IN_ANY_FOLD))
         new_table, in_fold = table.rows(new_rows), fold[new_rows] == held_out
         fitted = fit_batch(cast("Sequence[MLP]", attacks), table.rows(fit_rows), member[fit_rows], seed=seed + held_out)

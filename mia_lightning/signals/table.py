@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, suggest
 
+ORDER_COLUMNS = 8
+"""Columns that `SignalTable.content_order` compares at most."""
+
 
 @dataclass(frozen=True, eq=False)
 class SignalTable:
@@ -30,6 +33,16 @@ class SignalTable:
         """Return the table of the rows selected by an index or a mask."""
         selected = {name: column[index] for name, column in self.columns.items()}
         return replace(self, columns=selected, labels=self.labels[index])
+
+    def content_order(self) -> NDArray[np.intp]:
+        """Return an order of the rows, (N,), that follows from their content alone, not from their position.
+
+        Rows are sorted by the first values of some columns, so that a shuffled copy of the records leads to the same
+        folds and the same fits. Rows that agree in all of these stay in their order.
+        """
+        columns = [column.reshape(len(self), -1) for column in self.columns.values()]
+        keys = [column[:, 0] for column in columns if column.shape[1]][:ORDER_COLUMNS]
+        return np.lexsort([self.labels, *keys])
 
     def with_columns(self, columns: Mapping[str, NDArray[np.floating]]) -> "SignalTable":
         """Return a table with these columns added or replaced."""

@@ -274,3 +274,20 @@ def test_memberships_are_permuted_between_groups_of_one_size():
         seen.add(tuple(permuted.tolist()))
     assert len(seen) == 2 * 3
     assert sorted(permute_membership(member, np.random.default_rng(0)).tolist()) == sorted(member.tolist())
+
+
+def test_row_order_does_not_matter():
+    rng = np.random.default_rng(0)
+    member, signal = rng.integers(0, 2, 300).astype(np.int8), rng.normal(size=300)
+    table = SignalTable({"phi": signal + member}, rng.integers(0, 3, 300), 3)
+    shuffle = rng.permutation(300)
+    attacks = {"ratio": GaussianLikelihoodRatio(per_class=True)}
+    results = []
+    for rows in (np.arange(300), shuffle):
+        part, known = table.rows(rows), member[rows]
+        fold = assign_folds(known, folds=5, seed=2, order=part.content_order())
+        scores = np.empty(300)
+        scores[rows] = cross_fit(attacks, part, known, fold, seed=2)["ratio"].scores
+        results.append((fold[np.argsort(rows)], scores))
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    np.testing.assert_array_equal(results[0][1], results[1][1])
