@@ -1,5 +1,6 @@
 """Pickled checkpoints read without executing them: tensors and containers, and inert stand-ins for everything else."""
 
+import _compat_pickle
 import pickle
 import pickletools
 import re
@@ -14,7 +15,7 @@ import torch
 
 from mia_lightning.errors import MIAError
 from mia_lightning.security.archives import is_zip
-from mia_lightning.security.torch_pickles import TORCH, vet
+from mia_lightning.security.torch_pickles import vet
 
 INSTEAD = "save model.state_dict() instead"
 
@@ -24,6 +25,12 @@ MALICIOUS = re.compile(
     r"|type$|print$|len$|map$|zip$|filter$|enumerate$|property$|super$|min$|max$|sum$|abs$|[A-Z])"
 )
 """Names that no honest checkpoint contains: the file is refused, not read with a stand-in."""
+
+BUILT_BY_TORCH = re.compile(
+    r"torch\.\w+|torch\._.*|torch\.(storage|serialization|nn\.parameter|cuda)\..*|collections\.(OrderedDict|Counter)"
+    r"|builtins\.(set|complex|bytearray)|_codecs\.encode"
+)
+"""Names that the weights-only loader resolves itself, in files of torch's old form."""
 
 ATTEMPTS = 40
 """Names in one file whose objects turn out to be containers, each found by reading the file again."""
@@ -93,7 +100,8 @@ def _load(path: Path, names: list[str]) -> object:
                 return torch.load(path, map_location="cpu", weights_only=True)
             except pickle.UnpicklingError as error:
                 if not _as_container(makers, str(error)):
-                    reason = first_line(Exception(str(error).rpartition("WeightsUnpickler error: ")[2]))
+                    message = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
+                    reason = message.split("\n", 1)[0].partition(" Please use")[0][:200] or "torch refuses its pickle"
                     raise MIAError(f"{path.name}: not a checkpoint that can be read ({reason}); {INSTEAD}") from error
             except Exception as error:  # torch raises many types for a broken file, a TypeError among them
                 reason = f"{type(error).__name__}: {first_line(error)}"
@@ -130,7 +138,7 @@ def _names(path: Path, zipped: bool) -> list[str]:
         if zipped:
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
         with path.open("rb") as file:
-            return sorted({name for name in _scan(file) if not name.startswith(TORCH)})
+            return sorted({name for name in _scan(file) if not BUILT_BY_TORCH.fullmatch(name)})
     except Exception:  # damage, which loading reports
         return []
 
@@ -141,7 +149,9 @@ def _scan(file: BinaryIO) -> Iterator[str]:
         for _ in range(5):  # magic number, version, system, the object, keys; then raw bytes
             for opcode, argument, _position in pickletools.genops(file):
                 if opcode.name in ("GLOBAL", "INST"):
-                    yield str(argument).replace(" ", ".")
+                    module, _, name = str(argument).partition(" ")
+                    module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))  # of Python 2
+                    yield f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"
     except (ValueError, IndexError, EOFError, OverflowError):
         return
 

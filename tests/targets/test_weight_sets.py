@@ -1,0 +1,259 @@
+"""Checkpoints in other forms: several sets of weights, other names, objects beside the tensors, kinds of outputs."""
+
+import datetime
+import functools
+from collections import OrderedDict, defaultdict, deque
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mia_lightning.errors import MIAError
+from mia_lightning.targets import load_target
+from mia_lightning.targets.determinism import nondeterminism, saturation
+
+HERE = "tests.targets.test_weight_sets"
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes=5):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.fc = nn.Linear(4, num_classes)
+
+    def forward(self, images):
+        return self.fc(self.conv(images).relu().mean(dim=(2, 3)))
+
+
+class Softmax(Net):
+    def forward(self, images):
+        return super().forward(images).softmax(1)
+
+
+class LogSoftmax(Net):
+    def forward(self, images):
+        return super().forward(images).log_softmax(1)
+
+
+class AsDict(Net):
+    def forward(self, images):
+        return {"logits": super().forward(images), "features": images.mean(dim=(2, 3))}
+
+
+class AsTuple(Net):
+    def forward(self, images):
+        return super().forward(images), images
+
+
+class OneLogit(Net):
+    def __init__(self):
+        super().__init__(1)
+
+
+class Squeezed(OneLogit):
+    def forward(self, images):
+        return super().forward(images)[:, 0]
+
+
+class Sigmoid(OneLogit):
+    def forward(self, images):
+        return super().forward(images).sigmoid()
+
+
+class Dropout(Net):
+    def forward(self, images):
+        return nn.functional.dropout(super().forward(images), 0.3)
+
+
+class BatchStatistics(Net):
+    def forward(self, images):
+        return super().forward(images - images.mean(dim=0))
+
+
+class Wrapper(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Net()
+
+    def forward(self, images):
+        return self.inner(images)
+
+
+class LitNet(L.LightningModule):
+    def __init__(self, width, num_classes=10):
+        super().__init__()
+        self.save_hyperparameters()
+        self.model = nn.Sequential(nn.Conv2d(3, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, images):
+        return self.head(self.model(images))
+
+
+@pytest.fixture
+def images():
+    return torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+
+
+def network_of(seed=0, cls=Net):
+    torch.manual_seed(seed)
+    return cls().eval()
+
+
+def load(path, payload, cls="Net", **options):
+    torch.save(payload, path)
+    return load_target(str(path), architecture=f"{HERE}:{cls}", **options)
+
+
+def same(target, network, images):
+    with torch.inference_mode():
+        torch.testing.assert_close(target.network(images), network(images))
+
+
+class TestSets:
+    @pytest.fixture
+    def payload(self):
+        plain, averaged = network_of(0).state_dict(), network_of(1).state_dict()
+        return {"epoch": 3, "state_dict": plain, "state_dict_ema": averaged}
+
+    def test_plain_set_is_taken_and_all_are_named(self, payload, images, tmp_path):
+        target = load(tmp_path / "c.pt", payload)
+        same(target, network_of(0), images)
+        assert "state_dict, state_dict_ema" in target.notes[0]
+
+    def test_option_selects(self, payload, images, tmp_path):
+        same(load(tmp_path / "c.pt", payload, weights="state_dict_ema"), network_of(1), images)
+        with pytest.raises(MIAError, match="choose one of: state_dict, state_dict_ema"):
+            load(tmp_path / "c.pt", payload, weights="nothing")
+
+    def test_teacher_and_student_by_prefix(self, payload, images, tmp_path):
+        both = {f"teacher.{k}": v for k, v in payload["state_dict_ema"].items()}
+        both |= {f"student.{k}": v for k, v in payload["state_dict"].items()}
+        same(load(tmp_path / "c.pt", both), network_of(0), images)
+        same(load(tmp_path / "c.pt", both, weights="teacher"), network_of(1), images)
+
+    def test_equal_copies_are_one_set(self, payload, tmp_path):
+        payload["state_dict_ema"] = payload["state_dict"]
+        assert load(tmp_path / "c.pt", payload).notes == ()
+
+
+PREFIXES = ["module.", "_module.", "_orig_mod.", "network.", "backbone.", "1.", "_orig_mod._module.", "a.b.c."]
+ROOTS = ["state_dict", "weights", "params", "network", "ema", "target_model", "model_state", "model"]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_prefix(prefix, images, tmp_path):
+    weights = {prefix + name: tensor for name, tensor in network_of().state_dict().items()}
+    same(load(tmp_path / "c.pt", weights), network_of(), images)
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_root(root, images, tmp_path):
+    same(load(tmp_path / "c.pt", {root: network_of().state_dict(), "epoch": 7}), network_of(), images)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{"n_averaged": torch.tensor(5)}, {"criterion.weight": torch.ones(5)}, {"normalize.mean": torch.zeros(3)}],
+)
+def test_extra_names_are_left_out_and_named(extra, images, tmp_path):
+    target = load(tmp_path / "c.pt", network_of().state_dict() | extra)
+    same(target, network_of(), images)
+    assert next(iter(extra)) in " ".join(target.notes)
+
+
+def test_unknown_layer_is_refused(tmp_path):
+    with pytest.raises(MIAError, match=r"unexpected: block\.weight"):
+        load(tmp_path / "c.pt", network_of().state_dict() | {"block.weight": torch.ones(4, 4)})
+
+
+def test_wrapper_receives_the_checkpoint_of_what_it_wraps(images, tmp_path):
+    same(load(tmp_path / "c.pt", network_of().state_dict(), "Wrapper"), network_of(), images)
+
+
+class Custom:
+    """An object of a training script."""
+
+
+BESIDE = {
+    "array": np.arange(5.0),
+    "generator": np.random.default_rng(0).bit_generator.state,
+    "legacy_generator": np.random.RandomState(0).get_state(),
+    "partial": functools.partial(max, 1),
+    "date": datetime.datetime(2026, 1, 1),
+    "delta": datetime.timedelta(1),
+    "containers": defaultdict(list, a=[1]),
+    "deque": deque([1, 2]),
+    "object": Custom(),
+    "loss": nn.CrossEntropyLoss(),
+    "slice": slice(1, 2),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "zipped"),
+    [(name, zipped) for name in BESIDE for zipped in (True, False) if zipped or name != "loss"],  # torch's old form
+)  # stores the source of modules, which its safe loader refuses
+def test_object_beside_the_tensors(name, zipped, images, tmp_path):
+    payload = {"state_dict": network_of().state_dict(), name: BESIDE[name]}
+    torch.save(payload, tmp_path / "c.pt", _use_new_zipfile_serialization=zipped)
+    same(load_target(str(tmp_path / "c.pt"), architecture=f"{HERE}:Net"), network_of(), images)
+
+
+def test_lightning_module_from_hyper_parameters(images, tmp_path):
+    module = LitNet(6, num_classes=4).eval()
+    payload = {
+        "state_dict": module.state_dict(),
+        "hyper_parameters": {"width": 6, "num_classes": 4, "transform": functools.partial(max, 1)},
+        "pytorch-lightning_version": L.__version__,
+    }
+    target = load(tmp_path / "c.ckpt", payload, "LitNet")
+    same(target, module, images)
+    assert (target.num_classes, target.feature_layer) == (4, "head")
+
+
+class TestOutputs:
+    @pytest.mark.parametrize("cls", ["Softmax", "LogSoftmax", "AsDict", "AsTuple"])
+    def test_logits_up_to_a_constant(self, cls, images, tmp_path):
+        target = load(tmp_path / "c.pt", network_of().state_dict(), cls)
+        with torch.inference_mode():
+            expected, logits = network_of()(images).log_softmax(1), target.network(images)
+        torch.testing.assert_close(logits.log_softmax(1), expected, rtol=1e-4, atol=1e-5)
+        assert logits.dtype == torch.float32
+        assert any("probabilities" in note for note in target.notes) == cls.endswith("Softmax")
+
+    @pytest.mark.parametrize("cls", ["OneLogit", "Squeezed", "Sigmoid"])
+    def test_one_value_for_two_classes(self, cls, images, tmp_path):
+        single = network_of(cls=OneLogit)
+        target = load(tmp_path / "c.pt", single.state_dict(), cls)
+        with torch.inference_mode():
+            logits = target.network(images)
+            torch.testing.assert_close(logits[:, 1] - logits[:, 0], single(images)[:, 0], rtol=1e-4, atol=1e-5)
+        assert target.num_classes == 2
+        assert target.notes
+
+    def test_contradiction_is_refused(self, tmp_path):
+        with pytest.raises(MIAError, match=r"--target\.output probabilities does not fit"):
+            load(tmp_path / "c.pt", network_of().state_dict(), output="probabilities")
+
+    def test_saturation(self, images, tmp_path):
+        network = network_of()
+        network.fc.weight.data *= 1e6
+        target = load(tmp_path / "c.pt", network.state_dict(), "Softmax")
+        assert "one-hot labels" in saturation(target.network, images)
+        assert saturation(load(tmp_path / "c.pt", network_of().state_dict(), "Softmax").network, images) is None
+
+    @pytest.mark.parametrize(("cls", "word"), [("Dropout", "dropout"), ("BatchStatistics", "batch")])
+    def test_nondeterminism(self, cls, word, images, tmp_path):
+        target = load(tmp_path / "c.pt", network_of().state_dict(), cls)
+        assert word in nondeterminism(target.network, images)
+        assert nondeterminism(network_of(), images) is None
+
+
+def test_num_classes(tmp_path):
+    weights = OrderedDict(network_of().state_dict())
+    assert load(tmp_path / "c.pt", weights, num_classes=5).num_classes == 5
+    with pytest.raises(MIAError, match=r"has 5 classes, but --target\.num_classes is 7"):
+        load(tmp_path / "c.pt", weights, num_classes=7)
