@@ -61,7 +61,7 @@ def _features(values: NDArray[np.float32]) -> dict[str, Array]:
     features: Columns = {}
     for group in groups:
         features |= group(values)
-    return {name: np.round(column.astype(np.float64), DIGITS) for name, column in features.items()}
+    return {name: np.asarray(np.round(np.asarray(column, np.float64), DIGITS)) for name, column in features.items()}
 
 
 def _borders(values: NDArray[np.float32]) -> Columns:
