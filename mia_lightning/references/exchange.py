@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
 from mia_lightning.references.outputs import ReferenceOutputs
+from mia_lightning.runtime.atomic import atomic_open
 
 
 def save_reference_outputs(path: Path, reference_outputs: ReferenceOutputs) -> None:
@@ -27,16 +27,11 @@ def save_reference_outputs(path: Path, reference_outputs: ReferenceOutputs) -> N
     }
     if reference_outputs.drawn is not None:
         arrays["drawn"] = reference_outputs.drawn
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with atomic_open(path) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-        partial.replace(path)
     except OSError as error:
         raise MIAError(f"cannot write {path}: {error.strerror}; name another --references.exported") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
 
 
 def load_reference_outputs(

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import errno
 import json
+import logging
 import os
 import shutil
+import stat
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
-from mia_lightning.runtime.atomic import write_atomically
+from mia_lightning.runtime.atomic import STORE_FIX, make_folder, readable_write_error, write_atomically
 from mia_lightning.runtime.locks import Lock
-from mia_lightning.runtime.store import key_of
+from mia_lightning.runtime.own_files import ArraySpec, DamagedFileError, read_array, read_json
+from mia_lightning.runtime.store import key_of, store_lock
+from mia_lightning.security.open import open_own, update_own
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,8 @@ class ReferenceRecord:
     """Description of one reference."""
 
     number: int
-    status: str
-    """"trained", or "diverged": left out."""
+    status: Literal["trained", "diverged"]
+    """"diverged": left out."""
 
     accuracy_in: float = 0.0
     """Accuracy on its training records, as stored, in eval mode; in [0, 1]."""
@@ -46,7 +51,7 @@ class ReferenceRecord:
     """Reason for leaving it out."""
 
     sha256: str = ""
-    """Digest of its row of phi (hex)."""
+    """Digest of the other fields and its row of phi (hex)."""
 
 
 class ReferenceStore:
@@ -76,22 +81,24 @@ class ReferenceStore:
         """Create the folders and reserve room for K references; existing files are kept.
 
         Raises:
-            MIAError: the disk has too little room or cannot be written.
+            MIAError: the disk has too little room or cannot be written, or a folder of the store is a symbolic link.
         """
         needed = keep.shape[0] * (weights_bytes + self._row_bytes) - self._present()
-        try:
-            self.rows.mkdir(parents=True, exist_ok=True)
+        with readable_write_error("references into the store", STORE_FIX):
+            for folder in (self.folder.parent, self.folder, self.rows):
+                make_folder(folder)
             free = shutil.disk_usage(self.folder).free
             if needed > free:
                 raise MIAError(
                     f"{keep.shape[0]} references need about {needed / 2**30:.1f} GiB more in the store, which has "
                     f"{free / 2**30:.1f} GiB left; free space, or name another --cache_dir"
                 )
-            with self.phi.open("ab") as file:
-                if file.tell() < keep.shape[0] * self._row_bytes:
+            if os.path.lexists(self.phi) and not stat.S_ISREG(os.lstat(self.phi).st_mode):
+                log.warning("%s is not a regular file; replacing it", self.phi)
+                self.phi.unlink()
+            with update_own(self.phi) as file:
+                if os.fstat(file.fileno()).st_size < keep.shape[0] * self._row_bytes:
                     file.truncate(keep.shape[0] * self._row_bytes)
-        except OSError as error:
-            raise _cannot_write(error) from error
         if not self._keeps(keep):
             buffer = BytesIO()
             np.save(buffer, keep)
@@ -104,17 +111,16 @@ class ReferenceStore:
         Raises:
             MIAError: the store cannot be written.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _cannot_write(error) from error
-        return Lock(self.folder / "lock")
+        return store_lock(self.folder)
 
     def _keeps(self, keep: NDArray[np.bool_]) -> bool:
         """Whether the stored keep-matrix begins with these rows; with fewer references the remaining rows stay."""
         try:
-            stored = np.load(self.folder / "keep.npy", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            stored = read_array(self.folder / "keep.npy", ArraySpec(np.bool_, (None, keep.shape[1])))
+        except FileNotFoundError:
+            return False
+        except DamagedFileError as error:
+            log.warning("%s", error)
             return False
         return bool(np.array_equal(stored[: len(keep)], keep))
 
@@ -123,7 +129,7 @@ class ReferenceStore:
         return self.shape[0] * self.shape[1] * 4
 
     def _present(self) -> int:
-        return sum(file.stat().st_size for file in self.folder.glob("*.safetensors")) if self.folder.exists() else 0
+        return sum(file.lstat().st_size for file in self.folder.glob("*.safetensors"))
 
     def checkpoint(self, number: int) -> Path:
         """Return the file of a reference's last finished epoch."""
@@ -134,21 +140,24 @@ class ReferenceStore:
         return self.folder / f"{number:04d}.safetensors"
 
     def row(self, number: int) -> ReferenceRecord | None:
-        """Return the description of a finished reference, or None; one whose phi is damaged is not finished."""
+        """Return the description of a finished reference, or None; one that or whose phi is damaged is not finished."""
         try:
-            row = ReferenceRecord(**json.loads((self.rows / f"{number:04d}.json").read_text()))
-        except (OSError, ValueError, TypeError):
+            row = read_json(self._description(number), ReferenceRecord)
+            payload = self._read(number) if row.status == "trained" else b""
+        except (OSError, MIAError):
             return None
-        if row.status == "trained" and sha256(self._read(number)).hexdigest() != row.sha256:
-            return None
-        return row
+        is_intact = row.number == number and row.sha256 == _row_digest(row, payload)
+        return row if is_intact and np.isfinite(np.frombuffer(payload, np.float32)).all() else None
 
     def has_description(self, number: int) -> bool:
         """Whether a reference was finished once."""
-        return (self.rows / f"{number:04d}.json").exists()
+        return os.path.lexists(self._description(number))
+
+    def _description(self, number: int) -> Path:
+        return self.rows / f"{number:04d}.json"
 
     def _read(self, number: int) -> bytes:
-        with self.phi.open("rb") as file:
+        with open_own(self.phi) as file:
             file.seek(number * self._row_bytes)
             return file.read(self._row_bytes)
 
@@ -158,25 +167,22 @@ class ReferenceStore:
         Raises:
             MIAError: the disk is full or cannot be written.
         """
-        digest = ""
-        if phi is not None:
-            payload = np.ascontiguousarray(phi, np.float32).tobytes()
-            digest = sha256(payload).hexdigest()
-            try:
-                with self.phi.open("r+b") as file:
+        payload = b"" if phi is None else np.ascontiguousarray(phi, np.float32).tobytes()
+        with readable_write_error("references into the store", STORE_FIX):
+            if payload:
+                with update_own(self.phi) as file:
                     file.seek(row.number * self._row_bytes)
                     file.write(payload)
                     file.flush()
                     os.fsync(file.fileno())
-            except OSError as error:
-                raise _cannot_write(error) from error
-        description = {**asdict(row), "sha256": digest}
-        write_atomically(self.rows / f"{row.number:04d}.json", json.dumps(description, indent=2).encode())
-        self.checkpoint(row.number).unlink(missing_ok=True)
+            description = asdict(replace(row, sha256=_row_digest(row, payload)))
+            write_atomically(self._description(row.number), json.dumps(description, indent=2).encode())
+            self.checkpoint(row.number).unlink(missing_ok=True)
 
     def matrix(self, count: int) -> NDArray[np.float32]:
         """Return phi of the first references as a read-only memory map, (K, N, Q)."""
-        return np.memmap(self.phi, np.float32, mode="r", shape=(count, *self.shape))
+        with open_own(self.phi) as file:
+            return np.memmap(file, np.float32, mode="r", shape=(count, *self.shape))
 
     def save_weights(self, number: int, state: Mapping[str, Tensor]) -> None:
         """Write a reference's weights with a checksum of their values."""
@@ -186,17 +192,31 @@ class ReferenceStore:
         payload = save(state, metadata={"sha256": _digest(state)})
         write_atomically(self.weights(number), payload)
 
-    def load_weights(self, number: int) -> dict[str, Tensor] | None:
-        """Return a reference's weights, or None where they are missing or damaged."""
+    def load_weights(self, number: int, like: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """Return a reference's weights, or None where they are missing, damaged or unlike these in shape or dtype."""
         from safetensors import SafetensorError, safe_open
 
+        path = self.weights(number)
         try:
-            with safe_open(self.weights(number), "pt") as file:
+            open_own(path).close()  # safetensors would follow a link and wait for a named pipe
+            with safe_open(path, "pt") as file:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
                 recorded = (file.metadata() or {}).get("sha256")
-        except (OSError, SafetensorError):
+        except FileNotFoundError:
             return None
-        return state if _digest(state) == recorded else None
+        except (OSError, MIAError, SafetensorError) as error:
+            log.warning("the weights of reference %d are damaged (%s); training it again", number, error)
+            return None
+        headers, expected = ({n: (t.shape, t.dtype) for n, t in tensors.items()} for tensors in (state, like))
+        if headers != expected or _digest(state) != recorded:
+            log.warning("the weights of reference %d are damaged; training it again", number)
+            return None
+        return state
+
+
+def _row_digest(row: ReferenceRecord, phi: bytes) -> str:
+    text = json.dumps(asdict(replace(row, sha256="")), sort_keys=True)
+    return sha256(text.encode() + phi).hexdigest()
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:
@@ -205,11 +225,3 @@ def _digest(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {state[name].dtype} {tuple(state[name].shape)}\n".encode())
         digest.update(state[name].reshape(-1).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _cannot_write(error: OSError) -> MIAError:
-    if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EFBIG):
-        raise error
-    return MIAError(
-        f"cannot write references into the store: {error.strerror}; free space, or name another --cache_dir"
-    )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from hashlib import sha256
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mia_lightning.errors import MIAError
+from mia_lightning.references.checkpoints import load_checkpoint, save_checkpoint
 from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.references.training_data import MappedImages, Normalize, TrainingData, on_device
-from mia_lightning.runtime.atomic import write_atomically
 from mia_lightning.runtime.trainers import isolated_fabric
 
 log = logging.getLogger(__name__)
@@ -77,7 +75,7 @@ def train_reference(
     network = network.to(fabric.device).to(memory_format=torch.channels_last)
     optimizer = _optimizer(network, recipe)
     schedule = _schedule(optimizer, recipe, steps)
-    first = _resume(checkpoint, network, optimizer, schedule, fabric.device)
+    first = _resume(checkpoint, network, optimizer, schedule, recipe.epochs)
     network.train()
     for epoch in range(first, recipe.epochs):
         total = torch.zeros((), device=fabric.device)
@@ -94,7 +92,7 @@ def train_reference(
             raise DivergedError(f"its loss became {mean} in epoch {epoch + 1}")
         if epoch + 1 < recipe.epochs:
             state = {"epoch": epoch + 1, "network": network.state_dict(), "schedule": schedule.state_dict()}
-            _save(checkpoint, {**state, "optimizer": optimizer.state_dict()})
+            save_checkpoint(checkpoint, {**state, "optimizer": optimizer.state_dict()})
         if on_epoch:
             on_epoch(epoch + 1, mean)
     return network.eval()
@@ -125,30 +123,22 @@ def _resume(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
-    device: torch.device,
+    epochs: int,
 ) -> int:
     """Return the epoch to resume at; a damaged checkpoint is ignored."""
-    if not checkpoint.exists():
-        return 0
+    like = {"epoch": 0, "network": network.state_dict(), "schedule": schedule.state_dict()}
+    like["optimizer"] = optimizer.state_dict()
     try:
-        payload = checkpoint.read_bytes()
-        if sha256(payload[32:]).digest() != payload[:32]:
-            raise ValueError("checksum")
-        state = torch.load(BytesIO(payload[32:]), weights_only=True, map_location=device)
-    except (OSError, ValueError, RuntimeError) as error:
+        state = load_checkpoint(checkpoint, like, [tensor.shape for tensor in network.parameters()], epochs)
+    except FileNotFoundError:
+        return 0
+    except (ValueError, MIAError) as error:
         log.warning("%s is damaged (%s); its reference starts from the beginning", checkpoint.name, error)
         return 0
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
     return int(state["epoch"])
-
-
-def _save(path: Path, state: object) -> None:
-    buffer = BytesIO()
-    torch.save(state, buffer)
-    payload = buffer.getvalue()
-    write_atomically(path, sha256(payload).digest() + payload)
 
 
 def _batches(

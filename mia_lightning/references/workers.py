@@ -79,7 +79,7 @@ def train_and_query(job: ReferenceJob, material: TrainingData, *, on_epoch: Epoc
     """Train one reference unless its weights are stored, query it, and return its description and phi."""
     started = perf_counter()
     network = job.network(job.seed)
-    if (state := job.store.load_weights(job.number)) is not None:
+    if (state := job.store.load_weights(job.number, network.state_dict())) is not None:
         network.load_state_dict(state)
     else:
         try:

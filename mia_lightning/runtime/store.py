@@ -41,6 +41,18 @@ def key_of(cache_key_inputs: Mapping[str, Any]) -> str:
     return sha256(json.dumps(cache_key_inputs, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
+def store_lock(folder: Path) -> Lock:
+    """Return the lock of a folder in the store, which is created.
+
+    Raises:
+        MIAError: the store cannot be written, or the folder or its parent is a symbolic link.
+    """
+    with readable_write_error("a lock into the store", STORE_FIX):
+        make_folder(folder.parent)
+        make_folder(folder)
+    return Lock(folder / "lock")
+
+
 @dataclass(frozen=True)
 class _Description:
     """Content of outputs.json."""
@@ -97,10 +109,7 @@ class CacheEntry:
         Raises:
             MIAError: the store cannot be written.
         """
-        with readable_write_error("a lock into the store", STORE_FIX):
-            make_folder(self.folder.parent)
-            make_folder(self.folder)
-        return Lock(self.folder / "lock")
+        return store_lock(self.folder)
 
     def save_shard(self, name: str, arrays: Arrays) -> None:
         """Write a part of the rows; see `load_shards`."""

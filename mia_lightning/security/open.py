@@ -80,6 +80,16 @@ def create_own(path: str | Path) -> BinaryIO:
     return _open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK)
 
 
+def update_own(path: str | Path) -> BinaryIO:
+    """Open a file that a run wrote itself for reading and writing in binary, created empty if there is none.
+
+    Raises:
+        MIAError: it is a symbolic link, folder, named pipe, socket or device.
+        OSError: it cannot be written.
+    """
+    return _open(path, os.O_RDWR | os.O_CREAT | _NO_LINK)
+
+
 def _open(path: str | Path, flags: int) -> BinaryIO:
     try:
         descriptor = os.open(path, flags | _NO_WAIT | _BINARY, 0o666)
@@ -93,7 +103,7 @@ def _open(path: str | Path, flags: int) -> BinaryIO:
         raise
     try:
         _check_mode(os.fstat(descriptor).st_mode, path)
-        return os.fdopen(descriptor, "wb" if flags & os.O_WRONLY else "rb")
+        return os.fdopen(descriptor, "r+b" if flags & os.O_RDWR else "wb" if flags & os.O_WRONLY else "rb")
     except BaseException:
         os.close(descriptor)
         raise

@@ -307,12 +307,12 @@ class TestStore:
         place.open(np.zeros((1, 50), bool), weights_bytes=10)
         state = small_network().state_dict()
         place.save_weights(0, state)
-        assert all(torch.equal(tensor, state[name]) for name, tensor in place.load_weights(0).items())
+        assert all(torch.equal(tensor, state[name]) for name, tensor in place.load_weights(0, state).items())
         path = place.folder / "0000.safetensors"
         payload = bytearray(path.read_bytes())
         payload[-5] ^= 1
         path.write_bytes(payload)
-        assert place.load_weights(0) is None
+        assert place.load_weights(0, state) is None
 
     def test_other_data_is_another_folder(self, tmp_path):
         assert self.place(tmp_path).folder != self.place(tmp_path, a=2).folder
