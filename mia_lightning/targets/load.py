@@ -16,7 +16,7 @@ from mia_lightning.targets.base import Target, TargetForm
 from mia_lightning.targets.checks import image_channels
 from mia_lightning.targets.exported import is_program, load_program
 from mia_lightning.targets.features import probe
-from mia_lightning.targets.imported import source_of
+from mia_lightning.targets.imported import first_line, source_of
 from mia_lightning.targets.output_kind import SENTENCES
 from mia_lightning.targets.wrapper import TargetNetwork, prefix_of, recognized, wrap
 
@@ -63,8 +63,12 @@ def load(checkpoint: str | None, options: LoadOptions) -> Target:
     file = weights.read_weights(path)
     name = _detect(file.tensors, path.name) if options.architecture == "auto" else options.architecture
     fitted = _fit(name, file, options, path.name)
+    weights.check_parameters(fitted.weights, fitted.network, path.name)
     weights.check_finite(fitted.weights, path.name)
-    fitted.network.load_state_dict(fitted.weights, strict=False)
+    try:
+        fitted.network.load_state_dict(fitted.weights, strict=False)
+    except RuntimeError as error:
+        raise MIAError(f"{path.name}: the weights do not fit {name} ({first_line(error)})") from error
     resolved = f"{name} ({', '.join(fitted.changes)})" if fitted.changes else name
     target = _finish(fitted.network, resolved, options, path.name)
     return replace(target, notes=(*fitted.notes, *target.notes), hyper_parameters=file.hyper_parameters)

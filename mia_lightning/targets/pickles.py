@@ -77,6 +77,8 @@ def read_pickle(path: Path) -> object:
     if zipped and _is_torchscript(path):
         raise MIAError(f"{path.name}: is a TorchScript archive, which is code; {INSTEAD}")
     names = _names(path, zipped)
+    if odd := next((name for name in names if not name.isprintable()), None):
+        raise MIAError(f"{path.name}: refused, its pickle names a class {odd[:80]!r}; {INSTEAD}")
     if malicious := next((name for name in names if MALICIOUS.match(name)), None):
         raise MIAError(f"{path.name}: asks to run {malicious} while loading, refused; {INSTEAD}")
     vet(path, stand_ins=names)

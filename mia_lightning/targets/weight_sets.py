@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, printable
 
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module.")
 """Components that torch.compile, FSDP, activation checkpointing and Fabric insert at any depth."""
@@ -205,4 +205,4 @@ def _sentences(taken: WeightSet, distinct: Sequence[WeightSet], source: str) -> 
         sentences.append(f"{source}: left out {', '.join(taken.left_out[:3])}{more}, no part of the network")
     if taken.built:
         sentences.append(f"{source}: {', '.join(taken.built[:3])} of the wrapper module stay as built")
-    return sentences
+    return [printable(sentence) for sentence in sentences]

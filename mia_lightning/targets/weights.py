@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mia_lightning.errors import MIAError
 from mia_lightning.security.archives import check_unfolding
+from mia_lightning.security.plain import plain_dict
 from mia_lightning.targets.pickles import described, first_line, is_stand_in, read_pickle
 
 INSTEAD = "save model.state_dict() instead"
+
+_AS_FLOATS = "save the network's weights as float32, dequantized if they are quantized"
 
 SKIPPED = ("optim", "scheduler", "scaler", "rng", "callbacks", "loops", "hyper_parameters", "hparams")
 """Beginnings of keys beside the weights whose tensors are never a network's."""
@@ -81,16 +84,44 @@ def _checkpoint(payload: object, path: Path) -> Checkpoint:
         raise MIAError(
             f"{path.name}: contains records ({', '.join(map(str, payload))}), not a checkpoint; give it as data"
         )
+    payload = plain_dict(payload)
     tensors: dict[str, Tensor] = {}
     _collect(payload, "", tensors, DEEPEST)
     if not tensors:
         raise MIAError(f"{path.name}: expected a state dict, but {_without_tensors(payload)}; {INSTEAD}")
     check_unfolding(sum(tensor.nbytes for tensor in tensors.values()), path)  # an expanded tensor claims much
+    _check_types(tensors, path.name)
     return Checkpoint(tensors, _hyper_parameters(payload))
 
 
+def _check_types(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise MIAError naming the first tensor of a type without arithmetic: raw bits, 4-bit floats."""
+    for name, tensor in tensors.items():
+        try:
+            torch.zeros(2, dtype=tensor.dtype).to(torch.complex64 if tensor.is_complex() else torch.float32)
+        except (RuntimeError, NotImplementedError, TypeError) as error:
+            raise MIAError(f"{source}: tensor {name!r} is {_type(tensor)}; {_AS_FLOATS}") from error
+
+
+def check_parameters(weights: Mapping[str, Tensor], network: nn.Module, source: str) -> None:
+    """Raise MIAError naming the first floating-point parameter of a network whose weights are integers or complex.
+
+    torch would convert them: quantized weights without their scales, or real parts without the imaginary ones.
+    """
+    for name, parameter in network.named_parameters():
+        stored = weights.get(name)
+        if stored is not None and parameter.is_floating_point() and not stored.is_floating_point():
+            raise MIAError(
+                f"{source}: tensor {name!r} is {_type(stored)}, expected floating-point weights; {_AS_FLOATS}"
+            )
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def _collect(mapping: Mapping[Any, Any], prefix: str, tensors: dict[str, Tensor], depth: int) -> None:
-    for key, value in mapping.items():
+    for key, value in plain_dict(mapping).items():
         if not isinstance(key, str):
             continue
         if isinstance(value, Tensor):
@@ -111,7 +142,7 @@ def _hyper_parameters(payload: Mapping[Any, Any]) -> dict[str, object]:
     saved = payload.get("hyper_parameters")
     if not isinstance(saved, Mapping):
         return {}
-    plain = {str(key): value for key, value in saved.items() if _is_plain(value, 4)}
+    plain = {str(key): value for key, value in plain_dict(saved).items() if _is_plain(value, 4)}
     name = payload.get("hparams_name")  # the constructor's parameter that takes all of them
     return plain if not isinstance(name, str) or name == "kwargs" or name in plain else {**plain, name: plain}
 
@@ -120,5 +151,7 @@ def _is_plain(value: object, depth: int) -> bool:
     if isinstance(value, (list, tuple)):
         return depth > 0 and all(_is_plain(item, depth - 1) for item in value)
     if isinstance(value, Mapping):
-        return depth > 0 and all(isinstance(k, str) and _is_plain(item, depth - 1) for k, item in value.items())
+        return depth > 0 and all(
+            isinstance(k, str) and _is_plain(item, depth - 1) for k, item in plain_dict(value).items()
+        )
     return value is None or isinstance(value, (bool, int, float, str))

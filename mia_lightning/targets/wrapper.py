@@ -113,7 +113,7 @@ def _vectors(outputs: Tensor, count: int) -> Tensor:
         )
     if outputs.ndim == 1 and len(outputs) == count:
         outputs = outputs[:, None]
-    if outputs.ndim != 2 or len(outputs) != count:
+    if outputs.ndim != 2 or len(outputs) != count or outputs.shape[1] == 0:
         raise MIAError(
             f"the target returns shape {tuple(outputs.shape)} for {count} images, expected ({count}, classes); use a "
             "forward that returns logits"
