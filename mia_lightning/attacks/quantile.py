@@ -146,9 +146,9 @@ def _tail_score(signal: Array, quantiles: Array, heights: Array) -> Array:
     last = quantiles.shape[1] - 1
     slope = (heights[-1] - heights[0]) / np.maximum(quantiles[:, -1] - quantiles[:, 0], 1e-6)
     above = (quantiles <= signal[:, None]).sum(axis=1)
-    left, right = np.clip(above - 1, 0, last), np.clip(above, 0, last)
+    lower, upper = np.clip(above - 1, 0, last), np.clip(above, 0, last)
     rows = np.arange(len(signal))
-    low, high = quantiles[rows, left], quantiles[rows, right]
-    inner = heights[left] + (heights[right] - heights[left]) * (signal - low) / np.maximum(high - low, 1e-12)
-    outer = heights[left] + slope * (signal - low)
-    return np.asarray(np.where(left == right, outer, inner))
+    low, high = quantiles[rows, lower], quantiles[rows, upper]
+    inner = heights[lower] + (heights[upper] - heights[lower]) * (signal - low) / np.maximum(high - low, 1e-12)
+    outer = heights[lower] + slope * (signal - low)
+    return np.asarray(np.where(lower == upper, outer, inner))

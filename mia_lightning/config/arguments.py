@@ -82,10 +82,10 @@ def _read_option(
     is_file = name == "config" and not positional
     legal = flags if positional else ("config", *flags)
     path, hint = ((), str) if is_file else _locate(name.removesuffix("+"), cls, legal)
-    many = _is_list(hint) and not positional
+    is_list = _is_list(hint) and not positional
     if values is None:
         values = []
-        while remaining and not remaining[0].startswith("--") and (many or not values):
+        while remaining and not remaining[0].startswith("--") and (is_list or not values):
             values.append(remaining.pop(0))
     if not values and hint is bool:
         values = ["true"]
@@ -94,7 +94,7 @@ def _read_option(
     if is_file:
         result.files.append(values[0])
         return
-    parsed = _parse(",".join(values) if many else values[0], name)
+    parsed = _parse(",".join(values) if is_list else values[0], name)
     if name.endswith("+"):
         result.appended.append((path, parsed))
     else:

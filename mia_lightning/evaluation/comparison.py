@@ -61,7 +61,7 @@ class _Order:
     top_members: NDArray[np.intp]
     """(M,) rows among the members, highest first: all above the lowest of these."""
 
-    others: NDArray[np.intp]
+    non_members: NDArray[np.intp]
     """(n,) rows among the non-members, lowest first."""
 
     below: NDArray[np.intp]
@@ -127,10 +127,10 @@ def differences(bootstrap: Bootstrap, pairs: Iterable[tuple[str, str]] | None = 
     deviation, because the share of resamples on the other side of 0 cannot fall below 1 / (resamples + 1), too coarse
     for Holm's method. Where no resample moves the difference at all, that share is the p-value.
     """
-    place = {name: index for index, name in enumerate(bootstrap.names)}
+    row_of = {name: index for index, name in enumerate(bootstrap.names)}
     rows = []
     for first, second in combinations(bootstrap.names, 2) if pairs is None else pairs:
-        a, b = place[first], place[second]
+        a, b = row_of[first], row_of[second]
         for f, figure in enumerate(bootstrap.figures):
             moved = bootstrap.resampled[:, a, f] - bootstrap.resampled[:, b, f]
             value = float(bootstrap.estimates[a, f] - bootstrap.estimates[b, f])
@@ -172,25 +172,25 @@ def agreement(scores: Mapping[str, Array], member: Membership, alpha: float) -> 
     return Agreement(alpha=float(alpha), names=tuple(scores), jaccard=jaccard, only=only)
 
 
-def _order(members: Array, others: Array, most: int) -> _Order:
+def _order(members: Array, non_members: Array, most: int) -> _Order:
     """Rank members and non-members; `most` is the largest number of false positives that any rate allows."""
-    by_member, by_other = np.argsort(members, kind="stable"), np.argsort(others, kind="stable")
-    ranked_members, ranked_others = members[by_member], others[by_other]
+    by_member, by_other = np.argsort(members, kind="stable"), np.argsort(non_members, kind="stable")
+    ranked_members, ranked_others = members[by_member], non_members[by_other]
     below, not_above = (np.searchsorted(ranked_others, members, side=side) for side in ("left", "right"))
     # of so many records, fewer than `most` + 1 are drawn with a probability below 1e-20
-    tail = min(len(others), int(most + 10 * np.sqrt(most + 1)) + 100)
+    tail = min(len(non_members), int(most + 10 * np.sqrt(most + 1)) + 100)
     top = by_other[::-1][:tail]
-    members_above = count_above(ranked_members, others[top])
+    members_above = count_above(ranked_members, non_members[top])
     return _Order(
         top_others=top,
         members_above=members_above,
         top_members=by_member[::-1][: members_above[-1]],
-        others=by_other,
+        non_members=by_other,
         below=below,
         not_above=not_above,
-        share_below=((below + not_above) / (2 * len(others))),
-        share_above=(1 - share_below(others, ranked_members)),
-        auc=float((below + not_above).mean()) / (2 * len(others)),
+        share_below=((below + not_above) / (2 * len(non_members))),
+        share_above=(1 - share_below(non_members, ranked_members)),
+        auc=float((below + not_above).mean()) / (2 * len(non_members)),
     )
 
 
@@ -200,32 +200,36 @@ def _draw(rng: np.random.Generator, resamples: int, size: int) -> NDArray[np.uin
     return np.stack([np.bincount(row, minlength=size).astype(np.uint8) for row in drawn])
 
 
-def _figures(order: _Order, members: NDArray[np.uint8], others: NDArray[np.uint8], passed: NDArray[np.int64]) -> Array:
+def _figures(
+    order: _Order, members: NDArray[np.uint8], non_members: NDArray[np.uint8], passed: NDArray[np.int64]
+) -> Array:
     """Return AUC and TPRs, (R, 1 + len(passed)), of R resamples given as counts (R, P) and (R, n)."""
     result = np.empty((len(members), 1 + len(passed)))
-    auc = _auc_to_first_order if min(members.shape[1], others.shape[1]) >= LARGE else _auc
+    auc = _auc_to_first_order if min(members.shape[1], non_members.shape[1]) >= LARGE else _auc
     for row in range(len(members)):
-        result[row, 0] = auc(order, members[row], others[row])
-        result[row, 1:] = _tprs(order, members[row], others[row], passed)
+        result[row, 0] = auc(order, members[row], non_members[row])
+        result[row, 1:] = _tprs(order, members[row], non_members[row], passed)
     return result
 
 
-def _auc(order: _Order, members: NDArray[np.uint8], others: NDArray[np.uint8]) -> float:
-    up_to = _cumulated(others[order.others])
+def _auc(order: _Order, members: NDArray[np.uint8], non_members: NDArray[np.uint8]) -> float:
+    up_to = _cumulated(non_members[order.non_members])
     twice = (up_to[order.below] + up_to[order.not_above]).astype(np.float64)
-    return _weighted(twice, members) / (2 * len(members) * len(others))
+    return _weighted(twice, members) / (2 * len(members) * len(non_members))
 
 
-def _auc_to_first_order(order: _Order, members: NDArray[np.uint8], others: NDArray[np.uint8]) -> float:
+def _auc_to_first_order(order: _Order, members: NDArray[np.uint8], non_members: NDArray[np.uint8]) -> float:
     """Return AUC plus each side's own deviation from it; without their product."""
     from_members = _weighted(order.share_below, members) / len(members)
-    from_others = _weighted(order.share_above, others) / len(others)
+    from_others = _weighted(order.share_above, non_members) / len(non_members)
     return from_members + from_others - order.auc
 
 
-def _tprs(order: _Order, members: NDArray[np.uint8], others: NDArray[np.uint8], passed: NDArray[np.int64]) -> Array:
+def _tprs(
+    order: _Order, members: NDArray[np.uint8], non_members: NDArray[np.uint8], passed: NDArray[np.int64]
+) -> Array:
     """Return the TPRs; a threshold is the first rank from above at which more non-members are drawn than may pass."""
-    drawn = np.cumsum(others[order.top_others], dtype=np.int32)
+    drawn = np.cumsum(non_members[order.top_others], dtype=np.int32)
     rank = np.searchsorted(drawn, passed, side="right")
     if rank.max(initial=0) >= len(drawn):
         raise RuntimeError("a resample's threshold lies below the ranked tail; the tail is too short")

@@ -50,7 +50,7 @@ def epsilon_from_counts(
     return np.log(np.maximum(ratio, 1.0))
 
 
-def exact_epsilon(members: Array, others: Array, *, delta: float, error: float) -> float:
+def exact_epsilon(members: Array, non_members: Array, *, delta: float, error: float) -> float:
     """Return the best exact bound over thresholds at fixed ranks of the non-members, each at error / (number of ranks).
 
     A threshold at the (k+1)-th largest of n non-members has an FPR with the law Beta(k + 1, n - k), whatever their
@@ -61,17 +61,17 @@ def exact_epsilon(members: Array, others: Array, *, delta: float, error: float) 
 
     Args:
         members: (P,) ascending.
-        others: (n,) ascending.
+        non_members: (n,) ascending.
         delta: In [0, 1).
         error: Probability that the bound is too high, at most.
     """
-    ranks = fixed_ranks(len(others))
-    above = count_above(members, others[len(others) - 1 - ranks])
+    ranks = fixed_ranks(len(non_members))
+    above = count_above(members, non_members[len(non_members) - 1 - ranks])
     level = error / len(ranks)
     bounds = [
-        _largest_refuted_at_rank(int(k), int(t), len(members), len(others), delta, level)
+        _largest_refuted_at_rank(int(k), int(t), len(members), len(non_members), delta, level)
         for k, t in zip(ranks, above, strict=True)
-        if t / len(members) > k / len(others)
+        if t / len(members) > k / len(non_members)
     ]
     return max(bounds, default=0.0)
 
@@ -121,24 +121,24 @@ def fixed_ranks(count: int) -> NDArray[np.int64]:
 EXACT = "exact test at fixed ranks"
 
 
-def empirical_bound(attack: str, members: Array, others: Array, delta: float, confidence: float) -> Bound:
+def empirical_bound(attack: str, members: Array, non_members: Array, delta: float, confidence: float) -> Bound:
     """Return the bound of one attack, refused where even perfect scores would refute no epsilon.
 
     Args:
         attack: Its name.
         members: (P,) ascending.
-        others: (n,) ascending.
+        non_members: (n,) ascending.
         delta: In [0, 1).
         confidence: In (0, 1).
     """
     error = 1 - confidence
-    perfect = exact_epsilon(np.ones(len(members)), np.zeros(len(others)), delta=delta, error=error)
+    perfect = exact_epsilon(np.ones(len(members)), np.zeros(len(non_members)), delta=delta, error=error)
     epsilon = refusal = None
     if perfect > 0:
-        epsilon = exact_epsilon(members, others, delta=delta, error=error)
+        epsilon = exact_epsilon(members, non_members, delta=delta, error=error)
     else:
         refusal = (
-            f"too few records: with {len(members)} members and {len(others)} non-members even perfect scores would "
-            "refute no epsilon"
+            f"too few records: with {len(members)} members and {len(non_members)} non-members even perfect scores "
+            "would refute no epsilon"
         )
     return Bound(attack, EXACT, epsilon, delta, confidence, MANY_RUNS, refusal)

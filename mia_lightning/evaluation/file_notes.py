@@ -92,8 +92,8 @@ def id_features(ids: NDArray[np.int64] | NDArray[np.str_]) -> dict[str, Array]:
         "upper case": np.array([sum(map(str.isupper, text)) for text in texts], dtype=np.float64),
     }
     parts = [[float(number[:15]) for number in re.findall(r"\d+", text)] for text in texts]
-    for place in range(min(MOST_NUMBERS, max(map(len, parts), default=0))):
-        features[f"number {place + 1}"] = np.array([row[place] if len(row) > place else -1.0 for row in parts])
+    for position in range(min(MOST_NUMBERS, max(map(len, parts), default=0))):
+        features[f"number {position + 1}"] = np.array([row[position] if len(row) > position else -1.0 for row in parts])
     last = np.array([row[-1] if row else -1.0 for row in parts])
     features["last number"] = last
     features["even numbers"] = (last % 2 == 0).astype(np.float64)

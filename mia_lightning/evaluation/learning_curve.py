@@ -20,7 +20,7 @@ def learning_curve(
     member: NDArray[np.int8],
     *,
     fpr: float = 0.01,
-    known: Mapping[str, NDArray[np.floating]] | None = None,
+    full_scores: Mapping[str, NDArray[np.floating]] | None = None,
 ) -> dict[str, tuple[CurvePoint, ...]]:
     """Evaluate scores of the first 2, 4, 8, ... references and of all, on records of known membership.
 
@@ -33,7 +33,7 @@ def learning_curve(
         reference_outputs: phi of N records under K references.
         member: (M,) 1, 0 or -1 = unknown, of the first M <= N records.
         fpr: In [0, 1).
-        known: Name to the (N,) score of all K references, where that was computed before.
+        full_scores: Name to the (N,) score of all K references, where that was computed before.
 
     Returns:
         Name to points, fewest references first; a score without any point is left out.
@@ -46,7 +46,11 @@ def learning_curve(
         first = _first(reference_outputs, count)
         for name, score in scores.items():
             try:
-                values = known[name] if known and count == total and name in known else score_columns(score, first)[""]
+                values = (
+                    full_scores[name]
+                    if full_scores and count == total and name in full_scores
+                    else score_columns(score, first)[""]
+                )
             except MIAError:  # too few references for this score
                 continue
             curves[name].append(_point(np.asarray(values[rows], np.float64), member[rows], count, fpr))

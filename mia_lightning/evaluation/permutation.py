@@ -75,16 +75,16 @@ def intervals_at_chance(
     adjusted = min(1.0, p_values[worst] * len(p_values))
     details: dict[str, float | int | str] = {f"{name}, successes in {times}": count for name, count in above.items()}
     details |= {"p": adjusted, "permutations": times}
-    found = f"in {above[worst]} of {times} permutations (expected: at most {level * times:.3g}; p = {adjusted:.2g})"
+    counts = f"in {above[worst]} of {times} permutations (expected: at most {level * times:.3g}; p = {adjusted:.2g})"
     subject = "the attack" if len(scores) == 1 else "the worst attack"
     if adjusted < LEVEL:
         failed = ", ".join(name for name, p in p_values.items() if p * len(p_values) < LEVEL)
         sentence = (
-            f"With shuffled membership labels, {subject} beat chance {found}; do not trust the confidence intervals of "
-            f"{failed}."
+            f"With shuffled membership labels, {subject} beat chance {counts}; do not trust the confidence "
+            f"intervals of {failed}."
         )
         return SanityCheck(INTERVALS, "warn", sentence, details)
-    sentence = f"With shuffled membership labels and fixed scores, {subject} beat chance {found}."
+    sentence = f"With shuffled membership labels and fixed scores, {subject} beat chance {counts}."
     return SanityCheck(INTERVALS, "pass", sentence, details)
 
 
@@ -144,12 +144,12 @@ def refitted_permutation_test(
     fitted = _refittable(attacks)
     if not fitted:
         return skipped(REFITTED, "No attack is fitted on memberships.")
-    known = np.flatnonzero(np.asarray(member) >= 0)
-    plan = plan_refits(fitted, len(known), len(table.columns))
+    labeled = np.flatnonzero(np.asarray(member) >= 0)
+    plan = plan_refits(fitted, len(labeled), len(table.columns))
     rng = np.random.default_rng(seed)
-    if len(known) > plan.rows:
-        known = np.sort(rng.choice(known, plan.rows, replace=False))
-    rows, true = table.rows(known), np.asarray(member)[known]
+    if len(labeled) > plan.rows:
+        labeled = np.sort(rng.choice(labeled, plan.rows, replace=False))
+    rows, true = table.rows(labeled), np.asarray(member)[labeled]
     if min(int((true == 1).sum()), int((true == 0).sum())) < 10:
         return skipped(REFITTED, "Fewer than 10 members or 10 non-members.")
     actual = {name: evaluation.auc for name, evaluation in _refit(fitted, rows, true, seed).items()}
@@ -161,10 +161,12 @@ def refitted_permutation_test(
             deviations[name].append((evaluation.auc - 0.5) / max(evaluation.auc_standard_error, 1e-12))
     scale = np.sqrt(plan.permutations / 2)
     leaks = {name: float(ndtr(-np.mean(values) * scale)) for name, values in deviations.items()}
-    own = {
+    p_values = {
         name: (1 + sum(value >= actual[name] for value in values)) / (1 + len(values)) for name, values in areas.items()
     }
-    return _summary(plan, len(known), leaks, own, {name: float(np.mean(values)) for name, values in areas.items()})
+    return _summary(
+        plan, len(labeled), leaks, p_values, {name: float(np.mean(values)) for name, values in areas.items()}
+    )
 
 
 def _refit(
@@ -187,13 +189,13 @@ def _refittable(attacks: Mapping[str, Attack]) -> dict[str, Attack]:
 
 
 def _summary(
-    plan: RefitPlan, rows: int, leaks: Mapping[str, float], own: Mapping[str, float], means: Mapping[str, float]
+    plan: RefitPlan, rows: int, leaks: Mapping[str, float], p_values: Mapping[str, float], means: Mapping[str, float]
 ) -> SanityCheck:
     worst = min(leaks, key=lambda name: leaks[name])
     adjusted = min(1.0, leaks[worst] * len(leaks))
     details: dict[str, float | int | str] = {"p": adjusted, "permutations": plan.permutations, "records": rows}
     details |= {f"{name}, mean AUC of permutations": value for name, value in means.items()}
-    details |= {f"{name}, permutation p-value": value for name, value in own.items()}
+    details |= {f"{name}, permutation p-value": value for name, value in p_values.items()}
     design = f"{plan.permutations} permutations, attacks refitted on {rows:,} records"
     result = f"mean AUC of at most {max(means.values()):.3f} (chance: 0.5; p = {adjusted:.2g})"
     if adjusted < LEVEL:
@@ -203,10 +205,10 @@ def _summary(
             "the scores; do not trust the figures."
         )
         return SanityCheck(REFITTED, "warn", sentence, details)
-    best = min(own, key=lambda name: own[name])
+    best = min(p_values, key=lambda name: p_values[name])
     sentence = (
         f"With shuffled membership labels ({design}), no attack beat chance: {result}. With the true labels on the "
-        f"same records, {best} has p = {own[best]:.2g} (resolution {1 / (plan.permutations + 1):.2g})."
+        f"same records, {best} has p = {p_values[best]:.2g} (resolution {1 / (plan.permutations + 1):.2g})."
     )
     return SanityCheck(REFITTED, "pass", sentence, details)
 

@@ -169,8 +169,8 @@ def _color(values: NDArray[np.float32]) -> Columns:
         features[f"{name}, median"] = np.median(gap, axis=1)
         features[f"{name}, smallest size"] = np.take_along_axis(gap, np.abs(gap).argmin(axis=1)[:, None], 1)[:, 0]
         for part, at in (("lowest", 0.0), ("shadows", 0.02), ("highlights", 0.98), ("highest", 1.0)):
-            place = round(at * last)
-            features[f"{name}, {part}"] = ordered[:, first, place] - ordered[:, second, place]
+            position = round(at * last)
+            features[f"{name}, {part}"] = ordered[:, first, position] - ordered[:, second, position]
     for channel in range(3):
         features[f"lowest of channel {channel}"] = ordered[:, channel, 0]
         features[f"highest of channel {channel}"] = ordered[:, channel, -1]

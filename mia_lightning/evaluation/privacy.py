@@ -39,8 +39,8 @@ def privacy_bounds(
         MIAError: delta or confidence out of range, or as `metrics.evaluate`.
     """
     _check(delta, confidence)
-    members, others = split(_without_ties(scores, seed), member)
-    counted = empirical_bound(attack, members, others, delta, confidence)
+    members, non_members = split(_without_ties(scores, seed), member)
+    counted = empirical_bound(attack, members, non_members, delta, confidence)
     return (counted, *one_run_bounds(attack, scores, member, delta, confidence, seed, one_run or OneRun()))
 
 

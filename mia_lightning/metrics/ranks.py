@@ -80,5 +80,5 @@ def count_at_least(ascending: Array, level: float | Array) -> NDArray[np.intp]:
 
 def share_below(scores: Array, ascending: Array) -> Array:
     """Return the share of the other class below each score, ties counting half."""
-    left, right = (np.searchsorted(ascending, scores, side=side) for side in ("left", "right"))
-    return (left + right) / (2 * len(ascending))
+    below, not_above = (np.searchsorted(ascending, scores, side=side) for side in ("left", "right"))
+    return (below + not_above) / (2 * len(ascending))

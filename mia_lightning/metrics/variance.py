@@ -114,8 +114,8 @@ def signal_share(stability: float, z: float) -> float:
         z: (AUC - 0.5) / standard error. One direction learned from noise has a stability of +1 or -1 by chance; the
             share of a signal with this z is at most the root of s^2 + s z^2 = z^2.
     """
-    evidence = max(z * z - NULL_VARIANCE, 0.0)
-    return min(max(stability, 0.0), (float(np.sqrt(evidence**2 + 4 * evidence)) - evidence) / 2)
+    excess = max(z * z - NULL_VARIANCE, 0.0)
+    return min(max(stability, 0.0), (float(np.sqrt(excess**2 + 4 * excess)) - excess) / 2)
 
 
 NULL_VARIANCE = 1.9

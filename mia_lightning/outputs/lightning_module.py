@@ -97,12 +97,12 @@ class InferenceModule(L.LightningModule):
             features = tapped if features is None else features
         assert features is not None
         labels = torch.where(given == UNKNOWN, logits[0].argmax(dim=1), given)
-        none = logits[0].new_empty(len(labels), 0)
+        empty = logits[0].new_empty(len(labels), 0)
         return {
             "index": batch["index"],
             "logits": torch.stack(logits, dim=1)[:count],
             "features": features.float()[:count],
-            "gradient_norms": (self._gradient_norms(images, labels) if self.gradients else none)[:count],
+            "gradient_norms": (self._gradient_norms(images, labels) if self.gradients else empty)[:count],
             "labels": labels[:count],
         }
 

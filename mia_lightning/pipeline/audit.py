@@ -96,27 +96,27 @@ def attack_target(
         report: Callback invoked after each epoch of an attack that has epochs.
     """
     clock = Clock(load=prepared.seconds)
-    answered = query_models(config, prepared, clock)
-    table = answered.table(config)
+    outputs = query_models(config, prepared, clock)
+    table = outputs.table(config)
     clock.lap("signals")
-    member, fold = answered.attacker_view()
+    member, fold = outputs.attacker_view()
     fitted = cross_fit(
         config.attacks, table, member, fold, seed=config.seed, progress=progress, report=report, stability=True
     )
     clock.lap("attack")
-    results = {name: attack_result(config, result, answered) for name, result in fitted.items()}
+    results = {name: attack_result(config, result, outputs) for name, result in fitted.items()}
     clock.lap("evaluate")
     return AuditResult(
         config=config,
-        public=answered.public,
-        private=answered.private,
+        public=outputs.public,
+        private=outputs.private,
         attacks=results,
-        notes=answered.notes,
-        target=answered.target,
-        references=() if answered.references is None else answered.references.rows,
-        fidelity=() if answered.references is None else answered.references.checks,
+        notes=outputs.notes,
+        target=outputs.target,
+        references=() if outputs.references is None else outputs.references.rows,
+        fidelity=() if outputs.references is None else outputs.references.checks,
         table=table,
-        reference_outputs=None if answered.references is None else answered.references.reference_outputs,
+        reference_outputs=None if outputs.references is None else outputs.references.reference_outputs,
         seconds=clock.seconds,
         reading=prepared.reading,
     )
@@ -231,13 +231,13 @@ def _private_half(private: Records | None) -> SplitInfo | None:
     return SplitInfo(private.ids, private.membership, np.full(len(private), NOT_IN_ANY_FOLD, np.int8), none_held_out)
 
 
-def attack_result(config: RunConfig, fitted: CrossFit, answered: ModelOutputs) -> AttackResult:
+def attack_result(config: RunConfig, fitted: CrossFit, outputs: ModelOutputs) -> AttackResult:
     """Calibrate and evaluate the scores of one attack over all records, (N + M,) public first."""
     from mia_lightning.scores.calibration import cross_fit_probability
 
-    public, fprs, scores = answered.public, config.evaluation.fprs, fitted.scores
+    public, fprs, scores = outputs.public, config.evaluation.fprs, fitted.scores
     member, in_folds, count = public.membership, public.fold != NOT_IN_ANY_FOLD, len(public.ids)
-    attacker_view, fold = answered.attacker_view()
+    attacker_view, fold = outputs.attacker_view()
     probabilities = cross_fit_probability(scores, attacker_view, fold, config.evaluation.calibration)
     held_out, groups = public.held_out, public.groups
     evaluated = partial(
@@ -251,7 +251,7 @@ def attack_result(config: RunConfig, fitted: CrossFit, answered: ModelOutputs) -
         public=evaluated(scores[:count][in_folds], member[in_folds]),
         public_calibrated=evaluated(probabilities[:count][in_folds], member[in_folds]),
         held_out=_held_out_evaluation(scores[:count], public, fprs) if held_out.any() else None,
-        private=_private_evaluation(scores[count:], answered.private, fprs),
+        private=_private_evaluation(scores[count:], outputs.private, fprs),
         seconds=fitted.seconds,
         stability=fitted.stability,
     )

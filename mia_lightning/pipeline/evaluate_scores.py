@@ -146,11 +146,11 @@ def _write_places(file: IO[str], places: Iterable[Place]) -> None:
     writer = csv.writer(file, lineterminator="\n")
     figures = ("tpr", "tpr_low", "tpr_high", "auc", "auc_low", "auc_high", "gap_to_next", "gap_low", "gap_high")
     writer.writerow(("rank", "rank_low", "rank_high", "submission", *figures))
-    for place in places:
-        point, area = place.evaluation.points[0], place.evaluation
+    for entry in places:
+        point, area = entry.evaluation.points[0], entry.evaluation
         values = (point.tpr, point.low, point.high, area.auc, area.auc_low, area.auc_high)
-        gap = ("" if value is None else value for value in (place.gap_to_next, place.gap_low, place.gap_high))
-        writer.writerow((place.rank, place.rank_low, place.rank_high, formula_safe(place.name), *values, *gap))
+        gap = ("" if value is None else value for value in (entry.gap_to_next, entry.gap_low, entry.gap_high))
+        writer.writerow((entry.rank, entry.rank_low, entry.rank_high, formula_safe(entry.name), *values, *gap))
 
 
 def _short_names(paths: Iterable[str]) -> list[str]:

@@ -138,9 +138,10 @@ def _private_claims(result: AuditResult) -> dict[str, Claims]:
     """Return claims about private records against the public non-members that attacks were fitted with."""
     if result.private is None:
         return {}
-    others = (result.public.fold != NOT_IN_ANY_FOLD) & (result.public.membership == 0)
+    non_members = (result.public.fold != NOT_IN_ANY_FOLD) & (result.public.membership == 0)
     return {
-        name: claim_new(attack.private_scores, attack.public_scores[others]) for name, attack in result.attacks.items()
+        name: claim_new(attack.private_scores, attack.public_scores[non_members])
+        for name, attack in result.attacks.items()
     }
 
 
@@ -149,7 +150,7 @@ def _curve(result: AuditResult) -> dict[str, tuple[CurvePoint, ...]]:
         return {}
     scores, columns = result.config.references.scores, result.table.columns
     computed = {name: columns[name] for name in scores if name in columns}
-    return learning_curve(scores, result.reference_outputs, result.public.membership, known=computed)
+    return learning_curve(scores, result.reference_outputs, result.public.membership, full_scores=computed)
 
 
 def _gap(result: AuditResult) -> SanityCheck:

@@ -85,13 +85,13 @@ def id_column(values: Values, name: str) -> NDArray[np.int64] | NDArray[np.str_]
         return numbers
     items = value_list(values, "ids", name)
     types = {type(item) for item in items}
-    if all(issubclass(kind, int | np.integer) and kind is not bool for kind in types):
+    if all(issubclass(type_, int | np.integer) and type_ is not bool for type_ in types):
         return int64_array(items, "ids", name)
-    if all(issubclass(kind, str) for kind in types):
+    if all(issubclass(type_, str) for type_ in types):
         if any(len(item) > LONGEST_ID for item in items):
             raise MIAError(f"{name}: an id is longer than {LONGEST_ID} characters; expected integers or short strings")
         return np.array(items, dtype=np.str_)
-    listed = ", ".join(sorted(kind.__name__ for kind in types)[:5])
+    listed = ", ".join(sorted(type_.__name__ for type_ in types)[:5])
     raise MIAError(f"{name}: ids are of type {listed}; expected all integers or all strings")
 
 
@@ -109,7 +109,9 @@ def group_column(values: Values | None, ids: NDArray[Any], name: str) -> NDArray
     items = value_list(values, "groups", name, len(ids))
     alone = [is_missing(item) for item in items]
     if any(alone):
-        items = [f"record {key}" if own else shown(item) for key, own, item in zip(ids, alone, items, strict=True)]
+        items = [
+            f"record {key}" if is_alone else shown(item) for key, is_alone, item in zip(ids, alone, items, strict=True)
+        ]
     return id_column([int(item) if is_whole_float(item) else item for item in items], f"{name}: groups")
 
 

@@ -187,9 +187,9 @@ def _candidates(hashes: NDArray[np.uint64]) -> NDArray[np.intp]:
         rotated = hashes if turn == 0 else (hashes << shift) | (hashes >> (np.uint64(64) - shift))
         order = np.argsort(rotated, kind="stable")
         for step in range(1, min(NEIGHBORS, len(order) - 1) + 1):
-            left, right = order[:-step], order[step:]
-            close = np.bitwise_count(hashes[left] ^ hashes[right]) <= FARTHEST
-            pair = np.stack([left[close], right[close]], axis=1)
+            first, second = order[:-step], order[step:]
+            close = np.bitwise_count(hashes[first] ^ hashes[second]) <= FARTHEST
+            pair = np.stack([first[close], second[close]], axis=1)
             pairs.append(np.sort(pair, axis=1))
     return np.unique(np.concatenate(pairs), axis=0)
 

@@ -109,9 +109,9 @@ def read_table(path: str | Path, mapping: Mapping[str, str] | None = None, *, la
                 raise MIAError(f"{path.name}: has {size >> 20:,} MiB; expected under {largest >> 20:,} MiB; split it")
             file.seek(0)
             header = file.read(LONGEST_HEADER)
-        kind = bytes_kind(header[:HEAD], path.name)
-        if kind is not None and kind.is_placeholder:
-            raise MIAError(f"{path.name}: is {kind.description}; {kind.fix}")
+        recognized = bytes_kind(header[:HEAD], path.name)
+        if recognized is not None and recognized.is_placeholder:
+            raise MIAError(f"{path.name}: is {recognized.description}; {recognized.fix}")
         if start.startswith((b"\xff\xfe", b"\xfe\xff")):
             return parse_csv(path.read_bytes(), path.name, mapping)
         quotes, has_nul = _scan(path)
@@ -158,27 +158,29 @@ def _scan(path: Path) -> tuple[int, bool]:
     return quotes, has_nul
 
 
-def _nul(name: str, kind: str = "") -> MIAError:
-    return MIAError(f"{name}: {kind or 'holds NUL bytes, so it is not text; save the table as CSV in UTF-8'}")
+def _nul(name: str, recognized: str = "") -> MIAError:
+    return MIAError(f"{name}: {recognized or 'holds NUL bytes, so it is not text; save the table as CSV in UTF-8'}")
 
 
-def _open_quote(name: str, kind: str = "") -> MIAError:
+def _open_quote(name: str, recognized: str = "") -> MIAError:
     return MIAError(
-        f"{name}: {kind}"
-        if kind
+        f"{name}: {recognized}"
+        if recognized
         else f"{name}: a quote is never closed, so rows could be lost; quote every field or none"
     )
 
 
-def _readable_error(error: Exception, name: str, kind: str) -> Exception:
+def _readable_error(error: Exception, name: str, recognized: str) -> Exception:
     """Return the MIAError for what reading a table raised; a defect of ours is returned as it is."""
     import pyarrow as pa
 
     if isinstance(error, UnicodeError):
-        return MIAError(f"{name}: {kind or 'is not UTF-8 text; save the table as CSV in UTF-8'}")
+        return MIAError(f"{name}: {recognized or 'is not UTF-8 text; save the table as CSV in UTF-8'}")
     if isinstance(error, pa.ArrowException | csv.Error | OverflowError):
         reason = printable(" ".join(str(error).split()), 160)
-        return MIAError(f"{name}: {kind or f'is not a CSV or Parquet table ({reason}); save one record per line'}")
+        return MIAError(
+            f"{name}: {recognized or f'is not a CSV or Parquet table ({reason}); save one record per line'}"
+        )
     return error
 
 
@@ -272,15 +274,15 @@ def _check_plain(table: pa.Table, source: str) -> None:
     """Raise MIAError where a column holds anything but numbers or text."""
     import pyarrow as pa
 
-    for name, kind in zip(table.column_names, table.schema.types, strict=True):
-        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_temporal(kind)
-        if not (is_text or is_number(kind)):
-            raise MIAError(f"{source}: column {printable(name, 40)} holds {kind}; expected numbers or text")
+    for name, type_ in zip(table.column_names, table.schema.types, strict=True):
+        is_text = pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_temporal(type_)
+        if not (is_text or is_number(type_)):
+            raise MIAError(f"{source}: column {printable(name, 40)} holds {type_}; expected numbers or text")
 
 
-def is_number(kind: pa.DataType) -> bool:
+def is_number(type_: pa.DataType) -> bool:
     """Whether a column's type is an integer, float, boolean or null."""
     import pyarrow as pa
 
     tests = (pa.types.is_null, pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
-    return any(test(kind) for test in tests)
+    return any(test(type_) for test in tests)

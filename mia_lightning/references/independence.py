@@ -73,19 +73,19 @@ def make_independent(
     Raises:
         MIAError: no reference is left.
     """
-    known = np.flatnonzero(membership >= 0)
-    member = membership[known] == 1
+    labeled = np.flatnonzero(membership >= 0)
+    member = membership[labeled] == 1
     in_, out_ = reference_outputs.in_out_masks(slice(None))
     kept = np.arange(len(in_))
     first: Association | None = None
     while len(kept):
-        raw = association(in_[kept][:, known], out_[kept][:, known], member, seed=seed)
+        raw = association(in_[kept][:, labeled], out_[kept][:, labeled], member, seed=seed)
         first = first or raw
         if raw.passed:
             return _result(reference_outputs, kept, None, None)
         tested, cut = raw, equalize(in_[kept], out_[kept], seed=seed)
         if cut is not None:
-            tested = association(cut[0][:, known], cut[1][:, known], member, seed=seed)
+            tested = association(cut[0][:, labeled], cut[1][:, labeled], member, seed=seed)
             if tested.passed:
                 return _result(reference_outputs, kept, cut[0] | cut[1], _numbers(*cut))
         strength = np.abs(tested.correlation)
@@ -93,7 +93,7 @@ def make_independent(
         kept = kept[~worst]
     assert first is not None
     strongest = int(np.argmax(np.abs(first.correlation)))
-    rates = [float(in_[strongest, known][member == value].mean()) for value in (True, False)]
+    rates = [float(in_[strongest, labeled][member == value].mean()) for value in (True, False)]
     raise MIAError(
         f"{source}: which references a record is IN follows from known membership (reference {strongest} has "
         f"{rates[0]:.0%} of the members and {rates[1]:.0%} of the non-members IN), so scores would repeat membership "

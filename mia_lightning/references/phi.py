@@ -41,4 +41,4 @@ def view_columns(asked: int, wanted: int) -> list[int]:
         )
     outer, inner = shifts(asked), shifts(wanted)
     places = [outer.index(shift) for shift in inner]
-    return places if wanted == 1 else places + [len(outer) + place for place in places]
+    return places if wanted == 1 else places + [len(outer) + column for column in places]

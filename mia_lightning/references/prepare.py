@@ -197,8 +197,10 @@ def _trained(
             continue
         if reference_store.has_description(number):
             log.warning("phi of reference %d is damaged and computed again", number)
-        own = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
-        jobs.append(ReferenceJob(number, keep, own, config.training, network, reference_store, device_of(config)))
+        model_seed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+        jobs.append(
+            ReferenceJob(number, keep, model_seed, config.training, network, reference_store, device_of(config))
+        )
     if rows:
         log.info("references: %d of %d are in the store", len(rows), config.count)
     train_references(jobs, material, config, ray_address=ray_address)

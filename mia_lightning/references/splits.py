@@ -55,7 +55,7 @@ def assign(
             f"{int(np.ceil(4 / released))} or --references.anchored_release, or use --references.scheme balanced"
         )
     keep, drawn = np.empty((count, n), bool), np.ones((count, n), bool)
-    known = np.flatnonzero(membership[: n - private] != UNKNOWN)
+    labeled = np.flatnonzero(membership[: n - private] != UNKNOWN)
     for k in range(count):
         if scheme == "balanced":
             half = np.random.default_rng((seed, 1, k // 2)).permutation(n) < n // 2
@@ -64,7 +64,7 @@ def assign(
         draw = np.random.default_rng((seed, 2, k))
         keep[k] = draw.random(n) < 0.5
         if scheme == "anchored":
-            fixed = known[draw.random(len(known)) >= released]
+            fixed = labeled[draw.random(len(labeled)) >= released]
             keep[k, fixed] = membership[fixed] == 1
             drawn[k, fixed] = False
     return Assignment(keep, drawn)

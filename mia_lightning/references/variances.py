@@ -71,11 +71,11 @@ def standard_error_of_mean(group: GroupMoments) -> Array | None:
 
     0 where a record has no model on this side; None where no record has two, so that nothing tells a variance.
     """
-    known = group.degrees_of_freedom > 0
-    if not known.any():
+    defined = group.degrees_of_freedom > 0
+    if not defined.any():
         return None
     prior = variance_prior(
-        group.squares[known] / group.degrees_of_freedom[known], group.degrees_of_freedom[known].astype(np.float64)
+        group.squares[defined] / group.degrees_of_freedom[defined], group.degrees_of_freedom[defined].astype(np.float64)
     )
     return np.where(group.n > 0, np.sqrt(shrink_variance(group, prior)[0] / np.maximum(group.n, 1)), 0.0)
 

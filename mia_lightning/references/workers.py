@@ -97,11 +97,11 @@ def train_and_query(job: ReferenceJob, material: TrainingData, *, on_epoch: Epoc
             return ReferenceRecord(job.number, "diverged", seconds=perf_counter() - started, reason=str(error)), None
         job.store.save_weights(job.number, network.state_dict())
     seconds = perf_counter() - started
-    answers = compute_phi(network, material, device=job.device)
-    if not np.isfinite(answers.phi).all():
+    result = compute_phi(network, material, device=job.device)
+    if not np.isfinite(result.phi).all():
         return ReferenceRecord(job.number, "diverged", seconds=seconds, reason="its outputs are not finite"), None
-    in_, out_ = (float(answers.correct[rows].mean()) if rows.any() else 0.0 for rows in (job.keep, ~job.keep))
-    return ReferenceRecord(job.number, "trained", in_, out_, seconds), answers.phi
+    in_, out_ = (float(result.correct[rows].mean()) if rows.any() else 0.0 for rows in (job.keep, ~job.keep))
+    return ReferenceRecord(job.number, "trained", in_, out_, seconds), result.phi
 
 
 def _with_ray(
@@ -213,8 +213,8 @@ class _Progress:
         self.bar.set_description(f"{self.done}/{self.count}")
         self.bar.set_postfix_str(f"{rate:.0f} references/hour")
         if self.bar.disable:
-            left = (self.count - self.done) / rate * 60
-            log.info("references: %d/%d, %.0f/hour, %.0f minutes left", self.done, self.count, rate, left)
+            minutes = (self.count - self.done) / rate * 60
+            log.info("references: %d/%d, %.0f/hour, %.0f minutes left", self.done, self.count, rate, minutes)
         if row.status != "trained":
             log.warning("reference %d is left out: %s", row.number, row.reason)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 VARIABLES = {plots.INK: "currentColor", plots.FAINT: "var(--faint)"} | {
-    color: f"var(--series-{place})" for place, color in enumerate(plots.SERIES)
+    color: f"var(--series-{number})" for number, color in enumerate(plots.SERIES)
 }
 """Colors of the figures to variables of the page, which change in dark mode."""
 
@@ -82,7 +82,7 @@ def inline_svg(drawn: Drawn, number: int) -> str:
         if width
         else ""
     )
-    svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', lambda found: f"<svg {found[1]} {name} {XLINK}>", svg, count=1)
+    svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', lambda match: f"<svg {match[1]} {name} {XLINK}>", svg, count=1)
     for color, variable in VARIABLES.items():
         svg = svg.replace(f": {color}", f": {variable}")
     return svg.replace(">", f'><title id="figure-{number}">{escape(drawn.alternative)}</title>', 1)
@@ -115,10 +115,10 @@ def _of_references(report: Report) -> Iterator[Drawn]:
 
 
 def _roc_description(report: Report) -> str:
-    found = report.assessment.attacks[report.headline]
+    evaluation = report.assessment.attacks[report.headline]
     points = ", ".join(
         f"{percent(point.tpr)} {between(point.low, point.high)} at {100 * point.fpr:g}%"
-        for point in found.points
+        for point in evaluation.points
         if point.resolvable and point.fpr > 0
     )
     count = len(report.assessment.attacks)
@@ -126,8 +126,9 @@ def _roc_description(report: Report) -> str:
     return f"{drawn} True-positive rate of {report.headline}: {points}."
 
 
-def _histogram_description(name: str, found: Evaluation) -> str:
+def _histogram_description(name: str, evaluation: Evaluation) -> str:
     return (
-        f"Histogram of the scores of {name} for {found.n_members:,} members and {found.n_non_members:,} non-members; "
-        f"a random member is ranked above a random non-member {percent(found.auc)} of the time."
+        f"Histogram of the scores of {name} for {evaluation.n_members:,} members and "
+        f"{evaluation.n_non_members:,} non-members; "
+        f"a random member is ranked above a random non-member {percent(evaluation.auc)} of the time."
     )

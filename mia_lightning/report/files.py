@@ -109,7 +109,7 @@ def metrics(report: Report) -> dict[str, Any]:
         "bounds": [asdict(bound) for bound in assessment.bounds],
         "sanity_checks": [asdict(check) for check in assessment.checks],
         "notes": [*report.notes, *assessment.notes],
-        "turned": {name: found.to_dict() for name, found in assessment.turned.items()},
+        "turned": {name: evaluation.to_dict() for name, evaluation in assessment.turned.items()},
         "seed": assessment.seed,
         "versions": dict(report.versions),
         "run": None if report.run is None else _run(report.run),
@@ -128,7 +128,7 @@ def _attack(assessment: Assessment, name: str) -> dict[str, Any]:
             f"{level:g}": {"records": len(rows), "members": int((member[rows] == 1).sum())}
             for level, rows in claims.claimed.items()
         },
-        "classes": [asdict(one) for one in assessment.classes.get(name, ())],
+        "classes": [asdict(row) for row in assessment.classes.get(name, ())],
     }
 
 
@@ -147,17 +147,17 @@ def _agreement(assessment: Assessment) -> dict[str, Any] | None:
 def _run(run: RunFacts) -> dict[str, Any]:
     return {
         "target": dict(run.target),
-        "sources": [asdict(one) for one in run.sources],
+        "sources": [asdict(item) for item in run.sources],
         "threat": list(run.threat),
-        "references": [asdict(one) for one in run.references],
-        "learning_curve": {name: [asdict(one) for one in curve] for name, curve in run.learning_curve.items()},
-        "by_probability": {name: found.to_dict() for name, found in run.by_probability.items()},
-        "held_out": {name: found.to_dict() for name, found in run.held_out.items()},
-        "private": {name: found.to_dict() for name, found in run.private.items()},
+        "references": [asdict(item) for item in run.references],
+        "learning_curve": {name: [asdict(item) for item in curve] for name, curve in run.learning_curve.items()},
+        "by_probability": {name: evaluation.to_dict() for name, evaluation in run.by_probability.items()},
+        "held_out": {name: evaluation.to_dict() for name, evaluation in run.held_out.items()},
+        "private": {name: evaluation.to_dict() for name, evaluation in run.private.items()},
         "fit_seconds": dict(run.fit_seconds),
         "folds": run.folds,
         "seed": run.seed,
-        "stages": [asdict(one) for one in run.stages],
+        "stages": [asdict(item) for item in run.stages],
         "configuration": run.configuration,
         "reading": _check(run.reading),
         "fidelity": [asdict(check) for check in run.fidelity],

@@ -69,7 +69,7 @@ def decide(
 ) -> tuple[Level, Evidence]:
     """Return the level and the attack that decides it."""
     first = evaluations[report.headline]
-    ranked = sorted(tested.values(), key=lambda one: (one.attack != report.headline, one.p_tpr, one.p_auc))
+    ranked = sorted(tested.values(), key=lambda attack: (attack.attack != report.headline, attack.p_tpr, attack.p_auc))
     headline = tested[report.headline]
     if report.run is not None and report.run.reading is not None and report.run.reading.status == "warn":
         return "no reading", headline
@@ -77,9 +77,9 @@ def decide(
         return "too few", headline
     if _unreliable(report):
         return "unreliable", headline
-    succeeded = [one for one in ranked if one.at_low_rates or one.on_average or one.reversed]
+    succeeded = [attack for attack in ranked if attack.at_low_rates or attack.on_average or attack.reversed]
     if warns(report, BLIND):
-        added = [one for one in succeeded if any(gain.low > 0 for gain in gains(report, one))]
+        added = [attack for attack in succeeded if any(gain.low > 0 for gain in gains(report, attack))]
         if not added:
             return "confounded", headline
         succeeded = added
@@ -88,10 +88,10 @@ def decide(
 
 def _of_success(report: Report, succeeded: list[Evidence]) -> tuple[Level, Evidence] | None:
     steps: tuple[tuple[Level, list[Evidence]], ...] = (
-        ("exposed", [one for one in succeeded if one.at_low_rates and one.lift >= LIFT]),
-        ("slight", [one for one in succeeded if one.at_low_rates]),
-        ("weak", [one for one in succeeded if one.on_average]),
-        ("reversed", [one for one in succeeded if one.reversed]),
+        ("exposed", [attack for attack in succeeded if attack.at_low_rates and attack.lift >= LIFT]),
+        ("slight", [attack for attack in succeeded if attack.at_low_rates]),
+        ("weak", [attack for attack in succeeded if attack.on_average]),
+        ("reversed", [attack for attack in succeeded if attack.reversed]),
     )
     return next(((level, attacks[0]) for level, attacks in steps if attacks), None)
 
@@ -100,9 +100,9 @@ def _without_success(
     report: Report, evaluations: Mapping[str, Evaluation], tested: Mapping[str, Evidence]
 ) -> tuple[Level, Evidence]:
     headline = tested[report.headline]
-    suspicious = [one for one in tested.values() if one.suspicious]
+    suspicious = [attack for attack in tested.values() if attack.suspicious]
     if suspicious:
-        return "inconclusive", min(suspicious, key=lambda one: (one.p_tpr, one.p_auc))
+        return "inconclusive", min(suspicious, key=lambda attack: (attack.p_tpr, attack.p_auc))
     if accuracy_gap(report) > GAP_AT_MOST or references_failed(report) or all_constant(evaluations):
         return "inconclusive", headline
     if max(evaluation.auc_high for evaluation in evaluations.values()) > WIDEST:

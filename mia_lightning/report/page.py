@@ -39,7 +39,7 @@ def html(report: Report, drawn: Iterable[Drawn]) -> str:
         report: Its content.
         drawn: From `figures.draw`.
     """
-    figures = {one.name: _markup(inline_svg(one, number)) for number, one in enumerate(drawn)}
+    figures = {figure.name: _markup(inline_svg(figure, number)) for number, figure in enumerate(drawn)}
     return _environment(autoescape=True).get_template("report.html.jinja").render(**_context(report), figures=figures)
 
 
@@ -83,7 +83,7 @@ def _markup(svg: str) -> Any:
 
 def _context(report: Report) -> dict[str, Any]:
     assessment, run = report.assessment, report.run
-    found = report.decisive[report.headline]
+    evaluation = report.decisive[report.headline]
     classes = assessment.classes.get(report.headline, ())
     return {
         "title": f"Membership audit of {_audited(report)}",
@@ -93,14 +93,14 @@ def _context(report: Report) -> dict[str, Any]:
         "run": run,
         "verdict": verdict(report),
         "rules": RULES,
-        "found": found,
-        "point": deciding_point(found),
-        "tiles": _tiles(found, run, "held-out members" if report.on_held_out else "members"),
+        "evaluation": evaluation,
+        "point": deciding_point(evaluation),
+        "tiles": _tiles(evaluation, run, "held-out members" if report.on_held_out else "members"),
         "notes": [*report.notes, *assessment.notes],
         "figures_table": _figures_table(assessment.attacks, report.headline),
         "held_out_table": _figures_table(run.held_out, report.headline) if run and run.held_out else None,
         "private_table": _figures_table(run.private, report.headline) if run and run.private else None,
-        "details": [(name, _points(one)) for name, one in assessment.attacks.items()],
+        "details": [(name, _points(result)) for name, result in assessment.attacks.items()],
         "priors": [f"{100 * prior:g}%" for prior in PRIORS],
         "differences": _differences(assessment.differences),
         "differences_left": max(0, len(assessment.differences) - MOST_ROWS),
@@ -128,7 +128,7 @@ def _audited(report: Report) -> str:
     return str(report.run.target["architecture"]).split(":")[-1] if report.run else report.assessment.records.source
 
 
-def _tiles(found: Evaluation, run: RunFacts | None, members: str) -> list[tuple[str, str, str]]:
+def _tiles(evaluation: Evaluation, run: RunFacts | None, members: str) -> list[tuple[str, str, str]]:
     """Return the headline figures: value, what it is, its interval."""
     tiles = [
         (
@@ -136,10 +136,12 @@ def _tiles(found: Evaluation, run: RunFacts | None, members: str) -> list[tuple[
             f"of {members} identified at {wording.rate_name(point.fpr)} FPR",
             wording.between(point.low, point.high),
         )
-        for point in found.points
+        for point in evaluation.points
         if point.fpr in (0.001, 0.01, 0.05) and point.resolvable
     ]
-    tiles.append((f"{found.auc:.3f}", "AUC (chance: 0.5)", f"[{found.auc_low:.3f}–{found.auc_high:.3f}]"))
+    tiles.append(
+        (f"{evaluation.auc:.3f}", "AUC (chance: 0.5)", f"[{evaluation.auc_low:.3f}–{evaluation.auc_high:.3f}]")
+    )
     if run is not None and "accuracy_on_members" in run.target:  # absent where records have no label
         on_members, on_others = (float(run.target[f"accuracy_on_{side}"]) for side in ("members", "non_members"))
         gap = f"{100 * (on_members - on_others):.1f} points"
@@ -158,13 +160,16 @@ def _figures_table(attacks: Any, headline: str) -> dict[str, Any]:
             {
                 "name": name,
                 "headline": name == headline,
-                "auc": (f"{found.auc:.3f}", f"{found.auc_low:.3f}–{found.auc_high:.3f}"),
-                "partial": (f"{found.partial_auc:.3f}", f"{found.partial_auc_low:.3f}–{found.partial_auc_high:.3f}"),
-                "points": [_cell(point) for point in found.points],
-                "distinct": found.distinct,
-                "largest_tie": found.largest_tie,
+                "auc": (f"{evaluation.auc:.3f}", f"{evaluation.auc_low:.3f}–{evaluation.auc_high:.3f}"),
+                "partial": (
+                    f"{evaluation.partial_auc:.3f}",
+                    f"{evaluation.partial_auc_low:.3f}–{evaluation.partial_auc_high:.3f}",
+                ),
+                "points": [_cell(point) for point in evaluation.points],
+                "distinct": evaluation.distinct,
+                "largest_tie": evaluation.largest_tie,
             }
-            for name, found in attacks.items()
+            for name, evaluation in attacks.items()
         ],
     }
 
@@ -176,13 +181,13 @@ def _cell(point: OperatingPoint) -> tuple[str, str] | None:
     return wording.percent(point.tpr), wording.between(point.low, point.high).strip("[]")
 
 
-def _points(found: Evaluation) -> list[dict[str, Any]]:
+def _points(evaluation: Evaluation) -> list[dict[str, Any]]:
     return [
         {
             "rate": wording.rate_name(point.fpr),
             "resolved": wording.resolved(point),
             "tpr": _cell(point),
-            "n": found.n_non_members,
+            "n": evaluation.n_non_members,
             "threshold": f"{point.threshold:.4g}",
             "false_positives": point.false_positives,
             "own_fpr": f"{100 * point.fpr_low:.2g}–{100 * point.fpr_high:.2g}%",
@@ -191,23 +196,23 @@ def _points(found: Evaluation) -> list[dict[str, Any]]:
                 for value, low in zip(point.precision, point.precision_low, strict=True)
             ],
         }
-        for point in found.points
+        for point in evaluation.points
     ]
 
 
-def _differences(found: tuple[Difference, ...]) -> list[dict[str, str]]:
-    ranked = sorted(found, key=lambda difference: difference.p_holm)[:MOST_ROWS]
+def _differences(differences: tuple[Difference, ...]) -> list[dict[str, str]]:
+    ranked = sorted(differences, key=lambda difference: difference.p_holm)[:MOST_ROWS]
     return [
         {
-            "first": one.first,
-            "second": one.second,
-            "figure": "AUC" if one.figure == "auc" else f"TPR at {100 * float(one.figure.removeprefix('tpr@')):g}%",
-            "value": f"{one.value:+.4f}",
-            "between": f"{one.low:+.4f} to {one.high:+.4f}",
-            "p": wording.p_value(one.p_value),
-            "holm": wording.p_value(one.p_holm),
+            "first": row.first,
+            "second": row.second,
+            "figure": "AUC" if row.figure == "auc" else f"TPR at {100 * float(row.figure.removeprefix('tpr@')):g}%",
+            "value": f"{row.value:+.4f}",
+            "between": f"{row.low:+.4f} to {row.high:+.4f}",
+            "p": wording.p_value(row.p_value),
+            "holm": wording.p_value(row.p_holm),
         }
-        for one in ranked
+        for row in ranked
     ]
 
 
@@ -224,11 +229,11 @@ def _agreement(assessment: Assessment) -> dict[str, Any] | None:
 
 def _epsilons(assessment: Assessment) -> dict[str, dict[str, float]]:
     """Return the bounds that are not refused by attack and method."""
-    found: dict[str, dict[str, float]] = {}
+    epsilons: dict[str, dict[str, float]] = {}
     for bound in assessment.bounds:
         if bound.epsilon is not None:
-            found.setdefault(bound.attack, {})[bound.method] = bound.epsilon
-    return found
+            epsilons.setdefault(bound.attack, {})[bound.method] = bound.epsilon
+    return epsilons
 
 
 def _claimed(assessment: Assessment) -> list[tuple[str, list[tuple[int, int]]]]:

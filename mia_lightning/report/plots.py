@@ -86,24 +86,24 @@ def plot_roc(
     lowest = min(1 / n, 0.1)  # axes of some length for a few non-members too
     rates = _rates(n)
     handles: list[Any] = []
-    for place, name in reversed(list(enumerate(names))):
-        members, others = split(scores[name], member)
+    for number, name in reversed(list(enumerate(names))):
+        members, non_members = split(scores[name], member)
         passed = np.array([allowed(n, min(float(rate), 1 - 1e-9)) for rate in rates])
-        tpr = count_above(members, others[n - 1 - passed]) / len(members)
-        color = SERIES[place] if place < SHOWN else FAINT
-        width = 2.0 if place == 0 else 1.2
+        tpr = count_above(members, non_members[n - 1 - passed]) / len(members)
+        color = SERIES[number] if number < SHOWN else FAINT
+        width = 2.0 if number == 0 else 1.2
         (line,) = axes.step(
             rates,
             np.maximum(tpr, lowest / 10),
             where="post",
             linewidth=width,
             color=color,
-            linestyle=DASHES[place % len(DASHES)],
+            linestyle=DASHES[number % len(DASHES)],
         )
         handles.insert(0, line)
-        if place == 0 and n > 1:
+        if number == 0 and n > 1:
             points = np.geomspace(1 / n, 0.9, 30)
-            bands = np.array([tpr_interval(members, others, float(rate)) for rate in points])
+            bands = np.array([tpr_interval(members, non_members, float(rate)) for rate in points])
             axes.fill_between(points, *np.maximum(bands.T, lowest / 10), color=color, alpha=0.2, linewidth=0)
     (chance,) = axes.plot(rates, rates, linestyle=":", linewidth=1, color=INK)
     _log_rates(axes, lowest)
@@ -135,13 +135,13 @@ def plot_classes(classes: Sequence[ClassMetrics], *, title: str = "") -> Figure:
     """Return each class's AUC with its 95% interval, in the order given, and the chance line."""
     figure, axes = _figure(5.0, 3.0)
     rows = [row for row in classes if row.auc is not None]
-    place = np.arange(len(rows))
+    positions = np.arange(len(rows))
     values = np.array([row.auc for row in rows], dtype=np.float64)
     reach = np.array([(row.auc_low, row.auc_high) for row in rows], dtype=np.float64).reshape(-1, 2).T
     axes.axhline(0.5, linestyle=":", linewidth=1, color=INK)
-    axes.errorbar(place, values, np.abs(reach - values), fmt="o", markersize=4, linewidth=1.2, color=SERIES[0])
+    axes.errorbar(positions, values, np.abs(reach - values), fmt="o", markersize=4, linewidth=1.2, color=SERIES[0])
     step = max(1, len(rows) // 20)
-    axes.set_xticks(place[::step], [str(row.label) for row in rows][::step])
+    axes.set_xticks(positions[::step], [str(row.label) for row in rows][::step])
     axes.set(xlabel="class", ylabel="AUC, 95% interval", title=title)
     axes.grid(axis="y")
     return figure
@@ -169,9 +169,9 @@ def plot_learning_curve(curves: Mapping[str, Sequence[CurvePoint]], *, title: st
     """Return each score's AUC, and its TPR at the curve's rate, over the number of references, with 95% intervals."""
     figure, (above, below) = _figure(5.0, 5.2, rows=2)
     counts = sorted({point.references for curve in curves.values() for point in curve})
-    for place, (name, curve) in enumerate(curves.items()):
-        color = SERIES[place] if place < SHOWN else FAINT
-        nudge = 1.03 ** (place - (len(curves) - 1) / 2)  # so that intervals do not hide each other
+    for number, (name, curve) in enumerate(curves.items()):
+        color = SERIES[number] if number < SHOWN else FAINT
+        nudge = 1.03 ** (number - (len(curves) - 1) / 2)  # so that intervals do not hide each other
         x = [point.references * nudge for point in curve]
         for axes, part in ((above, "auc"), (below, "tpr")):
             value, low, high = (
@@ -185,7 +185,7 @@ def plot_learning_curve(curves: Mapping[str, Sequence[CurvePoint]], *, title: st
                 marker="o",
                 markersize=3,
                 linewidth=1.2,
-                linestyle=DASHES[place % len(DASHES)],
+                linestyle=DASHES[number % len(DASHES)],
                 label=_short(name),
             )
     rate = next((point.fpr for curve in curves.values() for point in curve), 0.01)
@@ -214,14 +214,14 @@ def plot_fidelity(
         title: Of the figure.
     """
     figure, axes = _figure(5.0, 2.6)
-    place = np.arange(1, len(accuracy_in) + 1)
+    numbers = np.arange(1, len(accuracy_in) + 1)
     for values, level, color, marker, name in (
         (accuracy_in, target[0], SERIES[1], "^", "training records"),
         (accuracy_out, target[1], SERIES[0], "o", "other records"),
     ):
         axes.axhline(level, color=color, linestyle="--", linewidth=1)
-        axes.plot(place, values, marker, color=color, markersize=4, label=name)
-    axes.set_xticks(place[:: max(1, len(place) // 16)])
+        axes.plot(numbers, values, marker, color=color, markersize=4, label=name)
+    axes.set_xticks(numbers[:: max(1, len(numbers) // 16)])
     axes.yaxis.set_major_formatter(_percent)
     axes.set(xlabel="reference model", ylabel="accuracy", title=title)
     axes.grid(axis="y")
@@ -247,7 +247,7 @@ def _log_rates(axes: Axes, lowest: float) -> None:
     axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest, 1))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(_percent)
-        axis.set_minor_formatter(lambda value, place: "")
+        axis.set_minor_formatter(lambda value, position: "")
     axes.grid(which="major")
 
 

@@ -53,26 +53,26 @@ def print_checks(checks: Sequence[SanityCheck], console: Console) -> None:
         _print(f"{check.name}: {check.status}. {check.sentence}", console, style=style)
 
 
-def figures_table(name: str, found: Evaluation, *, primary: bool = False) -> Table:
+def figures_table(name: str, evaluation: Evaluation, *, primary: bool = False) -> Table:
     """Return one attack's figures.
 
     Args:
         name: The attack.
-        found: Its figures.
+        evaluation: Its figures.
         primary: Whether it is the attack that is submitted, or named for the verdict.
     """
-    counts = f"{found.n_members:,} members, {found.n_non_members:,} non-members"
+    counts = f"{evaluation.n_members:,} members, {evaluation.n_non_members:,} non-members"
     table = _table(f"{name}{' (primary attack)' if primary else ''}: {counts}")
     columns = ("figure", "value", "95% interval", "false\npositives", "FPR of this\nthreshold, 95%", _priors())
     for column in columns:
         table.add_column(column, justify="left" if column == "figure" else "right", no_wrap=True)
-    table.add_row("AUC", f"{found.auc:.4f}", _between(found.auc_low, found.auc_high))
-    partial = _between(found.partial_auc_low, found.partial_auc_high)
-    table.add_row("partial AUC (FPR <= 5%)", f"{found.partial_auc:.4f}", partial)
-    for point in found.points:
-        table.add_row(*_point_cells(point, found.n_non_members))
-    ties = f"unique scores: {found.distinct:,}; largest tie in the top 5%: {found.largest_tie:,} records"
-    if found.auc_high < 0.5:
+    table.add_row("AUC", f"{evaluation.auc:.4f}", _between(evaluation.auc_low, evaluation.auc_high))
+    partial = _between(evaluation.partial_auc_low, evaluation.partial_auc_high)
+    table.add_row("partial AUC (FPR <= 5%)", f"{evaluation.partial_auc:.4f}", partial)
+    for point in evaluation.points:
+        table.add_row(*_point_cells(point, evaluation.n_non_members))
+    ties = f"unique scores: {evaluation.distinct:,}; largest tie in the top 5%: {evaluation.largest_tie:,} records"
+    if evaluation.auc_high < 0.5:
         ties += ". The AUC is below 0.5 for certain: the scores point the other way; lower scores mean members"
     table.caption, table.caption_justify = escape(ties), "left"
     return table
@@ -81,8 +81,8 @@ def figures_table(name: str, found: Evaluation, *, primary: bool = False) -> Tab
 def differences_table(assessment: Assessment) -> Table:
     """Return the differences between attacks, smallest adjusted p-value first."""
     ranked = sorted(assessment.differences, key=lambda difference: difference.p_holm)
-    left = len(ranked) - MOST_DIFFERENCES
-    more = f", the first {MOST_DIFFERENCES} of {len(ranked)}" if left > 0 else ""
+    hidden = len(ranked) - MOST_DIFFERENCES
+    more = f", the first {MOST_DIFFERENCES} of {len(ranked)}" if hidden > 0 else ""
     table = _table(f"differences between attacks, paired bootstrap, Holm{more}")
     for column in ("first - second", "figure", "difference", "95% interval", "p", "p, Holm"):
         table.add_column(column, justify="left" if column in ("first - second", "figure") else "right")
@@ -140,19 +140,19 @@ def leaderboard_table(places: Sequence[Place], fpr: float) -> Table:
     table = _table(f"TPR at FPR {fpr:.4g}: {first.n_members:,} members, {first.n_non_members:,} non-members, 95%")
     for column in ("rank", "ranks, 95%", "submission", "TPR", "95% interval", "AUC", "AUC, 95%", "gap to next"):
         table.add_column(column, justify="left" if column == "submission" else "right")
-    for place in places:
-        point = place.evaluation.points[0]
-        name = f"{place.name} (tied with {', '.join(place.tied)})" if place.tied else place.name
-        ranks = str(place.rank_low) if place.rank_low == place.rank_high else f"{place.rank_low}-{place.rank_high}"
+    for entry in places:
+        point = entry.evaluation.points[0]
+        name = f"{entry.name} (tied with {', '.join(entry.tied)})" if entry.tied else entry.name
+        ranks = str(entry.rank_low) if entry.rank_low == entry.rank_high else f"{entry.rank_low}-{entry.rank_high}"
         table.add_row(
-            str(place.rank),
+            str(entry.rank),
             ranks,
             escape(name),
             f"{point.tpr:.4f}",
             _between(point.low, point.high),
-            f"{place.evaluation.auc:.4f}",
-            _between(place.evaluation.auc_low, place.evaluation.auc_high),
-            _gap_to_next(place),
+            f"{entry.evaluation.auc:.4f}",
+            _between(entry.evaluation.auc_low, entry.evaluation.auc_high),
+            _gap_to_next(entry),
         )
     unresolved = "" if first.points[0].resolvable else " The rate allows no false positive: it is the TPR at none."
     table.caption = (
@@ -173,8 +173,8 @@ def _point_cells(point: OperatingPoint, n_non_members: int) -> tuple[str, ...]:
     pairs = list(zip(point.precision, point.precision_low, strict=True))
     precision = " / ".join(_precision(value, low, point.false_positives) for value, low in pairs)
     precision = precision if point.false_positives else f">= {precision}"
-    own = _between(point.fpr_low, point.fpr_high, 6)
-    cells = (_between(point.low, point.high), str(point.false_positives), own, precision)
+    own_fpr = _between(point.fpr_low, point.fpr_high, 6)
+    cells = (_between(point.low, point.high), str(point.false_positives), own_fpr, precision)
     if not resolved(point):
         return (name, "-", f"too few non-members ({n_non_members:,})", "", "", "")
     return (name, f"{point.tpr:.4f}", *cells)
@@ -192,10 +192,10 @@ def _claim_cells(claims: Claims, member: Membership) -> list[str]:
     return cells
 
 
-def _gap_to_next(place: Place) -> str:
-    if place.gap_to_next is None or place.gap_low is None or place.gap_high is None:
+def _gap_to_next(entry: Place) -> str:
+    if entry.gap_to_next is None or entry.gap_low is None or entry.gap_high is None:
         return ""
-    return f"{place.gap_to_next:.4f} ({place.gap_low:+.4f} to {place.gap_high:+.4f})"
+    return f"{entry.gap_to_next:.4f} ({entry.gap_low:+.4f} to {entry.gap_high:+.4f})"
 
 
 def _print(line: str, console: Console, style: str = "") -> None:

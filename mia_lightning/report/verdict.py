@@ -104,7 +104,7 @@ def _reasons(
             f"{between(point.low, point.high)} at {rate_name(point.fpr)} FPR. Negate the scores and evaluate again."
         ]
     if level == "inconclusive":
-        return _signs(report, evaluations, [one for one in tested.values() if one.suspicious])
+        return _signs(report, evaluations, [attack for attack in tested.values() if attack.suspicious])
     return []
 
 
@@ -127,13 +127,13 @@ def _needed(evaluation: Evaluation) -> str:
 
 def _signs(report: Report, evaluations: Mapping[str, Evaluation], suspicious: list[Evidence]) -> list[str]:
     sentences = []
-    for one in suspicious:
-        evaluation = evaluations[one.attack]
+    for attack in suspicious:
+        evaluation = evaluations[attack.attack]
         sentences.append(
-            f"An interval of “{one.attack}” excludes chance (AUC "
-            f"{decimals(evaluation.auc, evaluation.auc_low, evaluation.auc_high)}, TPR {percent(one.point.tpr)} "
-            f"{between(one.point.low, one.point.high)} at "
-            f"{rate_name(one.point.fpr)} FPR), though not after correction for {len(evaluations)} attacks."
+            f"An interval of “{attack.attack}” excludes chance (AUC "
+            f"{decimals(evaluation.auc, evaluation.auc_low, evaluation.auc_high)}, TPR {percent(attack.point.tpr)} "
+            f"{between(attack.point.low, attack.point.high)} at "
+            f"{rate_name(attack.point.fpr)} FPR), though not after correction for {len(evaluations)} attacks."
         )
     if accuracy_gap(report) > GAP_AT_MOST:
         check = report.assessment.check(GAP)

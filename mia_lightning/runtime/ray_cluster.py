@@ -44,10 +44,10 @@ def ray_session(address: str | None, *, option: str, **machine: Any) -> Iterator
         return
     if address:
         check_address(address, option=option)
-    own: dict[str, Any] = {"address": "local", "include_dashboard": False, **machine}  # whatever RAY_ADDRESS is
+    local: dict[str, Any] = {"address": "local", "include_dashboard": False, **machine}  # whatever RAY_ADDRESS is
     handlers = SignalHandlers()
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **({"address": address} if address else own))
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **({"address": address} if address else local))
     except Exception as error:  # a start that times out or a home that cannot be written raise many types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         if address:

@@ -140,15 +140,15 @@ def _stabilities(
     """
     from scipy.stats import rankdata
 
-    others = np.arange(1, int(fold.max()) + 1)
-    size = len(others) // 2
+    other_folds = np.arange(1, int(fold.max()) + 1)
+    size = len(other_folds) // 2
     if size == 0:
         return {}
     order = table.content_order()
     new_rows = order[fold[order] == 0][:STABILITY_ROWS]
     ranks: dict[str, list[NDArray[np.float64]]] = {name: [] for name in attacks}
     try:
-        for half in (others[0::2][:size], others[1::2][:size]):
+        for half in (other_folds[0::2][:size], other_folds[1::2][:size]):
             fit_rows = order[np.isin(fold, half)[order]]
             for name, scores, _ in _fit_and_score(
                 attacks, table, member, fold, fit_rows, new_rows, 0, seed + int(half[0]), None, None
@@ -156,7 +156,7 @@ def _stabilities(
                 ranks[name].append(rankdata(scores))
     except MIAError:
         return {}
-    side, enlarged = member[new_rows], len(others) / size
+    side, enlarged = member[new_rows], len(other_folds) / size
     result = {}
     for name, pair in ranks.items():
         first, second = (np.where(side == 1, r - r[side == 1].mean(), r - r[side == 0].mean()) for r in pair)

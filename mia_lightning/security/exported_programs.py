@@ -64,11 +64,11 @@ def vetted_archive(path: Path) -> io.BytesIO:
     try:
         reader: Any = PT2ArchiveReader(str(path))
         program = _parse(reader.read_bytes("models/model.json"))
-        tables = {kind: _parse(reader.read_bytes(f"data/{kind}/model_{kind}_config.json")) for kind in _RECORD}
+        tables = {part: _parse(reader.read_bytes(f"data/{part}/model_{part}_config.json")) for part in _RECORD}
         buffer = io.BytesIO()
         with PT2ArchiveWriter(buffer) as writer:
-            for kind, table in tables.items():
-                _copy_tensors(reader, writer, kind, table, path.name)
+            for part, table in tables.items():
+                _copy_tensors(reader, writer, part, table, path.name)
             writer.write_string("models/model.json", json.dumps(_vet_program(program, path.name)))
             writer.write_bytes("data/sample_inputs/model.pt", b"")
     except MIAError:
@@ -89,18 +89,18 @@ def _parse(text: bytes) -> Any:
     return json.loads(text, object_hook=on_cpu)
 
 
-def _copy_tensors(reader: Any, writer: Any, kind: str, table: dict[str, Any], source: str) -> None:
+def _copy_tensors(reader: Any, writer: Any, part: str, table: dict[str, Any], source: str) -> None:
     """Copy raw tensor bytes; an entry that is a pickle is refused."""
     _vet(table, source)
     entries = table["config"].values()
     for entry in entries:
-        if entry["use_pickle"] or not _RECORD[kind].fullmatch(entry["path_name"]):
+        if entry["use_pickle"] or not _RECORD[part].fullmatch(entry["path_name"]):
             raise MIAError(
-                f"{source}: needs to unpickle {kind}/{entry['path_name']}, refused; export plain tensors only"
+                f"{source}: needs to unpickle {part}/{entry['path_name']}, refused; export plain tensors only"
             )
     for name in sorted({entry["path_name"] for entry in entries}):
-        writer.write_bytes(f"data/{kind}/{name}", reader.read_bytes(f"data/{kind}/{name}"))
-    writer.write_string(f"data/{kind}/model_{kind}_config.json", json.dumps(table))
+        writer.write_bytes(f"data/{part}/{name}", reader.read_bytes(f"data/{part}/{name}"))
+    writer.write_string(f"data/{part}/model_{part}_config.json", json.dumps(table))
 
 
 def _vet_program(program: dict[str, Any], source: str) -> dict[str, Any]:

@@ -97,14 +97,14 @@ def file_kind(path: str | Path) -> FileKind | None:
 
 def kind_sentence(path: str | Path) -> str:
     """Return ``is a Git LFS pointer, ...; run git lfs pull`` for the middle of a message; empty when not recognized."""
-    kind = file_kind(path)
-    return "" if kind is None else f"is {kind.description}; {kind.fix}"
+    recognized = file_kind(path)
+    return "" if recognized is None else f"is {recognized.description}; {recognized.fix}"
 
 
 def bytes_kind(start: bytes, name: str = "") -> FileKind | None:
     """Return the kind of a file by its first bytes and name alone; a zip is not looked into."""
-    kind = _by_bytes(start, name)
-    return None if kind is None else KINDS[kind]
+    name_of_kind = _by_bytes(start, name)
+    return None if name_of_kind is None else KINDS[name_of_kind]
 
 
 def _kind_of(start: bytes, path: Path) -> str | None:
@@ -116,9 +116,9 @@ def _kind_of(start: bytes, path: Path) -> str | None:
 def _by_bytes(start: bytes, name: str) -> str | None:
     if not start:
         return "empty"
-    for offset, magic, kind in SIGNATURES:
+    for offset, magic, format_ in SIGNATURES:
         if start[offset : offset + len(magic)] == magic:
-            return kind
+            return format_
     for recognize in (_safetensors, _pickle, _compressed_pickle, _onnx, _text):
         if recognized := recognize(start, name):
             return recognized
@@ -140,7 +140,7 @@ def _pickle(start: bytes, name: str) -> str | None:
         return None
     if TORCH_MAGIC in start[:32]:
         return "torch, old form"
-    return next((kind for mark, kind in _PICKLE_MARKS if mark in start), "pickle")
+    return next((format_ for mark, format_ in _PICKLE_MARKS if mark in start), "pickle")
 
 
 def _compressed_pickle(start: bytes, name: str) -> str | None:

@@ -30,8 +30,8 @@ class FileKind:
 
 
 KINDS: Mapping[str, FileKind] = {
-    kind.name: kind
-    for kind in (
+    entry.name: entry
+    for entry in (
         FileKind("empty", "empty (0 bytes)", "copy or download it again"),
         FileKind("git-lfs pointer", "a Git LFS pointer, not the file itself", "run: git lfs pull", True),
         FileKind("git-annex pointer", "a git-annex pointer, not the file itself", "run: git annex get", True),

@@ -21,7 +21,7 @@ TORCH = ("torch.", "collections.", "_codecs.", "builtins.")
 """Modules of the names that torch resolves by itself; any other name has a stand-in, or is refused by torch."""
 
 CALLED = {
-    *(f"torch._utils._rebuild_{kind}" for kind in ("tensor", "tensor_v2", "tensor_v3", "parameter")),
+    *(f"torch._utils._rebuild_{what}" for what in ("tensor", "tensor_v2", "tensor_v3", "parameter")),
     *(f"torch.{name}" for name in ("Size", "device", "nn.parameter.Parameter")),
     *(f"collections.{name}" for name in ("OrderedDict", "Counter", "defaultdict")),
     *(f"builtins.{name}" for name in ("set", "complex")),

@@ -64,8 +64,8 @@ def build(
     with torch.random.fork_rng(devices=[]):
         if ":" in architecture:
             return _build_custom(architecture, num_classes, hyper_parameters or {})
-        if architecture not in (known := names()):
-            hint = suggest(architecture, [*known, "package.module:Class"])
+        if architecture not in (available := names()):
+            hint = suggest(architecture, [*available, "package.module:Class"])
             raise MIAError(f"--target.architecture {architecture!r} does not exist; {hint}")
         import torchvision
 

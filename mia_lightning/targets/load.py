@@ -162,22 +162,22 @@ def _check_shapes(fitted: _Fitted, name: str, source: str) -> None:
         _refuse(fitted.network, fitted.weights, name, source)
 
 
-def _refuse(network: nn.Module, found: Mapping[str, Tensor], name: str, source: str) -> NoReturn:
+def _refuse(network: nn.Module, tensors: Mapping[str, Tensor], name: str, source: str) -> NoReturn:
     """Raise one sentence that names the first differences between a network and weights.
 
     Batch counters are optional: they are unused in eval mode, and old checkpoints do not have them.
     """
     expected = network.state_dict()
-    missing = [key for key in expected if key not in found and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in found if key not in expected]
+    missing = [key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in tensors if key not in expected]
     shapes = [
-        f"{key} (expected {tuple(tensor.shape)}, found {tuple(found[key].shape)})"
+        f"{key} (expected {tuple(tensor.shape)}, found {tuple(tensors[key].shape)})"
         for key, tensor in expected.items()
-        if key in found and found[key].shape != tensor.shape
+        if key in tensors and tensors[key].shape != tensor.shape
     ]
     parts = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
     differences = "; ".join(f"{words}: {_first_three(keys)}" for words, keys in parts if keys)
-    likely = architectures.detect(found)
+    likely = architectures.detect(tensors)
     advice = (
         f"the weights look like {likely}, try --target.architecture {likely}"
         if likely not in (None, name)
@@ -225,7 +225,7 @@ def _with_probe(target: Target, options: LoadOptions, source: str) -> Target:
             continue
         form = recognized(network, options.form, samples, options.output)
         wrapped = wrap(network, form).eval()
-        logits, found = probe(wrapped, samples[0])
+        logits, probed = probe(wrapped, samples[0])
         assert isinstance(logits, Tensor)
         classes = int(logits.shape[1])
         if options.num_classes not in (None, classes):
@@ -236,7 +236,7 @@ def _with_probe(target: Target, options: LoadOptions, source: str) -> Target:
             target,
             network=wrapped,
             num_classes=classes,
-            feature_layer=prefix_of(wrapped) + layer if layer else found,
+            feature_layer=prefix_of(wrapped) + layer if layer else probed,
             form=form,
             digest=_with_form(target.digest, form),
             notes=tuple(sentence for sentence in [SENTENCES[form.output]] if sentence),

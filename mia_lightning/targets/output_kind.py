@@ -92,18 +92,18 @@ def is_one_hot(outputs: Tensor) -> Tensor:
     return (outputs != 0).sum(dim=1) == 1
 
 
-def to_logits(outputs: Tensor, kind: OutputKind) -> Tensor:
+def to_logits(outputs: Tensor, output: OutputKind) -> Tensor:
     """Return float32 logits (N, classes) for outputs (N, K) or (N,) of a kind; traceable and differentiable."""
     values = outputs.float()
-    if kind == "logits":
+    if output == "logits":
         return values
-    if kind in ("one_logit", "one_probability"):
+    if output in ("one_logit", "one_probability"):
         single = values.reshape(-1, 1)
-        logit = single if kind == "one_logit" else _logit(single)
+        logit = single if output == "one_logit" else _logit(single)
         return torch.cat([torch.zeros_like(logit), logit], dim=1)
-    if kind == "probabilities":
+    if output == "probabilities":
         return (values / values.sum(dim=1, keepdim=True)).clamp(min=FLOOR).log()
-    return _logit(values) if kind == "sigmoids" else values
+    return _logit(values) if output == "sigmoids" else values
 
 
 def _logit(p: Tensor) -> Tensor:

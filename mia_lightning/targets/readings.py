@@ -129,9 +129,9 @@ def check_readings(
         if correct[members].mean() < 1 - MARGIN:  # else nothing can be much better
             tried = [(a, values, mask) for a, values, mask in class_orders(predicted, labels, target)]
             budget = max(3000, int(COST * 18 * (records or len(public))))
-            others = alternatives(target, public, mean, std)
-            screen = _screen_size(len(rows), budget, [a.cost for a in others])
-            tried += evaluator.screened(others, labels, screen)
+            untried = alternatives(target, public, mean, std)
+            screen = _screen_size(len(rows), budget, [a.cost for a in untried])
+            tried += evaluator.screened(untried, labels, screen)
         passes = evaluator.passes
     configured = Reading("as configured", "", int(correct[members].sum()), int(members.sum()))
     best = _best(tried, correct, members, at_chance=_near_chance(configured, chance))

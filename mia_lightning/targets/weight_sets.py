@@ -58,13 +58,13 @@ def weight_sets(files: Mapping[str, Tensor], network: nn.Module) -> list[WeightS
     """
     expected = list(network.state_dict())
     for names in _spellings(files, expected):
-        if found := _sets(names, expected):
-            return found
+        if sets := _sets(names, expected):
+            return sets
         parameters = {name for name, _ in network.named_parameters()}
         for root in _roots(expected):
             wrapped = [name for name in expected if name.startswith(root)]
             around = [name for name in expected if not name.startswith(root)]
-            if parameters.isdisjoint(around) and (found := _sets(names, [name.removeprefix(root) for name in wrapped])):
+            if parameters.isdisjoint(around) and (sets := _sets(names, [name.removeprefix(root) for name in wrapped])):
                 return [
                     WeightSet(
                         item.prefix,
@@ -72,7 +72,7 @@ def weight_sets(files: Mapping[str, Tensor], network: nn.Module) -> list[WeightS
                         item.left_out,
                         tuple(around),
                     )
-                    for item in found
+                    for item in sets
                 ]
     return []
 
@@ -141,8 +141,8 @@ def _sets(names: Mapping[str, Tensor], expected: Sequence[str]) -> list[WeightSe
         prefix = name.removesuffix(anchor)
         if all(prefix + other in names for other in required):
             tensors = {other: names[prefix + other] for other in expected if prefix + other in names}
-            inside = [n.removeprefix(prefix) for n in names if n.startswith(prefix)]
-            extra = tuple(n for n in inside if n not in tensors)
+            suffixes = [n.removeprefix(prefix) for n in names if n.startswith(prefix)]
+            extra = tuple(n for n in suffixes if n not in tensors)
             sets.append(WeightSet(prefix, tensors, extra))
     return sets
 

@@ -84,10 +84,10 @@ def recognized(network: nn.Module, form: TargetForm, samples: list[Tensor], outp
     tensors = [output_kind.select_tensor(outputs) for outputs in returned]
     item = tensors[0][1]
     values = torch.cat([_vectors(tensor, len(sample)) for (tensor, _), sample in zip(tensors, samples, strict=True)])
-    kind = output_kind.recognize(values)
-    if output != "auto" and output != kind:
-        _check_configured(output, kind, values)
-    return replace(form, item=item, output=kind if output == "auto" else output)  # type: ignore[arg-type]
+    recognized_kind = output_kind.recognize(values)
+    if output != "auto" and output != recognized_kind:
+        _check_configured(output, recognized_kind, values)
+    return replace(form, item=item, output=recognized_kind if output == "auto" else output)  # type: ignore[arg-type]
 
 
 def _checked_inputs(wrapper: TargetNetwork, sample: Tensor) -> Tensor:
@@ -96,9 +96,9 @@ def _checked_inputs(wrapper: TargetNetwork, sample: Tensor) -> Tensor:
     except Exception as error:
         raise MIAError(f"--data.transform {wrapper.form.transform}: calling it failed: {first_line(error)}") from error
     if not isinstance(images, Tensor) or images.ndim != 4 or len(images) != len(sample):
-        found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        returned = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise MIAError(
-            f"--data.transform {wrapper.form.transform}: returned {found} for a batch of shape "
+            f"--data.transform {wrapper.form.transform}: returned {returned} for a batch of shape "
             f"{tuple(sample.shape)}; expected (B, C, H, W)"
         )
     return images
@@ -121,16 +121,16 @@ def _vectors(outputs: Tensor, count: int) -> Tensor:
     return outputs
 
 
-def _check_configured(output: str, kind: str, values: Tensor) -> None:
+def _check_configured(output: str, recognized: str, values: Tensor) -> None:
     single = values.shape[1] == 1
     if single != output.startswith("one_"):
         raise MIAError(
             f"--target.output {output} does not fit: the target returns {values.shape[1]} "
-            f"value{'s' if values.shape[1] > 1 else ''} per image; --target.output {kind} does"
+            f"value{'s' if values.shape[1] > 1 else ''} per image; --target.output {recognized} does"
         )
     needs_unit = output in ("probabilities", "sigmoids", "one_probability")
     if (needs_unit and bool((values < -1e-6).any())) or (output == "log_probabilities" and bool((values > 1e-6).any())):
         raise MIAError(
             f"--target.output {output} does not fit the values, which range from {float(values.min()):.3g} to "
-            f"{float(values.max()):.3g}; --target.output {kind} does"
+            f"{float(values.max()):.3g}; --target.output {recognized} does"
         )

@@ -44,7 +44,7 @@ def test_what_is_known_of_all_references_is_not_computed_again():
     given, member = reference_outputs()
     scores = {"calibration": DifficultyCalibration()}
     known = {"calibration": np.arange(len(given), dtype=np.float64)}
-    curve = learning_curve(scores, given, member, known=known)["calibration"]
+    curve = learning_curve(scores, given, member, full_scores=known)["calibration"]
     assert curve[-1].auc == pytest.approx(roc_auc_score(member, known["calibration"]))
     assert curve[:-1] == learning_curve(scores, given, member)["calibration"][:-1]
 

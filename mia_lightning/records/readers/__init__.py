@@ -89,8 +89,8 @@ def _recognized(source: str) -> ModuleType:
             return module
     path = Path(source)
     os.stat(path)
-    if kind := kind_sentence(path):
-        raise MIAError(f"{path.name}: {kind}")
+    if sentence := kind_sentence(path):
+        raise MIAError(f"{path.name}: {sentence}")
     raise MIAError(
         f"{path.name}: is damaged or of no known format; expected {known_formats()}; choose one with --data.reader NAME"
     )

@@ -35,8 +35,8 @@ def zip_kind(source: str) -> str:
         return ""
     (length,) = struct.unpack_from("<H", start, 26)
     first = start[30 : 30 + length].decode("utf-8", "replace")
-    if (kind := _kind([first])) != "other":
-        return kind
+    if (content := _kind([first])) != "other":
+        return content
     try:
         with zipfile.ZipFile(source) as archive:
             return _kind(archive.namelist())
@@ -64,8 +64,12 @@ def check_file(source: str) -> Path:
 
 def kind_or(source: str | Path, otherwise: str) -> str:
     """Return ``a Git LFS pointer ...; run: git lfs pull`` for a recognized file or folder, else the given words."""
-    kind = file_kind(source)
-    return otherwise if kind is None or kind.name in ARCHIVES else f"{kind.description}; {kind.fix}"
+    recognized = file_kind(source)
+    return (
+        otherwise
+        if recognized is None or recognized.name in ARCHIVES
+        else f"{recognized.description}; {recognized.fix}"
+    )
 
 
 def check_memory(count: int, shape: tuple[int, ...], itemsize: int, name: str) -> None:

@@ -194,9 +194,9 @@ def _decode(data: bytes, shape: tuple[int, ...] | None, what: str) -> tuple[NDAr
     except (MIAError, MemoryError):
         raise
     except Exception as error:  # decoders raise nearly anything for a damaged file
-        kind = bytes_kind(data[:HEAD])
-        if kind is not None and kind.is_placeholder:
-            raise MIAError(f"{what} is {kind.description}; {kind.fix}") from None
+        recognized = bytes_kind(data[:HEAD])
+        if recognized is not None and recognized.is_placeholder:
+            raise MIAError(f"{what} is {recognized.description}; {recognized.fix}") from None
         is_unknown = isinstance(error, UnidentifiedImageError)
         reason = "unknown format" if is_unknown else (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise MIAError(f"{what} is damaged or not an image ({reason}); expected {', '.join(FORMATS)}") from None

@@ -66,8 +66,8 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
     by_meaning = {means: arrays.pop(name) for means, name in chosen.by_meaning.items() if name in arrays}
     if "image" not in by_meaning:
         listed = ", ".join(printable(name, 40) for name in stored[:12]) or "no arrays"
-        kind = "; it looks like a model checkpoint" if any("." in name for name in stored) else ""
-        raise MIAError(f"{path.name}: has no images, it has {listed}{kind}; {EXPECTED}")
+        hint = "; it looks like a model checkpoint" if any("." in name for name in stored) else ""
+        raise MIAError(f"{path.name}: has no images, it has {listed}{hint}; {EXPECTED}")
     images = by_meaning["image"]
     check_unfolding(images.nbytes + OVERHEAD * (len(images) if images.ndim else 0), path)
     ids = by_meaning.get("id")

@@ -197,5 +197,5 @@ def _only(tables: list[str], path: Path) -> str:
     if tables:
         raise MIAError(f"{path.name}: contains {len(tables)} CSV files ({', '.join(tables[:5])}); name the one to read")
     need = "contains no CSV file; expected exactly one, with a column id or file, and optionally label and membership"
-    kind = _files.kind_or(path, "")
-    raise MIAError(f"{path.name}: {f'is {kind}' if kind else need}")
+    description = _files.kind_or(path, "")
+    raise MIAError(f"{path.name}: {f'is {description}' if description else need}")

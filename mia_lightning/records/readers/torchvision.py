@@ -77,22 +77,22 @@ def _datasets() -> dict[str, Any]:
     except (ImportError, RuntimeError) as error:  # RuntimeError: a build that does not fit the installed torch
         raise MIAError(f"torchvision cannot be imported ({error}); install the build that fits your torch") from None
     classes = {}
-    for name, kind in inspect.getmembers(datasets, inspect.isclass):
-        given = dict(inspect.signature(kind).parameters)
+    for name, class_ in inspect.getmembers(datasets, inspect.isclass):
+        given = dict(inspect.signature(class_).parameters)
         required = {key for key, parameter in given.items() if parameter.default is parameter.empty}
         split = given.get("train", given.get("split"))
         has_split = split is not None and (split.default is True or split.default == "train")
         if "download" in given and required == {"root"} and has_split:
-            classes[name] = kind
+            classes[name] = class_
     return classes
 
 
-def _load(kind: Any, train: bool, root: str, name: str) -> _Split:
-    by_flag = "train" in inspect.signature(kind).parameters
+def _load(class_: Any, train: bool, root: str, name: str) -> _Split:
+    by_flag = "train" in inspect.signature(class_).parameters
     choice: dict[str, Any] = {"train": train} if by_flag else {"split": "train" if train else "test"}
     try:
         with redirect_stdout(sys.stderr):  # some data sets print; stdout belongs to the run's own table
-            dataset = kind(root, download=True, **choice)
+            dataset = class_(root, download=True, **choice)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise MIAError(

@@ -47,10 +47,10 @@ def _reached(target_loss: Array, losses: Array, out_: Mask, largest: float) -> A
     ordered = np.sort(np.where(out_, losses, np.inf), axis=0)
     below = (ordered < target_loss).sum(axis=0)
     knots = np.concatenate([np.zeros((1, len(target_loss))), ordered, np.full((1, len(target_loss)), np.inf)])
-    left = np.take_along_axis(knots, below[None], axis=0)[0]
-    right = np.minimum(np.take_along_axis(knots, below[None] + 1, axis=0)[0], largest)
+    lower = np.take_along_axis(knots, below[None], axis=0)[0]
+    upper = np.minimum(np.take_along_axis(knots, below[None] + 1, axis=0)[0], largest)
     last = below == n
     right_height = np.where(last, 1.0, (below + 1) / (n + 1))
     left_height = below / (n + 1)
-    share = np.clip((target_loss - left) / np.maximum(right - left, 1e-300), 0.0, 1.0)
+    share = np.clip((target_loss - lower) / np.maximum(upper - lower, 1e-300), 0.0, 1.0)
     return np.asarray(left_height + share * (right_height - left_height))

@@ -117,12 +117,12 @@ def fit_groups(phi_moments: Moments, variance: Variance, *, shrink_shift: bool) 
     inside_center = outside_center + shift
     parts = []
     for part, other, name in ((phi_moments.in_, phi_moments.out_, "IN"), (phi_moments.out_, phi_moments.in_, "OUT")):
-        own, degrees_of_freedom = within[name]
+        single, degrees_of_freedom = within[name]
         center = inside_center if name == "IN" else outside_center
         borrowed = within["OUT" if name == "IN" else "IN"][0] / np.maximum(other.n, 1) + spread  # a side without models
-        uncertainty = np.where(part.n > 0, own / np.maximum(part.n, 1), borrowed)
-        scale = own if variance != "empirical_bayes" else own + uncertainty
-        parts.append(FittedGroup(center, scale, degrees_of_freedom, np.sqrt(uncertainty), own))
+        uncertainty = np.where(part.n > 0, single / np.maximum(part.n, 1), borrowed)
+        scale = single if variance != "empirical_bayes" else single + uncertainty
+        parts.append(FittedGroup(center, scale, degrees_of_freedom, np.sqrt(uncertainty), single))
     return FittedGroups(phi_moments.target, parts[0], parts[1], shift)
 
 
@@ -145,9 +145,10 @@ def _within(
         return part.squares / part.degrees_of_freedom, np.full(count, np.inf)
     if variance == "fixed":
         return np.full(count, pooled_variance(enough)), np.full(count, np.inf)
-    known = enough.degrees_of_freedom > 0
+    defined = enough.degrees_of_freedom > 0
     prior = variance_prior(
-        enough.squares[known] / enough.degrees_of_freedom[known], enough.degrees_of_freedom[known].astype(np.float64)
+        enough.squares[defined] / enough.degrees_of_freedom[defined],
+        enough.degrees_of_freedom[defined].astype(np.float64),
     )
     return shrink_variance(part, prior)
 
@@ -160,12 +161,12 @@ def _shift(phi_moments: Moments, within: dict[str, tuple[Array, Array]], *, shri
         seen = [side.mean[side.n > 0] for side in (in_, out_)]
         mean = float(seen[0].mean() - seen[1].mean()) if all(len(side) for side in seen) else 0.0
         return np.full(len(both), mean), 0.0
-    own = np.where(both, in_.mean - out_.mean, 0.0)
+    shift = np.where(both, in_.mean - out_.mean, 0.0)
     noise = within["IN"][0] / np.maximum(in_.n, 1) + within["OUT"][0] / np.maximum(out_.n, 1)
-    mean = float(own[both].mean())
-    spread = max(float(own[both].var() - noise[both].mean()), 0.0)
-    share = spread / (spread + noise) if shrink else np.ones(len(own))
-    return np.where(both, mean + share * (own - mean), mean), spread
+    mean = float(shift[both].mean())
+    spread = max(float(shift[both].var() - noise[both].mean()), 0.0)
+    share = spread / (spread + noise) if shrink else np.ones(len(shift))
+    return np.where(both, mean + share * (shift - mean), mean), spread
 
 
 def _p_value(log_tail: Array) -> Array:
@@ -205,8 +206,8 @@ def leave_one_out(
         block = values[:, part]
         score[:, part] = 0.0
         for in_, sign in ((True, -0.5), (False, 0.5)):
-            gap, left, count = _without_each(block, keep[:, part] == in_)
-            spread = left / (count - 1) if variance == "per_sample" else pooled[in_]
+            gap, remaining, count = _without_each(block, keep[:, part] == in_)
+            spread = remaining / (count - 1) if variance == "per_sample" else pooled[in_]
             score[:, part] += sign * (gap * gap / spread + np.log(spread))
     return score
 
@@ -217,10 +218,10 @@ def _without_each(
     """Return, without each reference in turn, its distance from the side's mean, the sum of squares and the count."""
     n = mask.sum(axis=0)
     gap = values - (values * mask).sum(axis=0) / n
-    own = gap * gap * mask
-    squares = own.sum(axis=0)
-    left = np.maximum(squares - own * (n / (n - 1)), 1e-12 * squares)
-    return np.where(mask, gap * (n / (n - 1)), gap), left, n - mask
+    deviations = gap * gap * mask
+    squares = deviations.sum(axis=0)
+    remaining = np.maximum(squares - deviations * (n / (n - 1)), 1e-12 * squares)
+    return np.where(mask, gap * (n / (n - 1)), gap), remaining, n - mask
 
 
 def _pooled(
@@ -230,6 +231,6 @@ def _pooled(
     phi_moments: dict[bool, Array | float] = {}
     for in_ in (True, False):
         blocks = [_without_each(values[:, part], keep[:, part] == in_)[1:] for part in parts]
-        squares = sum(left.sum(axis=1, keepdims=True) for left, _ in blocks)
+        squares = sum(remaining.sum(axis=1, keepdims=True) for remaining, _ in blocks)
         phi_moments[in_] = np.asarray(squares / sum((count - 1).sum(axis=1, keepdims=True) for _, count in blocks))
     return phi_moments

@@ -31,18 +31,18 @@ class PerReferenceDifference(ReferenceScore):
         in_, out_ = reference_outputs.in_out_masks(slice(None))
         total, count = np.zeros(len(target)), np.maximum((in_ | out_).sum(axis=0), 1)
         gaps = {
-            f"{name}_{place}": np.zeros(len(target))
+            f"{name}_{rank}": np.zeros(len(target))
             for name, mask in (("in", in_), ("out", out_))
-            for place in range(int(mask.sum(axis=0).min()))
+            for rank in range(int(mask.sum(axis=0).min()))
         }
         for k, phi in enumerate(reference_outputs.references):
             values = reduce_queries(phi, self.statistic)
             total += np.where(in_[k] | out_[k], target - out_equivalent(values, in_[k], out_[k]), 0.0)
             for name, mask in (("in", in_), ("out", out_)):
-                place = mask[:k].sum(axis=0)
-                for number in np.unique(place[mask[k]]):
+                rank = mask[:k].sum(axis=0)
+                for number in np.unique(rank[mask[k]]):
                     if f"{name}_{number}" in gaps:
-                        rows = mask[k] & (place == number)
+                        rows = mask[k] & (rank == number)
                         gaps[f"{name}_{number}"][rows] = (target - values)[rows]
         return {"": total / count} | gaps
 
