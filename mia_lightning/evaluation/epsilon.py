@@ -17,39 +17,6 @@ MANY_RUNS = (
 )
 
 
-def clopper_pearson(count: int | NDArray[np.integer], total: int, error: float) -> tuple[Array, Array]:
-    """Return the one-sided exact lower and upper bound of a rate, each wrong with probability `error` at most."""
-    count = np.asarray(count)
-    low = np.where(count > 0, betaincinv(np.maximum(count, 1), total - count + 1, error), 0.0)
-    high = np.where(count < total, betaincinv(count + 1, np.maximum(total - count, 1), 1 - error), 1.0)
-    return low, high
-
-
-def epsilon_from_counts(
-    true_positives: int | NDArray[np.integer],
-    n_members: int,
-    false_positives: int | NDArray[np.integer],
-    n_non_members: int,
-    *,
-    delta: float = 0.0,
-    error: float = 0.05,
-) -> Array:
-    """Return the lower bound on epsilon of a fixed threshold, by Clopper-Pearson at error / 2 for each rate.
-
-    Args:
-        true_positives: Members above the threshold; one number or one per threshold.
-        n_members: How many there are.
-        false_positives: Non-members above.
-        n_non_members: How many there are.
-        delta: In [0, 1).
-        error: Probability that the bound is too high, at most.
-    """
-    tpr_low, _ = clopper_pearson(true_positives, n_members, error / 2)
-    _, fpr_high = clopper_pearson(false_positives, n_non_members, error / 2)
-    ratio = np.maximum((tpr_low - delta) / fpr_high, (1 - fpr_high - delta) / (1 - tpr_low))
-    return np.log(np.maximum(ratio, 1.0))
-
-
 def exact_epsilon(members: Array, non_members: Array, *, delta: float, error: float) -> float:
     """Return the best exact bound over thresholds at fixed ranks of the non-members, each at error / (number of ranks).
 

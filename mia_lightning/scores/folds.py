@@ -1,4 +1,4 @@
-"""Folds, hold-out and permutations of membership, by record or by group."""
+"""Folds and hold-out, by record or by group."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,20 +117,3 @@ def _assign_groups(
         part[group] = np.argmin(after @ shares_of_group[group])
         filled[part[group]] += shares_of_group[group]
     return part[units]
-
-
-def permute_membership(
-    member: NDArray[np.int8], rng: np.random.Generator, groups: NDArray[np.generic] | None = None
-) -> NDArray[np.int8]:
-    """Return (N,) memberships permuted between rows, or between groups of the same size where groups are given."""
-    if groups is None:
-        return rng.permutation(member)
-    units = np.unique(groups, return_inverse=True)[1]
-    order = np.argsort(units, kind="stable")
-    sizes = np.bincount(units)
-    starts = np.cumsum(sizes) - sizes
-    permuted = member.copy()
-    for size in np.unique(sizes):
-        rows = order[starts[sizes == size][:, None] + np.arange(size)]
-        permuted[rows] = member[rng.permutation(rows)]
-    return permuted

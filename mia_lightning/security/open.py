@@ -26,14 +26,6 @@ _KINDS: dict[str, Callable[[int], bool]] = {
 }
 
 
-def is_regular(path: str | Path) -> bool:
-    """Whether the path, links followed, is a regular file; False for what is missing or cannot be looked at."""
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except (OSError, ValueError):  # ValueError: a NUL character
-        return False
-
-
 def check_regular(path: str | Path) -> Path:
     """Return the path of a regular file, for libraries that open a file by its name.
 

@@ -77,9 +77,6 @@ class ReadingCheck:
     chance: float
     """Accuracy expected if predictions and labels were independent, from both their frequencies."""
 
-    best_other: Reading | None
-    """The other reading with the highest accuracy on the members; None where none was evaluated."""
-
     readings: int = 0
     """Number of other readings that were evaluated."""
 
@@ -141,7 +138,7 @@ def check_readings(
     near = not better and _near_chance(configured, chance)
     sentence = _sentence(configured, other, chance, better=better, near=near, tried=len(tried))
     status: Literal["pass", "warn"] = "warn" if better or near else "pass"
-    return ReadingCheck(status, sentence, configured, non_members, chance, other, len(tried), passes)
+    return ReadingCheck(status, sentence, configured, non_members, chance, len(tried), passes)
 
 
 def _sample(public: Records) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

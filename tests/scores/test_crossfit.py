@@ -16,7 +16,6 @@ from mia_lightning.attacks.threshold import Threshold
 from mia_lightning.errors import MIAError
 from mia_lightning.metrics.roc import evaluate
 from mia_lightning.scores.crossfit import assign_folds, cross_fit, draw_holdout
-from mia_lightning.scores.folds import permute_membership
 from mia_lightning.signals.table import SignalTable
 
 
@@ -260,20 +259,6 @@ def test_interval_of_a_refitted_attack_covers_chance():
             hits[refitted] += figures.auc_low <= 0.5 <= figures.auc_high
     assert hits[True] / 200 >= 0.92
     assert hits[False] < hits[True]
-
-
-def test_memberships_are_permuted_between_groups_of_one_size():
-    groups = np.array(["a", "b", "a", "c", "d", "d", "e"])
-    member = np.array([1, 0, 1, 1, 0, 0, 0], dtype=np.int8)
-    seen = set()
-    for seed in range(50):
-        permuted = permute_membership(member, np.random.default_rng(seed), groups)
-        assert permuted[0] == permuted[2]
-        assert permuted[4] == permuted[5]
-        assert permuted.sum() == member.sum()
-        seen.add(tuple(permuted.tolist()))
-    assert len(seen) == 2 * 3
-    assert sorted(permute_membership(member, np.random.default_rng(0)).tolist()) == sorted(member.tolist())
 
 
 def test_row_order_does_not_matter():
