@@ -177,3 +177,33 @@ def _first_of(annotations: tuple[Any, ...], value: Any, name: str) -> Any:
         except ValueError as error:
             reason = error
     raise reason
+
+
+def read_array(path: Path, spec: ArraySpec) -> NDArray[Any]:
+    """Return the array of a .npy file.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        DamagedFileError: it is not a .npy file, or the array does not fit the schema.
+    """
+    try:
+        with open_own(path) as file:
+            version = np.lib.format.read_magic(file)
+            if version != (1, 0):
+                raise ValueError("unknown version of the .npy format")
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            spec.check_header("the array", dtype, shape)
+            if os.fstat(file.fileno()).st_size != file.tell() + math.prod(shape) * dtype.itemsize:
+                raise ValueError("wrong size")
+            file.seek(0)
+            array = np.load(file, allow_pickle=False)
+        spec.check("the array", array)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DamagedFileError(f"{path}: cannot be read ({error.strerror}); delete it and rerun") from error
+    except MIAError as error:
+        raise DamagedFileError(str(error)) from error
+    except (ValueError, EOFError, TypeError, OverflowError, SyntaxError) as error:
+        raise DamagedFileError(f"{path}: is damaged ({str(error)[:100]}); delete it and rerun") from error
+    return cast(NDArray[Any], array)

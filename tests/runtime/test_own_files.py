@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from mia_lightning.runtime.own_files import ArraySpec, DamagedFileError, read_bytes, read_json
+from mia_lightning.runtime.own_files import ArraySpec, DamagedFileError, read_array, read_bytes, read_json
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,9 @@ OTHER_FILES = {
 
 
 @pytest.mark.parametrize("make", OTHER_FILES.values(), ids=OTHER_FILES)
-@pytest.mark.parametrize("read", [read_bytes, lambda path: read_json(path, Row)])
+@pytest.mark.parametrize(
+    "read", [read_bytes, lambda path: read_json(path, Row), lambda path: read_array(path, ArraySpec("f4", (None,)))]
+)
 def test_other_kinds_of_files(tmp_path, make, read):
     make(tmp_path / "row.json")
     with pytest.raises(DamagedFileError, match=r"row\.json"):
@@ -120,15 +122,18 @@ def test_other_kinds_of_files(tmp_path, make, read):
 def test_missing_and_large_files(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "row.json", Row)
+    with pytest.raises(FileNotFoundError):
+        read_array(tmp_path / "x.npy", ArraySpec("f4", (None,)))
     (tmp_path / "row.json").write_bytes(b"12345")
     assert read_bytes(tmp_path / "row.json", limit=5) == b"12345"
     with pytest.raises(DamagedFileError, match="larger than 4 bytes"):
         read_bytes(tmp_path / "row.json", limit=4)
 
 
-def test_array():
+def test_array(tmp_path):
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    ArraySpec(np.float32, (2, None), is_finite=True, bounds=(0, 5)).check("x", array)
+    np.save(tmp_path / "x.npy", array)
+    np.testing.assert_array_equal(read_array(tmp_path / "x.npy", ArraySpec(np.float32, (2, None))), array)
 
 
 ARRAYS = {
@@ -142,6 +147,23 @@ ARRAYS = {
 
 
 @pytest.mark.parametrize(("array", "options"), ARRAYS.values(), ids=ARRAYS)
-def test_array_that_does_not_fit(array, options):
-    with pytest.raises(ValueError, match=r"^x (is|has) "):
-        ArraySpec(np.float32, (2, 3), **options).check("x", array)
+def test_array_that_does_not_fit(tmp_path, array, options):
+    np.save(tmp_path / "x.npy", array)
+    with pytest.raises(DamagedFileError, match=r"x\.npy: is damaged"):
+        read_array(tmp_path / "x.npy", ArraySpec(np.float32, (2, 3), **options))
+
+
+@pytest.mark.parametrize("keep", [0, 5, 40, -1])
+def test_array_that_is_cut(tmp_path, keep):
+    np.save(tmp_path / "x.npy", np.zeros((2, 3), np.float32))
+    (tmp_path / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:keep])
+    with pytest.raises(DamagedFileError, match=r"x\.npy: is damaged"):
+        read_array(tmp_path / "x.npy", ArraySpec(np.float32, (2, 3)))
+
+
+def test_array_larger_than_its_file(tmp_path):
+    """A header of petabytes is refused before memory is allocated."""
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"shape": (2**50,), "fortran_order": False, "descr": "<f4"})
+    with pytest.raises(DamagedFileError, match="wrong size"):
+        read_array(tmp_path / "x.npy", ArraySpec(np.float32, (None,)))
