@@ -245,7 +245,7 @@ class Evaluator:
         return correct, mask
 
     def _normalized(self, images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-        center, spread = (torch.tensor(values, device=self.device).view(1, -1, 1, 1) for values in (mean, std))
+        center, spread = (images.new_tensor(values, device=self.device).view(1, -1, 1, 1) for values in (mean, std))
         return (images.to(self.device) - center) / spread
 
     def _network(self, reading: Alternative) -> nn.Module:

@@ -58,6 +58,7 @@ def load(checkpoint: str | None, options: LoadOptions) -> Target:
     if checkpoint is None:
         return _trained(options)
     path = Path(checkpoint)
+    weights.check_kind(path)
     if is_program(path):
         return _check_program(load_program(path), options)
     file = weights.read_weights(path)

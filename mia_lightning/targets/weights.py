@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, printable
 from mia_lightning.security.archives import check_unfolding
+from mia_lightning.security.file_kinds import file_kind
+from mia_lightning.security.open import check_regular
 from mia_lightning.security.plain import plain_dict
 from mia_lightning.targets.pickles import described, first_line, is_stand_in, read_pickle
 
@@ -19,6 +21,9 @@ _AS_FLOATS = "save the network's weights as float32, dequantized if they are qua
 
 SKIPPED = ("optim", "scheduler", "scaler", "rng", "callbacks", "loops", "hyper_parameters", "hparams")
 """Beginnings of keys beside the weights whose tensors are never a network's."""
+
+READ = ("torch", "torch, old form", "torch, cut short", "TorchScript", "torch.export", "safetensors", "zip, damaged")
+"""Kinds of files that the readers of weights and programs read, or refuse in sentences of their own."""
 
 DEEPEST = 5
 """Levels of dictionaries that are searched for tensors: a dictionary may contain itself."""
@@ -41,11 +46,26 @@ def read_weights(path: Path) -> Checkpoint:
     Raises:
         MIAError: the file is missing, truncated, not a checkpoint, or contains records or a pickled module.
     """
-    if not path.is_file():
-        raise MIAError(f"{path}: no such file; --target.checkpoint expects a checkpoint")
+    check_kind(path)
     if _is_safetensors(path):
         return _checkpoint(_read_safetensors(path), path)
     return _checkpoint(read_pickle(path), path)
+
+
+def check_kind(path: Path) -> None:
+    """Refuse what is no file of tensors, named by its content: a Git LFS pointer, an HTML page, a model of Keras.
+
+    Raises:
+        MIAError: the file is missing, a folder, pipe or device, or of a kind that no reader here takes.
+    """
+    kind = file_kind(path)
+    if kind is not None and kind.name not in READ:
+        raise MIAError(f"{path.name or path}: is {kind.description}, expected a checkpoint; {kind.fix}")
+    try:
+        check_regular(path)
+    except OSError as error:
+        problem = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise MIAError(f"{printable(path, 300)}: {problem}; --target.checkpoint expects a checkpoint") from error
 
 
 def check_finite(weights: Mapping[str, Tensor], source: str) -> None:

@@ -363,7 +363,7 @@ def test_a_malicious_checkpoint_is_named_and_not_executed(zipped, resnet, tmp_pa
     )
     assert "system" in refusal(tmp_path / "t.pt")
     (tmp_path / "bare.pkl").write_bytes(pickle.dumps(Touch(canary)))
-    assert "not a checkpoint" in refusal(tmp_path / "bare.pkl")
+    assert "a pickle that torch.save did not write" in refusal(tmp_path / "bare.pkl")
     assert not canary.exists()
 
 
@@ -392,7 +392,7 @@ def test_missing_truncated_and_odd_files(resnet, tmp_path):
         whole.write_bytes(whole.read_bytes()[:100_000])
         assert "truncated" in refusal(whole)
     (tmp_path / "empty.pt").write_bytes(b"")
-    assert "truncated or not a checkpoint" in refusal(tmp_path / "empty.pt")
+    assert "is empty (0 bytes)" in refusal(tmp_path / "empty.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     assert "contains a list" in refusal(tmp_path / "list.pt")
     torch.save({"epoch": 3}, tmp_path / "epoch.pt")
