@@ -20,8 +20,8 @@ from mia_lightning.runtime.output_folder import OutputFolder, next_free_folder
 from mia_lightning.security.open import open_own
 
 FILES = (
-    *("config.yaml", "submission.csv", "scores.csv", "references.csv", "records.csv", "metrics.json"),
-    *("report.html", "audit_card.md", "roc.svg", "tensorboard"),
+    *("config.yaml", "submission.csv", "scores.csv", "references.csv", "records.csv"),
+    *("private_records.csv", "metrics.json", "report.html", "audit_card.md", "roc.svg", "tensorboard"),
 )
 """Names of everything that a run writes into its folder."""
 
@@ -53,6 +53,7 @@ class RunFolder(OutputFolder):
             shown = printable((foreign or self.names)[0], 60)
             raise MIAError(f"{config.output} holds other files ({shown}, …); name an empty or new folder: {free}")
         if self._earlier_configuration() == self.text:
+            self.check_kinds(folders=("tensorboard",))
             return
         if not overwrite:
             raise MIAError(

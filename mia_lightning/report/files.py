@@ -50,6 +50,7 @@ def claimed_folder(path: str) -> Iterator[Path]:
     folder = OutputFolder(path)
     if folder.names and ("config.yaml" in folder.names or not {"records.csv", "leaderboard.csv"} & set(folder.names)):
         raise MIAError(f"{path} holds other files ({folder.names[0]}, …); name an empty or new --output")
+    folder.check_kinds()
     folder.acquire()
     try:
         yield folder.path

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, printable
 from mia_lightning.security.open import open_own
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Lock:
 
     def _content(self) -> str:
         with suppress(OSError, MIAError), open_own(self.path) as file:
-            return file.read(200).decode(errors="replace").strip()
+            return printable(file.read(200).decode(errors="replace").strip())
         return ""
 
     @contextmanager

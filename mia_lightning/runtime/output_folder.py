@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import stat
+from collections.abc import Collection
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO
@@ -35,6 +37,24 @@ class OutputFolder:
             raise self._refusal()
         self.names = [entry.name for entry in entries if entry.name != ".lock" and not _is_partial(entry.name)]
         """Names of its files, except for incomplete ones of a killed run."""
+
+    def check_kinds(self, folders: Collection[str] = ()) -> None:
+        """Check, before any work, that its files can be replaced at the end.
+
+        Links, named pipes and the like in place of a file are replaced; what a link points to stays.
+
+        Args:
+            folders: Names of the folders among its entries.
+
+        Raises:
+            MIAError: a folder has the name of a file, something else the name of a folder, or a link leads to a folder.
+        """
+        self._refuse_linked_folders()
+        for name in self.names:
+            is_folder = stat.S_ISDIR((self.path / name).lstat().st_mode)
+            if is_folder != (name in folders):
+                form = "a folder; expected a file" if is_folder else "not a folder"
+                raise MIAError(f"{self.path / name}: is {form}; remove it, or name another --output")
 
     def cannot(self, what: str, error: OSError) -> MIAError:
         """Return the error of a folder to which the system denies access."""
@@ -77,10 +97,13 @@ class OutputFolder:
         Raises:
             MIAError: a folder in this one is a symbolic link, through which files elsewhere would be changed.
         """
+        self._refuse_linked_folders()
+        return atomic_write(self.path, name)
+
+    def _refuse_linked_folders(self) -> None:
         for entry in os.scandir(self.path):
             if entry.is_symlink() and entry.is_dir():
                 raise MIAError(f"{entry.path}: is a symbolic link to a folder; remove it, or name another --output")
-        return atomic_write(self.path, name)
 
 
 def next_free_folder(path: str) -> str:
