@@ -1,4 +1,4 @@
-"""Extraction beside the loops that people write: records per second, in one process, ways taking turns.
+"""Extraction compared with the loops that people write: records per second, in one process, ways taking turns.
 
 Usage: python benchmarks/extraction.py [--rounds 5] [--records 20000]
 
@@ -66,7 +66,7 @@ class Pictures(Dataset):
 
 
 class Ways:
-    """Each method answers all records and returns (N, CLASSES) logits, or (N, Q, CLASSES)."""
+    """Each method queries all records and returns (N, CLASSES) logits, or (N, Q, CLASSES)."""
 
     def __init__(self, records):
         self.records, self.network = records, make_network()

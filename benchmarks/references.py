@@ -127,7 +127,7 @@ def main() -> None:
 
 
 def row(name, count, found):
-    """Mean over targets; its half width from the single intervals, as their records are drawn anew for each target."""
+    """Mean over targets; its half width from the single intervals, as each target has its own draw of records."""
     cells = [spread([(e.auc, e.auc_low, e.auc_high) for e in found])]
     for fpr in (0.05, 0.01, 0.001):
         points = [next(p for p in e.points if p.fpr == fpr) for e in found]

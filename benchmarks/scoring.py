@@ -1,4 +1,4 @@
-"""Scores from references: 64 models x 40,000 records x 18 queries, and one-pass forms beside plain loops.
+"""Scores from references: 64 models x 40,000 records x 18 queries, and one-pass forms compared with plain loops.
 
 python benchmarks/scoring.py [--records 40000] [--references 64] [--rounds 3]
 

@@ -1,4 +1,4 @@
-"""A sweep of MLP attacks beside the naive way, networks side by side beside one by one, and Ray's actors kept or not.
+"""A sweep of MLP attacks compared with the naive way, batched networks with single ones, and Ray's actors kept or not.
 
 python benchmarks/sweep.py [--trials 100] [--naive 2] [--records 16000] [--columns 12] [--epochs 20] [--ray-trials 50]
 

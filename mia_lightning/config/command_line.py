@@ -117,7 +117,7 @@ def _parse(argv: Sequence[str], cls: type[Run]) -> Run:
 
 
 def _print_help(arguments: Arguments, cls: type) -> None:
-    """Print what a flag asks for and exit, where one is given."""
+    """Print the text of a flag and exit, where one is given."""
     if "help" in arguments.flags:
         _print_and_exit(short_help(command_of(cls)))
     if "help_all" in arguments.flags:

@@ -25,7 +25,7 @@ class Command:
     """A command of the package, as its help describes it."""
 
     name: str
-    """How the command is typed."""
+    """The command as it is typed."""
 
     summary: str
     cls: type

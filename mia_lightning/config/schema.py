@@ -77,7 +77,7 @@ class TargetConfig:
     """Torchvision model or package.module:Class; auto recognizes a torchvision ResNet from its weights."""
 
     weights: str | None = None
-    """Which set of weights to load where the checkpoint contains several, such as state_dict_ema or teacher; default:
+    """Set of weights to load where the checkpoint contains several, such as state_dict_ema or teacher; default:
     the plain one."""
 
     num_classes: int | None = None
@@ -86,7 +86,7 @@ class TargetConfig:
     output: Literal[
         "auto", "logits", "log_probabilities", "probabilities", "sigmoids", "one_logit", "one_probability"
     ] = "auto"
-    """What the target returns: one value per class (sigmoids: an independent probability each), or for two classes a
+    """Output of the target: one value per class (sigmoids: an independent probability each), or for two classes a
     single logit or probability of class 1; auto recognizes it from the values."""
 
     stem: Literal["auto", "imagenet", "cifar", "stride1_pool", "stride2_no_pool"] = "auto"

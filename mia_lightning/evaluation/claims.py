@@ -20,7 +20,7 @@ def claim(
 
     Under exchangeability with the non-members, a list at level q holds at most a share q of non-members in expectation
     (Benjamini & Hochberg 1995 on conformal p-values: Bates et al. 2023). The non-members are also the calibration
-    set: what is controlled is the share of known non-members among the claimed.
+    set: the procedure controls the share of known non-members among the claimed.
 
     Args:
         scores: (N,) finite, higher = more likely a member.

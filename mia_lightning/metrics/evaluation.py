@@ -85,8 +85,8 @@ class Evaluation:
     """Most records that share one score among the highest 5% of the records; 1 = no ties there."""
 
     population: Population = "records"
-    """What the intervals generalize to: other records scored by the same rule, or also another fit of the attack on
-    other records (out-of-fold scores of a trainable attack)."""
+    """Population that the intervals generalize to: other records scored by the same rule, or also another fit of the
+    attack on other records (out-of-fold scores of a trainable attack)."""
 
     variance_inflation: float = 1.0
     """Factor of the AUC's variance over DeLong's, for groups and fit; at least 1 for refitted attacks."""

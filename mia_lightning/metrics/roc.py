@@ -58,7 +58,7 @@ Groups = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 @dataclass(frozen=True, eq=False)
 class _Dependence:
-    """What makes records or scores dependent: groups of records, and the fit of the attack."""
+    """Sources of dependence between records or scores: groups of records, and the fit of the attack."""
 
     groups: Groups | None
     auc_factor: float

@@ -50,7 +50,7 @@ def make_records(
         membership: (N,) or (N, 1) of 1/0, +1/-1, true/false or words (`records.vocabulary`); None and NaN are unknown.
         groups: (N,) integers or texts: person, patient, camera; a record without one is its own group.
         class_names: names of class 0, 1, ..., or a mapping between names and classes.
-        notes: what the reader has to say.
+        notes: the reader's notes.
 
     Raises:
         MIAError: a column has another form, or the columns do not fit each other.

@@ -41,14 +41,14 @@ class Records:
     """Name for messages: a file name without its folder, or a data set's name."""
 
     groups: NDArray[np.int64] | NDArray[np.str_] | None = None
-    """(N,) the person, patient or camera that a record belongs to, comparable across halves; None when not given.
+    """(N,) the person, patient or camera that a record belongs to, comparable across halves; None: ungrouped.
     Records of one group are not independent: folds, bootstrap and tests keep a group together."""
 
     class_names: tuple[str, ...] | None = None
     """Name of class 0, 1, ...; None when the source has none."""
 
     notes: tuple[str, ...] = ()
-    """What the reader did not understand or had to decide, one sentence each, for log and report."""
+    """Ambiguities of the source and how the reader resolved them, one sentence each, for log and report."""
 
     ids_invented: bool = False
     """Whether the source has no ids, and the reader numbered its records from 0."""

@@ -57,7 +57,7 @@ class Table:
     """Number of the first record for messages: 2 in a CSV, whose first line is the header, else 1."""
 
     notes: tuple[str, ...] = ()
-    """What was detected about the file's form, such as its delimiter."""
+    """Detected properties of the file's form, such as its delimiter."""
 
     @property
     def names(self) -> list[str]:

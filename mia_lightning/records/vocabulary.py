@@ -57,7 +57,7 @@ TABLE_COLUMNS = ("id", "file", "label", "membership", "group", "class_name")
 """Meanings in a table next to images."""
 
 IGNORE = "ignore"
-"""What `--data.columns` maps a column to that is not to be used or named."""
+"""Meaning in `--data.columns` of a column that is neither used nor named."""
 
 _BLANKS = ("", "unknown", "none", "nan", "null", "na", "n/a", "<na>", "nat", "?", "-")
 MEMBERSHIP_WORDS: Mapping[str, int] = {
@@ -182,7 +182,7 @@ def _is_no_name(word: str) -> bool:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of a file has which meaning."""
+    """Columns of a file by their meaning."""
 
     by_meaning: dict[str, str] = field(default_factory=dict)
     """Meaning to the column's name as written in the file."""

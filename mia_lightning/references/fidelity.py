@@ -1,4 +1,4 @@
-"""Fidelity checks: whether references behave like the target and say nothing of membership by how they were drawn."""
+"""Fidelity checks: references like the target, and reference memberships independent of the target's."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def agreement_check(imported: NDArray[np.floating], queried: NDArray[np.floating
 
 
 def coverage_check(reference_outputs: ReferenceOutputs) -> FidelityCheck:
-    """Count the records about which no reference says anything."""
+    """Count the records that no reference carries information about."""
     name, covered = "coverage of records", reference_outputs.covered
     missing = int((~covered).sum())
     if missing == 0:

@@ -40,7 +40,7 @@ def assign(
         scheme: One of the three.
         count: K, at least 1.
         membership: (N,) of all records, public first: 1, 0 or -1. Read by anchored only, and there for public records.
-        private: How many of the last records are private; their membership is never read.
+        private: Number of private records, the last ones; their membership is never read.
         seed: Drives every draw.
         released: anchored: share of the public records that each reference draws with probability 1/2.
 

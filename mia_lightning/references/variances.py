@@ -69,7 +69,7 @@ def shrink_variance(group: GroupMoments, prior: Prior) -> tuple[Array, Array]:
 def standard_error_of_mean(group: GroupMoments) -> Array | None:
     """Return the standard error of each record's mean, (N,), from variances shrunk over all records.
 
-    0 where a record has no model on this side; None where no record has two, so that nothing tells a variance.
+    0 where a record has no model on this side; None where no record has two, so that nothing determines a variance.
     """
     defined = group.degrees_of_freedom > 0
     if not defined.any():

@@ -126,7 +126,7 @@ class Report:
     """Attack whose figures come first: the submitted one, named without regard to its figures."""
 
     headline_reason: str
-    """How it was named, in words that continue a sentence about it."""
+    """Reason why it is the headline, in words that continue a sentence about it."""
 
     versions: Mapping[str, str]
     """Of this tool and the libraries that compute."""

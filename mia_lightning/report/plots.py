@@ -78,7 +78,7 @@ def plot_roc(
         scores: Attack to (N,) finite scores.
         member: (N,) 1 or 0, both present.
         title: Title of the figure.
-        headline: The attack drawn first and thickest; the first when not given.
+        headline: The attack drawn first and thickest; default: the first.
     """
     figure, axes = _figure(5.0, 4.2)
     names = sorted(scores, key=lambda name: name != (headline or next(iter(scores))))

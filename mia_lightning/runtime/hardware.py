@@ -13,10 +13,10 @@ class Hardware:
     """auto, cpu, gpu, mps or tpu."""
 
     devices: int | str = "auto"
-    """How many devices, or auto for all."""
+    """Number of devices, or auto for all."""
 
     num_nodes: int = 1
-    """How many machines."""
+    """Number of machines."""
 
     strategy: str = "auto"
     """Lightning's strategy over several devices, such as ddp."""

@@ -65,7 +65,7 @@ def ray_session(address: str | None, *, option: str, **machine: Any) -> Iterator
 
 
 ADDRESS_SECONDS = 4.0
-"""Time that a connection and an answer of the cluster may each take."""
+"""Time that a connection to and a response of the cluster may each take."""
 
 
 def check_address(address: str, *, option: str) -> None:
@@ -99,7 +99,7 @@ def check_address(address: str, *, option: str) -> None:
 
 
 def _speaks_http2(host: str, port: int) -> bool:
-    """Whether a server answers the preface of HTTP/2, on which Ray's gRPC rests, by a SETTINGS frame (RFC 9113)."""
+    """Whether a server responds to the preface of HTTP/2, the base of Ray's gRPC, with a SETTINGS frame (RFC 9113)."""
     with socket.create_connection((host, port), timeout=ADDRESS_SECONDS) as connection:
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
         header = b""

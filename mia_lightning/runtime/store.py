@@ -142,8 +142,8 @@ class CacheEntry:
         """Merge the shards into one file in the order of the records, remove them and return `load`'s arrays.
 
         Args:
-            key_inputs: What the key is made of, for people.
-            source: Where the records are from, for the error.
+            key_inputs: Values that the key is computed from, stored for people.
+            source: Source of the records, for the error.
 
         Raises:
             MIAError: the disk is full or cannot be written.

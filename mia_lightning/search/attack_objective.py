@@ -183,7 +183,7 @@ def build_attack_objective(space: Space, outputs: ModelOutputs, *, attack: str, 
         space: Over `ROOTS`.
         outputs: From `query_models`.
         attack: The attack that is evaluated.
-        metric: What trials are compared by.
+        metric: Figure that trials are compared by.
     """
     config, references = space.config, outputs.references
     names = [config.signals.names, *space.typed_choices("signals.names")]

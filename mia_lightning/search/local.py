@@ -43,7 +43,7 @@ def run_local(
     an interruption too.
 
     Args:
-        objective: What trials evaluate.
+        objective: Evaluates trials.
         space: Fields of the trials.
         search: Algorithm, scheduler, size of batches, budget.
         seed: Of the draws.

@@ -26,7 +26,7 @@ class Recorder:
     Args:
         folder: Of the search, claimed by this process.
         space: Fields of the trials.
-        metric: What trials are compared by.
+        metric: Figure that trials are compared by.
         higher_is_better: Of the metric.
         total: Trials of the search.
     """

@@ -55,7 +55,7 @@ def run_with_ray(
     """Run the trials of a search that are not done, until the time budget is spent.
 
     Args:
-        objective: What trials evaluate; its arrays are put into the object store once and shared by all workers.
+        objective: Evaluates trials; its arrays are put into the object store once and shared by all workers.
         space: Fields of the trials.
         search: Algorithm, scheduler, resources and budget.
         seed: Of the draws.

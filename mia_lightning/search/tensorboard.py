@@ -18,7 +18,7 @@ class SearchBoard:
     Args:
         folder: Of the events; those of an interrupted search are replaced.
         space: Fields of the trials.
-        metric: What trials are compared by.
+        metric: Figure that trials are compared by.
         done: Trials of an interrupted search.
     """
 

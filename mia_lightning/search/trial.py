@@ -59,7 +59,7 @@ class Trial:
 
 
 class Objective(Protocol):
-    """What trials evaluate; sent to other processes, so it holds arrays and plain data, and no private membership."""
+    """Objective of trials; sent to other processes, so it holds arrays and plain data, and no private membership."""
 
     metric: str
     higher_is_better: bool

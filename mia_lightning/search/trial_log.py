@@ -50,7 +50,7 @@ class TrialLog:
     Args:
         folder: Of the search, claimed by this process.
         space: Fields of the trials.
-        metric: What trials are compared by.
+        metric: Figure that trials are compared by.
         higher_is_better: Of the metric.
 
     Raises:

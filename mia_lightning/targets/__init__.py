@@ -54,7 +54,7 @@ def load_target(
         num_classes: Number of classes; None reads it from the weights.
         feature_layer: Name of the submodule whose input is the penultimate feature vector; None looks for it.
         weights: Name of the set of weights where the file contains several, such as "state_dict_ema".
-        output: What the network returns; "auto" recognizes it from the values, see `OutputKind`.
+        output: Output of the network; "auto" recognizes it from the values, see `OutputKind`.
         stem: First layers of a torchvision ResNet, see `Stem`.
         resize: Side in pixels to which normalized images are resized.
         transform: "package.module:function" applied to normalized images, see `mia_lightning.targets.transforms`.

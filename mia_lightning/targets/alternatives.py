@@ -182,7 +182,7 @@ class Evaluator:
         target: Its network comes back to the CPU at the end.
         images: (N, C, H, W) as stored.
         mean: Of the configured normalization.
-        std: Likewise.
+        std: Standard deviation per channel.
         device: Of torch.
     """
 

@@ -93,7 +93,7 @@ def untrained(
     Args:
         architecture: As `Target.architecture` has it, or as `build` takes it.
         num_classes: Number of classes.
-        like: The target's weights: they determine a torchvision network's stem, and what is no initial weight.
+        like: The target's weights: they determine a torchvision network's stem, and which weights are not initial.
         seed: Drives the initial weights; the global random state is restored.
         form: The target's preprocessing and kind of output, which the network shares.
         hyper_parameters: As in `build`.

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 OutputKind = Literal["logits", "log_probabilities", "probabilities", "sigmoids", "one_logit", "one_probability"]
-"""What a network returns, see `mia_lightning.targets.output_kind`."""
+"""Output of a network, see `mia_lightning.targets.output_kind`."""
 
 Stem = Literal["auto", "imagenet", "cifar", "stride1_pool", "stride2_no_pool"]
 """First layers of a torchvision ResNet: stride of the first convolution, and whether max-pooling follows it."""
@@ -29,7 +29,7 @@ class TargetForm:
     """package.module:function, applied to normalized (and resized) batches (B, C, H, W) on their device."""
 
     output: OutputKind = "logits"
-    """What the network returns; it is converted into logits."""
+    """Output of the network; it is converted into logits."""
 
     item: str | int | None = None
     """Key, ".attribute" or position of the logits in a structured output; None where the output is one tensor."""

@@ -54,7 +54,7 @@ def saturation(network: nn.Module, images: Tensor) -> str | None:
     if count:
         return (
             f"{count} of {len(images)} sampled records have one probability at 1 and all others at 0, which ties them "
-            "in every signal; a forward that returns logits would tell them apart"
+            "in every signal; a forward that returns logits would distinguish them"
         )
     return None
 

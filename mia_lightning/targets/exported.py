@@ -19,19 +19,19 @@ _DYNAMIC = "export it with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)"
 
 
 def is_program(path: Path) -> bool:
-    """Tell by content whether the file is an archive of `torch.export`, of this or an earlier layout."""
+    """Whether the file, by its content, is an archive of `torch.export`, of this or an earlier layout."""
     if not path.is_file() or not is_zip(path):
         return False
     try:
         with zipfile.ZipFile(path) as archive:
             last = {name.rpartition("/")[2] for name in archive.namelist()}
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # damaged: a checkpoint's reader says how
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # damaged: a checkpoint's reader reports how
         return False
     return bool({"archive_format", "serialized_exported_program.json"} & last)
 
 
 class Program(nn.Module):
-    """An exported program as an ordinary module: it allows `eval()`, can be copied, and tells its features."""
+    """An exported program as an ordinary module: it allows `eval()`, can be copied, and returns its features."""
 
     def __init__(self, traced: fx.GraphModule, image_shape: tuple[int | None, ...]) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ def load_program(path: Path) -> Target:
     """Return an exported program as a target; nothing in the file is executed (see `vetting`).
 
     Raises:
-        MIAError: the file is broken, asks for code, or is no program from a dynamic batch of images to logits.
+        MIAError: the file is broken, needs to run code, or is not a program from a dynamic batch of images to logits.
     """
     check_zip(path)
     archive = vetted_archive(path)

@@ -37,7 +37,7 @@ ATTEMPTS = 40
 
 
 class StandIn:
-    """An object of any class beside the weights: takes every argument and state, and does nothing."""
+    """An object of any class next to the weights: takes every argument and state, and does nothing."""
 
     name = "an object"
 
@@ -80,7 +80,7 @@ def read_pickle(path: Path) -> object:
     if odd := next((name for name in names if not name.isprintable()), None):
         raise MIAError(f"{path.name}: refused, its pickle names a class {odd[:80]!r}; {INSTEAD}")
     if malicious := next((name for name in names if MALICIOUS.match(name)), None):
-        raise MIAError(f"{path.name}: asks to run {malicious} while loading, refused; {INSTEAD}")
+        raise MIAError(f"{path.name}: would run {malicious} while loading, refused; {INSTEAD}")
     vet(path, stand_ins=names)
     payload = _load(path, names)
     if is_stand_in(payload):
@@ -171,7 +171,7 @@ def _is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # a damaged list, of which torch says more
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # a damaged list, of which torch reports more
         return False
 
 

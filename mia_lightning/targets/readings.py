@@ -38,7 +38,7 @@ class Reading:
     """One way of presenting the records to the target, and the accuracy it gives."""
 
     name: str
-    """What differs from the configured reading, such as "no normalization"."""
+    """Difference from the configured reading, such as "no normalization"."""
 
     option: str
     """Command-line options that select it, such as "--data.mean [0, 0, 0] --data.std [1, 1, 1]"."""
@@ -105,7 +105,7 @@ def check_readings(
         target: From `load_target`.
         public: Records of known membership; those without a label are left out.
         mean: Of the configured normalization, per channel.
-        std: Likewise.
+        std: Standard deviation per channel.
         records: Number of records in the run, which bounds the cost; None is that of the public ones.
         device: Of torch, where the network runs meanwhile.
 

@@ -18,7 +18,7 @@ USUAL_ROOTS = ("state_dict", "model_state_dict", "model", "net", "module")
 """Roots and prefixes that need no note."""
 
 OUTSIDE = ("criterion", "loss", "metric", "normaliz", "preprocess", "accuracy", "train_", "val_", "test_", "n_averaged")
-"""Beginnings of names in a state dict that are no part of the network."""
+"""Beginnings of names in a state dict that are not part of the network."""
 
 COUNTERS = ("total_ops", "total_params")
 """Buffers that profilers leave behind in every layer."""
@@ -182,7 +182,7 @@ def _matches(item: WeightSet, wanted: str) -> bool:
 
 
 def is_outside(name: str, expected: Iterable[str]) -> bool:
-    """Whether a name of a state dict that the network lacks is no part of any network: a criterion, a counter."""
+    """Whether a name of a state dict that the network lacks is not part of any network: a criterion, a counter."""
     roots = {other.partition(".")[0] for other in expected}
     return name.rpartition(".")[2] in COUNTERS or (
         name.partition(".")[0] not in roots

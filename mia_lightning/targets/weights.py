@@ -20,7 +20,7 @@ INSTEAD = "save model.state_dict() instead"
 _AS_FLOATS = "save the network's weights as float32, dequantized if they are quantized"
 
 SKIPPED = ("optim", "scheduler", "scaler", "rng", "callbacks", "loops", "hyper_parameters", "hparams")
-"""Beginnings of keys beside the weights whose tensors are never a network's."""
+"""Beginnings of keys next to the weights whose tensors are never a network's."""
 
 READ = ("torch", "torch, old form", "torch, cut short", "TorchScript", "torch.export", "safetensors", "zip, damaged")
 """Kinds of files that the readers of weights and programs read, or refuse in sentences of their own."""
@@ -31,7 +31,7 @@ DEEPEST = 5
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The tensors of a checkpoint file, and what Lightning saved beside them."""
+    """The tensors of a checkpoint file, and what Lightning saved next to them."""
 
     tensors: dict[str, Tensor]
     """By dotted path through the dictionaries of the file."""

@@ -52,7 +52,7 @@ class TargetNetwork(nn.Module):
 
 
 def wrap(network: nn.Module, form: TargetForm) -> nn.Module:
-    """Return the network, wrapped where the form asks for anything (the stem is part of the network)."""
+    """Return the network, wrapped where the form requires it (the stem is part of the network)."""
     return network if replace(form, stem="auto") == TargetForm() else TargetNetwork(network, form)
 
 

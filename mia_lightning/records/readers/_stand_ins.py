@@ -57,7 +57,7 @@ class Picture:
         """Return uint8 pixels: (H, W) for mode L, else (H, W, 3).
 
         Raises:
-            ValueError: the state is not that of an 8-bit image, or holds another number of bytes than its size says.
+            ValueError: the state is not that of an 8-bit image, or has not the number of bytes of its size.
         """
         state = getattr(self, "state", None)
         if not isinstance(state, list | tuple) or len(state) < 5:
@@ -71,7 +71,7 @@ class Picture:
         if mode not in ("1", "P", "LA", "RGBA", "CMYK", "YCbCr"):
             raise ValueError(f"PIL mode {str(mode)[:20]!r} is not 8-bit")
         if not 0 < width * height <= 8 * len(data):  # before PIL allocates what the file merely claims
-            raise ValueError("a PIL image holds fewer bytes than its size says")
+            raise ValueError("a PIL image holds fewer bytes than its size requires")
         from PIL import Image
 
         image = Image.frombytes(mode, (width, height), data)

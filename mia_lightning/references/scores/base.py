@@ -22,7 +22,7 @@ class ReferenceScore:
         """Return finite (N,) columns by suffix.
 
         "" is the score, higher = more likely a member. Where the method gives them: "p_value", the chance that a
-        record that is no member reaches this score, in (0, 1]; "standard_error" of the score, from the number of
+        non-member reaches this score, in (0, 1]; "standard_error" of the score, from the number of
         references. Any further suffix is a column for learned attacks.
 
         Raises:

@@ -22,7 +22,7 @@ class JointLiRA(ReferenceScore):
     Here a record has only its own scale per view, shrunk as `LiRA` shrinks it, and the correlation between views is
     one per side, pooled within records and shrunk towards independence: Sigma = D R D. online is the difference of two
     log densities, multivariate normal or Student's t. offline is one-sided: -log Pr[OUT >= u], with u the weighted
-    mean of the views' distances from OUT that tells a common shift best, its weights R^-1 1.
+    mean of the views' distances from OUT that estimates a common shift best, its weights R^-1 1.
     """
 
     mode: Literal["online", "offline"] = "online"

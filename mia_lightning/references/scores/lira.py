@@ -78,7 +78,7 @@ class FittedGroup:
     """Standard error of the center, (N,)."""
 
     within: Array
-    """Variance of single models around the record's mean, (N,); unlike `variance`, it does not tell their number."""
+    """Variance of single models around the record's mean, (N,); unlike `variance`, independent of their number."""
 
     @property
     def density(self) -> dict[str, Array]:
@@ -94,7 +94,7 @@ class FittedGroups:
     in_: FittedGroup
     out_: FittedGroup
     shift: Array
-    """Distance of the centers, (N,), shrunk if asked."""
+    """Distance of the centers, (N,), shrunk if configured."""
 
 
 def fit_groups(phi_moments: Moments, variance: Variance, *, shrink_shift: bool) -> FittedGroups:

@@ -72,7 +72,7 @@ class BASE(ReferenceScore):
     """
 
     mode: Literal["online", "offline"] = "offline"
-    """Which references are compared."""
+    """References that are compared: IN and OUT (online) or OUT alone (offline)."""
 
     scale: float = 0.33
     """offline: weight of the references' side."""
@@ -147,7 +147,7 @@ def _log_mean(reference_log_p: Array, in_: Mask, out_: Mask, *, a: float | None)
 def _error(
     reference_outputs: ReferenceOutputs, *, weights: tuple[Array, Array], constant: float = 0.0, scale: float = 1.0
 ) -> Columns:
-    """Return the standard error of scale * log p(x) by the delta method; nothing where no record tells a variance.
+    """Return the standard error of scale * log p(x) by the delta method; nothing where no record determines a variance.
 
     p(x) = weight IN * mean IN + weight OUT * mean OUT + constant, per query; errors of the queries are one model's.
 
@@ -259,7 +259,7 @@ def dominance_share(ratio: Array, population: Array | None = None, *, gamma: flo
     """Return the share of the population z with ratio(x) / ratio(z) > gamma, by one sort and a search.
 
     Bit-equal to comparing every pair: correctly rounded division is monotone, so those z form a prefix of the sorted
-    population, and the search's answer is moved by the same comparison until it is exact.
+    population, and the search's result is moved by the same comparison until it is exact.
 
     Args:
         ratio: (N,) positive.
