@@ -62,7 +62,7 @@ def claimed_folder(path: str) -> Iterator[Path]:
 
 
 def write_report(report: Report, folder: Path, drawn: Iterable[Drawn]) -> list[str]:
-    """Write the four files, each atomically; return their names.
+    """Write the files, each atomically; return their names.
 
     Args:
         report: Their content.

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mia_lightning import audit, load_config
 from mia_lightning.cli import train
-from mia_lightning.pipeline.run_folder import RunFolder
+from mia_lightning.pipeline.run_folder import FILES, RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,12 @@ def test_submission_has_the_private_order(run, task):
         assert file.readline() == "ids,score\n"
     assert [int(row["ids"]) for row in rows] == task.ids[len(task.ids) // 2 :].tolist()
     assert np.isfinite([float(row["score"]) for row in rows]).all()
+
+
+def test_overwrite_knows_every_file_of_a_run(run):
+    names = {path.name for path in run.iterdir()}
+    assert "private_records.csv" in names
+    assert names <= set(FILES)
 
 
 def test_scores_and_figures_agree(run, task):
