@@ -59,6 +59,11 @@ class Alternative:
     is_neighbor: bool = False
     """A normalization so close to the configured one that it may suit an underfitted network better by accident."""
 
+    @property
+    def changes_images(self) -> bool:
+        """Whether the network's inputs or first layers change, rather than the order of the classes."""
+        return any(value is not None for value in (self.mean, self.resize, self.transform, self.stem))
+
 
 def alternatives(target: Target, public: Records, mean: Sequence[float], std: Sequence[float]) -> list[Alternative]:
     """Return the readings to try: each changes one thing of the configured one."""
@@ -203,15 +208,21 @@ class Evaluator:
     ) -> None:
         self.target.network.to("cpu")
 
-    def predict(self, reading: Alternative | None, rows: int | None = None) -> NDArray[np.int64]:
-        """Return the predicted classes (rows,) of the first images under a reading, None = as configured."""
-        network = self.target.network if reading is None else self._network(reading)
-        mean, std = (self.mean, self.std) if reading is None else (reading.mean or self.mean, reading.std or self.std)
-        images = self.images[:rows]
+    def probabilities(self) -> NDArray[np.float64]:
+        """Return the probabilities (N, classes) of all images as configured."""
+        logits = self._logits(self.target.network, self.images, self.mean, self.std)
+        return logits.double().softmax(dim=1).numpy()
+
+    def predict(self, reading: Alternative, rows: int | None = None) -> NDArray[np.int64]:
+        """Return the predicted classes (rows,) of the first images under another reading."""
+        mean, std = reading.mean or self.mean, reading.std or self.std
+        return self._logits(self._network(reading), self.images[:rows], mean, std).argmax(dim=1).numpy()
+
+    def _logits(self, network: nn.Module, images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
         self.passes += len(images)
         with torch.inference_mode():
             batches = [self._normalized(batch, mean, std) for batch in torch.split(images, BATCH)]
-            return np.concatenate([network(batch).argmax(dim=1).cpu().numpy() for batch in batches])
+            return torch.cat([network(batch).cpu() for batch in batches])
 
     def inputs(self, count: int) -> Tensor:
         """Return the first images, normalized as configured, on the device."""

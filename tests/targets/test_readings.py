@@ -32,12 +32,14 @@ class SmallNet(nn.Module):
         return self.fc(self.features(images))
 
 
-def records(count=400, classes=5, side=32, seed=0):
+def records(count=400, classes=5, side=32, seed=0, contrast=1.0):
     rng = np.random.default_rng(seed)
     labels, membership = rng.integers(0, classes, count), (rng.random(count) < 0.5).astype(np.int8)
     colors = np.random.default_rng(7).uniform(60, 190, (classes, 3))
     coarse = rng.normal(0, 45, (count, 3, 8, 8)).repeat(-(-side // 8), 2).repeat(-(-side // 8), 3)[..., :side, :side]
-    images = colors[labels][:, :, None, None] + coarse + rng.normal(0, 12, (count, 3, side, side))
+    images = (
+        (125 + contrast * (colors[labels] - 125))[:, :, None, None] + coarse + rng.normal(0, 12, (count, 3, side, side))
+    )
     images = np.clip(images, 0, 255).astype(np.uint8)
     return Records(ids=np.arange(count), images=images, labels=labels, membership=membership, source="r")
 
@@ -94,21 +96,28 @@ def resized(images, side):
 WRONG = {
     "no normalization": (lambda x: normalized(x, (0.0,) * 3, (1.0,) * 3), "--data.mean [0, 0, 0] --data.std [1, 1, 1]"),
     "0..255": (lambda x: torch.from_numpy(x).float(), "--data.mean [0, 0, 0] --data.std"),
-    "half": (lambda x: normalized(x, (0.5,) * 3, (0.5,) * 3) * 1.0, "--data.mean [0.5, 0.5, 0.5]"),
-    "resize": (lambda x: resized(normalized(x), 64), "--data.resize 64"),
+    "half": (lambda x: normalized(x, (0.5,) * 3, (0.5,) * 3) * 1.0, "--data.mean [0."),
+    "resize": (lambda x: resized(normalized(x), 128), "--data.resize"),
     "bgr": (lambda x: normalized(x).flip(1), f"--data.transform {MODULE}:reverse_channels"),
     "transpose": (lambda x: normalized(x).transpose(2, 3), f"--data.transform {MODULE}:transpose"),
 }
 
 
+CONTRAST = {"resize": 0.0, "transpose": 0.0}
+"""Of the classes' colors, without which a network depends more on the reading."""
+
+
+CONFIGURED = {"half": ((0.0,) * 3, (1.0,) * 3)}
+"""Mean and standard deviation, where the default is too close to the training's to matter."""
+
+
 @pytest.mark.parametrize("reading", WRONG)
-def test_wrong_reading_names_the_option(reading, data, tmp_path):
+def test_wrong_reading_names_the_option(reading, tmp_path):
     inputs, option = WRONG[reading]
+    data = records(contrast=CONTRAST.get(reading, 1.0))
     images, labels = members_of(data)
     target = target_of(fitted(inputs(images), labels, ridge=1e-5), tmp_path / "t.pt")
-    check = check_readings(target, data, MEAN, STD)
-    if check.members.accuracy > 0.95:
-        pytest.skip("the network is as accurate with the wrong reading")
+    check = check_readings(target, data, *CONFIGURED.get(reading, (MEAN, STD)))
     assert check.status == "warn", check.sentence
     assert option in check.sentence
 
