@@ -40,7 +40,7 @@ def small() -> nn.Module:
     return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(64 * 16, 10))
 
 
-def optimiser_of(network):
+def make_optimizer(network):
     return torch.optim.SGD(
         network.parameters(),
         RECIPE.learning_rate,
@@ -74,7 +74,7 @@ def batches(material, keep):
 
 def bare(network, material, keep):
     network = with_small_convolutions(network, material.images.shape[1:]).to(memory_format=torch.channels_last)
-    optimizer, labels = optimiser_of(network), torch.from_numpy(material.labels)
+    optimizer, labels = make_optimizer(network), torch.from_numpy(material.labels)
     network.train()
     total, steps = torch.zeros(()), 0
     for index, batch in batches(material, keep):
@@ -101,7 +101,7 @@ class Module(L.LightningModule):
         return loss
 
     def configure_optimizers(self):
-        return optimiser_of(self.network)
+        return make_optimizer(self.network)
 
 
 class Epoch(IterableDataset):

@@ -102,7 +102,7 @@ def test_no_import_circles():
         visit(module, [])
 
 
-def test_files_beside_the_packages():
+def test_modules_next_to_packages():
     files = sorted(path.name for path in PACKAGE.glob("*.py"))
     assert files == ["__init__.py", "cli.py", "errors.py", "evaluate.py"]
 

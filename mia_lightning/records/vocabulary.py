@@ -160,7 +160,7 @@ def label_codes(words: Sequence[str], where: Callable[[int], str]) -> tuple[list
     """
     wholes = [WHOLE.fullmatch(word.strip()) for word in words]
     named = [i for i, word in enumerate(words) if wholes[i] is None and not is_blank(word)]
-    odd = next((i for i in named if _is_no_name(words[i].strip())), None)
+    odd = next((i for i in named if _is_not_name(words[i].strip())), None)
     if odd is not None or (named and any(wholes)):
         position = named[0] if odd is None else odd
         raise MIAError(
@@ -176,7 +176,7 @@ def label_codes(words: Sequence[str], where: Callable[[int], str]) -> tuple[list
     return codes, tuple(names) or None
 
 
-def _is_no_name(word: str) -> bool:
+def _is_not_name(word: str) -> bool:
     return len(word) > LONGEST_NAME or not word.isprintable() or NUMBER.fullmatch(word) is not None
 
 

@@ -109,7 +109,7 @@ def test_gaussian_ratio_equals_scipy():
     np.testing.assert_allclose(scores, members.logpdf(phi) - non_members.logpdf(phi), atol=1e-9)
 
 
-def test_gaussian_ratio_per_class_without_shrinkage_equals_one_fit_per_class():
+def test_gaussian_ratio_per_class_equals_one_fit_per_class():
     table, member = make()
     scores = GaussianLikelihoodRatio(per_class=True, shrinkage=0).fit(table, member).score(table)
     for label in range(4):

@@ -34,7 +34,7 @@ def test_p_values_are_their_definition(data):
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=1, max_size=30))
-def test_q_values_are_those_of_scipy_and_of_the_step_up_definition(p_values):
+def test_q_values_equal_scipy_and_step_up(p_values):
     p_values = np.array(p_values)
     assert q_values(p_values) == pytest.approx(false_discovery_control(p_values))
     for level in (0.05, 0.2):
@@ -66,7 +66,7 @@ def test_claimed_lists_hold_few_non_members(shift):
     assert found > 0 or shift == 0
 
 
-def test_most_exposed_record_comes_first_and_classes_without_non_members_prove_nothing():
+def test_most_exposed_and_classes_without_non_members():
     scores = np.r_[np.arange(300.0), 900, 800, 700]
     member = np.r_[np.zeros(300, int), 1, 1, 1]
     labels = np.r_[np.zeros(300, int), 0, 1, 0]

@@ -40,7 +40,7 @@ def test_points_are_the_scores_of_the_first_references():
     assert isinstance(curve[0], CurvePoint)
 
 
-def test_what_is_known_of_all_references_is_not_computed_again():
+def test_full_scores_are_reused():
     given, member = reference_outputs()
     scores = {"calibration": DifficultyCalibration()}
     known = {"calibration": np.arange(len(given), dtype=np.float64)}
@@ -56,7 +56,7 @@ def test_a_score_starts_where_it_has_enough_references():
     assert [point.references for point in curves["lira"]] == [4, 8]
 
 
-def test_class_figures_are_those_of_the_rows():
+def test_class_figures_equal_figures_of_rows():
     rng = np.random.default_rng(1)
     member, labels = rng.integers(0, 2, 900).astype(np.int8), rng.integers(0, 4, 900)
     member[labels == 3] = 1

@@ -61,14 +61,14 @@ def bounds_of(draw, times):
     return np.array(found)
 
 
-def test_null_attacks_refute_epsilon_0_at_most_as_often_as_stated():
+def test_null_attacks_rarely_refute_epsilon_0():
     """600 draws tell +-2% at 5%; the maximum over thresholds without correction rejects in 7-11%."""
     rng = np.random.default_rng(0)
     found = bounds_of(lambda: (rng.normal(size=300), rng.normal(size=300)), 600)
     assert (found > 0).mean() <= 0.06
 
 
-def test_bounds_stay_below_the_true_epsilon_of_randomized_response():
+def test_bounds_below_epsilon_of_randomized_response():
     """A bit that is right with probability e^eps / (1 + e^eps) is exactly eps-private; noise breaks the ties."""
     rng = np.random.default_rng(1)
     right = np.exp(1) / (1 + np.exp(1))
@@ -112,7 +112,7 @@ def test_exact_bound_has_the_error_of_the_simulated_law():
 @pytest.mark.parametrize(
     ("per_side", "mu", "theirs"), [(500, 1, 1.01), (500, 2, 2.68), (2000, 1, 1.59), (2000, 2, 3.50)]
 )
-def test_exact_bound_is_no_looser_than_jax_privacy(per_side, mu, theirs):
+def test_exact_bound_at_least_jax_privacy(per_side, mu, theirs):
     """Medians of jax_privacy 2.0.0's best threshold strategy on the same draws (delta 1e-5)."""
     bounds = []
     for repetition in range(12 if per_side == 500 else 6):
@@ -149,7 +149,7 @@ def scored(n=2000, shift=1.5):
     return rng.normal(size=n) + shift * member, member
 
 
-def test_every_bound_states_its_assumptions_and_one_run_needs_a_declaration():
+def test_bounds_state_assumptions_one_run_is_declared():
     scores, member = scored()
     bounds = privacy_bounds("lira", scores, member, delta=1e-5)
     assert len(bounds) == 4
@@ -174,7 +174,7 @@ def test_one_run_is_refused_where_its_assumptions_are_violated(member, one_run, 
     assert all(said in bound.refusal for bound in bounds[1:])
 
 
-def test_gaussian_bound_is_refused_at_delta_0_and_counts_with_too_few_records():
+def test_gaussian_bound_refused_at_delta_0_or_few_records():
     scores, member = scored()
     *_, steinke, f_dp, gaussian = privacy_bounds("a", scores, member, delta=0, one_run=OneRun(random_inclusion=True))
     assert min(steinke.epsilon, f_dp.epsilon) > 0

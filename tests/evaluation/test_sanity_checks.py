@@ -121,7 +121,7 @@ def test_pixel_distribution_sees_another_preprocessing(dtype):
     assert found.details["roughness, p"] < 0.01
 
 
-def test_pixel_statistics_in_blocks_are_those_of_the_whole(monkeypatch):
+def test_pixel_statistics_by_blocks(monkeypatch):
     images = (pictures(50) / 255).astype(np.float32)
     whole = pixel_statistics(images)
     monkeypatch.setattr("mia_lightning.records.pixel_statistics.BLOCK", 7)
@@ -239,7 +239,7 @@ def test_assess_refuses_bad_arguments():
         assess(records(scores={"blind baseline": np.zeros(1500)}))
 
 
-def test_p_values_against_chance_are_those_of_random_rankings():
+def test_chance_p_values_equal_random_rankings():
     """Of many rankings by lot, as many reach a TPR as its p-value says."""
     from mia_lightning.evaluation.blind_baseline import chance_p_values
     from mia_lightning.metrics.roc import evaluate

@@ -48,7 +48,7 @@ def test_tpr_is_the_best_that_the_rate_allows(data, rate):
 
 
 @pytest.mark.parametrize("n", [3, 7, 20, 49, 100, 1000])
-def test_every_whole_number_of_false_positives_is_allowed_in_full(n):
+def test_false_positives_allowed_are_exact(n):
     """k/n as a float times n may fall short of k; the k-th false positive is allowed all the same."""
     non_members, members = np.arange(n), np.arange(n) - 0.5
     scores, member = np.append(non_members, members), np.repeat([0, 1], n)
@@ -346,7 +346,7 @@ def test_groups_of_one_record_change_nothing():
     assert grouped.points[2].high == pytest.approx(alone.points[2].high, abs=2e-3)
 
 
-def test_refitted_attack_has_wider_intervals_about_records_and_fit():
+def test_refitted_attack_has_wider_intervals():
     rng = np.random.default_rng(0)
     member, scores = np.arange(2000) % 2, rng.normal(size=2000) + 0.2 * (np.arange(2000) % 2)
     fixed, weak, strong = (evaluate(scores, member, stability=stability) for stability in (None, 0.2, 1.0))

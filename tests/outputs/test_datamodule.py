@@ -32,7 +32,7 @@ def test_loaders_serve_every_record_in_order():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_images_are_normalised_on_their_device(dtype):
+def test_images_are_normalized_on_device(dtype):
     public = records(9, dtype)
     data = MembershipDataModule(Splits(public), mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0), batch_size=9)
     (batch,) = data.public_dataloader()
@@ -44,7 +44,7 @@ def test_images_are_normalised_on_their_device(dtype):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_statistics_are_those_of_the_public_images_in_the_unit_range():
+def test_statistics_come_from_public_images():
     public = records(50)
     mean, std = channel_statistics(public.images)
     scaled = public.images.astype(np.float64) / 255

@@ -61,7 +61,7 @@ def predictions(monkeypatch):
 
 @pytest.mark.parametrize("batch_size", [1, 11, 64])  # 45 = 4 x 11 + 1: the last batch is of one
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_logits_and_features_are_those_of_a_plain_loop(tmp_path, dtype, batch_size):
+def test_outputs_equal_plain_loop(tmp_path, dtype, batch_size):
     public, private = make_records(dtype=dtype), make_records(1, dtype, "private", count=7)
     hardware = replace(CPU, batch_size=batch_size)
     halves = extract(tmp_path, public, private, hardware=hardware)
@@ -118,7 +118,7 @@ def test_queries_are_the_shifted_and_mirrored_views(tmp_path, queries, reach):
         np.testing.assert_allclose(found.logits[row], network(views), atol=1e-5)
 
 
-def test_gradient_norms_are_those_of_autograd_record_by_record(tmp_path):
+def test_gradient_norms_equal_autograd(tmp_path):
     from mia_lightning.signals import build_table
 
     public = make_records()
@@ -147,7 +147,7 @@ def test_bf16_has_its_own_key(tmp_path):
     assert len(list(tmp_path.glob("*/*"))) == 2
 
 
-def test_normalisation_is_computed_from_the_public_images_and_said(tmp_path, caplog):
+def test_normalization_from_public_images_is_logged(tmp_path, caplog):
     caplog.set_level("INFO", logger="mia_lightning")
     public, private = make_records(), make_records(1, source="private")
     computed = extract(tmp_path / "a", public, private, mean=None, std=None)
@@ -376,7 +376,7 @@ def test_fewer_records_than_processes(tmp_path):
     assert "public: 1 records are fewer than the 2 processes; lower --hardware.devices" in refused.stderr
 
 
-def test_description_beside_the_outputs_says_what_they_are_made_of(tmp_path):
+def test_stored_outputs_have_a_description(tmp_path):
     extract(tmp_path)
     (path,) = tmp_path.rglob("outputs.json")
     description = json.loads(path.read_text())

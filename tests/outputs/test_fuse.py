@@ -43,7 +43,7 @@ def test_tiny_convolution_is_the_convolution(channels, size, stride, bias, seed)
     assert_close(TinyConvolution(convolution, size)(images), convolution(images), atol=1e-5, rtol=1e-5)
 
 
-def test_resnet_loses_its_batch_norms_and_keeps_its_answers():
+def test_fused_resnet_equals_original():
     torch.manual_seed(0)
     network = tell_apart(resnet18(num_classes=10))
     images = torch.randn(16, 3, 32, 32)
@@ -80,7 +80,7 @@ class ReadTwice(nn.Module):
 
 
 @pytest.mark.parametrize("kind", [Branches, ReadTwice])
-def test_what_cannot_be_rewritten_is_used_as_it_is(kind):
+def test_other_layers_stay_unchanged(kind):
     torch.manual_seed(0)
     network, images = tell_apart(kind()), torch.randn(5, 3, 8, 8)
     fast = prepare_for_inference(network, images)
@@ -88,7 +88,7 @@ def test_what_cannot_be_rewritten_is_used_as_it_is(kind):
     assert_close(fast(images), network(images), atol=1e-6, rtol=1e-6)
 
 
-def test_a_rewrite_that_answers_otherwise_is_thrown_away(monkeypatch):
+def test_deviating_rewrite_is_discarded(monkeypatch):
     from mia_lightning.outputs import fuse as inference
 
     class Wrong(nn.Module):

@@ -81,7 +81,7 @@ def test_what_is_sent_names_no_folder_of_this_machine(run, task):
         assert part in page
 
 
-def test_private_membership_is_unknown_and_so_not_judged(run):
+def test_unknown_private_membership_is_not_evaluated(run):
     figures = json.loads((run / "metrics.json").read_text())
     assert figures["run"]["private"] == {}
     assert all(row["membership"] == "" for row in read_csv(run / "scores.csv") if row["split"] == "private")

@@ -208,7 +208,7 @@ def test_one_sentence_and_nothing_left(case, task, tmp_path, capsys):
     assert kept == before, "a refused run changed files"
 
 
-def test_missing_labels_are_predicted_and_said(task, tmp_path, capsys):
+def test_missing_labels_are_predicted_and_noted(task, tmp_path, capsys):
     path = public_with(task, tmp_path / "p.pt", labels=lambda v: [None] * len(v))
     assert train([*replace(task.arguments, "--data.public", path), "--output", str(tmp_path / "out")]) == 0
     assert "p.pt: 240 records have no label; the target's predicted class is used" in capsys.readouterr().out

@@ -121,7 +121,7 @@ def test_one_attack_alone(tmp_path, capsys):
         (["--leaderboard", "{key}", "{scores}", "{scores}"], "named twice"),
     ],
 )
-def test_mistakes_are_one_sentence_and_exit_code_2(arguments, said, scores, tmp_path, capsys):
+def test_mistakes_exit_with_one_sentence(arguments, said, scores, tmp_path, capsys):
     columns = example()
     key = write(tmp_path / "key.csv", id=columns["id"], membership=columns["membership"])
     write(tmp_path / "short.csv", id=columns["id"][:9], membership=[0, 1] * 4 + [0])

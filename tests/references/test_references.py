@@ -138,7 +138,7 @@ class TestAssignment:
 
 
 class TestTraining:
-    def test_small_convolutions_have_the_same_answers_and_gradients(self):
+    def test_small_convolutions_equal_torch(self):
         first, second = small_network(), with_small_convolutions(small_network(), (3, 8, 8))
         assert type(second[3]) is not nn.Conv2d
         assert list(first.state_dict()) == list(second.state_dict())
@@ -266,13 +266,13 @@ class TestTraining:
         assert torch.equal(first["conv1.weight"], again["conv1.weight"])
         assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
 
-    def test_a_function_that_returns_the_target_is_no_starting_point(self):
+    def test_function_returning_target_is_refused(self):
         like = untrained("mia_lightning.targets.demo:digits_network", 10, {}, seed=0).state_dict()
         with pytest.raises(MIAError, match="as it was trained"):  # a function that gives those very weights again
             untrained("mia_lightning.targets.demo:digits_network", 10, like, seed=0)
         untrained("mia_lightning.targets.demo:digits_network", 10, like, seed=1)
 
-    def test_an_exported_program_is_no_starting_point(self):
+    def test_exported_program_is_refused(self):
         with pytest.raises(MIAError, match=r"--references.architecture"):
             untrained("torch.export", 10, {}, seed=0)
 
@@ -281,7 +281,7 @@ class TestStore:
     def place(self, tmp_path, **changed):
         return ReferenceStore(tmp_path, training={"a": 1} | changed, asking={"q": 2}, records=50, queries=2)
 
-    def test_a_finished_reference_is_found_and_a_flipped_bit_is_noticed(self, tmp_path):
+    def test_flipped_bit_in_finished_reference(self, tmp_path):
         place, phi = self.place(tmp_path), np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
         place.open(np.zeros((3, 50), bool), weights_bytes=10)
         place.finish(ReferenceRecord(1, "trained", 0.9, 0.5), phi)
@@ -317,7 +317,7 @@ class TestStore:
     def test_other_data_is_another_folder(self, tmp_path):
         assert self.place(tmp_path).folder != self.place(tmp_path, a=2).folder
 
-    def test_too_little_room_is_said_before_the_work(self, tmp_path):
+    def test_full_disk_is_reported_before_training(self, tmp_path):
         with pytest.raises(MIAError, match="GiB left"):
             self.place(tmp_path).open(np.zeros((4, 50), bool), weights_bytes=2**60)
 
@@ -342,7 +342,7 @@ class TestEvidence:
         for place, view in zip(view_columns(50, 18), smaller, strict=True):
             torch.testing.assert_close(larger[place], view)
 
-    def test_more_views_than_the_target_was_asked(self):
+    def test_more_views_than_target_queries(self):
         with pytest.raises(MIAError, match=r"--extraction.queries to 18"):
             view_columns(2, 18)
 

@@ -101,7 +101,7 @@ TEXTS = {"empty": b"", "list": b"[]", "deep": b"[" * 100_000, "cut": b'{"number"
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_description_that_is_no_json_of_ours(store, text):
+def test_foreign_json_description(store, text):
     (store.rows / "0001.json").write_bytes(text)
     assert store.row(1) is None
 

@@ -169,7 +169,7 @@ def test_page_holds_every_figure_of_the_headline(full, page):
         assert part in text
 
 
-def test_scores_alone_say_what_they_cannot_know():
+def test_report_of_scores_omits_model_sections():
     report = of_scores(records())
     text = "".join(Elements(html(report, draw(report))).texts)
     assert "made from scores alone" in text
@@ -281,7 +281,7 @@ def test_verdict_covers_all_attacks():
     assert "decided by “strong”" in found.sentences[-1]
 
 
-def test_best_of_many_null_attacks_is_no_finding():
+def test_best_of_many_null_attacks():
     """At the stated 2.5% over all attacks, four or more of 20 would happen in 0.2% of such tests."""
     rng = np.random.default_rng(1)
     member = np.repeat([1, 0], 400).astype(np.int8)

@@ -83,7 +83,7 @@ def test_a_damaged_entry_is_refused_though_it_is_only_mapped(tmp_path, all_mappe
         read_records(str(path))
 
 
-def test_a_file_written_through_maps_is_one_that_safetensors_reads(tmp_path):
+def test_mapped_file_is_read_by_safetensors(tmp_path):
     rng = np.random.default_rng(0)
     expected = {
         "labels": rng.integers(0, 9, 7),

@@ -85,7 +85,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_text_that_is_no_row(tmp_path, text):
+def test_text_that_is_not_a_row(tmp_path, text):
     (tmp_path / "row.json").write_bytes(text)
     with pytest.raises(DamagedFileError, match=r"row\.json"):
         read_json(tmp_path / "row.json", Row)

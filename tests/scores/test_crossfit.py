@@ -106,7 +106,7 @@ def test_class_membership_rate_does_not_leak(classes):
     assert abs(np.mean(held_out) - 0.5) < 3 * np.sqrt(1 / (12 * 6) * (1 / 300 + 1 / 300))
 
 
-def test_records_of_one_person_give_chance_by_group_and_leak_without():
+def test_groups_prevent_leak_between_folds():
     """Five images per person, membership by person, a target without information (AUC 0.88 in record-wise folds)."""
     rng = np.random.default_rng(0)
     person = np.repeat(np.arange(300), 5)

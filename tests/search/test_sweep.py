@@ -82,7 +82,7 @@ def test_trials_csv(sweep):
     assert all(len(row["by_fold"].split()) == 3 for row in rows)
 
 
-def test_best_yaml_says_it_was_searched(sweep):
+def test_best_yaml_records_search(sweep):
     best = yaml.safe_load((sweep / "best.yaml").read_text())
     assert best["searched"] == {"trials": 6, "attack": "mlp", "metric": "tpr@0.1", "seen_records": 144, "holdout": 96}
 

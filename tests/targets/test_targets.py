@@ -50,7 +50,7 @@ def prefixed(weights, *prefixes):
     return OrderedDict(("".join(prefixes) + name, tensor) for name, tensor in weights.items())
 
 
-def same_answers(target, network, images):
+def same_outputs(target, network, images):
     with torch.inference_mode():
         torch.testing.assert_close(target.network(images), network(images), rtol=0, atol=0)
 
@@ -99,7 +99,7 @@ WRAPS = {
 def test_the_resnet_of_a_plain_state_dict_is_recognized(resnet, images, tmp_path):
     torch.save(prefixed(resnet.state_dict(), "module."), tmp_path / "t.pt")
     target = load_target(str(tmp_path / "t.pt"))
-    same_answers(target, resnet, images)
+    same_outputs(target, resnet, images)
     assert (target.architecture, target.num_classes, target.feature_layer) == ("resnet18", 7, "fc")
 
 
@@ -109,7 +109,7 @@ def test_every_wrapper_and_prefix_gives_the_same_network(wrap, images, custom):
     torch.save(WRAPS[wrap](network.state_dict()), "t.pt")
     torch.save(network.state_dict(), "plain.pt")
     target = load_target("t.pt", architecture="my_nets:Net")
-    same_answers(target, network, images)
+    same_outputs(target, network, images)
     assert (target.num_classes, target.feature_layer) == (5, "head")
     assert target.digest == load_target("plain.pt", architecture="my_nets:Net").digest
 
@@ -128,7 +128,7 @@ def test_legacy_and_safetensors_files_are_recognised_by_content(resnet, images, 
     save_file(resnet.state_dict(), tmp_path / "safe.bin")  # safetensors sorts the names
     targets = [load_target(str(tmp_path / name)) for name in ("legacy", "safe.bin")]
     for target in targets:
-        same_answers(target, resnet, images)
+        same_outputs(target, resnet, images)
     assert targets[0].digest == targets[1].digest
 
 
@@ -163,7 +163,7 @@ def test_checkpoint_of_a_real_lightning_trainer(images, tmp_path):
     trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=4))
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     target = load_target(str(tmp_path / "last.ckpt"))
-    same_answers(target, module.model.eval(), images)
+    same_outputs(target, module.model.eval(), images)
 
 
 # ---- architectures
@@ -175,12 +175,12 @@ def test_cifar_stem_and_gray_images_are_read_from_the_weights(tmp_path):
     network.maxpool = nn.Identity()
     torch.save(random_statistics(network).state_dict(), tmp_path / "t.pt")
     target = load_target(str(tmp_path / "t.pt"))
-    same_answers(target, network, torch.randn(2, 1, 28, 28))
+    same_outputs(target, network, torch.randn(2, 1, 28, 28))
     assert (target.architecture, target.num_classes) == ("resnet18 (CIFAR stem, 1 channel)", 9)
 
 
 @pytest.mark.parametrize("name", ["resnet50", "wide_resnet50_2", "resnext50_32x4d", "resnet34"])
-def test_resnets_are_told_apart(name):
+def test_resnet_architectures_are_detected(name):
     from mia_lightning.targets.architectures import detect
 
     with torch.device("meta"):
@@ -197,7 +197,7 @@ def test_torchvision_names_with_gray_stem_and_safetensors_order(name, tmp_path):
     random_statistics(network)
     save_file(network.state_dict(), tmp_path / "t.safetensors")
     target = load_target(str(tmp_path / "t.safetensors"), architecture=name)
-    same_answers(target, network, torch.randn(2, 1, 32, 32))
+    same_outputs(target, network, torch.randn(2, 1, 32, 32))
     assert (target.num_classes, target.architecture) == (6, f"{name} (1 channel)")
 
 
@@ -240,7 +240,7 @@ def test_custom_class_from_the_current_folder(custom, images):
     torch.save(source.state_dict(), "t.pt")
     for name in ("Net", "fixed"):
         target = load_target("t.pt", architecture=f"my_nets:{name}")
-        same_answers(target, source, images)
+        same_outputs(target, source, images)
         assert (target.num_classes, target.feature_layer) == (5, "head")
     assert "calling it failed: TypeError" in refusal("t.pt", architecture="my_nets:needs")
     assert "returned str" in refusal("t.pt", architecture="my_nets:no_module")
@@ -272,7 +272,7 @@ def test_unknown_names(resnet, tmp_path):
     assert "give --target.architecture" in refusal(tmp_path / "other.pt")
 
 
-def test_a_mismatch_names_the_first_keys_and_the_likely_architecture(resnet, tmp_path):
+def test_mismatch_names_keys_and_architecture(resnet, tmp_path):
     torch.save({"state_dict": prefixed(resnet.state_dict(), "module.")}, tmp_path / "t.pt")
     message = refusal(tmp_path / "t.pt", architecture="resnet50")
     assert "missing: layer1.0.conv3.weight" in message
@@ -367,7 +367,7 @@ def test_a_malicious_checkpoint_is_named_and_not_executed(zipped, resnet, tmp_pa
     assert not canary.exists()
 
 
-def test_a_pickled_module_and_a_file_of_records_are_told_apart(resnet, tmp_path):
+def test_pickled_module_and_records_are_distinguished(resnet, tmp_path):
     torch.save(resnet, tmp_path / "module.pt")
     message = refusal(tmp_path / "module.pt")
     assert "contains a pickled module" in message
@@ -483,7 +483,7 @@ def test_an_exported_program_round_trips(exported, images):
     assert "remove --target.feature_layer" in refusal(path, feature_layer="head")
 
 
-def test_programs_of_a_fixed_batch_or_in_training_mode_are_refused(exported, tmp_path):
+def test_fixed_batch_or_training_programs_are_refused(exported, tmp_path):
     network, path = exported
     save_program(network, tmp_path / "static.pt2", dynamic=False)
     assert "batches of exactly 4" in refusal(tmp_path / "static.pt2")

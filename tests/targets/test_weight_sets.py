@@ -196,7 +196,7 @@ BESIDE = {
     ("name", "zipped"),
     [(name, zipped) for name in BESIDE for zipped in (True, False) if zipped or name != "loss"],  # torch's old form
 )  # stores the source of modules, which its safe loader refuses
-def test_object_beside_the_tensors(name, zipped, images, tmp_path):
+def test_object_next_to_tensors(name, zipped, images, tmp_path):
     payload = {"state_dict": network_of().state_dict(), name: BESIDE[name]}
     torch.save(payload, tmp_path / "c.pt", _use_new_zipfile_serialization=zipped)
     same(load_target(str(tmp_path / "c.pt"), architecture=f"{HERE}:Net"), network_of(), images)

@@ -211,7 +211,7 @@ class TestLiRA:
 
     @given(st.integers(0, 1000), st.floats(-5, 5), st.floats(0.2, 5))
     @settings(max_examples=15, deadline=None)
-    def test_neither_order_of_references_nor_location_or_scale_matter(self, seed, shift, scale):
+    def test_invariance_to_order_location_scale(self, seed, shift, scale):
         reference_outputs, _ = simulated(k=6, n=200, seed=seed)
         order = np.random.default_rng(seed).permutation(6)
         other = evidence_of(
@@ -234,7 +234,7 @@ class TestLiRA:
         two = OfficialLiRA(mode="offline", fixed_variance=True).columns(reference_outputs)[""]
         assert auc(one, member) > auc(two, member) + 0.03
 
-    def test_empirical_bayes_beats_the_published_form_at_few_references(self):
+    def test_empirical_bayes_wins_at_few_references(self):
         reference_outputs, member = simulated(k=8, n=20_000)
         ours, theirs = (score.columns(reference_outputs)[""] for score in (LiRA(), OfficialLiRA()))
         assert tpr_at_fpr(ours, member, 0.01) > 1.2 * tpr_at_fpr(theirs, member, 0.01)
@@ -263,7 +263,7 @@ class TestLiRA:
         ],
         ids=lambda score: f"{type(score).__name__}-{getattr(score, 'mode', '')}",
     )
-    def test_standard_errors_of_the_others_likewise(self, score):
+    def test_standard_errors_of_other_scores(self, score):
         errors, scores = [], []
         for seed in range(60):
             draw = np.random.default_rng(seed)
@@ -274,7 +274,7 @@ class TestLiRA:
             scores.append(found[""])
         assert np.std(scores, axis=0).mean() == pytest.approx(np.mean(errors), rel=0.15)
 
-    def test_a_record_without_references_on_one_side_borrows_the_mean_shift(self):
+    def test_record_without_references_in_or_out_gets_mean_shift(self):
         reference_outputs, member = simulated(k=4, n=3000, scheme="bernoulli")
         alone = reference_outputs.keep.all(axis=0) | ~reference_outputs.keep.any(axis=0)
         assert alone.sum() > 100
@@ -472,7 +472,7 @@ class TestOthers:
         assert auc(found, permuted) == pytest.approx(0.5, abs=4 * np.sqrt(1 / 12 / 1500))
         assert tpr_at_fpr(found, permuted, 0.05) == pytest.approx(0.05, abs=0.02)
 
-    def test_leave_one_out_equals_every_reference_scored_by_the_others(self):
+    def test_leave_one_out_equals_refit(self):
         reference_outputs, _ = simulated(k=10, n=120)
         values = reference_outputs.references[..., 0].astype(float)
         for variance in ("fixed", "per_sample"):
