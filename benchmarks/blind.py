@@ -31,13 +31,13 @@ def one(size, seed):
     records = ScoredRecords(np.arange(size), member, {"none": np.zeros(size)}, labels, "simulated")
     groups = blind_features(records, columns=columns)
     scores = blind_scores(np.concatenate(list(groups.values()), axis=1), member, folds=5, seed=0)
-    found = evaluate(scores, member, comparable_rates((0.01, 0.05), int((member == 0).sum())))
-    independent = chance_p_values(found)
+    evaluation = evaluate(scores, member, comparable_rates((0.01, 0.05), int((member == 0).sum())))
+    independent = chance_p_values(evaluation)
     warned = [
         min(p_values) * len(p_values) < BLIND_LEVEL
         for p_values in ([of_doubled_variance(p) for p in independent], independent)
     ]
-    return *warned, (found.auc - 0.5) / found.auc_standard_error
+    return *warned, (evaluation.auc - 0.5) / evaluation.auc_standard_error
 
 
 def main():

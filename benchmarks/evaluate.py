@@ -57,15 +57,15 @@ def check_equal():
     """Assert the same estimates, and the same law of the resamples within Monte-Carlo error."""
     scores, member = simulate(2000, 2)
     rates, count = (0.01, 0.05, 0.1), 1000
-    found = paired_bootstrap(scores, member, rates, resamples=count, seed=1)
+    bootstrap = paired_bootstrap(scores, member, rates, resamples=count, seed=1)
     plain = plain_bootstrap(scores, member, rates, count, seed=2)
     every = np.arange(len(member))
-    for row, values in zip(found.estimates, scores.values(), strict=True):
+    for row, values in zip(bootstrap.estimates, scores.values(), strict=True):
         np.testing.assert_allclose(row, plain_figures(values, member, every, rates), atol=1e-12)
     spread = plain.std(axis=0)
-    assert (np.abs(found.resampled.mean(axis=0) - plain.mean(axis=0)) < 5 * spread * np.sqrt(2 / count)).all()
-    np.testing.assert_allclose(found.resampled.std(axis=0), spread, rtol=0.12)
-    differences = [drawn[:, 1] - drawn[:, 0] for drawn in (found.resampled, plain)]
+    assert (np.abs(bootstrap.resampled.mean(axis=0) - plain.mean(axis=0)) < 5 * spread * np.sqrt(2 / count)).all()
+    np.testing.assert_allclose(bootstrap.resampled.std(axis=0), spread, rtol=0.12)
+    differences = [drawn[:, 1] - drawn[:, 0] for drawn in (bootstrap.resampled, plain)]
     np.testing.assert_allclose(differences[0].std(axis=0), differences[1].std(axis=0), rtol=0.12)
 
 

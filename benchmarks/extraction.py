@@ -93,12 +93,12 @@ class Ways:
     def inner_module(self):
         """The engine's own network over its own kind of batches: what Lightning and the store add is the rest."""
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-        found = []
+        results = []
         for start in range(0, len(self.records), 256):
             images = torch.from_numpy(self.records.images[start : start + 256]).float() / 255
             images = ((images - mean) / std).contiguous(memory_format=torch.channels_last)
-            found.append(self.inner_network(images)[0])
-        return torch.cat(found)
+            results.append(self.inner_network(images)[0])
+        return torch.cat(results)
 
     def engine(self, queries=1, precision="32-true"):
         """The product: Trainer.predict, shards, checksums, merge."""
@@ -120,10 +120,10 @@ class Ways:
     @torch.inference_mode()
     def bare_loop_18(self):
         """The bare loop over 18 views, each cut per batch."""
-        found = []
+        results = []
         for start in range(0, len(self.ready), 64):
-            found.append(torch.stack([self.network(v) for v in views(self.ready[start : start + 64], 18)], dim=1))
-        return torch.cat(found)
+            results.append(torch.stack([self.network(v) for v in views(self.ready[start : start + 64], 18)], dim=1))
+        return torch.cat(results)
 
 
 @contextlib.contextmanager

@@ -70,21 +70,21 @@ def halves(n: int) -> np.ndarray:
 
 def verdicts(repetitions: int) -> Iterator[Row]:
     """Yield the false-positive rate of the verdict's evidence."""
-    for members, others in ((20, 20), (10, 1000), (5, 5000), (500, 500), (1000, 100)):
-        member = np.repeat([1, 0], [members, others]).astype(np.int8)
-        rng = np.random.default_rng((1, members, others))
+    for members, non_members in ((20, 20), (10, 1000), (5, 5000), (500, 500), (1000, 100)):
+        member = np.repeat([1, 0], [members, non_members]).astype(np.int8)
+        rng = np.random.default_rng((1, members, non_members))
         found = [
             evidence({"a": evaluate(rng.normal(size=len(member)), member, (0.01, 0.05))})["a"]
             for _ in range(repetitions)
         ]
-        name = f"null, {members} + {others:,}"
-        yield share("verdict: recognized at a low FPR", name, [one.at_low_rates for one in found], 0, 0.025)
-        yield share("verdict: AUC above chance", name, [one.on_average for one in found], 0, 0.025)
+        name = f"null, {members} + {non_members:,}"
+        yield share("verdict: recognized at a low FPR", name, [row.at_low_rates for row in found], 0, 0.025)
+        yield share("verdict: AUC above chance", name, [row.on_average for row in found], 0, 0.025)
     member, rng = halves(800), np.random.default_rng(2)
     hits = []
     for _ in range(max(20, repetitions // 10)):
         tested = evidence({f"a{i}": evaluate(rng.normal(size=800), member, (0.01, 0.05)) for i in range(20)})
-        hits.append(any(one.at_low_rates for one in tested.values()))
+        hits.append(any(row.at_low_rates for row in tested.values()))
     yield share("verdict: any of 20 attacks", "null, 400 + 400", hits, 0, 0.025)
 
 
@@ -130,7 +130,7 @@ def blind(repetitions: int) -> Iterator[Row]:
 
 def audit(repetitions: int) -> Iterator[Row]:
     """Yield the false-positive rate of the column audit and its power for a count that carries the label."""
-    false, found = [], []
+    false, results = [], []
     for repetition in range(max(30, repetitions // 5)):
         rng = np.random.default_rng((5, repetition))
         keep = np.argsort(rng.random((16, 600)), axis=0) < 8
@@ -138,9 +138,9 @@ def audit(repetitions: int) -> Iterator[Row]:
         honest = {str(i): rng.normal(size=600) for i in range(20)}
         false.append(column_audit(honest, member).status == "warn")
         count = {"references IN": keep[1:].sum(axis=0).astype(np.float64)}
-        found.append(column_audit(count, member).status == "warn")
+        results.append(column_audit(count, member).status == "warn")
     yield share("column audit warns", "20 columns of noise, 600 records", false, 0, 0.001)
-    yield share("column audit warns", "one model of a balanced matrix, 15 references", found, 1, 1)
+    yield share("column audit warns", "one model of a balanced matrix, 15 references", results, 1, 1)
 
 
 def epsilon(repetitions: int) -> Iterator[Row]:
@@ -190,7 +190,7 @@ def boards(repetitions: int) -> Iterator[Row]:
         rng = np.random.default_rng((7, repetition))
         base = rng.normal(size=2000)
         scores = {f"s{i}": base + 0.7 * rng.normal(size=2000) + shift * member for i, shift in enumerate(truth)}
-        places = {place.name: place for place in rank_submissions(scores, member, 0.05, resamples=300, seed=0)}
+        places = {index.name: index for index in rank_submissions(scores, member, 0.05, resamples=300, seed=0)}
         true_rank = {f"s{i}": 8 - i for i in range(8)}
         covered.append(all(p.rank_low <= true_rank[name] <= p.rank_high for name, p in places.items()))
         separated.append(places["s0"].rank_low > places["s7"].rank_high)

@@ -87,8 +87,8 @@ def trained(arguments):
     with get_context("spawn").Pool(arguments.processes) as pool:
         done = pool.map(train, jobs, chunksize=1)
     seconds = perf_counter() - started
-    inside, outside = (np.mean([row[i] for row in done]) for i in (1, 2))
-    print(f"{len(jobs)} models in {seconds:.0f} s; accuracy {inside:.1%} on their records, {outside:.1%} on others")
+    in_, out_ = (np.mean([row[i] for row in done]) for i in (1, 2))
+    print(f"{len(jobs)} models in {seconds:.0f} s; accuracy {in_:.1%} on their records, {out_:.1%} on others")
     phi = np.stack([row[0] for row in done])
     np.savez(arguments.phi, phi=phi, keep=keep, member=member, labels=material.labels)
 
@@ -119,11 +119,11 @@ def main() -> None:
         for count in (4, 8, 16, 32):
             if count > len(keep):
                 continue
-            found = []
+            results = []
             for t in range(targets):
                 reference_outputs = ReferenceOutputs(phi[t], phi[targets : targets + count], keep[:count], labels, 10)
-                found.append(evaluate(score.columns(reference_outputs)[""], member[t].astype(np.int8), FPRS))
-            print(row(name, count, found))
+                results.append(evaluate(score.columns(reference_outputs)[""], member[t].astype(np.int8), FPRS))
+            print(row(name, count, results))
 
 
 def row(name, count, found):

@@ -57,9 +57,9 @@ def seconds(function, rounds):
 def peak(function):
     tracemalloc.start()
     function()
-    found = tracemalloc.get_traced_memory()[1]
+    traced = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return found
+    return traced
 
 
 def whole(count, records, queries):
@@ -86,9 +86,9 @@ def whole(count, records, queries):
 
 def gather_loop(values, keep, target):
     """LiRA of one target: gather each record's IN and OUT values, then scipy on arrays."""
-    inside = np.array([values[keep[:, i], i] for i in range(values.shape[1])])
-    outside = np.array([values[~keep[:, i], i] for i in range(values.shape[1])])
-    logs = [stats.norm.logpdf(target, side.mean(axis=1), side.std(axis=1, ddof=1)) for side in (inside, outside)]
+    in_ = np.array([values[keep[:, i], i] for i in range(values.shape[1])])
+    out_ = np.array([values[~keep[:, i], i] for i in range(values.shape[1])])
+    logs = [stats.norm.logpdf(target, side.mean(axis=1), side.std(axis=1, ddof=1)) for side in (in_, out_)]
     return logs[0] - logs[1]
 
 
@@ -96,14 +96,14 @@ def all_targets(rounds, records=50_000, count=256):
     draw = np.random.default_rng(1)
     keep = np.argsort(draw.random((count, records)), axis=0) < count // 2
     values = draw.normal(size=(count, records)) + keep
-    found = leave_one_out(values, keep, variance="per_sample")
+    leave_one_out_phi = leave_one_out(values, keep, variance="per_sample")
     for k in (0, 7):
-        others = np.delete(np.arange(count), k)
+        rest = np.delete(np.arange(count), k)
         part = slice(0, 2000)
         # leaving one out makes sides of unequal size, so the loop is checked on the records of equal count
         chosen = np.flatnonzero(keep[k, part])
-        expected = gather_loop(values[others][:, chosen], keep[others][:, chosen], values[k, chosen])
-        np.testing.assert_allclose(found[k, chosen], expected, rtol=1e-5, atol=1e-5)
+        expected = gather_loop(values[rest][:, chosen], keep[rest][:, chosen], values[k, chosen])
+        np.testing.assert_allclose(leave_one_out_phi[k, chosen], expected, rtol=1e-5, atol=1e-5)
     fast = seconds(lambda: leave_one_out(values, keep, variance="per_sample"), rounds)
     slow = seconds(lambda: gather_loop(values, keep, values[0]), rounds) * count
     print(f"| every one of {count} as target, {records:,} records | {fast:.2f} s | {slow:.0f} s | {slow / fast:.0f}x |")
@@ -118,8 +118,8 @@ def one_target(rounds, records=5000, count=256):
     def loop():
         scores = []
         for i in range(records):
-            inside, outside = phi[keep[:, i], i, 0], phi[~keep[:, i], i, 0]
-            logs = [stats.norm.logpdf(0.0, side.mean(), side.std(ddof=1)) for side in (inside, outside)]
+            in_, out_ = phi[keep[:, i], i, 0], phi[~keep[:, i], i, 0]
+            logs = [stats.norm.logpdf(0.0, side.mean(), side.std(ddof=1)) for side in (in_, out_)]
             scores.append(logs[0] - logs[1])
         return scores
 

@@ -99,8 +99,8 @@ def naive(records, columns, epochs, number):
 
 def timed(function):
     started = perf_counter()
-    found = function()
-    return perf_counter() - started, found
+    result = function()
+    return perf_counter() - started, result
 
 
 def heads(arguments):
@@ -111,7 +111,7 @@ def heads(arguments):
     some = settings(16, arguments.epochs)
     settings(1, 1)[0].fit(table, member, seed=0)  # imports
     together, stacked = timed(lambda: fit_batch(some, table, member, seed=0))
-    alone, single = timed(lambda: [one.fit(table, member, seed=0) for one in some[:2]])
+    alone, single = timed(lambda: [row.fit(table, member, seed=0) for row in some[:2]])
     alone *= len(some) / 2
     gap = max(float(np.abs(a.score(table) - b.score(table)).max()) for a, b in zip(stacked, single, strict=False))
     print(

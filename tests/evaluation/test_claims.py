@@ -11,8 +11,8 @@ from mia_lightning.evaluation.claims import claim, claim_new, class_p_values, co
 
 
 def slow_p_value(scores, member, row, rows):
-    others = [other for other in rows if member[other] == 0 and other != row]
-    return (1 + sum(scores[other] >= scores[row] for other in others)) / (len(others) + 1)
+    non_members = [other for other in rows if member[other] == 0 and other != row]
+    return (1 + sum(scores[other] >= scores[row] for other in non_members)) / (len(non_members) + 1)
 
 
 @st.composite

@@ -27,10 +27,10 @@ def test_leave_one_out_of_a_balanced_matrix_is_found():
     keep = matrix(16, 1500, rng)
     member = keep[0].astype(np.int8)
     rows, columns = reference_columns({}, outputs(keep[1:], keep[0], rng), np.arange(1500), seed=0)
-    found = column_audit(columns, member, rows=rows)
-    assert found.status == "warn"
-    assert "references IN" in found.sentence
-    assert found.details[CARRIERS] >= 1
+    check = column_audit(columns, member, rows=rows)
+    assert check.status == "warn"
+    assert "references IN" in check.sentence
+    assert check.details[CARRIERS] >= 1
 
 
 def test_honest_references_pass_although_their_columns_help():

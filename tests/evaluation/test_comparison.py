@@ -29,8 +29,8 @@ def two_attacks(draw):
 @settings(max_examples=100, deadline=None)
 def test_estimates_are_the_figures(data):
     scores, member = data
-    found = paired_bootstrap(scores, member, RATES, resamples=1, seed=0)
-    for row, values in zip(found.estimates, scores.values(), strict=True):
+    bootstrap = paired_bootstrap(scores, member, RATES, resamples=1, seed=0)
+    for row, values in zip(bootstrap.estimates, scores.values(), strict=True):
         assert row == pytest.approx(figures(values, member), abs=1e-12)
 
 
@@ -50,7 +50,7 @@ def test_resamples_have_the_law_of_the_plain_bootstrap(digits, large, monkeypatc
     """
     monkeypatch.setattr("mia_lightning.evaluation.comparison.LARGE", large)
     scores, member = example(digits=digits)
-    found = paired_bootstrap(scores, member, RATES, resamples=1500, seed=0).resampled
+    bootstrap = paired_bootstrap(scores, member, RATES, resamples=1500, seed=0).resampled
     rng = np.random.default_rng(1)
     sides = [np.flatnonzero(member == value) for value in (0, 1)]
     plain = []
@@ -58,7 +58,7 @@ def test_resamples_have_the_law_of_the_plain_bootstrap(digits, large, monkeypatc
         rows = np.concatenate([rng.choice(side, len(side)) for side in sides])
         plain.append([figures(values[rows], member[rows]) for values in scores.values()])
     plain = np.array(plain)
-    for ours, theirs in ((found, plain), (found[:, 0] - found[:, 1], plain[:, 0] - plain[:, 1])):
+    for ours, theirs in ((bootstrap, plain), (bootstrap[:, 0] - bootstrap[:, 1], plain[:, 0] - plain[:, 1])):
         spread = theirs.std(axis=0)
         assert (np.abs(ours.mean(axis=0) - theirs.mean(axis=0)) < 5 * spread / np.sqrt(750)).all()
         assert ours.std(axis=0) == pytest.approx(spread, rel=0.12)
@@ -77,22 +77,22 @@ def test_resamples_do_not_depend_on_threads(monkeypatch):
 
 def test_spread_of_the_auc_is_delong_s():
     scores, member = example(2000, 9)
-    found = paired_bootstrap(scores, member, (), resamples=1500, seed=0)
-    for place, values in enumerate(scores.values()):
+    bootstrap = paired_bootstrap(scores, member, (), resamples=1500, seed=0)
+    for index, values in enumerate(scores.values()):
         error = evaluate(values, member, ()).auc_standard_error
-        assert found.resampled[:, place, 0].std() == pytest.approx(error, rel=0.08)
+        assert bootstrap.resampled[:, index, 0].std() == pytest.approx(error, rel=0.08)
 
 
 def test_first_order_leaves_out_little_where_it_is_used(monkeypatch):
     scores, member = example(42_000, 2)
-    found = {}
+    results = {}
     for large in (20_000, 10**9):
         monkeypatch.setattr("mia_lightning.evaluation.comparison.LARGE", large)
-        found[large] = paired_bootstrap(scores, member, (), resamples=60, seed=0)
-    exact = found[10**9].resampled
-    assert found[20_000].estimates == pytest.approx(found[10**9].estimates, abs=1e-12)
-    assert np.abs(found[20_000].resampled - exact).max() < 0.03 * exact.std(axis=0).min()
-    assert (found[20_000].resampled != exact).any()
+        results[large] = paired_bootstrap(scores, member, (), resamples=60, seed=0)
+    exact = results[10**9].resampled
+    assert results[20_000].estimates == pytest.approx(results[10**9].estimates, abs=1e-12)
+    assert np.abs(results[20_000].resampled - exact).max() < 0.03 * exact.std(axis=0).min()
+    assert (results[20_000].resampled != exact).any()
 
 
 def test_a_better_attack_is_found_and_the_same_attack_is_not():
@@ -119,9 +119,9 @@ def test_two_equally_good_attacks_seldom_differ():
     for again in range(200):
         common = rng.normal(size=600)
         scores = {name: common + rng.normal(size=600) + member for name in "ab"}
-        found = differences(paired_bootstrap(scores, member, (0.1,), resamples=200, seed=again))
-        rejected += [d.p_value < 0.05 for d in found]
-        covered += [d.low <= 0 <= d.high for d in found]
+        bootstrap = differences(paired_bootstrap(scores, member, (0.1,), resamples=200, seed=again))
+        rejected += [d.p_value < 0.05 for d in bootstrap]
+        covered += [d.low <= 0 <= d.high for d in bootstrap]
     assert (rejected / 200 <= 0.085).all()
     assert (covered / 200 >= 0.915).all()
 
@@ -142,15 +142,15 @@ def test_holm_is_the_step_down_definition(p_values):
 @given(two_attacks(), st.sampled_from([0, 0.1, 0.5]))
 def test_agreement_is_that_of_the_sets(data, alpha):
     scores, member = data
-    found = agreement(scores, member, alpha)
+    overlap = agreement(scores, member, alpha)
     sets = {}
     for name, values in scores.items():
-        others = sorted(values[member == 0], reverse=True)
-        sets[name] = {row for row, value in enumerate(values) if value > others[int(alpha * len(others) + 1e-9)]}
+        rest = sorted(values[member == 0], reverse=True)
+        sets[name] = {row for row, value in enumerate(values) if value > rest[int(alpha * len(rest) + 1e-9)]}
     either = sets["a"] | sets["b"]
-    assert found.jaccard[0, 1] == found.jaccard[1, 0] == (len(sets["a"] & sets["b"]) / len(either) if either else 1)
-    assert (np.diag(found.jaccard) == 1).all()
-    assert set(found.only["a"]) == {row for row in sets["a"] - sets["b"] if member[row]}
+    assert overlap.jaccard[0, 1] == overlap.jaccard[1, 0] == (len(sets["a"] & sets["b"]) / len(either) if either else 1)
+    assert (np.diag(overlap.jaccard) == 1).all()
+    assert set(overlap.only["a"]) == {row for row in sets["a"] - sets["b"] if member[row]}
 
 
 def test_rates_with_few_false_positives_are_not_compared():

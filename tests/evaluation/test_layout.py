@@ -36,13 +36,13 @@ def test_sorted_and_shuffled_files_have_the_same_figures():
     results = []
     for order in (np.arange(1200), np.argsort(given.membership), np.argsort(-given.membership, kind="stable")):
         assessment = assess(in_order(given, order), bootstrap=100, pixels=pixels[order], columns={"size": size[order]})
-        found = metrics(Report(assessment, "a", "named", versions()))
-        found["agreement"].pop("only")  # lists of ids, in the order of the file
-        results.append((found.pop("notes"), found, assessment.claims["a"].q_value[np.argsort(given.ids[order])]))
+        figures = metrics(Report(assessment, "a", "named", versions()))
+        figures["agreement"].pop("only")  # lists of ids, in the order of the file
+        results.append((figures.pop("notes"), figures, assessment.claims["a"].q_value[np.argsort(given.ids[order])]))
     assert not results[0][0]
     assert "Row order" in results[1][0][0]
-    for _, found, q_values in results[1:]:
-        assert found == results[0][1]
+    for _, figures, q_values in results[1:]:
+        assert figures == results[0][1]
         np.testing.assert_array_equal(q_values, results[0][2])
 
 

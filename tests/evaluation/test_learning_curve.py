@@ -27,15 +27,15 @@ def reference_outputs(references=6, n=400, seed=0):
 def test_points_are_the_scores_of_the_first_references():
     given, member = reference_outputs()
     member[::7] = -1
-    known = member[:300] >= 0
+    labeled = member[:300] >= 0
     curve = learning_curve({"calibration": DifficultyCalibration()}, given, member[:300], fpr=0.05)["calibration"]
     assert [point.references for point in curve] == [2, 4, 6]
     for point in curve:
         k = point.references
         out = np.where(given.keep[:k, :, None], np.nan, given.references[:k])
         scores = (given.target - np.nanmean(out, axis=0))[:300, 0]  # every record has a reference OUT in each pair
-        assert point.auc == pytest.approx(roc_auc_score(member[:300][known], scores[known]), abs=1e-3)
-        assert point.tpr == pytest.approx(tpr_at_fpr(scores[known], member[:300][known], 0.05), abs=0.02)
+        assert point.auc == pytest.approx(roc_auc_score(member[:300][labeled], scores[labeled]), abs=1e-3)
+        assert point.tpr == pytest.approx(tpr_at_fpr(scores[labeled], member[:300][labeled], 0.05), abs=0.02)
         assert point.auc_low < point.auc < point.auc_high
     assert isinstance(curve[0], CurvePoint)
 
@@ -62,14 +62,14 @@ def test_class_figures_equal_figures_of_rows():
     member[labels == 3] = 1
     scores = rng.normal(size=900) + member
     level = np.sort(scores[member == 0])[::-1][int(0.05 * (member == 0).sum())]
-    for one in per_class_metrics(scores, member, labels, fpr=0.05):
-        rows = labels == one.label
-        inside, outside = rows & (member == 1), rows & (member == 0)
-        assert (one.members, one.non_members) == (inside.sum(), outside.sum())
-        assert one.tpr == pytest.approx((scores[inside] > level).mean())
-        assert one.tpr_low <= one.tpr <= one.tpr_high
-        if one.label == 3:
-            assert (one.auc, one.fpr) == (None, None)
+    for row in per_class_metrics(scores, member, labels, fpr=0.05):
+        rows = labels == row.label
+        in_, out_ = rows & (member == 1), rows & (member == 0)
+        assert (row.members, row.non_members) == (in_.sum(), out_.sum())
+        assert row.tpr == pytest.approx((scores[in_] > level).mean())
+        assert row.tpr_low <= row.tpr <= row.tpr_high
+        if row.label == 3:
+            assert (row.auc, row.fpr) == (None, None)
         else:
-            assert one.auc == pytest.approx(roc_auc_score(member[rows], scores[rows]))
-            assert one.fpr == pytest.approx((scores[outside] > level).mean())
+            assert row.auc == pytest.approx(roc_auc_score(member[rows], scores[rows]))
+            assert row.fpr == pytest.approx((scores[out_] > level).mean())

@@ -53,19 +53,19 @@ def test_gaussian_epsilon_inverts_its_formula():
 
 
 def bounds_of(draw, times):
-    found = []
+    results = []
     for _ in range(times):
-        members, others = draw()
-        members, others = np.sort(members), np.sort(others)
-        found.append(exact_epsilon(members, others, delta=0, error=0.05))
-    return np.array(found)
+        members, non_members = draw()
+        members, non_members = np.sort(members), np.sort(non_members)
+        results.append(exact_epsilon(members, non_members, delta=0, error=0.05))
+    return np.array(results)
 
 
 def test_null_attacks_rarely_refute_epsilon_0():
     """600 draws tell +-2% at 5%; the maximum over thresholds without correction rejects in 7-11%."""
     rng = np.random.default_rng(0)
-    found = bounds_of(lambda: (rng.normal(size=300), rng.normal(size=300)), 600)
-    assert (found > 0).mean() <= 0.06
+    bounds = bounds_of(lambda: (rng.normal(size=300), rng.normal(size=300)), 600)
+    assert (bounds > 0).mean() <= 0.06
 
 
 def test_bounds_below_epsilon_of_randomized_response():
@@ -77,9 +77,9 @@ def test_bounds_below_epsilon_of_randomized_response():
         bits = [rng.random(2000) < rate for rate in (right, 1 - right)]
         return [bit + 0.1 * rng.random(2000) for bit in bits]
 
-    found = bounds_of(draw, 200)
-    assert (found > 1).mean() <= 0.08
-    assert np.median(found) > 0.8
+    bounds = bounds_of(draw, 200)
+    assert (bounds > 1).mean() <= 0.08
+    assert np.median(bounds) > 0.8
 
 
 def test_one_run_bound_is_valid_on_randomized_response():
@@ -119,8 +119,8 @@ def test_exact_bound_at_least_jax_privacy(per_side, mu, theirs):
         rng = np.random.default_rng((21, per_side, 10 * mu, repetition))
         member = rng.integers(0, 2, 2 * per_side)
         scores = rng.normal(size=2 * per_side) + mu * member
-        members, others = np.sort(scores[member == 1]), np.sort(scores[member == 0])
-        bounds.append(exact_epsilon(members, others, delta=1e-5, error=0.05))
+        members, non_members = np.sort(scores[member == 1]), np.sort(scores[member == 0])
+        bounds.append(exact_epsilon(members, non_members, delta=1e-5, error=0.05))
     assert theirs <= np.median(bounds) < gaussian_epsilon(mu, 1e-5)
 
 

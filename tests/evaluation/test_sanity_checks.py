@@ -57,10 +57,10 @@ def leak(given, source):
 @pytest.mark.parametrize("source", ["label", "pixels", "size"])
 def test_blind_baseline_names_leaking_source(source):
     given, features = leak(records(), source)
-    found = blind(given, **features)
-    assert found.status == "warn"
-    assert f"most of it from {source}" in found.sentence
-    assert found.details["auc_low"] > 0.5
+    check = blind(given, **features)
+    assert check.status == "warn"
+    assert f"most of it from {source}" in check.sentence
+    assert check.details["auc_low"] > 0.5
 
 
 def test_blind_baseline_seldom_warns_without_a_difference():
@@ -83,8 +83,8 @@ def test_cross_fitted_scores_have_up_to_twice_the_variance():
         for side in (half, ~half):
             gap = features[~side][member[~side] == 1].sum(0) - features[~side][member[~side] == 0].sum(0)
             scores[side] = features[side] @ gap
-        found = evaluate(scores, member, ())
-        deviations.append((found.auc - 0.5) / found.auc_standard_error)
+        evaluation = evaluate(scores, member, ())
+        deviations.append((evaluation.auc - 0.5) / evaluation.auc_standard_error)
     assert 1.5 < np.var(deviations) < 2.4
     assert of_doubled_variance(norm.sf(3.0)) == pytest.approx(norm.sf(3.0 / np.sqrt(2)))
 
@@ -98,10 +98,12 @@ def test_blind_scores_never_see_their_own_row():
 
 
 def test_increment_over_the_blind_baseline_is_reported():
-    found = assess(records(), bootstrap=100)
-    guard = found.check("blind baseline")
-    assert guard.details["a over blind, auc"] == pytest.approx(found.attacks["a"].auc - guard.details["auc"], abs=0.02)
-    assert all(gain.low > 0 for gain in found.increments if gain.figure == "auc")
+    assessment = assess(records(), bootstrap=100)
+    guard = assessment.check("blind baseline")
+    assert guard.details["a over blind, auc"] == pytest.approx(
+        assessment.attacks["a"].auc - guard.details["auc"], abs=0.02
+    )
+    assert all(gain.low > 0 for gain in assessment.increments if gain.figure == "auc")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -113,12 +115,12 @@ def test_pixel_distribution_sees_another_preprocessing(dtype):
     changed = images.copy()
     rows = member == 1
     changed[rows] = changed[rows] / 2 + np.roll(changed[rows], 1, axis=3) / 2  # a blur
-    found = pixel_distribution(changed, member)
-    assert found.status == "warn"
-    assert "differ in" in found.sentence
+    check = pixel_distribution(changed, member)
+    assert check.status == "warn"
+    assert "differ in" in check.sentence
     if dtype == np.float32:
-        assert found.details["off-grid, p"] < 0.01
-    assert found.details["roughness, p"] < 0.01
+        assert check.details["off-grid, p"] < 0.01
+    assert check.details["roughness, p"] < 0.01
 
 
 def test_pixel_statistics_by_blocks(monkeypatch):
@@ -134,13 +136,13 @@ def test_pixel_statistics_by_blocks(monkeypatch):
 def test_intervals_at_chance_pass_for_any_scores():
     given = records()
     scores = {"good": given.scores["a"], "tied": np.round(given.scores["a"]), "constant": np.zeros(1500)}
-    found = intervals_at_chance(scores, given.membership, [0.01, 0.05], seed=0)
-    assert found.status == "pass"
-    assert found.details["good, successes in 100"] <= 15
+    check = intervals_at_chance(scores, given.membership, [0.01, 0.05], seed=0)
+    assert check.status == "pass"
+    assert check.details["good, successes in 100"] <= 15
 
 
 def test_intervals_at_chance_warn_when_intervals_lie(monkeypatch):
-    monkeypatch.setattr("mia_lightning.evaluation.permutation._beats_chance", lambda found: found.auc > 0.5)
+    monkeypatch.setattr("mia_lightning.evaluation.permutation._beats_chance", lambda evaluation: evaluation.auc > 0.5)
     assert intervals_at_chance(records().scores, records().membership, [], seed=0).status == "warn"
 
 
@@ -151,11 +153,11 @@ def test_refitted_permutation_test_passes_for_honest_attack():
         "fixed": Threshold(column="loss", higher_is_member=False),
         "ratio": GaussianLikelihoodRatio(column="loss"),
     }
-    found = refit(attacks, table, given.membership)
-    assert found.status == "pass"
-    assert "ratio, permutation p-value" in found.details
-    assert "fixed, permutation p-value" not in found.details  # a threshold learns nothing that could leak
-    assert found.details["p"] > 0.001
+    check = refit(attacks, table, given.membership)
+    assert check.status == "pass"
+    assert "ratio, permutation p-value" in check.details
+    assert "fixed, permutation p-value" not in check.details  # a threshold learns nothing that could leak
+    assert check.details["p"] > 0.001
 
 
 @dataclass
@@ -202,19 +204,19 @@ def test_refitted_permutation_test_is_never_skipped_for_cost():
     table = SignalTable({"loss": given.scores["a"]}, given.labels, 10)
     attacks = {name: GaussianLikelihoodRatio(column="loss") for name in ("quick", "other")}
     attacks |= {"both": Fusion(members=["quick", "other"])}
-    found = refit(attacks, table, given.membership)
-    assert found.status == "pass"
-    assert {name.split(",")[0] for name in found.details if "permutation p-value" in name} == {"quick", "other", "both"}
-    assert found.details["both, permutation p-value"] == pytest.approx(1 / 20)  # a real signal, at the resolution
-    assert "p = " in found.sentence
+    check = refit(attacks, table, given.membership)
+    assert check.status == "pass"
+    assert {name.split(",")[0] for name in check.details if "permutation p-value" in name} == {"quick", "other", "both"}
+    assert check.details["both, permutation p-value"] == pytest.approx(1 / 20)  # a real signal, at the resolution
+    assert "p = " in check.sentence
     assert refit({"fixed": Threshold(column="loss")}, table, given.membership).status == "skipped"
 
 
 def test_generalization_gap_has_newcombe_s_interval():
     """His paper's example (1998, table II, example a): 56/70 against 48/80, method 10: 0.0524 to 0.3339."""
-    found = generalization_gap((56, 48), (70, 80))
-    assert found.status == "pass"
-    assert (found.details["gap_low"], found.details["gap_high"]) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    check = generalization_gap((56, 48), (70, 80))
+    assert check.status == "pass"
+    assert (check.details["gap_low"], check.details["gap_high"]) == pytest.approx((0.0524, 0.3339), abs=5e-5)
     assert generalization_gap((30, 90), (100, 100)).status == "warn"
 
 
@@ -226,8 +228,8 @@ def test_rate_interval_is_wilson_s():
 
 def test_blind_baseline_is_skipped_with_few_records():
     few = records(16)
-    found = {check.name: check.status for check in assess(few, bootstrap=100).checks}
-    assert found["blind baseline"] == "skipped"
+    assessment = {check.name: check.status for check in assess(few, bootstrap=100).checks}
+    assert assessment["blind baseline"] == "skipped"
 
 
 def test_assess_refuses_bad_arguments():
@@ -247,8 +249,8 @@ def test_chance_p_values_equal_random_rankings():
     rng = np.random.default_rng(3)
     member = np.repeat([1, 0], [60, 100]).astype(np.int8)
     found = [evaluate(rng.random(160), member, (0.1,)) for _ in range(3000)]
-    tprs = np.array([one.points[0].tpr for one in found])
-    for one in found[:20]:
-        assert chance_p_values(one)[1] == pytest.approx((tprs >= one.points[0].tpr).mean(), abs=0.035)
-    areas = np.array([chance_p_values(one)[0] for one in found])
+    tprs = np.array([row.points[0].tpr for row in found])
+    for row in found[:20]:
+        assert chance_p_values(row)[1] == pytest.approx((tprs >= row.points[0].tpr).mean(), abs=0.035)
+    areas = np.array([chance_p_values(row)[0] for row in found])
     assert 0.03 < (areas < 0.05).mean() < 0.07

@@ -128,13 +128,13 @@ def mutated_json(data: bytes, max_size: int, seed: int) -> bytes:
     """Put another value, or one from elsewhere, into a JSON text; now and then mutate its bytes."""
     draw = random.Random(seed)
     try:
-        found = places(value := json.loads(data))
+        content = places(value := json.loads(data))
     except (ValueError, RecursionError):
-        found = []
-    if not found or draw.random() < 0.1:
+        content = []
+    if not content or draw.random() < 0.1:
         return atheris.Mutate(data, max_size)
     for _ in range(draw.choice((1, 1, 2, 4))):
-        (container, key), (other, name) = draw.choice(found), draw.choice(found)
+        (container, key), (other, name) = draw.choice(content), draw.choice(content)
         container[key] = draw.choice(VALUES) if draw.random() < 0.5 else json.loads(json.dumps(other[name]))
     return json.dumps(value).encode()[:max_size]
 

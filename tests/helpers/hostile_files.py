@@ -124,11 +124,11 @@ def arrays(evil: np.ndarray) -> dict[str, bytes]:
         "header is no text": b"\xff\xfe" * 64,
         "no header": "",
     }
-    found = {name: packed({"images.npy": npy(header, bytes(2**16), 2)}) for name, header in headers.items()}
-    found |= {
+    files = {name: packed({"images.npy": npy(header, bytes(2**16), 2)}) for name, header in headers.items()}
+    files |= {
         f"{name}, version 3": packed({"images.npy": npy(header, bytes(2**16), 3)}) for name, header in headers.items()
     }
-    found |= {
+    files |= {
         "objects": packed({"images.npy": good, "labels.npy": stream.getvalue()}),
         "objects as images": packed({"images.npy": stream.getvalue()}),
         "version 9": packed({"images.npy": npy(described((2,)), b"", 9)}),
@@ -144,7 +144,7 @@ def arrays(evil: np.ndarray) -> dict[str, bytes]:
     with zipfile.ZipFile(two, "w") as archive:
         for data in (good, stream.getvalue()):
             archive.writestr("images.npy", data)
-    return found | {"two of one name": two.getvalue()}
+    return files | {"two of one name": two.getvalue()}
 
 
 def many_ids() -> bytes:
@@ -210,24 +210,24 @@ def tar(*entries: tuple[tarfile.TarInfo, bytes], form: int = tarfile.GNU_FORMAT)
 
 
 def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:
-    found = tarfile.TarInfo(name)
-    found.type, found.linkname, found.size = kind, link, size
-    return found
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, size
+    return info
 
 
 def archives(outside: Path) -> dict[str, bytes]:
     """Return hostile archives of images by file name; those that lead outside name a file in the folder `outside`."""
     good = [(entry("t.csv"), TABLE), *((entry(name), data) for name, data in NAMED.items())]
     up = "../" * 40 + str(outside).lstrip("/")
-    found: dict[str, bytes] = {}
+    results: dict[str, bytes] = {}
     for label, name in {
         "absolute": f"{outside}/3.png",
         "dots": f"{up}/3.png",
         "windows": "C:/3.png",
         "backslash": "..\\3.png",
     }.items():
-        found[f"{label}.tar"] = tar(*good, (entry(name), PIXEL))
-        found[f"{label}.zip"] = packed({"t.csv": TABLE, **NAMED, name: PIXEL})
+        results[f"{label}.tar"] = tar(*good, (entry(name), PIXEL))
+        results[f"{label}.zip"] = packed({"t.csv": TABLE, **NAMED, name: PIXEL})
     links = {
         "symbolic link": (tarfile.SYMTYPE, "/etc/passwd"),
         "hard link": (tarfile.LNKTYPE, f"{up}/secret.png"),
@@ -238,8 +238,8 @@ def archives(outside: Path) -> dict[str, bytes]:
         "folder": (tarfile.DIRTYPE, ""),
     }
     for label, (kind, link) in links.items():
-        found[f"{label}.tar"] = tar(*good[:2], (entry("2.png", kind, link), b""))
-    found["link to the table.tar"] = tar((entry("t.csv", tarfile.SYMTYPE, "/etc/passwd"), b""), *good[1:])
+        results[f"{label}.tar"] = tar(*good[:2], (entry("2.png", kind, link), b""))
+    results["link to the table.tar"] = tar((entry("t.csv", tarfile.SYMTYPE, "/etc/passwd"), b""), *good[1:])
     linked = io.BytesIO()
     with zipfile.ZipFile(linked, "w") as archive:
         for name, data in {"t.csv": TABLE, "1.png": PIXEL}.items():
@@ -247,35 +247,35 @@ def archives(outside: Path) -> dict[str, bytes]:
         info = zipfile.ZipInfo("2.png")
         info.external_attr = 0o120777 << 16
         archive.writestr(info, "/etc/passwd")
-    found["symbolic link.zip"] = linked.getvalue()
+    results["symbolic link.zip"] = linked.getvalue()
 
     header = tarfile.TarInfo("././@LongLink")
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, 6 * GIB
-    found["name of 6 GiB.tar.gz"] = gzipped(header.tobuf(tarfile.GNU_FORMAT), 6 << 10)
+    results["name of 6 GiB.tar.gz"] = gzipped(header.tobuf(tarfile.GNU_FORMAT), 6 << 10)
     header.type = tarfile.XHDTYPE
-    found["pax header of 6 GiB.tar.gz"] = gzipped(header.tobuf(tarfile.GNU_FORMAT), 6 << 10)
-    found["bomb in front.tar.gz"] = gzipped(entry("0.png", size=200 * GIB).tobuf(tarfile.GNU_FORMAT), 256)
-    found["image bomb.tar.gz"] = gzipped(
+    results["pax header of 6 GiB.tar.gz"] = gzipped(header.tobuf(tarfile.GNU_FORMAT), 6 << 10)
+    results["bomb in front.tar.gz"] = gzipped(entry("0.png", size=200 * GIB).tobuf(tarfile.GNU_FORMAT), 256)
+    results["image bomb.tar.gz"] = gzipped(
         tar(*good)[: 512 * 6] + entry("3.png", size=4 * GIB).tobuf(tarfile.GNU_FORMAT), 4 << 10
     )
-    found["table bomb.tar.gz"] = gzipped(entry("t.csv", size=255 << 20).tobuf(tarfile.GNU_FORMAT) + b"id\n", 255)
-    found["table bomb.zip"] = unfolding("t.csv", 2 << 10, b"id\n1")
-    found["table of line ends.zip"] = unfolding("t.csv", 240, b"id\n", b"1\n" * 2**19)
+    results["table bomb.tar.gz"] = gzipped(entry("t.csv", size=255 << 20).tobuf(tarfile.GNU_FORMAT) + b"id\n", 255)
+    results["table bomb.zip"] = unfolding("t.csv", 2 << 10, b"id\n1")
+    results["table of line ends.zip"] = unfolding("t.csv", 240, b"id\n", b"1\n" * 2**19)
     negative = bytearray(tar(*good, (entry("3.png"), b"")))
     place = negative.rindex(b"3.png")
     negative[place + 124 : place + 136] = (-(10**6)).to_bytes(12, "big", signed=True)
     negative[place + 148 : place + 156] = b" " * 8
     negative[place + 148 : place + 156] = b"%06o\0 " % sum(negative[place : place + 512])
-    found["negative size.tar"] = bytes(negative)
+    results["negative size.tar"] = bytes(negative)
     sparse = entry("1.png", tarfile.GNUTYPE_SPARSE, size=0)
     block = bytearray(sparse.tobuf(tarfile.GNU_FORMAT))
     block[386:410] = b"%011o\0%011o\0" % (0, 0)
     block[483:495] = b"%011o\0" % (2**32)
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(block)
-    found["sparse file of 4 GiB.tar"] = bytes(block) + tar(*good)
+    results["sparse file of 4 GiB.tar"] = bytes(block) + tar(*good)
     headers = b"".join(entry(f"{i}.txt").tobuf(tarfile.GNU_FORMAT) for i in range(1000))
-    found["three hundred thousand members.tar.gz"] = gzipped(b"", 300, headers)
+    results["three hundred thousand members.tar.gz"] = gzipped(b"", 300, headers)
     central, body = b"", packed({"0.txt": b""}, zipfile.ZIP_STORED)[:35]
     record = bytearray(
         struct.pack("<4s4B4HL2L5H2L", b"PK\x01\x02", 20, 3, 20, 0, 0, 0, 0, 33, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0)
@@ -284,26 +284,26 @@ def archives(outside: Path) -> dict[str, bytes]:
     end = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 150_000, 150_000, len(central), len(body))
     end += struct.pack("<4sLQL", b"PK\x06\x07", 0, len(body) + len(central), 1)
     end += struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
-    found["hundred and fifty thousand members.zip"] = body + central + end
-    found["archive in an archive.zip"] = packed({"t.csv": TABLE, "all.zip": packed({**NAMED})})
-    found["archive of itself.tar"] = tar(*good[:2], (entry("2.png"), tar(*good)))
-    found["two tables.zip"] = packed({"a.csv": TABLE, "b.csv": TABLE, **NAMED})
+    results["hundred and fifty thousand members.zip"] = body + central + end
+    results["archive in an archive.zip"] = packed({"t.csv": TABLE, "all.zip": packed({**NAMED})})
+    results["archive of itself.tar"] = tar(*good[:2], (entry("2.png"), tar(*good)))
+    results["two tables.zip"] = packed({"a.csv": TABLE, "b.csv": TABLE, **NAMED})
     twice = io.BytesIO()
     with zipfile.ZipFile(twice, "w") as archive:
         for name in ("t.csv", "1.png", "1.png", "2.png"):
             archive.writestr(name, TABLE if name == "t.csv" else PIXEL)
-    found["one name twice.zip"] = twice.getvalue()
-    found["locked.zip"] = forged(packed({"t.csv": TABLE, **NAMED}), flag=1)
-    found["sizes forged.zip"] = forged(packed({"t.csv": TABLE, **NAMED}), size=0xFFFFFFFE)
-    found["small sizes forged.zip"] = forged(packed({"t.csv": TABLE, **NAMED}), size=1)
-    found["unknown compression.zip"] = forged(packed({"t.csv": TABLE, **NAMED}), method=99)
-    found["cut.tar.xz"] = lzma.compress(tar(*good))[:-60]
-    found["dictionary of 4 GiB.tar.xz"] = big_dictionary(tar(*good))
-    found["cut.tar.bz2"] = bz2.compress(tar(*good))[:-30]
-    found["only a gzip header.tar.gz"] = b"\x1f\x8b\x08"
-    found["name of escapes.tar"] = tar((entry("t.csv"), b"id,file\n1,\x1b[2J.png\n"), (entry("\x1b[2J.png"), b"x"))
-    found["id of escapes.zip"] = packed({"t.csv": b'id\n"\x1b]0;owned\x07"\n'})
-    return found
+    results["one name twice.zip"] = twice.getvalue()
+    results["locked.zip"] = forged(packed({"t.csv": TABLE, **NAMED}), flag=1)
+    results["sizes forged.zip"] = forged(packed({"t.csv": TABLE, **NAMED}), size=0xFFFFFFFE)
+    results["small sizes forged.zip"] = forged(packed({"t.csv": TABLE, **NAMED}), size=1)
+    results["unknown compression.zip"] = forged(packed({"t.csv": TABLE, **NAMED}), method=99)
+    results["cut.tar.xz"] = lzma.compress(tar(*good))[:-60]
+    results["dictionary of 4 GiB.tar.xz"] = big_dictionary(tar(*good))
+    results["cut.tar.bz2"] = bz2.compress(tar(*good))[:-30]
+    results["only a gzip header.tar.gz"] = b"\x1f\x8b\x08"
+    results["name of escapes.tar"] = tar((entry("t.csv"), b"id,file\n1,\x1b[2J.png\n"), (entry("\x1b[2J.png"), b"x"))
+    results["id of escapes.zip"] = packed({"t.csv": b'id\n"\x1b]0;owned\x07"\n'})
+    return results
 
 
 def big_dictionary(data: bytes) -> bytes:

@@ -131,18 +131,18 @@ def legacy(path: Path, body: bytes, *, data: bytes = b"", keys: tuple[str, ...] 
 
 def doubled_tuples(depth: int) -> bytes:
     """Return a tuple of two references to a tuple of two references to ...: 2**depth leaves."""
-    return number(1) + b"".join(b"q" + bytes([place]) + b"h" + bytes([place]) + b"\x86" for place in range(depth))
+    return number(1) + b"".join(b"q" + bytes([index]) + b"h" + bytes([index]) + b"\x86" for index in range(depth))
 
 
 def doubled_lists(depth: int) -> bytes:
     body = listed(number(1))
-    for place in range(depth):
-        body = b"](" + body + b"q" + bytes([place]) + b"h" + bytes([place]) + b"e"
+    for index in range(depth):
+        body = b"](" + body + b"q" + bytes([index]) + b"h" + bytes([index]) + b"e"
     return body
 
 
-def deep(opening: bytes, closing: bytes, depth: int, inside: bytes = b"N") -> bytes:
-    return opening * depth + inside + closing * depth
+def deep(opening: bytes, closing: bytes, depth: int, in_: bytes = b"N") -> bytes:
+    return opening * depth + in_ + closing * depth
 
 
 def executing(canary: Path) -> dict[str, Any]:

@@ -37,11 +37,11 @@ def test_images_are_normalized_on_device(dtype):
     data = MembershipDataModule(Splits(public), mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0), batch_size=9)
     (batch,) = data.public_dataloader()
     assert batch["images"].numpy().dtype == dtype  # as it came, until it is on the device
-    found = data.normalize(batch["images"])
+    normalized = data.normalize(batch["images"])
     scaled = public.images / (255 if dtype == np.uint8 else 1)
     expected = (scaled - np.array([0.1, 0.2, 0.3]).reshape(3, 1, 1)) / np.array([1, 2, 4]).reshape(3, 1, 1)
-    assert found.dtype == torch.float32
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert normalized.dtype == torch.float32
+    np.testing.assert_allclose(normalized, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_statistics_come_from_public_images():

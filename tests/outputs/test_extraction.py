@@ -80,17 +80,17 @@ def test_resnet_of_the_assignment(tmp_path, fuse):
     network = with_statistics(resnet18(num_classes=CLASSES))
     target = Target(network, CLASSES, "fc", "resnet18", "digest")
     public = make_records(size=32)
-    found, _ = extract(tmp_path, public, target=target, hardware=replace(CPU, fuse=fuse))
+    outputs, _ = extract(tmp_path, public, target=target, hardware=replace(CPU, fuse=fuse))
     expected = network(normalized(public))
-    np.testing.assert_allclose(found.logits[:, 0], expected, atol=1e-4)
-    assert found.features.shape == (COUNT, 512)
+    np.testing.assert_allclose(outputs.logits[:, 0], expected, atol=1e-4)
+    assert outputs.features.shape == (COUNT, 512)
 
 
 def test_values_outside_the_unit_range_survive(tmp_path):
     public = make_records(dtype=np.float32)
     wild = replace(public, images=public.images * 9 - 4)
-    found, _ = extract(tmp_path, wild)
-    np.testing.assert_allclose(found.logits[:, 0], small_target().network(normalized(wild)), atol=1e-4)
+    outputs, _ = extract(tmp_path, wild)
+    np.testing.assert_allclose(outputs.logits[:, 0], small_target().network(normalized(wild)), atol=1e-4)
 
 
 def slow_views(image, reach):
@@ -110,21 +110,21 @@ def slow_views(image, reach):
 @pytest.mark.parametrize(("queries", "reach"), [(2, 0), (18, 1), (50, 2)])
 def test_queries_are_the_shifted_and_mirrored_views(tmp_path, queries, reach):
     public = make_records(count=6)
-    found, _ = extract(tmp_path, public, queries=queries)
+    outputs, _ = extract(tmp_path, public, queries=queries)
     network = small_target().network
-    assert found.logits.shape == (6, queries, CLASSES)
+    assert outputs.logits.shape == (6, queries, CLASSES)
     for row, image in enumerate(normalized(public).numpy()):
         views = torch.from_numpy(np.stack(slow_views(image, reach)))
-        np.testing.assert_allclose(found.logits[row], network(views), atol=1e-5)
+        np.testing.assert_allclose(outputs.logits[row], network(views), atol=1e-5)
 
 
 def test_gradient_norms_equal_autograd(tmp_path):
     from mia_lightning.signals import build_table
 
     public = make_records()
-    found, _ = extract(tmp_path, public, gradients=True, queries=2)
+    outputs, _ = extract(tmp_path, public, gradients=True, queries=2)
     table = build_table(
-        found, names=["input_gradient_norm", "phi_gradient_norm", "phi_gradient_l1", "phi_gradient_max"]
+        outputs, names=["input_gradient_norm", "phi_gradient_norm", "phi_gradient_l1", "phi_gradient_max"]
     )
     network = small_target().network
     for row, image in enumerate(normalized(public)):
@@ -163,9 +163,9 @@ def test_missing_labels_are_the_predicted_class(tmp_path):
     public = make_records()
     missing = public.labels.copy()
     missing[::3] = -1
-    found, _ = extract(tmp_path, replace(public, labels=missing), queries=2)
-    expected = np.where(missing < 0, found.logits[:, 0].argmax(axis=1), missing)
-    assert (found.labels == expected).all()
+    outputs, _ = extract(tmp_path, replace(public, labels=missing), queries=2)
+    expected = np.where(missing < 0, outputs.logits[:, 0].argmax(axis=1), missing)
+    assert (outputs.labels == expected).all()
 
 
 # ---- what is refused
@@ -361,8 +361,8 @@ def test_killed_extraction_goes_on_where_it_stopped(tmp_path, predictions):
 
 
 def test_two_processes_give_every_record_once_and_the_same_bits(tmp_path):
-    found = run_script(tmp_path, devices=2)
-    assert found.returncode == 0, found.stderr
+    outputs = run_script(tmp_path, devices=2)
+    assert outputs.returncode == 0, outputs.stderr
     (path,) = tmp_path.glob("*.npz")  # the second process ended after extraction
     with np.load(path) as arrays:
         single, _ = extract(tmp_path / "other", queries=2, hardware=replace(CPU, batch_size=4))
@@ -425,11 +425,11 @@ def test_out_of_memory_halves_batch(tmp_path, caplog, error):
     target = Target(with_statistics(LimitedMemoryNet(5, error)), CLASSES, "head", "small", "digest of small")
     options = {"queries": 2, "gradients": True}
     cramped, _ = extract(tmp_path / "a", target=target, hardware=replace(CPU, fuse=False), **options)
-    said = [record.getMessage() for record in caplog.records if "does not hold" in record.getMessage()]
-    assert len(said) == 2
-    assert "16 images at a time, going on with 8" in said[0]
-    assert "8 images at a time, going on with 4" in said[1]
-    assert "may differ in the last bits" in said[0]
+    messages = [record.getMessage() for record in caplog.records if "does not hold" in record.getMessage()]
+    assert len(messages) == 2
+    assert "16 images at a time, going on with 8" in messages[0]
+    assert "8 images at a time, going on with 4" in messages[1]
+    assert "may differ in the last bits" in messages[0]
     small, _ = extract(tmp_path / "b", hardware=replace(CPU, fuse=False, batch_size=4), **options)
     for name in ("logits", "features", "gradient_norms", "labels"):
         np.testing.assert_array_equal(getattr(cramped, name), getattr(small, name))
@@ -467,10 +467,10 @@ def test_missing_device_error_message(tmp_path, wrong, sentence):
 
 
 def test_ddp_on_one_device_leaves_no_connection(tmp_path):
-    found, _ = extract(tmp_path / "a", hardware=replace(CPU, devices=1, strategy="ddp"))
+    outputs, _ = extract(tmp_path / "a", hardware=replace(CPU, devices=1, strategy="ddp"))
     assert not torch.distributed.is_initialized()
     assert "LOCAL_RANK" not in os.environ
-    np.testing.assert_array_equal(found.logits, extract(tmp_path / "b")[0].logits)
+    np.testing.assert_array_equal(outputs.logits, extract(tmp_path / "b")[0].logits)
 
 
 def test_extra_process_error_message(tmp_path, monkeypatch):
@@ -522,8 +522,8 @@ def launched(folder, count, *, devices=2, launcher="helpers", kill_after=0):
         subprocess.Popen(command, env=environment | own, **pipes)
         for command, own in zip(commands, variables, strict=True)
     ]
-    said = [process.communicate(timeout=240)[1] for process in processes]
-    return max(process.returncode for process in processes), "\n".join(said)
+    stderr = [process.communicate(timeout=240)[1] for process in processes]
+    return max(process.returncode for process in processes), "\n".join(stderr)
 
 
 @pytest.mark.parametrize(
@@ -536,8 +536,8 @@ def launched(folder, count, *, devices=2, launcher="helpers", kill_after=0):
     ],  # 46 = 3 x 15 + 1; 41 = 2 x 20 + 1: a batch of one
 )
 def test_launchers_are_bit_equal(tmp_path, launcher, devices, count):
-    code, said = launched(tmp_path, count, devices=devices, launcher=launcher)
-    assert code == 0, said
+    code, stderr = launched(tmp_path, count, devices=devices, launcher=launcher)
+    assert code == 0, stderr
     (path,) = tmp_path.glob("*.npz")  # the other processes ended after extraction
     single, _ = extract(tmp_path / "other", make_records(count=count), queries=2, hardware=replace(CPU, batch_size=4))
     with np.load(path) as arrays:
@@ -548,8 +548,8 @@ def test_launchers_are_bit_equal(tmp_path, launcher, devices, count):
 def test_resume_with_fewer_records_than_processes(tmp_path):
     killed = run_script(tmp_path, kill_after=11)  # 44 of 45 records
     assert killed.returncode == -signal.SIGKILL
-    code, said = launched(tmp_path, COUNT)
-    assert code == 0, said
+    code, stderr = launched(tmp_path, COUNT)
+    assert code == 0, stderr
     (path,) = tmp_path.glob("*.npz")
     single, _ = extract(tmp_path / "other", queries=2, hardware=replace(CPU, batch_size=4))
     with np.load(path) as arrays:

@@ -42,7 +42,7 @@ QUICK = ("--resamples", "100")
 
 def test_table_and_files(scores, tmp_path, capsys):
     assert evaluate([scores, "--output", str(tmp_path / "out"), *QUICK]) == 0
-    said = capsys.readouterr().out
+    stdout = capsys.readouterr().out
     for part in (
         "TPR at FPR 1%",
         "too few non-members",
@@ -54,14 +54,14 @@ def test_table_and_files(scores, tmp_path, capsys):
         "epsilon",
         "blind baseline: pass",
     ):
-        assert part in said
-    found = json.loads((tmp_path / "out/metrics.json").read_text())
+        assert part in stdout
+    content = json.loads((tmp_path / "out/metrics.json").read_text())
     columns = example()
-    assert found["attacks"]["lira"]["auc"] == pytest.approx(roc_auc_score(columns["membership"], columns["lira"]))
-    assert found["attacks"]["lira"]["partial_auc"] == pytest.approx(
+    assert content["attacks"]["lira"]["auc"] == pytest.approx(roc_auc_score(columns["membership"], columns["lira"]))
+    assert content["attacks"]["lira"]["partial_auc"] == pytest.approx(
         roc_auc_score(columns["membership"], columns["lira"], max_fpr=0.05)
     )
-    assert {check["name"] for check in found["sanity_checks"]} >= {
+    assert {check["name"] for check in content["sanity_checks"]} >= {
         "blind baseline",
         "column audit",
         "intervals at chance",
@@ -86,19 +86,19 @@ def test_same_scores_same_files(scores, tmp_path):
 
 def test_the_command_is_the_function(scores, tmp_path):
     assert evaluate([scores, "--output", str(tmp_path / "out"), *QUICK]) == 0
-    found = json.loads((tmp_path / "out/metrics.json").read_text())
+    content = json.loads((tmp_path / "out/metrics.json").read_text())
     assessment = assess(read_scores(scores).records, bootstrap=100)
-    assert found["differences"][0]["p_holm"] == assessment.differences[0].p_holm
-    assert found["bounds"][1]["epsilon"] == assessment.bounds[1].epsilon
+    assert content["differences"][0]["p_holm"] == assessment.differences[0].p_holm
+    assert content["bounds"][1]["epsilon"] == assessment.bounds[1].epsilon
 
 
 def test_one_attack_alone(tmp_path, capsys):
     columns = example()
     path = write(tmp_path / "one.csv", id=columns["id"], membership=columns["membership"], lira=columns["lira"])
     assert evaluate([path, "--one_run.random_inclusion", "true", "--fprs", "[0.01]", *QUICK]) == 0
-    said = capsys.readouterr().out
-    assert "one run (Steinke" in said
-    assert "Jaccard" not in said
+    stdout = capsys.readouterr().out
+    assert "one run (Steinke" in stdout
+    assert "Jaccard" not in stdout
 
 
 @pytest.mark.parametrize(

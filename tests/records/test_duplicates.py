@@ -43,18 +43,18 @@ def test_planted_copies_are_counted(change):
     public[100:110] = [CHANGES[change](image) for image in public[:10]]
     private[:20] = [CHANGES[change](image) for image in public[40:60]]
     membership = np.arange(300) < 100
-    found = find_duplicates(records(public, membership), records(private, -1, "b.npz"))
-    counts = found.near
+    duplicates = find_duplicates(records(public, membership), records(private, -1, "b.npz"))
+    counts = duplicates.near
     assert counts.within == {"a.npz": 20, "b.npz": 0}
     assert (counts.across, counts.contradicting) == (20, 20)
-    assert len(np.unique(found.groups)) == 500 - 30
-    np.testing.assert_array_equal(found.groups[:10], found.groups[100:110])
-    np.testing.assert_array_equal(found.groups[40:60], found.groups[300:320])
+    assert len(np.unique(duplicates.groups)) == 500 - 30
+    np.testing.assert_array_equal(duplicates.groups[:10], duplicates.groups[100:110])
+    np.testing.assert_array_equal(duplicates.groups[40:60], duplicates.groups[300:320])
     if change == "identical":
-        assert found.exact == counts
-        assert "identical pixels" in duplicate_notes(found, records(public, membership), None)[0]
+        assert duplicates.exact == counts
+        assert "identical pixels" in duplicate_notes(duplicates, records(public, membership), None)[0]
     else:
-        assert found.exact.within == {"a.npz": 0, "b.npz": 0}
+        assert duplicates.exact.within == {"a.npz": 0, "b.npz": 0}
 
 
 def test_different_pictures_are_not_copies():
@@ -84,6 +84,6 @@ def test_one_record_and_tiny_pictures():
 
 def test_copies_of_one_picture_stay_linear():
     images = np.repeat(pictures(1), 2000, axis=0)
-    found = find_duplicates(records(images, np.arange(2000) % 2))
-    assert found.exact.contradicting == 2000
-    assert found.groups.max() == 0
+    duplicates = find_duplicates(records(images, np.arange(2000) % 2))
+    assert duplicates.exact.contradicting == 2000
+    assert duplicates.groups.max() == 0

@@ -150,10 +150,10 @@ class TestTraining:
 
     def test_shifts_equal_padding_and_cropping_each_image(self):
         images, shift = torch.randn(20, 3, 8, 8), torch.randint(-2, 3, (2, 20))
-        found = _shifted(images, shift, 2)
+        shifted = _shifted(images, shift, 2)
         padded = nn.functional.pad(images, (2, 2, 2, 2), mode="reflect")
         for i, (down, right) in enumerate(shift.T.tolist()):
-            torch.testing.assert_close(found[i], padded[i, :, 2 + down : 10 + down, 2 + right : 10 + right])
+            torch.testing.assert_close(shifted[i], padded[i, :, 2 + down : 10 + down, 2 + right : 10 + right])
 
     def test_an_epoch_shows_each_record_once_and_normalized(self):
         data = material(n=70)
@@ -239,22 +239,22 @@ class TestTraining:
 
     def test_phi_is_that_of_a_plain_forward_pass(self):
         data, network = material(n=300, queries=18), small_network().eval()
-        found = compute_phi(network, data, device="cpu")
+        result = compute_phi(network, data, device="cpu")
         inputs = Normalize(data, torch.from_numpy(data.images))(torch.from_numpy(data.images))
         with torch.no_grad():
             for query, view in enumerate(views(inputs, 18)):
                 p = torch.softmax(network(view).double(), dim=1)[torch.arange(300), torch.from_numpy(data.labels)]
-                np.testing.assert_allclose(found.phi[:, query], torch.log(p / (1 - p)).numpy(), atol=1e-4)
+                np.testing.assert_allclose(result.phi[:, query], torch.log(p / (1 - p)).numpy(), atol=1e-4)
 
     def test_phi_at_another_temperature(self):
         data, network = replace(material(n=100, queries=1), temperature=2.0), small_network().eval()
-        found = compute_phi(network, data, device="cpu").phi
+        result = compute_phi(network, data, device="cpu").phi
         inputs = Normalize(data, torch.from_numpy(data.images))(torch.from_numpy(data.images))
         with torch.no_grad():
             logits = network(inputs)
         p = torch.softmax(logits.double() / 2, dim=1)[torch.arange(100), torch.from_numpy(data.labels)]
         expected = torch.log(p / (1 - p)).numpy()
-        np.testing.assert_allclose(found[:, 0], expected, atol=1e-4)
+        np.testing.assert_allclose(result[:, 0], expected, atol=1e-4)
         outputs = Outputs(logits[:, None].numpy(), *(np.empty((100, 0), np.float32),) * 2, data.labels)
         np.testing.assert_allclose(target_phi(outputs, 1, temperature=2.0)[:, 0], expected, atol=1e-5)
 
@@ -339,8 +339,8 @@ class TestEvidence:
     def test_views_of_a_smaller_set(self):
         image = torch.randn(1, 3, 16, 16)
         larger, smaller = list(views(image, 50)), list(views(image, 18))
-        for place, view in zip(view_columns(50, 18), smaller, strict=True):
-            torch.testing.assert_close(larger[place], view)
+        for index, view in zip(view_columns(50, 18), smaller, strict=True):
+            torch.testing.assert_close(larger[index], view)
 
     def test_more_views_than_target_queries(self):
         with pytest.raises(MIAError, match=r"--extraction.queries to 18"):
@@ -369,9 +369,9 @@ class TestEvidence:
             draw.random((4, 9)) < 0.8,
         )
         save_reference_outputs(tmp_path / "phi.npz", reference_outputs)
-        found = load_reference_outputs(str(tmp_path / "phi.npz"), labels=np.arange(9), num_classes=9)
+        loaded = load_reference_outputs(str(tmp_path / "phi.npz"), labels=np.arange(9), num_classes=9)
         for name in ("target", "references", "keep", "drawn"):
-            np.testing.assert_array_equal(getattr(found, name), getattr(reference_outputs, name))
+            np.testing.assert_array_equal(getattr(loaded, name), getattr(reference_outputs, name))
         with pytest.raises(MIAError, match="another data set"):
             load_reference_outputs(str(tmp_path / "phi.npz"), labels=np.arange(9)[::-1], num_classes=9)
         with pytest.raises(MIAError, match="for the 8 records"):

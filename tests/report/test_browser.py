@@ -81,16 +81,16 @@ def test_layout_and_contrast(page, tmp_path, dark):
     (tmp_path / "frames.html").write_text(f"<!DOCTYPE html><body>{frames}{MEASURE}</body>")
     scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
     dumped = browse(scheme, "--virtual-time-budget=8000", "--dump-dom", f"file://{tmp_path}/frames.html")
-    found = json.loads(markup.unescape(dumped.split('<pre id="found">')[1].split("</pre>")[0]))
-    assert [one["width"] for one in found] == ["1280", "390"]
-    for one in found:
-        assert one["needed"] <= int(one["width"])
-        assert len(one["drawings"]) == 4
-        assert min(min(box) for box in one["drawings"]) > 100
-        assert len(one["images"]) == 24
-        assert min(one["images"]) == 32
-        assert one["letters"] >= 7
-        for name, ink, ground in one["colors"]:
+    content = json.loads(markup.unescape(dumped.split('<pre id="found">')[1].split("</pre>")[0]))
+    assert [row["width"] for row in content] == ["1280", "390"]
+    for row in content:
+        assert row["needed"] <= int(row["width"])
+        assert len(row["drawings"]) == 4
+        assert min(min(box) for box in row["drawings"]) > 100
+        assert len(row["images"]) == 24
+        assert min(row["images"]) == 32
+        assert row["letters"] >= 7
+        for name, ink, ground in row["colors"]:
             bright, deep = sorted((luminance(ink), luminance(ground)), reverse=True)
             assert (bright + 0.05) / (deep + 0.05) >= 4.5, (name, ink, ground)
             assert (luminance(ground) < 0.1) == dark

@@ -68,8 +68,8 @@ def full():
     """A report with everything in it, all of whose names are hostile."""
     given = records(names=HOSTILE)
     pixels = np.random.default_rng(1).integers(0, 256, (len(given.ids), 3, 8, 8)).astype(np.uint8)
-    found = assess(given, bootstrap=100, pixels=pixels)
-    return Report(found, HOSTILE[0], "named", versions(), (HOSTILE[3],), facts(given), pixels)
+    assessment = assess(given, bootstrap=100, pixels=pixels)
+    return Report(assessment, HOSTILE[0], "named", versions(), (HOSTILE[3],), facts(given), pixels)
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ def page(full):
 
 
 def of_scores(given, **changes):
-    found = replace(assess(given, bootstrap=100), **changes)
-    return Report(found, next(iter(given.scores)), "named", versions())
+    assessment = replace(assess(given, bootstrap=100), **changes)
+    return Report(assessment, next(iter(given.scores)), "named", versions())
 
 
 class Elements(HTMLParser):
@@ -191,11 +191,11 @@ def test_card_has_no_markup_from_outside(full):
 def test_both_kinds_of_figures_keep_to_the_schema(full):
     schema = json.loads(files("mia_lightning.report").joinpath("metrics.schema.json").read_text())
     for report in (full, of_scores(records())):
-        found = json.loads(json.dumps(metrics(report), allow_nan=False))
-        jsonschema.validate(found, schema, jsonschema.Draft202012Validator)
-        found["attacks"][report.headline]["points"][0]["tpr"] = 1.5
+        figures = json.loads(json.dumps(metrics(report), allow_nan=False))
+        jsonschema.validate(figures, schema, jsonschema.Draft202012Validator)
+        figures["attacks"][report.headline]["points"][0]["tpr"] = 1.5
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(found, schema, jsonschema.Draft202012Validator)
+            jsonschema.validate(figures, schema, jsonschema.Draft202012Validator)
 
 
 def check(name, status, **details):
@@ -230,9 +230,9 @@ def test_small_effect_is_not_called_recognition():
     member = np.repeat([1, 0], 20_000).astype(np.int8)
     scores[:100] = 6 + rng.random(100)
     given = ScoredRecords(np.arange(40_000), member, {"a": scores}, None, "scores.csv")
-    found = verdict(of_scores(given))
-    assert found.level == "slight"
-    assert any("1%, 10%, 50% of all records" in sentence for sentence in found.sentences)
+    conclusion = verdict(of_scores(given))
+    assert conclusion.level == "slight"
+    assert any("1%, 10%, 50% of all records" in sentence for sentence in conclusion.sentences)
 
 
 @pytest.mark.parametrize(("members", "non_members"), [(1, 1), (1, 50), (50, 1), (5, 5), (10, 1000), (19, 19)])
@@ -240,45 +240,45 @@ def test_few_records_have_a_report_without_verdict(members, non_members):
     member = np.repeat([1, 0], [members, non_members]).astype(np.int8)
     scores = member + 0.01 * np.random.default_rng(0).random(len(member))
     report = of_scores(ScoredRecords(np.arange(len(member)), member, {"a": scores}, None, "scores.csv"))
-    found = verdict(report)
-    assert found.level == "too few"
-    assert "at least 20" in found.sentences[0]
+    conclusion = verdict(report)
+    assert conclusion.level == "too few"
+    assert "at least 20" in conclusion.sentences[0]
     assert "Too few records" in html(report, draw(report))
     assert "Too few records" in card(report)
 
 
 def test_wide_interval_is_not_evidence_of_absence():
     given = records(n=60, gain=0.0)
-    found = verdict(of_scores(given))
-    assert found.level == "too few"
-    assert "would exclude" in found.sentences[0]
+    conclusion = verdict(of_scores(given))
+    assert conclusion.level == "too few"
+    assert "would exclude" in conclusion.sentences[0]
 
 
 def test_reversed_scores_are_named_and_turned():
     given = records(gain=1.5)
     turned = replace(given, scores={"loss": -given.scores["lira"]})
     report = of_scores(turned)
-    found = verdict(report)
-    assert found.level == "reversed"
-    assert f"AUC {1 - report.assessment.attacks['loss'].auc:.3f}" in found.sentences[0]
+    conclusion = verdict(report)
+    assert conclusion.level == "reversed"
+    assert f"AUC {1 - report.assessment.attacks['loss'].auc:.3f}" in conclusion.sentences[0]
     assert "other way" in card(report)
     assert report.assessment.turned["loss"].auc == pytest.approx(of_scores(given).assessment.attacks["lira"].auc)
 
 
 def test_constant_scores_are_not_called_private():
     given = records(gain=0.0)
-    found = verdict(of_scores(replace(given, scores={"a": np.zeros(len(given.ids))})))
-    assert found.level == "inconclusive"
-    assert any("same score" in sentence for sentence in found.sentences)
+    conclusion = verdict(of_scores(replace(given, scores={"a": np.zeros(len(given.ids))})))
+    assert conclusion.level == "inconclusive"
+    assert any("same score" in sentence for sentence in conclusion.sentences)
 
 
 def test_verdict_covers_all_attacks():
     """The headline is null; the other attack succeeds and decides."""
     null, strong = records(gain=0.0), records(gain=2.0)
     given = replace(strong, scores={"null": null.scores["lira"], "strong": strong.scores["lira"]})
-    found = verdict(of_scores(given))
-    assert found.level == "exposed"
-    assert "decided by “strong”" in found.sentences[-1]
+    conclusion = verdict(of_scores(given))
+    assert conclusion.level == "exposed"
+    assert "decided by “strong”" in conclusion.sentences[-1]
 
 
 def test_best_of_many_null_attacks():
@@ -288,7 +288,7 @@ def test_best_of_many_null_attacks():
     levels = []
     for _ in range(20):
         evaluations = {f"a{i}": evaluate_scores(rng.normal(size=800), member, (0.01, 0.05)) for i in range(20)}
-        levels.append(any(one.at_low_rates or one.on_average for one in evidence(evaluations).values()))
+        levels.append(any(row.at_low_rates or row.on_average for row in evidence(evaluations).values()))
     assert sum(levels) <= 3
 
 
@@ -297,7 +297,7 @@ def test_few_lucky_members_are_no_finding():
     rng = np.random.default_rng(2)
     member = np.repeat([1, 0], [10, 1000]).astype(np.int8)
     draws = [evidence({"a": evaluate_scores(rng.normal(size=1010), member, (0.01,))})["a"] for _ in range(300)]
-    assert np.mean([one.at_low_rates for one in draws]) <= 0.025 + 3 * 0.009
+    assert np.mean([row.at_low_rates for row in draws]) <= 0.025 + 3 * 0.009
 
 
 def test_never_green_with_a_large_gap_or_failed_references():
@@ -307,9 +307,9 @@ def test_never_green_with_a_large_gap_or_failed_references():
     report = of_scores(none)
     failed = FidelityCheck("accuracy", "failed", "References are unlike the target.")
     run = replace(facts(none), fidelity=(failed,))
-    found = verdict(replace(report, run=run))
-    assert found.level == "inconclusive"
-    assert "References are unlike" in found.sentences[0]
+    conclusion = verdict(replace(report, run=run))
+    assert conclusion.level == "inconclusive"
+    assert "References are unlike" in conclusion.sentences[0]
 
 
 @dataclass(frozen=True)
@@ -323,9 +323,9 @@ def test_no_verdict_while_the_reading_check_warns():
     report = of_scores(strong)
     run = replace(facts(strong), reading=Warning_("warn", "Give --data.scale 255."))
     report = replace(report, run=run)
-    found = verdict(report)
-    assert found.level == "no reading"
-    assert found.sentences[0] == "Give --data.scale 255."
+    conclusion = verdict(report)
+    assert conclusion.level == "no reading"
+    assert conclusion.sentences[0] == "Give --data.scale 255."
     page = html(report, draw(report))
     assert page.index("Give --data.scale 255.") < page.index("Attack performance")
     assert "Give --data.scale 255." in card(report)
@@ -337,18 +337,18 @@ def test_searched_run_is_decided_on_held_out_records():
     searched = SearchedConfig(trials=100, attack="lira", metric="auc", seen_records=1200, holdout=300)
     run = replace(facts(strong), held_out=held_out, searched=searched)
     report = replace(of_scores(strong), run=run)
-    found = verdict(report)
-    assert found.level == "not found"
-    assert "100 trials" in found.sentences[-1]
-    assert "held-out" in found.sentences[0]
+    conclusion = verdict(report)
+    assert conclusion.level == "not found"
+    assert "100 trials" in conclusion.sentences[-1]
+    assert "held-out" in conclusion.sentences[0]
     assert report.decisive["lira"] is held_out["lira"]
 
 
 def test_verdict_states_the_figures_and_how_the_attack_was_named():
     given = records(names=("a", "b"), n=4000)
-    found = assess(given, bootstrap=100)
-    first, *rest = verdict(Report(found, "a", "named beforehand", versions())).sentences
-    point = found.attacks["a"].at(0.01)
+    assessment = assess(given, bootstrap=100)
+    first, *rest = verdict(Report(assessment, "a", "named beforehand", versions())).sentences
+    point = assessment.attacks["a"].at(0.01)
     assert f"“a” identifies {percent(point.tpr)}" in first
     assert "At 1% FPR" in first
     assert "2,000 members" in first
@@ -357,16 +357,16 @@ def test_verdict_states_the_figures_and_how_the_attack_was_named():
 
 
 def test_most_exposed_are_the_highest_scores_with_their_p_values(full):
-    found, scores = most_exposed(full), full.assessment.records.scores[full.headline]
-    best = np.argsort(-scores)[: len(found)]
-    assert [one.id for one in found] == full.assessment.records.ids[best].tolist()
-    others = scores[full.assessment.records.membership == 0]
+    exposed, scores = most_exposed(full), full.assessment.records.scores[full.headline]
+    best = np.argsort(-scores)[: len(exposed)]
+    assert [record.id for record in exposed] == full.assessment.records.ids[best].tolist()
+    non_members = scores[full.assessment.records.membership == 0]
     expected = [
-        (1 + (others >= scores[row]).sum() - m) / (1 + len(others) - m)
+        (1 + (non_members >= scores[row]).sum() - m) / (1 + len(non_members) - m)
         for row in best
         for m in [full.assessment.records.membership[row] == 0]
     ]
-    assert [one.p_value for one in found] == pytest.approx(expected)
+    assert [record.p_value for record in exposed] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])

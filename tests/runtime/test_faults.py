@@ -27,8 +27,8 @@ def audit(tmp_path_factory):
 def whole(audit, tmp_path_factory):
     """The folder of a run that nothing disturbed, with a store of its own."""
     output = tmp_path_factory.mktemp("whole") / "run"
-    ((code, said),) = audit.serve([{"arguments": audit.arguments(output)}])
-    assert code == 0, said
+    ((code, stderr),) = audit.serve([{"arguments": audit.arguments(output)}])
+    assert code == 0, stderr
     return output
 
 
@@ -63,10 +63,10 @@ def test_run_resumes_after_kill(audit, whole, tmp_path):
     ]
     output = tmp_path / "run"
     jobs = [{"arguments": audit.arguments(output), "kill_before": name} for name in stations]
-    *killed, (code, said) = audit.serve([*jobs, {"arguments": audit.arguments(output)}])
+    *killed, (code, stderr) = audit.serve([*jobs, {"arguments": audit.arguments(output)}])
     assert [code for code, _ in killed] == [-signal.SIGKILL] * len(stations)
-    assert "ended without finishing" in said
-    assert code == 0, said
+    assert "ended without finishing" in stderr
+    assert code == 0, stderr
     assert_equal_runs(output, whole)
     assert files(tmp_path / ".store") == files(whole.parent / ".store")
 
@@ -76,8 +76,8 @@ def test_run_resumes_after_kill_at_random_moment(audit, whole, tmp_path):
     time.sleep(random.uniform(1, 8))
     process.kill()
     process.wait()
-    ((code, said),) = audit.serve([{"arguments": audit.arguments(tmp_path / "run")}])
-    assert code == 0, said
+    ((code, stderr),) = audit.serve([{"arguments": audit.arguments(tmp_path / "run")}])
+    assert code == 0, stderr
     assert_equal_runs(tmp_path / "run", whole)
 
 
@@ -88,9 +88,9 @@ def test_evaluate_resumes_after_kill(audit, whole, tmp_path):
     undisturbed = {"command": "evaluate", "arguments": [*arguments, "--output", str(tmp_path / "undisturbed")]}
     stations = ["records.csv", "report.html", "audit_card.md", "metrics.json"]
     jobs = [job | {"kill_before": name} for name in stations]
-    *killed, (code, said), (other, _) = audit.serve([*jobs, job, undisturbed])
+    *killed, (code, stderr), (other, _) = audit.serve([*jobs, job, undisturbed])
     assert [code for code, _ in killed] == [-signal.SIGKILL] * len(stations)
-    assert (code, other) == (0, 0), said
+    assert (code, other) == (0, 0), stderr
     assert files(output) == {"records.csv", "report.html", "audit_card.md", "metrics.json"}
     for name in files(output):
         assert (output / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
@@ -124,17 +124,17 @@ def test_signal_during_extraction(audit, whole, tmp_path, number, devices):
     )
     wait_for(lambda: list(tmp_path.glob(".store/*/*/shards/*.safetensors")), process)
     process.send_signal(number)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 128 + number, said
-    assert f"interrupted ({number.name}); rerun the same command to resume" in said
-    assert "Traceback" not in said
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + number, stderr
+    assert f"interrupted ({number.name}); rerun the same command to resume" in stderr
+    assert "Traceback" not in stderr
     wait_for(lambda: not others_of_session(process.pid))
     assert not list(tmp_path.rglob("*.partial"))
     assert not (tmp_path / "run" / ".lock").exists()
     if (number, devices) == (signal.SIGTERM, 1):
-        ((code, said),) = audit.serve([{"arguments": audit.arguments(tmp_path / "run", *options)}])
-        assert code == 0, said
-        assert "records already extracted" in said
+        ((code, stderr),) = audit.serve([{"arguments": audit.arguments(tmp_path / "run", *options)}])
+        assert code == 0, stderr
+        assert "records already extracted" in stderr
         assert_equal_runs(tmp_path / "run", whole)
 
 
@@ -175,9 +175,9 @@ def run_with_faulty_helper(audit, folder, fault):
         text=True,
         start_new_session=True,
     )
-    said = process.communicate(timeout=120)[1]
+    stderr = process.communicate(timeout=120)[1]
     wait_for(lambda: not others_of_session(process.pid))
-    return process.returncode, said
+    return process.returncode, stderr
 
 
 @pytest.mark.parametrize(
@@ -189,26 +189,26 @@ def run_with_faulty_helper(audit, folder, fault):
     ],
 )
 def test_worker_error_propagates(audit, tmp_path, fault, sentence):
-    code, said = run_with_faulty_helper(audit, tmp_path, fault)
-    assert code == 2, said
-    assert said.count("error: ") == 1
-    assert sentence in said
-    assert "Traceback" not in said
+    code, stderr = run_with_faulty_helper(audit, tmp_path, fault)
+    assert code == 2, stderr
+    assert stderr.count("error: ") == 1
+    assert sentence in stderr
+    assert "Traceback" not in stderr
 
 
 def test_workers_exit_with_main_process(audit, whole, tmp_path):
-    code, said = run_with_faulty_helper(audit, tmp_path, "orphan")
-    assert code == -signal.SIGKILL, said
-    ((code, said),) = audit.serve([{"arguments": audit.arguments(tmp_path / "run", "--hardware.devices", "1")}])
+    code, stderr = run_with_faulty_helper(audit, tmp_path, "orphan")
+    assert code == -signal.SIGKILL, stderr
+    ((code, stderr),) = audit.serve([{"arguments": audit.arguments(tmp_path / "run", "--hardware.devices", "1")}])
     assert code == 2  # another configuration
-    code, said = run_with_faulty_helper(audit, tmp_path, "none")
-    assert code == 0, said
-    assert "records already extracted" in said
+    code, stderr = run_with_faulty_helper(audit, tmp_path, "none")
+    assert code == 0, stderr
+    assert "records already extracted" in stderr
     assert_equal_scores(tmp_path / "run", whole)
 
 
 def others_of_session(session):
-    found = []
+    results = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != session:
             try:
@@ -216,8 +216,8 @@ def others_of_session(session):
             except OSError:
                 continue
             if int(fields[3]) == session and fields[0] != "Z":
-                found.append(entry.name)
-    return found
+                results.append(entry.name)
+    return results
 
 
 # ---- two at once
@@ -229,10 +229,10 @@ def test_locked_folder_error_message(audit, whole, tmp_path):
     lock = Lock(output / ".lock")
     assert lock.acquire()
     evaluation = {"command": "evaluate", "arguments": [str(whole / "scores.csv"), "--output", str(output)]}
-    for code, said in audit.serve([{"arguments": audit.arguments(output)}, evaluation]):
+    for code, stderr in audit.serve([{"arguments": audit.arguments(output)}, evaluation]):
         assert code == 2
-        assert f"another run (process {os.getpid()} on " in said
-        assert "wait for it, or name another --output" in said
+        assert f"another run (process {os.getpid()} on " in stderr
+        assert "wait for it, or name another --output" in stderr
     lock.release()
     assert not (output / ".lock").exists()
 
@@ -249,9 +249,9 @@ def test_concurrent_runs_extract_once(audit, whole, tmp_path):
         )
         for name in "ab"
     ]
-    said = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert sum("extracted" in text for text in said) == 1
+    stderr = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], stderr
+    assert sum("extracted" in text for text in stderr) == 1
     assert (tmp_path / "a" / "scores.csv").read_bytes() == (tmp_path / "b" / "scores.csv").read_bytes()
     assert (tmp_path / "a" / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
 
@@ -282,33 +282,33 @@ def on_disks(audit, whole, tmp_path_factory):
     wanted = [(what, size) for what, size in jobs if size in {"output": SIZES, "store": STORE_SIZES}.get(what, [])]
     wanted += [key for key in jobs if "fixed" in key]
     prefix = ["unshare", "-m", "sh", "-c", " && ".join(mounts) + ' && exec "$@"', "sh"]
-    found = audit.serve([{"arguments": jobs[key]} for key in wanted], prefix=prefix)
+    results = audit.serve([{"arguments": jobs[key]} for key in wanted], prefix=prefix)
     assert not list(folder.glob("run-*"))  # a run that fails takes its own folder away
-    return dict(zip(wanted, found, strict=True))
+    return dict(zip(wanted, results, strict=True))
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_full_disk_of_run_folder(on_disks, size):
-    code, said = on_disks["output", size]
-    assert code == 2, said
-    assert "Traceback" not in said
-    assert "No space left on device; free space" in said
+    code, stderr = on_disks["output", size]
+    assert code == 2, stderr
+    assert "Traceback" not in stderr
+    assert "No space left on device; free space" in stderr
 
 
 @pytest.mark.parametrize("size", STORE_SIZES)
 def test_full_disk_of_store(on_disks, size):
-    code, said = on_disks["store", size]
-    assert code == 2, said
-    assert "Traceback" not in said
-    assert "into the store: No space left on device; free space, or name another --cache_dir" in said
+    code, stderr = on_disks["store", size]
+    assert code == 2, stderr
+    assert "Traceback" not in stderr
+    assert "into the store: No space left on device; free space, or name another --cache_dir" in stderr
 
 
 @pytest.mark.parametrize("what", ["output", "new output", "store"])
 def test_unwritable_folder_error_message(on_disks, what):
-    code, said = on_disks[what, "fixed"]
-    assert code == 2, said
-    assert "Traceback" not in said
-    assert "Read-only file system" in said
+    code, stderr = on_disks[what, "fixed"]
+    assert code == 2, stderr
+    assert "Traceback" not in stderr
+    assert "Read-only file system" in stderr
 
 
 # ---- clocks
@@ -338,13 +338,13 @@ def test_run_folder_has_no_machine_paths(audit, whole, tmp_path):
     for path in whole.rglob("*"):
         if path.is_file():
             checked += 1
-            for place in places - {b"/"}:
+            for index in places - {b"/"}:
                 # a relative path may lead through the root of the file system, and is still relative
-                assert place not in path.read_bytes().replace(b".." + place, b""), f"{path.name} holds {place}"
+                assert index not in path.read_bytes().replace(b".." + index, b""), f"{path.name} holds {index}"
     assert checked >= 8
     rerun = ["--config", str(whole / "config.yaml"), "--output", str(tmp_path / "again")]
-    ((code, said),) = audit.serve([{"arguments": rerun}])
-    assert code == 0, said
+    ((code, stderr),) = audit.serve([{"arguments": rerun}])
+    assert code == 0, stderr
     assert (tmp_path / "again" / "submission.csv").read_bytes() == (whole / "submission.csv").read_bytes()
 
 
@@ -468,8 +468,8 @@ def test_demo_is_deterministic_across_workers(tmp_path):
     ways = {"one": ["--references.workers", "1"], "two": ["--references.workers", "2", *two_devices]}
     for name, options in ways.items():
         process = demo(tmp_path, name, *options)
-        said = process.communicate(timeout=300)[1]
-        assert process.returncode == 0, said
+        stderr = process.communicate(timeout=300)[1]
+        assert process.returncode == 0, stderr
     expected = (tmp_path / "one" / "submission.csv").read_bytes()
     assert expected.count(b"\n") > 800
     assert (tmp_path / "two" / "submission.csv").read_bytes() == expected
@@ -481,7 +481,7 @@ def test_signal_ends_ray_workers(tmp_path):
     process = demo(tmp_path, "run", "--references.workers", "1", "--config", str(tmp_path / "long.yaml"))
     wait_for(lambda: list(tmp_path.glob("store-run/references/*/0000.checkpoint")), process)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=90)[1]
-    assert process.returncode == 143, said
-    assert "interrupted (SIGTERM); rerun the same command to resume" in said
+    stderr = process.communicate(timeout=90)[1]
+    assert process.returncode == 143, stderr
+    assert "interrupted (SIGTERM); rerun the same command to resume" in stderr
     wait_for(lambda: not others_of_session(process.pid))

@@ -42,13 +42,13 @@ def test_large_arrays_stay_in_the_file_and_give_the_same_outputs(tmp_path, all_m
     public = make_records(dtype=dtype)
     images = public.images if order == "NCHW" else np.ascontiguousarray(public.images.transpose(0, 2, 3, 1))
     write(tmp_path / name, images=images)
-    found = read_records(str(tmp_path / name))
-    assert is_in_file(found.images)
-    assert found.images.dtype == dtype
+    records_read = read_records(str(tmp_path / name))
+    assert is_in_file(records_read.images)
+    assert records_read.images.dtype == dtype
     for field in ("images", "ids", "labels", "membership"):
-        np.testing.assert_array_equal(getattr(found, field), getattr(public, field))
+        np.testing.assert_array_equal(getattr(records_read, field), getattr(public, field))
     np.testing.assert_array_equal(
-        extract(tmp_path / "a", found)[0].logits, extract(tmp_path / "b", make_records(dtype=dtype))[0].logits
+        extract(tmp_path / "a", records_read)[0].logits, extract(tmp_path / "b", make_records(dtype=dtype))[0].logits
     )
     keys = [{path.name for path in (tmp_path / store).glob("*/*")} for store in "ab"]
     assert keys[0] == keys[1]
@@ -62,9 +62,9 @@ def test_small_arrays_are_read_into_memory(tmp_path):
 def test_compressed_arrays_are_read_into_memory(tmp_path, all_mapped):
     public = make_records()
     np.savez_compressed(tmp_path / "x.npz", images=public.images)
-    found = read_records(str(tmp_path / "x.npz"))
-    assert not is_in_file(found.images)
-    np.testing.assert_array_equal(found.images, public.images)
+    records_read = read_records(str(tmp_path / "x.npz"))
+    assert not is_in_file(records_read.images)
+    np.testing.assert_array_equal(records_read.images, public.images)
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut"])
@@ -103,11 +103,11 @@ def test_mapped_file_is_read_by_safetensors(tmp_path):
 
 
 def test_outputs_are_read_only_maps(tmp_path):
-    found, _ = extract(tmp_path, mean=MEAN, std=STD)
-    assert is_in_file(found.logits)
+    outputs, _ = extract(tmp_path, mean=MEAN, std=STD)
+    assert is_in_file(outputs.logits)
     assert is_in_file(extract(tmp_path)[0].logits)
     with pytest.raises(ValueError, match="read-only"):
-        found.logits[0] = 0
+        outputs.logits[0] = 0
 
 
 def test_memory_does_not_grow_with_the_number_of_records(tmp_path):

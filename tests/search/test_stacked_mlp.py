@@ -45,15 +45,15 @@ def test_losses_against_plain_loops():
     scores, member = rng.normal(size=(2, 60)), rng.integers(0, 2, (2, 60))
     member[0, :45], member[0, 45:] = 0, 1
     for kind in ("bce", "focal", "pairwise", "partial_auc"):
-        found = losses(kind, torch.tensor(scores), torch.tensor(member, dtype=torch.float64)).numpy()
+        values = losses(kind, torch.tensor(scores), torch.tensor(member, dtype=torch.float64)).numpy()
         top = max(1, int(np.ceil(0.05 * (member == 0).sum(axis=1).min())))
         for k in range(2):
-            inside, outside = scores[k][member[k] == 1], np.sort(scores[k][member[k] == 0])
+            in_, out_ = scores[k][member[k] == 1], np.sort(scores[k][member[k] == 0])
             right = np.where(member[k] == 1, 1, -1) * scores[k]
             expected = {
                 "bce": np.log1p(np.exp(-right)).mean(),
                 "focal": (np.log1p(np.exp(-right)) / (1 + np.exp(right)) ** 2).mean(),
-                "pairwise": np.mean([np.log1p(np.exp(o - i)) for i in inside for o in outside]),
-                "partial_auc": np.mean([np.log1p(np.exp(o - i)) for i in inside for o in outside[-top:]]),
+                "pairwise": np.mean([np.log1p(np.exp(o - i)) for i in in_ for o in out_]),
+                "partial_auc": np.mean([np.log1p(np.exp(o - i)) for i in in_ for o in out_[-top:]]),
             }[kind]
-            assert found[k] == pytest.approx(expected, rel=1e-9)
+            assert values[k] == pytest.approx(expected, rel=1e-9)

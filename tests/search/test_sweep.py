@@ -165,10 +165,10 @@ def test_signal_ends_the_search(quick_args, sweep, engine, number):
     running = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     wait_for(lambda: (output / "trials.jsonl").exists() and len((output / "trials.jsonl").read_bytes()) > 1000, running)
     running.send_signal(number)
-    said = running.communicate(timeout=60)[1]
-    assert running.returncode == 128 + number, said
-    assert f"interrupted ({number.name}); rerun the same command with --resume to continue" in said
-    assert "Traceback" not in said
+    stderr = running.communicate(timeout=60)[1]
+    assert running.returncode == 128 + number, stderr
+    assert f"interrupted ({number.name}); rerun the same command with --resume to continue" in stderr
+    assert "Traceback" not in stderr
     assert not (output / "best.yaml").exists()
 
 

@@ -78,10 +78,10 @@ def test_scores_round_trip(tmp_path, ids, data):
     scores = data.draw(st.lists(finite, min_size=len(ids), max_size=len(ids)))
     member = [1, 0, *data.draw(st.lists(st.integers(0, 1), min_size=len(ids) - 2, max_size=len(ids) - 2))]
     (tmp_path / "s.csv").write_text(csv_text({"id": ids, "membership": member, "s": scores}), encoding="utf-8")
-    found = read_scores(tmp_path / "s.csv").records
-    assert found.ids.astype(str).tolist() == ids
-    assert found.scores["s"].tolist() == scores
-    assert found.membership.tolist() == member
+    records_read = read_scores(tmp_path / "s.csv").records
+    assert records_read.ids.astype(str).tolist() == ids
+    assert records_read.scores["s"].tolist() == scores
+    assert records_read.membership.tolist() == member
 
 
 def damaged(data: bytes, other: bytes, chance: random.Random) -> bytes:

@@ -170,12 +170,12 @@ def tables(corpus):
 
 def images(corpus):
     for name, data in files.images().items():
-        for place in (1, 2):
+        for index in (1, 2):
             good = {
-                f"{place}.png": data.replace(b"CANARY", str(corpus.canary).encode()),
-                f"{3 - place}.png": files.PIXEL,
+                f"{index}.png": data.replace(b"CANARY", str(corpus.canary).encode()),
+                f"{3 - index}.png": files.PIXEL,
             }
-            corpus.write("records", f"{name} as image {place}", ".zip", files.packed({"t.csv": files.TABLE, **good}))
+            corpus.write("records", f"{name} as image {index}", ".zip", files.packed({"t.csv": files.TABLE, **good}))
 
 
 def configurations(corpus):
@@ -223,7 +223,7 @@ HARMLESS = {
     "records: id 7",  # blanks around an id are removed
     "records: storage of another type",  # four-byte numbers in a record that is called eight-byte
     "records: same name twice",  # in the header of a .safetensors file, with the same content
-    *(f"records: more rows than it says as image {place}" for place in (1, 2)),  # the rows that it says are read
+    *(f"records: more rows than it says as image {index}" for index in (1, 2)),  # the rows that it says are read
     "scores: labels of times",  # classes by any name
     *(f"{kind}: {name} of times" for kind in ("key", "submission") for name in ("labels", "scores")),
     "target: a sample that is a pickle",  # these four are never read
@@ -269,26 +269,26 @@ def complain(name, report):
     """Return what is wrong with the outcome of one file."""
     if "died" in report:
         return [f"the process died: {report['died']}"]
-    found = []
+    results = []
     lines = report["error"].strip().splitlines()
     last = lines[-1] if lines else ""
     if report["crash"]:
-        found.append(report["crash"][-700:])
+        results.append(report["crash"][-700:])
     elif report["code"] == 0 and name in HARMLESS:
         return []
     elif report["code"] != 2 or not last.startswith("error: "):
-        found.append(f"exit code {report['code']}: {report['error'][-300:]!r}")
+        results.append(f"exit code {report['code']}: {report['error'][-300:]!r}")
     if len([line for line in lines if line.startswith("error: ")]) > 1 or "Traceback" in report["error"]:
-        found.append(f"more than a sentence: {report['error'][-600:]}")
+        results.append(f"more than a sentence: {report['error'][-600:]}")
     if len(last) > LONGEST or not last.isprintable():
-        found.append(f"{len(last)} characters: {last[:200]!r}")
+        results.append(f"{len(last)} characters: {last[:200]!r}")
     if report["seen"]:
-        found.append(f"did {report['seen'][:4]}")
+        results.append(f"did {report['seen'][:4]}")
     if report["grown"] > HEADROOM // 2:
-        found.append(f"took {report['grown'] >> 20} MiB")
+        results.append(f"took {report['grown'] >> 20} MiB")
     if report["seconds"] > 20:
-        found.append(f"took {report['seconds']:.0f} s")
-    return found
+        results.append(f"took {report['seconds']:.0f} s")
+    return results
 
 
 def run_all(cases, task, folder):

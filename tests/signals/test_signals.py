@@ -80,21 +80,21 @@ def reference(logits, label) -> dict[str, float]:
     p = [value / sum(e) for value in e]
     rest = [sum(e[:j] + e[j + 1 :]) / sum(e) for j in range(len(e))]
     ordered = sorted(p, reverse=True)
-    others = [j for j in range(len(z)) if j != label]
+    other_classes = [j for j in range(len(z)) if j != label]
     return {
         "loss": float(-p[label].ln()),
         "phi": float(p[label].ln() - rest[label].ln()),
         "entropy": float(-sum(q * q.ln() for q in p)),
-        "modified_entropy": float(-rest[label] * p[label].ln() - sum(p[j] * rest[j].ln() for j in others)),
+        "modified_entropy": float(-rest[label] * p[label].ln() - sum(p[j] * rest[j].ln() for j in other_classes)),
         "top2_margin": float(ordered[0] - ordered[1]),
         "confidence": float(p[label]),
         "log_confidence": float(p[label].ln()),
-        "bias_gradient_norm": float((rest[label] ** 2 + sum(p[j] ** 2 for j in others)).sqrt()),
+        "bias_gradient_norm": float((rest[label] ** 2 + sum(p[j] ** 2 for j in other_classes)).sqrt()),
         "energy": float(-sum(e).ln()),
         "course_adjusted_entropy": float(-sum(q * q.ln() for q in p) * rest[label]),
         "course_gradient_proxy": float(abs(1 - z[label])),
-        "hinge": float(z[label] - max(z[j] for j in others)),
-        "label_rank": float(sum(z[j] > z[label] for j in others)),
+        "hinge": float(z[label] - max(z[j] for j in other_classes)),
+        "label_rank": float(sum(z[j] > z[label] for j in other_classes)),
         "logit_norm": float(sum(value**2 for value in z).sqrt()),
         "max_logit": float(max(z)),
         "label_logit": float(z[label]),

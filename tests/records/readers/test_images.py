@@ -195,8 +195,8 @@ def test_two_images_of_one_record(tmp_path):
 def test_zip_bomb(tmp_path):
     path = write_store(tmp_path / "all.zip", NAMED | {"t.csv": TABLE.encode()})
     data = bytearray(path.read_bytes())
-    for place in [at for at in range(len(data)) if data[at : at + 4] == b"PK\x01\x02"]:
-        data[place + 24 : place + 28] = b"\xfe\xff\xff\xff"
+    for index in [at for at in range(len(data)) if data[at : at + 4] == b"PK\x01\x02"]:
+        data[index + 24 : index + 28] = b"\xfe\xff\xff\xff"
     path.write_bytes(data)
     with pytest.raises(MIAError, match=r"^all\.zip: decompresses to over 1 GiB"):
         read_records(str(path))
@@ -206,8 +206,8 @@ def test_locked_zip(tmp_path):
     path = write_store(tmp_path / "all.zip", NAMED | {"t.csv": TABLE.encode()})
     data = bytearray(path.read_bytes())
     for magic, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        for place in [at for at in range(len(data)) if data[at : at + 4] == magic]:
-            data[place + offset] |= 1
+        for index in [at for at in range(len(data)) if data[at : at + 4] == magic]:
+            data[index + offset] |= 1
     path.write_bytes(data)
     with pytest.raises(MIAError, match=r"^all\.zip: .*password"):
         read_records(str(path))

@@ -56,12 +56,12 @@ def simulated(k=8, n=4000, queries=1, seed=0, memory=1.5, scheme="balanced"):
 
 class TestPrintedVectors:
     def test_lira_on_the_printed_example_with_its_own_variance(self):
-        found = LiRA(variance="per_sample", shrink_shift=False).columns(printed())[""]
-        assert found[0] == pytest.approx(2.5172347, abs=1e-5)
+        scores = LiRA(variance="per_sample", shrink_shift=False).columns(printed())[""]
+        assert scores[0] == pytest.approx(2.5172347, abs=1e-5)
 
     def test_lira_offline(self):
-        found = LiRA(mode="offline", variance="per_sample").columns(printed())[""]
-        assert found[0] == pytest.approx(4.8862613, abs=1e-5)
+        scores = LiRA(mode="offline", variance="per_sample").columns(printed())[""]
+        assert scores[0] == pytest.approx(4.8862613, abs=1e-5)
 
     def test_carlini_ddof_0(self):
         # the example's medians are 4 and 1.25, not its means 4 and 1.125
@@ -92,23 +92,25 @@ class TestPieces:
     def test_upper_tail_is_scipys_where_scipy_has_digits(self, degrees_of_freedom):
         x = np.array([-5.0, 0.0, 2.0, 8.0, 30.0])
         expected = stats.norm.logsf(x) if np.isinf(degrees_of_freedom) else stats.t.logsf(x, degrees_of_freedom)
-        found = log_survival(
+        log_tail = log_survival(
             x, center=np.zeros(5), variance=np.ones(5), degrees_of_freedom=np.full(5, degrees_of_freedom)
         )
-        np.testing.assert_allclose(found, expected, rtol=1e-9)
+        np.testing.assert_allclose(log_tail, expected, rtol=1e-9)
 
     def test_upper_tail_goes_on_where_the_tail_itself_is_zero(self):
         # Pr[T >= u] of nu degrees of freedom falls as u**-nu, so log differences between u and 2u tend to nu log 2
         u = np.array([1e4, 2e4])
-        found = log_survival(u, center=np.zeros(2), variance=np.ones(2), degrees_of_freedom=np.full(2, 100.0))
-        assert np.isfinite(found).all()
-        assert found[0] - found[1] == pytest.approx(100 * np.log(2), rel=1e-6)
+        log_tail = log_survival(u, center=np.zeros(2), variance=np.ones(2), degrees_of_freedom=np.full(2, 100.0))
+        assert np.isfinite(log_tail).all()
+        assert log_tail[0] - log_tail[1] == pytest.approx(100 * np.log(2), rel=1e-6)
 
     def test_upper_tail_does_not_jump_where_the_series_takes_over(self):
         u = np.geomspace(100, 1e5, 2000)
-        found = log_survival(u, center=np.zeros(2000), variance=np.ones(2000), degrees_of_freedom=np.full(2000, 100.0))
-        assert found[-1] < np.log(1e-250) - 100 < found[0]  # both sides of the change are there
-        np.testing.assert_allclose(np.diff(found) / np.diff(np.log(u)), -100, rtol=0.02)
+        log_tail = log_survival(
+            u, center=np.zeros(2000), variance=np.ones(2000), degrees_of_freedom=np.full(2000, 100.0)
+        )
+        assert log_tail[-1] < np.log(1e-250) - 100 < log_tail[0]  # both sides of the change are there
+        np.testing.assert_allclose(np.diff(log_tail) / np.diff(np.log(u)), -100, rtol=0.02)
 
     @given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 6))
     @settings(max_examples=40, deadline=None)
@@ -120,8 +122,8 @@ class TestPieces:
 
     def test_log_mean_exp_of_extremes(self):
         values = np.array([[-1000.0, 0.0], [-1001.0, 700.0]])
-        found = log_mean_exp(values, np.array([[True, True], [True, True]]))
-        np.testing.assert_allclose(found, [-1000 + np.log((1 + np.exp(-1)) / 2), 700 - np.log(2)])
+        means = log_mean_exp(values, np.array([[True, True], [True, True]]))
+        np.testing.assert_allclose(means, [-1000 + np.log((1 + np.exp(-1)) / 2), 700 - np.log(2)])
         assert log_mean_exp(values, np.zeros((2, 2), bool)).tolist() == [-np.inf, -np.inf]
 
     def test_contrast_is_stored_pixels_against_shifted_ones(self):
@@ -149,16 +151,19 @@ def slow_lira(reference_outputs, variance):
     for in_ in (True, False):
         squares, degrees_of_freedom = 0.0, 0
         for i in range(len(target)):
-            own = phi[reference_outputs.keep[:, i] == in_, i]
-            squares, degrees_of_freedom = squares + ((own - own.mean()) ** 2).sum(), degrees_of_freedom + len(own) - 1
+            values = phi[reference_outputs.keep[:, i] == in_, i]
+            squares, degrees_of_freedom = (
+                squares + ((values - values.mean()) ** 2).sum(),
+                degrees_of_freedom + len(values) - 1,
+            )
         pooled.append(np.sqrt(squares / degrees_of_freedom))
     scores = []
     for i in range(len(target)):
         logs = []
         for number, in_ in enumerate((True, False)):
-            own = phi[reference_outputs.keep[:, i] == in_, i]
-            scale = pooled[number] if variance == "fixed" else own.std(ddof=1)
-            logs.append(stats.norm.logpdf(target[i], own.mean(), scale))
+            values = phi[reference_outputs.keep[:, i] == in_, i]
+            scale = pooled[number] if variance == "fixed" else values.std(ddof=1)
+            logs.append(stats.norm.logpdf(target[i], values.mean(), scale))
         scores.append(logs[0] - logs[1])
     return scores
 
@@ -167,24 +172,24 @@ class TestLiRA:
     @pytest.mark.parametrize("variance", ["fixed", "per_sample"])
     def test_equals_the_plain_loop(self, variance):
         reference_outputs, _ = simulated(k=8, n=60, queries=2)
-        found = LiRA(variance=variance, shrink_shift=False).columns(reference_outputs)[""]
-        np.testing.assert_allclose(found, slow_lira(reference_outputs, variance), rtol=1e-9, atol=1e-9)
+        scores = LiRA(variance=variance, shrink_shift=False).columns(reference_outputs)[""]
+        np.testing.assert_allclose(scores, slow_lira(reference_outputs, variance), rtol=1e-9, atol=1e-9)
 
     def test_empirical_bayes_equals_the_plain_loop(self):
         reference_outputs, _ = simulated(k=8, n=80)
         phi, target = reference_outputs.references[..., 0].astype(float), reference_outputs.target[:, 0].astype(float)
         expected = np.zeros(80)
         for in_, sign in ((True, 1), (False, -1)):
-            own = [phi[reference_outputs.keep[:, i] == in_, i] for i in range(80)]
-            prior = variance_prior(np.array([v.var(ddof=1) for v in own]), np.array(3.0))
-            for i, v in enumerate(own):
+            values = [phi[reference_outputs.keep[:, i] == in_, i] for i in range(80)]
+            prior = variance_prior(np.array([v.var(ddof=1) for v in values]), np.array(3.0))
+            for i, v in enumerate(values):
                 degrees_of_freedom = prior.degrees_of_freedom + 3
                 variance = (prior.degrees_of_freedom * prior.variance + 3 * v.var(ddof=1)) / degrees_of_freedom
                 expected[i] += sign * stats.t.logpdf(
                     target[i], degrees_of_freedom, v.mean(), np.sqrt(variance * (1 + 1 / 4))
                 )
-        found = LiRA(shrink_shift=False).columns(reference_outputs)[""]
-        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+        scores = LiRA(shrink_shift=False).columns(reference_outputs)[""]
+        np.testing.assert_allclose(scores, expected, rtol=1e-9, atol=1e-9)
 
     def test_carlini_equals_the_published_lines(self):
         reference_outputs, _ = simulated(k=8, n=50, queries=3, scheme="bernoulli")
@@ -202,12 +207,12 @@ class TestLiRA:
             std_out = np.std(dat_in) if fixed else np.std(dat_out, 1)
             pr_in = stats.norm.logpdf(own, np.median(dat_in, 1), std_in + 1e-30)
             pr_out = stats.norm.logpdf(own, np.median(dat_out, 1), std_out + 1e-30)
-            found = OfficialLiRA(fixed_variance=fixed).columns(reference_outputs)[""]
-            np.testing.assert_allclose(found, (pr_in - pr_out).mean(1), rtol=1e-6, atol=1e-6)
+            columns = OfficialLiRA(fixed_variance=fixed).columns(reference_outputs)[""]
+            np.testing.assert_allclose(columns, (pr_in - pr_out).mean(1), rtol=1e-6, atol=1e-6)
             std_out = np.std(dat_out) if fixed else np.std(dat_out, 1)
             expected = -stats.norm.logpdf(own, np.median(dat_out, 1), std_out + 1e-30).mean(1)
-            found = OfficialLiRA(mode="offline", fixed_variance=fixed).columns(reference_outputs)[""]
-            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+            columns = OfficialLiRA(mode="offline", fixed_variance=fixed).columns(reference_outputs)[""]
+            np.testing.assert_allclose(columns, expected, rtol=1e-6, atol=1e-6)
 
     @given(st.integers(0, 1000), st.floats(-5, 5), st.floats(0.2, 5))
     @settings(max_examples=15, deadline=None)
@@ -245,9 +250,9 @@ class TestLiRA:
             draw = np.random.default_rng(seed)
             keep = np.repeat((np.arange(32) < 16)[:, None], 200, axis=1)
             phi = np.where(keep, 2.0, 0.0) + draw.normal(size=(32, 200))
-            found = LiRA(variance="fixed", shrink_shift=False).columns(evidence_of(np.full(200, 1.5), phi, keep))
-            errors.append(found["standard_error"])
-            scores.append(found[""])
+            columns = LiRA(variance="fixed", shrink_shift=False).columns(evidence_of(np.full(200, 1.5), phi, keep))
+            errors.append(columns["standard_error"])
+            scores.append(columns[""])
         assert np.std(scores, axis=0).mean() == pytest.approx(np.mean(errors), rel=0.1)
 
     @pytest.mark.parametrize(
@@ -269,9 +274,9 @@ class TestLiRA:
             draw = np.random.default_rng(seed)
             keep = np.repeat((np.arange(32) < 16)[:, None], 200, axis=1)
             phi = np.where(keep, 2.0, 0.0)[..., None] + draw.normal(size=(32, 200, 1)) + draw.normal(size=(32, 200, 3))
-            found = score.columns(evidence_of(np.full((200, 3), 1.5), phi, keep))
-            errors.append(found["standard_error"])
-            scores.append(found[""])
+            columns = score.columns(evidence_of(np.full((200, 3), 1.5), phi, keep))
+            errors.append(columns["standard_error"])
+            scores.append(columns[""])
         assert np.std(scores, axis=0).mean() == pytest.approx(np.mean(errors), rel=0.15)
 
     def test_record_without_references_in_or_out_gets_mean_shift(self):
@@ -311,15 +316,15 @@ class TestJointLiRA:
         phi, target = reference_outputs.references.astype(float), reference_outputs.target.astype(float)
         expected = np.zeros(300)
         for in_, sign in ((True, 1), (False, -1)):
-            own = [phi[reference_outputs.keep[:, i] == in_, i] for i in range(300)]
-            squares = np.array([((x - x.mean(0)) ** 2).sum(0) for x in own])
+            values = [phi[reference_outputs.keep[:, i] == in_, i] for i in range(300)]
+            squares = np.array([((x - x.mean(0)) ** 2).sum(0) for x in values])
             priors = [variance_prior(squares[:, q] / 3, np.array(3.0)) for q in range(3)]
             degrees_of_freedom = np.array([p.degrees_of_freedom + 3 for p in priors])
             within = (np.array([p.degrees_of_freedom * p.variance for p in priors]) + squares) / degrees_of_freedom
-            gaps = np.concatenate([(x - x.mean(0)) / np.sqrt(w) for x, w in zip(own, within, strict=True)])
+            gaps = np.concatenate([(x - x.mean(0)) / np.sqrt(w) for x, w in zip(values, within, strict=True)])
             spread = np.sqrt((gaps**2).sum(0))
             correlation = 0.9 * (gaps.T @ gaps) / np.outer(spread, spread) + 0.1 * np.eye(3)
-            for i, x in enumerate(own):
+            for i, x in enumerate(values):
                 scale = np.sqrt(within[i] * 1.25)
                 shape = correlation * np.outer(scale, scale)
                 if density == "normal":
@@ -327,8 +332,8 @@ class TestJointLiRA:
                 else:
                     log = stats.multivariate_t.logpdf(target[i], x.mean(0), shape, df=degrees_of_freedom.mean())
                 expected[i] += sign * log
-        found = JointLiRA(density=density, shrink_shift=False).columns(reference_outputs)[""]
-        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+        scores = JointLiRA(density=density, shrink_shift=False).columns(reference_outputs)[""]
+        np.testing.assert_allclose(scores, expected, rtol=1e-6, atol=1e-6)
 
     def test_views_with_noise_of_their_own_say_more_together(self):
         draw = np.random.default_rng(0)
@@ -337,8 +342,8 @@ class TestJointLiRA:
         phi = np.concatenate([member[None], keep])[..., None] + draw.normal(size=(17, 4000, 6))
         reference_outputs = evidence_of(phi[0], phi[1:], keep)
         # six views that differ by 1 with noise of 1 each: d' = sqrt(6), and AUC = Phi(d' / sqrt(2)) = 0.958
-        found = auc(JointLiRA().columns(reference_outputs)[""], member.astype(np.int8))
-        assert found == pytest.approx(stats.norm.cdf(np.sqrt(3)), abs=0.02)
+        scores = auc(JointLiRA().columns(reference_outputs)[""], member.astype(np.int8))
+        assert scores == pytest.approx(stats.norm.cdf(np.sqrt(3)), abs=0.02)
 
     def test_blocks_do_not_change_it(self, monkeypatch):
         reference_outputs, _ = simulated(k=6, n=300, queries=4)
@@ -412,7 +417,7 @@ class TestOthers:
     def test_attack_r_equals_interpolation(self):
         reference_outputs, _ = simulated(k=9, n=60, scheme="bernoulli")
         reference_outputs.keep[0] = False
-        found = AttackR().columns(reference_outputs)
+        scores = AttackR().columns(reference_outputs)
         losses, own = (
             np.logaddexp(0, -x[..., 0].astype(float)) for x in (reference_outputs.references, reference_outputs.target)
         )
@@ -420,8 +425,8 @@ class TestOthers:
             out_ = np.sort(losses[~reference_outputs.keep[:, i], i])
             heights = np.arange(len(out_) + 2) / (len(out_) + 1)
             expected = np.interp(own[i], [0, *out_, 1000], heights)
-            assert found["p_value"][i] == pytest.approx(expected, abs=1e-9)
-            assert found[""][i] == pytest.approx(-expected, abs=1e-9)
+            assert scores["p_value"][i] == pytest.approx(expected, abs=1e-9)
+            assert scores[""][i] == pytest.approx(-expected, abs=1e-9)
 
     def test_difficulty_calibration_with_one_reference(self):
         reference_outputs, member = simulated(k=2, n=6000)
@@ -465,29 +470,29 @@ class TestOthers:
     )
     def test_null_and_signal(self, score):
         reference_outputs, member = simulated(k=8, n=6000)
-        found = score.columns(reference_outputs)[""]
+        scores = score.columns(reference_outputs)[""]
         if not isinstance(score, BASE):  # without references' scale BASE offline is nearly the plain loss
-            assert auc(found, member) > 0.6
+            assert auc(scores, member) > 0.6
         permuted = np.random.default_rng(1).permutation(member)
-        assert auc(found, permuted) == pytest.approx(0.5, abs=4 * np.sqrt(1 / 12 / 1500))
-        assert tpr_at_fpr(found, permuted, 0.05) == pytest.approx(0.05, abs=0.02)
+        assert auc(scores, permuted) == pytest.approx(0.5, abs=4 * np.sqrt(1 / 12 / 1500))
+        assert tpr_at_fpr(scores, permuted, 0.05) == pytest.approx(0.05, abs=0.02)
 
     def test_leave_one_out_equals_refit(self):
         reference_outputs, _ = simulated(k=10, n=120)
         values = reference_outputs.references[..., 0].astype(float)
         for variance in ("fixed", "per_sample"):
-            found = leave_one_out(values, reference_outputs.keep, variance=variance)
+            leave_one_out_phi = leave_one_out(values, reference_outputs.keep, variance=variance)
             for k in range(10):
-                others = np.delete(np.arange(10), k)
+                rest = np.delete(np.arange(10), k)
                 single = ReferenceOutputs(
                     reference_outputs.references[k],
-                    reference_outputs.references[others],
-                    reference_outputs.keep[others],
+                    reference_outputs.references[rest],
+                    reference_outputs.keep[rest],
                     reference_outputs.labels,
                     10,
                 )
                 expected = LiRA(variance=variance, shrink_shift=False).columns(single)[""]
-                np.testing.assert_allclose(found[k], expected, rtol=1e-5, atol=1e-5)
+                np.testing.assert_allclose(leave_one_out_phi[k], expected, rtol=1e-5, atol=1e-5)
 
     def test_empty_sides_in_fit_sides_are_finite(self):
         reference_outputs, _ = simulated(k=4, n=500, scheme="bernoulli")
