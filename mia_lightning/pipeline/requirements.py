@@ -6,6 +6,7 @@ what fails or is constant there fails or is constant on any data.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -39,9 +40,9 @@ def check_requirements(config: RunConfig) -> None:
             resolves it.
     """
     signals = _signal_columns(config, config.extraction.queries)
-    scores = _score_columns(config)
     if clash := set(signals) & set(config.references.scores):
         raise MIAError(f"score {min(clash)!r} has the same name as a signal; give it another name")
+    scores = _score_columns(config)
     for name in config.attacks:
         if name in signals:
             raise MIAError(f"attack {name!r} has the same name as a signal; give it another name")
@@ -167,4 +168,6 @@ def check_folders(folders: Iterable[tuple[str, Path]]) -> None:
         if not nearest.is_dir():
             raise MIAError(f"--{option} {folder}: {nearest.name} is not a folder; name another one")
         if not os.access(nearest, os.W_OK | os.X_OK):
-            raise MIAError(f"--{option} {folder}: cannot be written (permission denied); name another one")
+            is_fixed = hasattr(os, "statvfs") and os.statvfs(nearest).f_flag & os.ST_RDONLY
+            reason = os.strerror(errno.EROFS if is_fixed else errno.EACCES)
+            raise MIAError(f"--{option} {folder}: cannot be written ({reason}); name another one")

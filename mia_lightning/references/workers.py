@@ -24,6 +24,7 @@ from mia_lightning.references.training import DivergedError, Epoch, train_refere
 from mia_lightning.references.training_data import TrainingData
 from mia_lightning.runtime.interruption import signals_as_keyboard_interrupt
 from mia_lightning.runtime.ray_cluster import ray_session
+from mia_lightning.security.open import open_own
 
 log = logging.getLogger(__name__)
 
@@ -151,16 +152,20 @@ class Losses:
     """Losses of one job's workers since its last progress."""
 
     count: int = 0
-    progress: float = 0.0
+    progress: bytes = b""
 
-    def add(self, progress: float, cause: str) -> None:
+    def add(self, progress: bytes, cause: str) -> None:
         """Count a loss, from zero again where the job got further than at the loss before.
+
+        Args:
+            progress: From `progress_of`.
+            cause: Name of the error.
 
         Raises:
             MIAError: `LOSSES` losses without progress.
         """
-        self.count = 1 if progress > self.progress else self.count + 1
-        self.progress = max(self.progress, progress)
+        self.count = self.count + 1 if progress == self.progress else 1
+        self.progress = progress
         if self.count >= LOSSES:
             raise MIAError(
                 f"a worker that trained a reference was lost {self.count} times without finishing an epoch ({cause}); "
@@ -173,13 +178,13 @@ LOSSES = 5
 """Losses of one job's workers without progress that end a run."""
 
 
-def progress_of(job: ReferenceJob) -> float:
-    """Return when a job last got further, in seconds since the epoch; 0 where nothing is stored yet."""
-    times = [0.0]
+def progress_of(job: ReferenceJob) -> bytes:
+    """Return the beginnings of a job's files, which change with each finished epoch; empty where nothing is stored."""
+    beginnings = []
     for path in (job.store.checkpoint(job.number), job.store.weights(job.number)):
-        with suppress(OSError):
-            times.append(path.stat().st_mtime)
-    return max(times)
+        with suppress(OSError, MIAError), open_own(path) as file:
+            beginnings.append(file.read(32))  # the checksum of a checkpoint
+    return b"".join(beginnings)
 
 
 def _in_worker(job: ReferenceJob, material: TrainingData, threads: int) -> Result:

@@ -543,15 +543,15 @@ class TestLosses:
     def test_losses_with_progress_do_not_count(self):
         losses = Losses()
         for second in range(1, 100):
-            losses.add(float(second), "WorkerCrashedError")
+            losses.add(bytes([second]), "WorkerCrashedError")
         assert losses.count == 1
 
     def test_losses_without_progress_end_the_run(self):
         losses = Losses()
         for _ in range(LOSSES - 1):
-            losses.add(7.0, "WorkerCrashedError")
+            losses.add(b"epoch 7", "WorkerCrashedError")
         with pytest.raises(MIAError, match=r"lost 5 times .* lower --references.workers"):
-            losses.add(7.0, "WorkerCrashedError")
+            losses.add(b"epoch 7", "WorkerCrashedError")
 
 
 class TestKills:
