@@ -121,8 +121,12 @@ def _search(config: TuneConfig, space: Space, prepared: LoadedInputs, folder: Ru
     from mia_lightning.search.trial import run_trial
 
     run, search = config.run, config.search
-    if search.goal == "reference_training":  # trials train references of their own
-        run = replace(run, references=replace(run.references, count=0, imported=None))
+    if search.goal == "reference_training":  # trials train references of their own and compare phi of one view
+        run = replace(
+            run,
+            references=replace(run.references, count=0, imported=None),
+            extraction=replace(run.extraction, queries=1, gradients=False),
+        )
     outputs = query_models(run, prepared, Clock(load=prepared.seconds))
     objective = _objective(config, space, prepared, outputs)
     recorder = Recorder(
