@@ -16,6 +16,7 @@ from mia_lightning.targets.base import Target, TargetForm
 from mia_lightning.targets.checks import image_channels
 from mia_lightning.targets.exported import is_program, load_program
 from mia_lightning.targets.features import probe
+from mia_lightning.targets.first_query import check_first_query
 from mia_lightning.targets.imported import first_line, source_of
 from mia_lightning.targets.output_kind import SENTENCES
 from mia_lightning.targets.wrapper import TargetNetwork, prefix_of, recognized, wrap
@@ -60,7 +61,7 @@ def load(checkpoint: str | None, options: LoadOptions) -> Target:
     path = Path(checkpoint)
     weights.check_kind(path)
     if is_program(path):
-        return _check_program(load_program(path), options)
+        return _check_program(load_program(path), options, path)
     file = weights.read_weights(path)
     name = _detect(file.tensors, path.name) if options.architecture == "auto" else options.architecture
     fitted = _fit(name, file, options, path.name)
@@ -214,9 +215,7 @@ def _with_probe(target: Target, options: LoadOptions, source: str) -> Target:
     """
     network = target.network
     layer = _check_layer(network, target.feature_layer) if target.feature_layer else None
-    channels = image_channels(network) or 3
-    shapes = [options.image_shape] if options.image_shape else [(channels, side, side) for side in SIDES]
-    for shape in shapes:
+    for shape in _shapes(network, options):
         samples = _noise(shape)
         try:
             network(TargetNetwork(network, options.form).inputs(samples[0]))
@@ -245,6 +244,12 @@ def _with_probe(target: Target, options: LoadOptions, source: str) -> Target:
     return target  # `check_fits` states the reason
 
 
+def _shapes(network: nn.Module, options: LoadOptions) -> list[tuple[int, int, int]]:
+    """Return the shapes (C, H, W) of images to probe a network with."""
+    channels = image_channels(network) or 3
+    return [options.image_shape] if options.image_shape else [(channels, side, side) for side in SIDES]
+
+
 def _noise(shape: tuple[int, int, int]) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(8, *shape, generator=generator) * scale for scale in (1.0, 0.3, 3.0, 100.0)]
@@ -258,10 +263,11 @@ def _check_layer(network: nn.Module, layer: str) -> str:
     return layer
 
 
-def _check_program(target: Target, options: LoadOptions) -> Target:
+def _check_program(target: Target, options: LoadOptions, path: Path) -> Target:
     if options.feature_layer is not None:
         raise MIAError("an exported program has no named layers; remove --target.feature_layer, it is found")
     if options.form.stem != "auto":
         raise MIAError(f"--target.stem {options.form.stem} applies to torchvision ResNets, not to an exported program")
     weights.check_finite(target.network.state_dict(), target.architecture)
+    check_first_query(path, _shapes(target.network, options), options.form)
     return _with_probe(target, options, target.architecture)
