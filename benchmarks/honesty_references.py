@@ -150,7 +150,7 @@ def _summary(scenario: str, measured: dict[str, list[float]], records: int) -> I
     for name, values in measured.items():
         chance = float(np.sqrt((records + 1) / 3) / records)  # standard deviation of one AUC under the null
         spread = float(np.std(values, ddof=1)) if len(values) > 1 else chance
-        error = max(spread, chance) / np.sqrt(len(values))  # few repetitions say little of their own spread
+        error = max(spread, chance) / np.sqrt(len(values))  # the spread of few repetitions is uncertain
         yield ("no label through references: AUC 0.5", f"{scenario}, {name}", float(np.mean(values)), error, 0.5)
 
 

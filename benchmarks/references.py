@@ -69,8 +69,8 @@ def train(job):
         model = train_reference(
             network(), material, keep, RECIPE, seed=number, checkpoint=Path(folder) / "c", device="cpu"
         )
-    answers = compute_phi(model, material, device="cpu")
-    return answers.phi, answers.correct[keep].mean(), answers.correct[~keep].mean()
+    result = compute_phi(model, material, device="cpu")
+    return result.phi, result.correct[keep].mean(), result.correct[~keep].mean()
 
 
 def trained(arguments):

@@ -55,7 +55,7 @@ class SearchConfig:
     """Processors, and so threads, of each trial under Ray."""
 
     gpus_per_trial: float = 0.0
-    """GPUs of each trial under Ray, 0.25 for four trials per GPU; the attack's accelerator option says where it
+    """GPUs of each trial under Ray, 0.25 for four trials per GPU; the attack's accelerator option sets where it
     trains."""
 
     time_budget: float | None = None

@@ -78,7 +78,7 @@ class _Buffer:
     """Outputs of many batches in one array each, which does not fragment memory as one array per batch would.
 
     Args:
-        first: The first batch, which is no smaller than those that follow.
+        first: The first batch, which is at least as large as those that follow.
     """
 
     def __init__(self, first: Arrays) -> None:

@@ -78,7 +78,7 @@ class Table:
 
 
 def header_names(start: bytes) -> list[str]:
-    """Return the column names of a CSV by the file's first bytes; empty when they are no text."""
+    """Return the column names of a CSV by the file's first bytes; empty when they are not text."""
     try:
         text = _decoded_start(start)
     except UnicodeDecodeError:

@@ -28,17 +28,17 @@ def target_phi(outputs: Outputs, queries: int, *, temperature: float = 1.0) -> N
     return phi
 
 
-def view_columns(asked: int, wanted: int) -> list[int]:
+def view_columns(available: int, wanted: int) -> list[int]:
     """Return the columns of a smaller query set within a larger one.
 
     Raises:
         MIAError: the wanted set is the larger one.
     """
-    if wanted > asked:
+    if wanted > available:
         raise MIAError(
-            f"--references.queries is {wanted} but the target is queried with {asked} views; raise "
+            f"--references.queries is {wanted} but the target is queried with {available} views; raise "
             f"--extraction.queries to {wanted}"
         )
-    outer, inner = shifts(asked), shifts(wanted)
+    outer, inner = shifts(available), shifts(wanted)
     places = [outer.index(shift) for shift in inner]
     return places if wanted == 1 else places + [len(outer) + column for column in places]

@@ -45,7 +45,7 @@ from mia_lightning.targets.wrapper import unwrap
 
 log = logging.getLogger(__name__)
 
-ASKING_CODE = ("references.inference", "references.training_data", "outputs.fuse", "outputs.views")
+INFERENCE_CODE = ("references.inference", "references.training_data", "outputs.fuse", "outputs.views")
 """Modules whose source determines phi of given weights."""
 
 
@@ -164,14 +164,14 @@ def _store(
         "seed": seed,
         "numbers": NUMBERS,
     }
-    asking = {
+    inference = {
         "queries": material.queries,
         "temperature": material.temperature,
         "code": _code_digest(),
         "torch": torch.__version__,
     }
     return ReferenceStore(
-        store, training=training, asking=asking, records=len(material.labels), queries=material.queries
+        store, training=training, inference=inference, records=len(material.labels), queries=material.queries
     )
 
 
@@ -277,7 +277,7 @@ def _references(
 def _code_digest() -> str:
     """Return the sha256 (hex) of the source of the modules that determine phi."""
     digest = sha256()
-    for name in ASKING_CODE:
+    for name in INFERENCE_CODE:
         path = import_module(f"mia_lightning.{name}").__file__
         assert path is not None
         digest.update(Path(path).read_bytes())

@@ -62,20 +62,20 @@ class ReferenceStore:
     Args:
         root: Folder of the store.
         training: Everything that determines the weights.
-        asking: Everything besides the weights that determines phi.
+        inference: Everything besides the weights that determines phi.
         records: N.
         queries: Q.
     """
 
     def __init__(
-        self, root: Path, *, training: Mapping[str, Any], asking: Mapping[str, Any], records: int, queries: int
+        self, root: Path, *, training: Mapping[str, Any], inference: Mapping[str, Any], records: int, queries: int
     ) -> None:
         key = key_of(training)
         self.folder = root / "references" / key
-        self.rows = self.folder / f"phi-{key_of(asking)[:16]}"
+        self.rows = self.folder / f"phi-{key_of(inference)[:16]}"
         self.phi = self.rows / "phi.float32"
         self.shape = (records, queries)
-        self.key_inputs = {"training": dict(training), "asking": dict(asking)}
+        self.key_inputs = {"training": dict(training), "inference": dict(inference)}
 
     def open(self, keep: NDArray[np.bool_], *, weights_bytes: int) -> None:
         """Create the folders and reserve room for K references; existing files are kept.

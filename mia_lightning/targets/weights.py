@@ -53,7 +53,7 @@ def read_weights(path: Path) -> Checkpoint:
 
 
 def check_kind(path: Path) -> None:
-    """Refuse what is no file of tensors, named by its content: a Git LFS pointer, an HTML page, a model of Keras.
+    """Refuse a file that has no tensors, named by its content: a Git LFS pointer, an HTML page, a model of Keras.
 
     Raises:
         MIAError: the file is missing, a folder, pipe or device, or of a kind that no reader here takes.

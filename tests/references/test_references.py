@@ -279,7 +279,7 @@ class TestTraining:
 
 class TestStore:
     def place(self, tmp_path, **changed):
-        return ReferenceStore(tmp_path, training={"a": 1} | changed, asking={"q": 2}, records=50, queries=2)
+        return ReferenceStore(tmp_path, training={"a": 1} | changed, inference={"q": 2}, records=50, queries=2)
 
     def test_flipped_bit_in_finished_reference(self, tmp_path):
         place, phi = self.place(tmp_path), np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
@@ -497,7 +497,7 @@ draw = np.random.default_rng(0)
 images, labels = draw.integers(0, 256, (300, 1, 8, 8), dtype=np.uint8), draw.integers(0, 10, 300)
 material = TrainingData(images, labels, (0.5,), (0.5,), 10, 2)
 keep = draw.random((2, 300)) < 0.5
-store = ReferenceStore(folder / ".store", training={}, asking={}, records=300, queries=2)
+store = ReferenceStore(folder / ".store", training={}, inference={}, records=300, queries=2)
 store.open(keep, weights_bytes=1000)
 network = partial(_untrained, "mia_lightning.targets.demo:digits_network", 10, {})
 recipe = ReferenceTraining(epochs=epochs, batch_size=8, learning_rate=0.02)

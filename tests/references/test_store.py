@@ -27,7 +27,7 @@ ELSEWHERE = b"of another program"
 
 
 def new_store(tmp_path):
-    return ReferenceStore(tmp_path / "store", training={"a": 1}, asking={"q": 2}, records=50, queries=2)
+    return ReferenceStore(tmp_path / "store", training={"a": 1}, inference={"q": 2}, records=50, queries=2)
 
 
 @pytest.fixture
