@@ -47,7 +47,14 @@ def test_examples_pass_the_checks(checkout, check):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
-    ["tests/test_layers.py", "tests/attacks", "tests/signals", "tests/references/scores", "tests/records/readers"],
+    [
+        "tests/test_layers.py",
+        "tests/attacks",
+        "tests/signals",
+        "tests/references/scores",
+        "tests/records/readers",
+        "tests/targets/test_contract.py",
+    ],
 )
 def test_contract_tests_stay_green(checkout, path):
     done = run(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", path)
