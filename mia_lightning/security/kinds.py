@@ -9,7 +9,7 @@ _MODEL = "load it in its own framework and export the network to PyTorch (model.
 _STATE_DICT = "in a trusted environment, save torch.save(model.state_dict(), PATH)"
 _RECORDS = "give records as .npz, .safetensors, .pt, or a CSV next to images"
 _AGAIN = "download it again"
-_WEIGHTS = "give it as --target.checkpoint if it holds weights, or as --data.public if it holds records"
+_WEIGHTS = "give it as --target.checkpoint if it contains weights, or as --data.public if it contains records"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ KINDS: Mapping[str, FileKind] = {
         FileKind("npz", "an .npz archive of arrays", "give it as --data.public or --data.private"),
         FileKind("npy", "a single NumPy array (.npy)",
                  "save images, labels and membership together: np.savez(PATH, images=..., labels=..., membership=...)"),
-        FileKind("Parquet", "a Parquet table", "give it to python -m mia_lightning.evaluate if it holds scores"),
+        FileKind("Parquet", "a Parquet table", "give it to python -m mia_lightning.evaluate if it contains scores"),
         FileKind("Arrow", "an Arrow or Feather table", "save it as Parquet or CSV"),
         FileKind("SQLite", "an SQLite database", _RECORDS),
         FileKind("MATLAB", "a MATLAB file", "save its arrays as .npz"),

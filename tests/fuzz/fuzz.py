@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of everything that reads a file we were handed; see README.md beside it.
+"""Coverage-guided fuzzing of everything that reads a file we were handed; see README.md next to it.
 
     python tests/fuzz/fuzz.py KIND [CORPUS] [options of libFuzzer]
 

@@ -335,7 +335,7 @@ class TestStore:
         assert place.row(0) is None
 
 
-class TestEvidence:
+class TestReferenceOutputs:
     def test_views_of_a_smaller_set(self):
         image = torch.randn(1, 3, 16, 16)
         larger, smaller = list(views(image, 50)), list(views(image, 18))

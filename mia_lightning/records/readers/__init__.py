@@ -51,7 +51,7 @@ def read_records(source: str, *, reader: str = "auto", columns: Mapping[str, str
         Records with images (N, C, H, W), uint8 or float32, exactly as stored.
 
     Raises:
-        MIAError: the source is missing, damaged, unsafe or of no known format, or the reader is unknown.
+        MIAError: the source is missing, unsafe, of an unknown or corrupted format, or the reader is unknown.
     """
     source, columns = str(source), columns or {}
     check_mapping(columns)
@@ -92,7 +92,7 @@ def _recognized(source: str) -> ModuleType:
     if sentence := kind_sentence(path):
         raise MIAError(f"{path.name}: {sentence}")
     raise MIAError(
-        f"{path.name}: is damaged or of no known format; expected {known_formats()}; choose one with --data.reader NAME"
+        f"{path.name}: unknown or corrupted file format; expected {known_formats()}; choose one with --data.reader NAME"
     )
 
 

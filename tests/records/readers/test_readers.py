@@ -74,7 +74,7 @@ def test_mapping_for_a_reader_without_columns():
 def test_not_a_regular_file(tmp_path):
     os.mkfifo(tmp_path / "a.npz")
     for reader in ("auto", "pickled", "arrays", "images"):
-        with pytest.raises(MIAError, match=r"a\.npz: (is a named pipe|is damaged or of no known format)"):
+        with pytest.raises(MIAError, match=r"a\.npz: (is a named pipe|unknown or corrupted file format)"):
             read_records(str(tmp_path / "a.npz"), reader=reader)
 
 
@@ -145,7 +145,7 @@ def test_folder_where_a_file_is_expected(tmp_path, reader):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(b"", "is empty"), (b"\x07\x08 nothing known" * 9, "of no known format")]
+    ("content", "says"), [(b"", "is empty"), (b"\x07\x08 nothing known" * 9, "unknown or corrupted file format")]
 )
 def test_unrecognized_file(tmp_path, content, says):
     (tmp_path / "x.bin").write_bytes(content)

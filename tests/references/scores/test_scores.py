@@ -22,7 +22,7 @@ from mia_lightning.references.variances import log_density, log_survival, varian
 IN, OUT, PHI = (3.0, 4.0, 5.0, 4.0), (0.0, 1.0, 2.0, 1.5), 3.2
 
 
-def evidence_of(target, references, keep, drawn=None):
+def reference_outputs_of(target, references, keep, drawn=None):
     target, references = np.asarray(target, np.float32), np.asarray(references, np.float32)
     if target.ndim == 1:
         target, references = target[:, None], references[..., None]
@@ -33,7 +33,7 @@ def printed(copies=1):
     """The printed example, one record (or equal copies of it)."""
     references = np.repeat(np.array(IN + OUT)[:, None], copies, axis=1)
     keep = np.repeat(np.array([True] * 4 + [False] * 4)[:, None], copies, axis=1)
-    return evidence_of(np.full(copies, PHI), references, keep)
+    return reference_outputs_of(np.full(copies, PHI), references, keep)
 
 
 def simulated(k=8, n=4000, queries=1, seed=0, memory=1.5, scheme="balanced"):
@@ -51,7 +51,7 @@ def simulated(k=8, n=4000, queries=1, seed=0, memory=1.5, scheme="balanced"):
         + spread[:, None] * draw.normal(size=(k + 1, n, 1))
         + 0.3 * draw.normal(size=(k + 1, n, queries))
     )
-    return evidence_of(phi[0], phi[1:], keep), member.astype(np.int8)
+    return reference_outputs_of(phi[0], phi[1:], keep), member.astype(np.int8)
 
 
 class TestPrintedVectors:
@@ -219,7 +219,7 @@ class TestLiRA:
     def test_invariance_to_order_location_scale(self, seed, shift, scale):
         reference_outputs, _ = simulated(k=6, n=200, seed=seed)
         order = np.random.default_rng(seed).permutation(6)
-        other = evidence_of(
+        other = reference_outputs_of(
             reference_outputs.target[:, 0] * scale + shift,
             reference_outputs.references[order, :, 0] * scale + shift,
             reference_outputs.keep[order],
@@ -250,7 +250,9 @@ class TestLiRA:
             draw = np.random.default_rng(seed)
             keep = np.repeat((np.arange(32) < 16)[:, None], 200, axis=1)
             phi = np.where(keep, 2.0, 0.0) + draw.normal(size=(32, 200))
-            columns = LiRA(variance="fixed", shrink_shift=False).columns(evidence_of(np.full(200, 1.5), phi, keep))
+            columns = LiRA(variance="fixed", shrink_shift=False).columns(
+                reference_outputs_of(np.full(200, 1.5), phi, keep)
+            )
             errors.append(columns["standard_error"])
             scores.append(columns[""])
         assert np.std(scores, axis=0).mean() == pytest.approx(np.mean(errors), rel=0.1)
@@ -274,7 +276,7 @@ class TestLiRA:
             draw = np.random.default_rng(seed)
             keep = np.repeat((np.arange(32) < 16)[:, None], 200, axis=1)
             phi = np.where(keep, 2.0, 0.0)[..., None] + draw.normal(size=(32, 200, 1)) + draw.normal(size=(32, 200, 3))
-            columns = score.columns(evidence_of(np.full((200, 3), 1.5), phi, keep))
+            columns = score.columns(reference_outputs_of(np.full((200, 3), 1.5), phi, keep))
             errors.append(columns["standard_error"])
             scores.append(columns[""])
         assert np.std(scores, axis=0).mean() == pytest.approx(np.mean(errors), rel=0.15)
@@ -340,7 +342,7 @@ class TestJointLiRA:
         keep = np.argsort(draw.random((16, 4000)), axis=0) < 8
         member = draw.random(4000) < 0.5
         phi = np.concatenate([member[None], keep])[..., None] + draw.normal(size=(17, 4000, 6))
-        reference_outputs = evidence_of(phi[0], phi[1:], keep)
+        reference_outputs = reference_outputs_of(phi[0], phi[1:], keep)
         # six views that differ by 1 with noise of 1 each: d' = sqrt(6), and AUC = Phi(d' / sqrt(2)) = 0.958
         scores = auc(JointLiRA().columns(reference_outputs)[""], member.astype(np.int8))
         assert scores == pytest.approx(stats.norm.cdf(np.sqrt(3)), abs=0.02)
@@ -392,12 +394,12 @@ class TestRMIA:
         assert tune_a(reference_outputs) == tune_a(other)
 
     def test_a_cannot_be_chosen_from_one_reference(self):
-        reference_outputs = evidence_of(np.zeros(4), np.zeros((1, 4)), np.zeros((1, 4)))
+        reference_outputs = reference_outputs_of(np.zeros(4), np.zeros((1, 4)), np.zeros((1, 4)))
         with pytest.raises(MIAError, match="train at least 3"):
             RMIA(mode="offline").columns(reference_outputs)
 
     def test_records_without_references_out_are_named(self):
-        reference_outputs = evidence_of(np.zeros(4), np.zeros((2, 4)), [[1, 1, 0, 0], [1, 0, 1, 0]])
+        reference_outputs = reference_outputs_of(np.zeros(4), np.zeros((2, 4)), [[1, 1, 0, 0], [1, 0, 1, 0]])
         with pytest.raises(MIAError, match="1 of 4 records have no reference OUT"):
             RMIA(mode="offline", a=0.3).columns(reference_outputs)
 
@@ -447,7 +449,7 @@ class TestOthers:
         draw = np.random.default_rng(0)
         pool = np.argsort(draw.random((16, 4000)), axis=0) < 8
         phi = draw.normal(size=(16, 4000))  # no memorization at all
-        reference_outputs = evidence_of(phi[0], phi[1:], pool[1:])
+        reference_outputs = reference_outputs_of(phi[0], phi[1:], pool[1:])
         for name, column in ReferenceFeatures().columns(reference_outputs).items():
             values = np.round(column, 12)
             assert len(np.unique(values)) > 1000 or np.ptp(values) == 0, name
