@@ -49,7 +49,8 @@ class OutputFolder:
         Raises:
             MIAError: a folder has the name of a file, something else the name of a folder, or a link leads to a folder.
         """
-        self._refuse_linked_folders()
+        if self.names:  # without any, the folder may not exist
+            self._refuse_linked_folders()
         for name in self.names:
             is_folder = stat.S_ISDIR((self.path / name).lstat().st_mode)
             if is_folder != (name in folders):
