@@ -1,8 +1,8 @@
 """A small audit, and a server that runs commands on it in forked processes, so that libraries are imported once.
 
 As a program: reads a JSON list of jobs from the standard input and prints one of results. A job is
-{"command": "train", "arguments": [...], "kill_before": name}; `kill_before` sends SIGKILL when a file is about to take
-that name.
+{"command": "train", "arguments": [...], "kill_before": name, "kill_after": seconds}; `kill_before` sends SIGKILL when a
+file is about to take that name.
 """
 
 import json
@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,25 @@ def make_audit(folder):
     return Audit(folder)
 
 
+REFERENCES = """
+references:
+  count: 4
+  architecture: tiny_reference:network
+  training: {epochs: 20, batch_size: 16, flip: false}
+  scores:
+    lira: {class_path: LiRA}
+"""
+
+
+def reference_options(audit):
+    """Return the options of a run with references of a network of their own."""
+    (audit.folder / "tiny_reference.py").write_text(
+        TARGET.replace("    torch.manual_seed(0)\n", "").replace("16", "24")
+    )
+    (audit.folder / "references.yaml").write_text(REFERENCES)
+    return ["--config", str(audit.folder / "references.yaml")]
+
+
 def wait_for(condition, process=None):
     for _ in range(3600):
         if found := condition():
@@ -123,6 +143,10 @@ def _inject(job):
             os.kill(os.getpid(), signal.SIGKILL)
         return replace(self, target)
 
+    if job.get("kill_after"):
+        timer = threading.Timer(job["kill_after"], os.kill, (os.getpid(), signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
     if job.get("kill_before"):
         Path.replace = dying
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import ROOT
-from helpers.runner import make_audit, wait_for
+from helpers.runner import make_audit, reference_options, wait_for
 
 from mia_lightning.runtime.locks import Lock
 
@@ -79,6 +79,28 @@ def test_run_resumes_after_kill_at_random_moment(audit, whole, tmp_path):
     ((code, stderr),) = audit.serve([{"arguments": audit.arguments(tmp_path / "run")}])
     assert code == 0, stderr
     assert_equal_runs(tmp_path / "run", whole)
+
+
+def test_run_with_references_resumes_after_kills(audit, tmp_path):
+    """kill -9 at three random moments, then the same command: the same bytes as without."""
+    options = reference_options(audit)
+    whole, cut = ({"arguments": audit.arguments(tmp_path / name / "run", *options)} for name in ("whole", "cut"))
+    started = time.perf_counter()
+    ((code, printed),) = audit.serve([whole])
+    assert code == 0, printed
+    seconds = time.perf_counter() - started
+    moments = [random.uniform(0.05, seconds / 2) for _ in range(3)]
+    *_, (code, printed) = audit.serve([*(cut | {"kill_after": moment} for moment in moments), cut])
+    assert code == 0, printed
+    assert_equal_runs(tmp_path / "cut" / "run", tmp_path / "whole" / "run")
+    assert_equal_references(tmp_path / "cut", tmp_path / "whole")
+
+
+def assert_equal_references(one, other):
+    assert (one / "run" / "references.csv").read_bytes() == (other / "run" / "references.csv").read_bytes()
+    paths = [sorted(folder.glob(".store/references/*/phi-*/phi.float32")) for folder in (one, other)]
+    assert [path.read_bytes() for path in paths[0]] == [path.read_bytes() for path in paths[1]]
+    assert len(paths[0]) == 1
 
 
 def test_evaluate_resumes_after_kill(audit, whole, tmp_path):
