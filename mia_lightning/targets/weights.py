@@ -14,6 +14,7 @@ from mia_lightning.security.file_kinds import file_kind
 from mia_lightning.security.open import check_regular
 from mia_lightning.security.plain import plain_dict
 from mia_lightning.targets.pickles import described, first_line, is_stand_in, read_pickle
+from mia_lightning.targets.plain_pickles import read_plain_pickle
 
 INSTEAD = "save model.state_dict() instead"
 
@@ -23,6 +24,7 @@ SKIPPED = ("optim", "scheduler", "scaler", "rng", "callbacks", "loops", "hyper_p
 """Beginnings of keys next to the weights whose tensors are never a network's."""
 
 READ = ("torch", "torch, old form", "torch, cut short", "TorchScript", "torch.export", "safetensors", "zip, damaged")
+PLAIN = ("pickle", "torch pickle")
 """Kinds of files that the readers of weights and programs read, or refuse in sentences of their own."""
 
 DEEPEST = 5
@@ -49,6 +51,9 @@ def read_weights(path: Path) -> Checkpoint:
     check_kind(path)
     if _is_safetensors(path):
         return _checkpoint(_read_safetensors(path), path)
+    kind = file_kind(path)
+    if kind is not None and kind.name in PLAIN:
+        return Checkpoint(_checkpoint(read_plain_pickle(path), path).tensors, {})
     return _checkpoint(read_pickle(path), path)
 
 
@@ -59,7 +64,7 @@ def check_kind(path: Path) -> None:
         MIAError: the file is missing, a folder, pipe or device, or of a kind that no reader here takes.
     """
     kind = file_kind(path)
-    if kind is not None and kind.name not in READ:
+    if kind is not None and kind.name not in READ + PLAIN:
         raise MIAError(f"{path.name or path}: is {kind.description}, expected a checkpoint; {kind.fix}")
     try:
         check_regular(path)
