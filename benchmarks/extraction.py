@@ -157,9 +157,9 @@ def check_equal(ways, name, base, tolerance):
     print(f"{name}: largest difference of a logit from {base} {difference:.1e}")
 
 
-def show(found, count, base):
+def show(results, count, base):
     print(f"\n| way | records/s | x {base} |\n|---|---:|---:|")
-    for name, (seconds, ratio) in found.items():
+    for name, (seconds, ratio) in results.items():
         print(f"| {name} | {count / seconds:,.0f} | {ratio:.2f} |")
 
 

@@ -73,13 +73,13 @@ def verdicts(repetitions: int) -> Iterator[Row]:
     for members, non_members in ((20, 20), (10, 1000), (5, 5000), (500, 500), (1000, 100)):
         member = np.repeat([1, 0], [members, non_members]).astype(np.int8)
         rng = np.random.default_rng((1, members, non_members))
-        found = [
+        attacks = [
             evidence({"a": evaluate(rng.normal(size=len(member)), member, (0.01, 0.05))})["a"]
             for _ in range(repetitions)
         ]
         name = f"null, {members} + {non_members:,}"
-        yield share("verdict: recognized at a low FPR", name, [row.at_low_rates for row in found], 0, 0.025)
-        yield share("verdict: AUC above chance", name, [row.on_average for row in found], 0, 0.025)
+        yield share("verdict: recognized at a low FPR", name, [row.at_low_rates for row in attacks], 0, 0.025)
+        yield share("verdict: AUC above chance", name, [row.on_average for row in attacks], 0, 0.025)
     member, rng = halves(800), np.random.default_rng(2)
     hits = []
     for _ in range(max(20, repetitions // 10)):

@@ -65,9 +65,9 @@ class Peak:
 
     def _watch(self):
         while not self.ended.wait(0.005):
-            found = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-            self.anonymous = max(self.anonymous, int(found["RssAnon"].split()[0]) / 1024)
-            self.mapped = max(self.mapped, int(found["RssFile"].split()[0]) / 1024)
+            status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+            self.anonymous = max(self.anonymous, int(status["RssAnon"].split()[0]) / 1024)
+            self.mapped = max(self.mapped, int(status["RssFile"].split()[0]) / 1024)
 
     def __exit__(self, *_):
         self.ended.set()

@@ -126,11 +126,11 @@ def main() -> None:
             print(row(name, count, results))
 
 
-def row(name, count, found):
+def row(name, count, evaluations):
     """Mean over targets; its half width from the single intervals, as each target has its own draw of records."""
-    cells = [spread([(e.auc, e.auc_low, e.auc_high) for e in found])]
+    cells = [spread([(e.auc, e.auc_low, e.auc_high) for e in evaluations])]
     for fpr in (0.05, 0.01, 0.001):
-        points = [next(p for p in e.points if p.fpr == fpr) for e in found]
+        points = [next(p for p in e.points if p.fpr == fpr) for e in evaluations]
         cells.append(spread([(p.tpr, p.low, p.high) for p in points]))
     return f"| {name} | {count} | " + " | ".join(cells) + " |"
 

@@ -156,8 +156,8 @@ def main() -> None:
                 run(copy, material, keep)
                 times[way].append(perf_counter() - started)
         base = median(times["barest loop"])
-        for way, found in times.items():
-            taken = median(found)
+        for way, seconds in times.items():
+            taken = median(seconds)
             print(f"| {name} | {way} | {arguments.records / taken:,.0f} records/s | {taken / base:.3f} |", flush=True)
 
 

@@ -55,15 +55,15 @@ def test_p_values_of_fresh_non_members_are_uniform():
 @pytest.mark.parametrize("shift", [0, 3, 5])
 def test_claimed_lists_hold_few_non_members(shift):
     rng = np.random.default_rng(1)
-    shares, found = {0.05: [], 0.1: []}, 0
+    shares, claimed = {0.05: [], 0.1: []}, 0
     for _ in range(60):
         member = np.repeat([0, 1], (1500, 500))
         claims = claim(rng.normal(size=2000) + shift * member, member)
         for level, rows in claims.claimed.items():
             shares[level].append((member[rows] == 0).mean() if len(rows) else 0)
-            found += len(rows)
+            claimed += len(rows)
     assert all(np.mean(values) <= level for level, values in shares.items())
-    assert found > 0 or shift == 0
+    assert claimed > 0 or shift == 0
 
 
 def test_most_exposed_and_classes_without_non_members():

@@ -248,9 +248,9 @@ def test_chance_p_values_equal_random_rankings():
 
     rng = np.random.default_rng(3)
     member = np.repeat([1, 0], [60, 100]).astype(np.int8)
-    found = [evaluate(rng.random(160), member, (0.1,)) for _ in range(3000)]
-    tprs = np.array([row.points[0].tpr for row in found])
-    for row in found[:20]:
+    evaluations = [evaluate(rng.random(160), member, (0.1,)) for _ in range(3000)]
+    tprs = np.array([row.points[0].tpr for row in evaluations])
+    for row in evaluations[:20]:
         assert chance_p_values(row)[1] == pytest.approx((tprs >= row.points[0].tpr).mean(), abs=0.035)
-    areas = np.array([chance_p_values(row)[0] for row in found])
+    areas = np.array([chance_p_values(row)[0] for row in evaluations])
     assert 0.03 < (areas < 0.05).mean() < 0.07

@@ -121,7 +121,7 @@ VALUES += ("Pow(Integer(9), Integer(9999999))", "Mul(Integer(2), Symbol('s0'))",
 def places(value: object) -> list[tuple[object, object]]:
     """Return (container, key) of every value inside."""
     keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-    return [found for key in list(keys) for found in [(value, key), *places(value[key])]]
+    return [place for key in list(keys) for place in [(value, key), *places(value[key])]]
 
 
 def mutated_json(data: bytes, max_size: int, seed: int) -> bytes:

@@ -317,7 +317,7 @@ def big_dictionary(data: bytes) -> bytes:
 
 def tables() -> dict[str, bytes]:
     """Return hostile tables of records by name; each stands beside the images 1.png and 2.png."""
-    found = {
+    files = {
         **{f"id {i}": f'id,file\n"{key}",1.png\n2,2.png\n'.encode() for i, key in enumerate(FORMULAS)},
         "NUL bytes": b"id,membership\n1\0,1\n2,0\n",
         "NUL in the header": b"id\0,membership\n1,1\n",
@@ -350,7 +350,7 @@ def tables() -> dict[str, bytes]:
         "a byte": b"i",
         "a mark": b"\xef\xbb\xbf",
     }
-    return found
+    return files
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -380,7 +380,7 @@ def images() -> dict[str, bytes]:
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 6\n%%EndComments\n(touch CANARY) (w) file\nshowpage\n"
     tiff = bytearray(encoded("TIFF"))
     huge_tiff = bytes(tiff).replace(struct.pack("<HHLHH", 257, 4, 1, 6, 0), struct.pack("<HHLL", 257, 4, 1, 2**31 - 1))
-    found = {
+    files = {
         "bomb": portable_pixmap(30_000, 30_000, bytes(1000)),
         "size of 2**31": portable_pixmap(2**31 - 1, 2**31 - 1, bytes(1000)),
         "no width": portable_pixmap(0, 6, b""),
@@ -412,7 +412,7 @@ def images() -> dict[str, bytes]:
         "text": b"no image",
         "nothing": b"",
     }
-    return found
+    return files
 
 
 def configurations(canary: Path) -> dict[str, bytes]:
@@ -485,7 +485,7 @@ def scores() -> dict[str, bytes]:
     repeated = pa.DictionaryArray.from_arrays(pa.array(np.zeros(10**5, np.int8)), ["x" * 10**5])
     same = pa.chunked_array([pa.array(np.zeros(10**7, bool))] * 5)
     good = column_store({"id": ids, "membership": member, "score": [0.1, 0.2, 0.3, 0.4]})
-    found = {
+    files = {
         "rows of one value": column_store({"id": same, "membership": same, "score": same}, compression="zstd"),
         "long text repeated": column_store({"id": repeated, "membership": repeated}, compression="zstd"),
         "lists": column_store({"id": ids, "membership": member, "score": [[1.0]] * 4}),
@@ -530,4 +530,4 @@ def scores() -> dict[str, bytes]:
         "zeros": bytes(10**6),
         "gzip": gzip.compress(b"id,membership,score\n1,1,0\n2,0,1\n"),
     }
-    return found
+    return files

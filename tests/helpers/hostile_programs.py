@@ -185,13 +185,13 @@ def programs(canary: str) -> dict[str, bytes]:
         change(tree := json.loads(good[member]))
         return archive(good | {member: json.dumps(tree).encode()})
 
-    found = {name: edited(MODEL, change) for name, change in changes(code).items()}
-    found |= {name: edited(WEIGHTS, change) for name, change in weights(code).items()}
+    files = {name: edited(MODEL, change) for name, change in changes(code).items()}
+    files |= {name: edited(WEIGHTS, change) for name, change in weights(code).items()}
     without_graph = {name: data for name, data in good.items() if name != MODEL}
     constants = good[WEIGHTS].replace(b"weight_", b"tensor_").replace(b'"use_pickle": false', b'"use_pickle": true')
     nested = b"[" * 200_000 + b"]" * 200_000
     digits = good[MODEL].replace(b'"as_int": 2', b'"as_int": ' + b"9" * 5000)
-    found |= {
+    files |= {
         "JSON that nests": archive(good | {MODEL: nested}),
         "numbers of 5,000 digits": archive(good | {MODEL: digits}),
         "JSON that is a pickle": archive(good | {MODEL: pickled}),
@@ -212,4 +212,4 @@ def programs(canary: str) -> dict[str, bytes]:
         "notes that are code": edited(MODEL, node(0, metadata={"stack_trace": code, "nn_module_stack": code})),
         "a compiled library": archive(good | {"data/aotinductor/model/x.so": b"\x7fELF"}),
     }  # fmt: skip
-    return found
+    return files

@@ -104,8 +104,8 @@ def reference_options(audit):
 
 def wait_for(condition, process=None):
     for _ in range(3600):
-        if found := condition():
-            return found
+        if result := condition():
+            return result
         assert process is None or process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     raise AssertionError("nothing happened for three minutes")

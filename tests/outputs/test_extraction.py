@@ -66,12 +66,12 @@ def test_outputs_equal_plain_loop(tmp_path, dtype, batch_size):
     hardware = replace(CPU, batch_size=batch_size)
     halves = extract(tmp_path, public, private, hardware=hardware)
     network = small_target().network
-    for found, records in zip(halves, (public, private), strict=True):
+    for outputs, records in zip(halves, (public, private), strict=True):
         for row, image in enumerate(normalized(records)):
             features = network.body(image[None]).flatten(1)
-            np.testing.assert_allclose(found.logits[row, 0], network.head(features)[0], atol=1e-5)
-            np.testing.assert_allclose(found.features[row], features[0], atol=1e-5)
-        assert (found.labels == records.labels).all()
+            np.testing.assert_allclose(outputs.logits[row, 0], network.head(features)[0], atol=1e-5)
+            np.testing.assert_allclose(outputs.features[row], features[0], atol=1e-5)
+        assert (outputs.labels == records.labels).all()
 
 
 @pytest.mark.parametrize("fuse", [True, False])

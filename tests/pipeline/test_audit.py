@@ -55,8 +55,8 @@ def test_a_run_is_assessed_like_a_file_of_scores(run):
 
     figures = json.loads((run / "metrics.json").read_text())
     assessment, _ = evaluate_file(ScoreEvaluationConfig(scores=(str(run / "scores.csv"),)))
-    for name, found in assessment.attacks.items():
-        assert figures["attacks"][name]["auc"] == pytest.approx(found.auc, abs=1e-12)
+    for name, evaluation in assessment.attacks.items():
+        assert figures["attacks"][name]["auc"] == pytest.approx(evaluation.auc, abs=1e-12)
     status = {check["name"]: check["status"] for check in figures["sanity_checks"]}
     assert status["blind baseline"] != "skipped"
     assert status["pixel distribution check"] == "pass"

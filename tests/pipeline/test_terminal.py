@@ -35,10 +35,10 @@ def test_tables_cut_no_name_and_no_digit(width):
     text = console.file.getvalue()
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
-    for name, found in rows:
-        assert f"{found.auc:.4f}" in text
-        assert f"{found.auc_low:.3f}-{found.auc_high:.3f}" in text
-        for point in found.points:
+    for name, evaluation in rows:
+        assert f"{evaluation.auc:.4f}" in text
+        assert f"{evaluation.auc_low:.3f}-{evaluation.auc_high:.3f}" in text
+        for point in evaluation.points:
             assert f"{point.tpr:.4f}" in text
             assert f"{point.low:.3f}-{point.high:.3f}" in text
         first_cells = "".join(line[: text.splitlines()[3].find("AUC")].strip() for line in text.splitlines())

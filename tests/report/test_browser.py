@@ -17,7 +17,7 @@ from mia_lightning.report.page import html
 from mia_lightning.scores.scored_records import ScoredRecords
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
+BROWSER = next((path for name in NAMES if (path := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"no browser is installed: none of {', '.join(NAMES)} is found")
 
 MEASURE = """

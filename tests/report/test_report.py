@@ -160,9 +160,9 @@ def test_size_does_not_grow_with_the_records():
 
 def test_page_holds_every_figure_of_the_headline(full, page):
     text = re.sub(r"\s+", " ", "".join(Elements(page).texts))
-    found = full.assessment.attacks[full.headline]
-    assert f"{found.auc:.3f}" in text
-    assert percent(found.at(0.05).tpr) in text
+    evaluation = full.assessment.attacks[full.headline]
+    assert f"{evaluation.auc:.3f}" in text
+    assert percent(evaluation.at(0.05).tpr) in text
     for check in full.assessment.checks:
         assert re.sub(r"\s+", " ", check.sentence) in text
     for part in ("Assumed:", "No bound by one run", "1 min 15 s", "a CPU", "Reference 1 is left out"):

@@ -95,11 +95,11 @@ def test_mapped_file_is_read_by_safetensors(tmp_path):
     with new_safetensors(path, {name: (array.dtype, array.shape) for name, array in expected.items()}) as filled:
         for name, array in expected.items():
             filled[name][:] = array
-    for found in (load_file(path), map_safetensors(path)):
-        assert found.keys() == expected.keys()
+    for loaded in (load_file(path), map_safetensors(path)):
+        assert loaded.keys() == expected.keys()
         for name, array in expected.items():
-            assert found[name].dtype == array.dtype
-            np.testing.assert_array_equal(found[name], array)
+            assert loaded[name].dtype == array.dtype
+            np.testing.assert_array_equal(loaded[name], array)
 
 
 def test_outputs_are_read_only_maps(tmp_path):

@@ -61,13 +61,13 @@ def test_best_yaml_reproduces_the_figures(sweep):
     result = json.loads((sweep / "search_result.json").read_text())
     again = json.loads((sweep.with_name("a-best") / "metrics.json").read_text())
     assert again["headline"] == "mlp"
-    inner, found = result["winner"]["inner"], again["attacks"]["mlp"]
-    assert found["auc"] == inner["auc"]
+    inner, outer = result["winner"]["inner"], again["attacks"]["mlp"]
+    assert outer["auc"] == inner["auc"]
     for point in inner["points"]:
-        assert point in found["points"]
+        assert point in outer["points"]
     assert again["run"]["held_out"]["mlp"] == result["winner"]["outer"]
     best = max(rows_of(sweep), key=lambda row: float(row["tpr@0.1"]))
-    points = {point["fpr"]: point["tpr"] for point in found["points"]}
+    points = {point["fpr"]: point["tpr"] for point in outer["points"]}
     assert points[0.1] == float(best["tpr@0.1"])
     with (sweep.with_name("a-best") / "scores.csv").open(newline="") as file:
         splits = [row["split"] for row in csv.DictReader(file)]

@@ -15,7 +15,7 @@ QUERIES = 18
 
 
 def subclasses(base):
-    return [found for child in base.__subclasses__() for found in (child, *subclasses(child))]
+    return [class_ for child in base.__subclasses__() for class_ in (child, *subclasses(child))]
 
 
 def variants():
