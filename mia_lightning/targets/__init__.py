@@ -45,9 +45,9 @@ def load_target(
     No pickle of the file is executed.
 
     Args:
-        checkpoint: A state dict (torch.save, zip or legacy), a Lightning `.ckpt`, a `.safetensors` file or a
-            `torch.export` program; recognized by content, not by name. None where the architecture is a class or
-            function that returns the network trained.
+        checkpoint: A state dict (torch.save, zip or legacy, or pickle.dump), a Lightning `.ckpt`, a `.safetensors`
+            file or a `torch.export` program; recognized by content, not by name. None where the architecture is a
+            class or function that returns the network trained.
         architecture: "auto" (a torchvision ResNet read from the weights, or a program), a name of
             `architecture_names()`, or "package.module:Class". A LightningModule is built with the hyper-parameters of
             its checkpoint.
