@@ -46,7 +46,7 @@ def main():
             run = {"arguments": audit.arguments(folder / str(first) / "run", *references)}
             count = min(5, options.kills - first)
             *killed, (code, _) = audit.serve(
-                [*(run | {"kill_after": draw.uniform(0.05, seconds / 2)} for _ in range(count)), run]
+                [*(run | {"kill_after": draw.uniform(0.05, seconds / 4)} for _ in range(count)), run]
             )
             hits += sum(code == -signal.SIGKILL for code, _ in killed)
             finished += 1

@@ -82,15 +82,17 @@ def test_run_resumes_after_kill_at_random_moment(audit, whole, tmp_path):
 
 
 def test_run_with_references_resumes_after_kills(audit, tmp_path):
-    """kill -9 at three random moments, then the same command: the same bytes as without."""
+    """The same command gives the same bytes after kill -9 at two known and three random moments."""
     options = reference_options(audit)
     whole, cut = ({"arguments": audit.arguments(tmp_path / name / "run", *options)} for name in ("whole", "cut"))
     started = time.perf_counter()
     ((code, printed),) = audit.serve([whole])
     assert code == 0, printed
     seconds = time.perf_counter() - started
-    moments = [random.uniform(0.05, seconds / 2) for _ in range(3)]
-    *_, (code, printed) = audit.serve([*(cut | {"kill_after": moment} for moment in moments), cut])
+    kills = [{"kill_before": name} for name in ("0001.checkpoint", "0002.json")]
+    kills += [{"kill_after": random.uniform(0.05, seconds / 4)} for _ in range(3)]
+    *killed, (code, printed) = audit.serve([*(cut | kill for kill in kills), cut])
+    assert [code for code, _ in killed[:2]] == [-signal.SIGKILL] * 2
     assert code == 0, printed
     assert_equal_runs(tmp_path / "cut" / "run", tmp_path / "whole" / "run")
     assert_equal_references(tmp_path / "cut", tmp_path / "whole")
