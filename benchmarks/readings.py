@@ -2,7 +2,7 @@
 
 ``python benchmarks/readings.py [--count 200] [--seed 1]``: handwritten digits and random patterns with 2 to 50 classes,
 100 to 2,000 records, MLPs and convolutional networks, 1 to 30 epochs. Every warning is printed. That another reading is
-better is a false positive; .
+better is a false positive; chance-level accuracy may be true of a network that was hardly trained.
 """
 
 import argparse
