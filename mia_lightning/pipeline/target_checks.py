@@ -31,11 +31,13 @@ def checked_target(
     """
     if not is_first_process():  # the first process reports
         return target, None
+    from mia_lightning.outputs.request import check_labels
     from mia_lightning.records.normalization import normalization
     from mia_lightning.targets.alternatives import Evaluator
     from mia_lightning.targets.determinism import nondeterminism, saturation
     from mia_lightning.targets.readings import check_readings
 
+    check_labels(public, target)
     mean, std = normalization(public, config.data.mean, config.data.std)
     device = _device(config)
     with Evaluator(target, public.images[:SAMPLE], mean, std, device) as evaluator:
