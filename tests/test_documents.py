@@ -55,15 +55,18 @@ OWN = {"records.npz": "pub.pt", "model.pt": "01_MIA.pt", "target.pt": "01_MIA.pt
 """Files of the guides that stand for any of their kind."""
 
 
+def test_the_demo_is_run_by_an_example():
+    assert '"--config", "demo"' in (ROOT / "examples/challenge.py").read_text()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [c for c in TRAIN if "best.yaml" not in c])
+@pytest.mark.parametrize("command", [c for c in TRAIN if "best.yaml" not in c and "demo" not in c])
 def test_train_commands_run(command, folder):
     from mia_lightning.cli import train
 
     words = [OWN.get(word, word) for word in arguments(command)]
     words += QUICK
-    if "demo" not in command:
-        words += ["--extraction.queries", "18" if "reference" in command else "2"]
+    words += ["--extraction.queries", "18" if "reference" in command else "2"]
     if "no_reference" in command or "references" in command:
         words += ["--attacks.mlp.epochs", "1", "--attacks.lightgbm.n_estimators", "10"]
     if "references" in command or "cifar10" in command:
