@@ -111,7 +111,9 @@ def component_help() -> str:
 
 def _usage_line(command: Command) -> str:
     positional = f" {command.positional.partition(':')[0]}" if command.positional else ""
-    return f"usage: {command.name}{positional} [--OPTION VALUE ...]"
+    rest = f"{positional} [--OPTION VALUE ...]"
+    line = f"usage: {command.name}{rest}"
+    return line if len(line) <= _width() else f"usage: {command.name} \\\n      {rest}"
 
 
 def _group_tables(group: type, prefix: str, title: str, values: Any) -> Iterator[str]:

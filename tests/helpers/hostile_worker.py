@@ -38,6 +38,9 @@ CHANGES = {"os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.syml
 CONNECTS = {"socket.connect", "socket.bind", "urllib.Request"}
 
 
+QUERY_PROCESS = "mia_lightning.targets.first_query"
+
+
 class AuditHook:
     """Collects the events of a case that no reader should cause."""
 
@@ -48,11 +51,15 @@ class AuditHook:
     def __call__(self, event: str, arguments: tuple) -> None:
         if not self.on:
             return
+        if event == "subprocess.Popen" and QUERY_PROCESS in repr(arguments[1]):
+            return  # the product's own child, in which a program is queried first
         writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
         if event in STARTS | CONNECTS or ((writes or event in CHANGES) and not self._is_scratch(arguments[0])):
             self.seen.append(f"{event} {arguments!r}"[:200])
 
     def _is_scratch(self, path: object) -> bool:
+        if isinstance(path, int):  # a pipe or file that is open already
+            return True
         with contextlib.suppress(TypeError, ValueError):
             return os.path.abspath(os.fsdecode(path)).startswith((self.scratch, "/dev/null"))
         return False

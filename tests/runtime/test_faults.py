@@ -373,7 +373,7 @@ def test_run_folder_has_no_machine_paths(audit, whole, tmp_path):
 
 
 LISTENING = """
-import sys
+import os, sys
 from pathlib import Path
 from mia_lightning import cli
 from mia_lightning.pipeline import run
@@ -389,7 +389,8 @@ def sockets():
         for line in Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]:
             fields = line.split()
             if f"socket:[{fields[9]}]" in inodes:
-                print("socket", table, fields[1], fields[2], fields[3], file=sys.stderr)
+                line = " ".join(["socket", table, fields[1], fields[2], fields[3]])
+                os.write(2, (line + chr(10)).encode())  # complete lines, though two processes write
 
 from mia_lightning.outputs import extraction
 step = extraction.InferenceModule.predict_step
