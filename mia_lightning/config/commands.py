@@ -89,8 +89,8 @@ def _evaluate() -> Command:
         flags={**_HELP, **_DEBUG},
         examples=(
             f"  {name} scores.csv --output evaluation\n"
-            f"  {name} scores.parquet --key key.csv --output evaluation\n"
-            f"  {name} --leaderboard key.csv submissions/*.csv\n"
+            f"  {name} scores.parquet \\\n    --key key.csv --output evaluation\n"
+            f"  {name} --leaderboard key.csv \\\n    submissions/*.csv\n"
         ),
         positional="SCORES ...: Files of scores, CSV or Parquet.",
     )
