@@ -251,6 +251,8 @@ def _range(nominal: float | str) -> tuple[float, float]:
     if not isinstance(nominal, str):
         return nominal, nominal
     text = nominal.replace("%", "").strip()
+    if text == "(before)":  # a row to compare with, without a promise
+        return 0.0, 1.0
     if text.startswith(">="):
         return float(text.removeprefix(">=")), 1.0
     if text.startswith("<="):
