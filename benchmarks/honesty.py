@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -250,15 +251,11 @@ def collected(quick: bool) -> Iterator[Row]:
 def _range(nominal: float | str) -> tuple[float, float]:
     if not isinstance(nominal, str):
         return nominal, nominal
-    text = nominal.replace("%", "").strip()
-    if text == "(before)":  # a row to compare with, without a promise
+    match = re.match(r"(>=|<=)?\s*([\d.]+)(?:\s*-\s*([\d.]+))?", nominal.strip())
+    if match is None:  # a row to compare with, without a promise
         return 0.0, 1.0
-    if text.startswith(">="):
-        return float(text.removeprefix(">=")), 1.0
-    if text.startswith("<="):
-        return 0.0, float(text.removeprefix("<="))
-    low, _, high = text.partition("-")
-    return float(low), float(high or low)
+    bound, low, high = match.groups()
+    return {">=": (float(low), 1.0), "<=": (0.0, float(low))}.get(bound, (float(low), float(high or low)))
 
 
 def table(rows: Iterable[Row]) -> str:
