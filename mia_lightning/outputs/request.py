@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from hashlib import sha256
-from importlib import import_module
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from mia_lightning.records.records import Records
 from mia_lightning.records.splits import Splits
 from mia_lightning.runtime.hardware import Hardware
 from mia_lightning.runtime.own_files import ArraySpec
-from mia_lightning.runtime.store import array_digest
+from mia_lightning.runtime.store import array_digest, source_digest
 from mia_lightning.targets.base import Target
 
 FORMAT = 2
@@ -90,7 +88,7 @@ class ExtractionRequest:
             "gradients": self.gradients,
             "precision": self.hardware.precision,
             "fuse": self.hardware.fuse,
-            "code": code_digest(),
+            "code": source_digest(CODE),
             "torch": torch.__version__,
         }
 
@@ -113,14 +111,3 @@ def check_labels(records: Records, target: Target) -> None:
             f"{records.source}: record {records.ids[row]} has label {largest}, but the target has "
             f"{target.num_classes} classes (0 to {target.num_classes - 1}); is this the target's data?"
         )
-
-
-@cache
-def code_digest() -> str:
-    """Return the sha256 (hex) of the source of the modules that determine the numbers."""
-    digest = sha256()
-    for name in CODE:
-        path = import_module(f"mia_lightning.{name}").__file__
-        assert path is not None
-        digest.update(Path(path).read_bytes())
-    return digest.hexdigest()

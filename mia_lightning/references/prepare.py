@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import partial
 from hashlib import sha256
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +36,7 @@ from mia_lightning.references.store import ReferenceRecord, ReferenceStore
 from mia_lightning.references.training import NUMBERS
 from mia_lightning.references.training_data import ImageParts, TrainingData
 from mia_lightning.references.workers import ReferenceJob, device_of, train_references
-from mia_lightning.runtime.store import array_digest
+from mia_lightning.runtime.store import array_digest, source_digest
 from mia_lightning.targets.architectures import untrained
 from mia_lightning.targets.base import Target, TargetForm
 from mia_lightning.targets.imported import source_of
@@ -167,7 +166,7 @@ def _store(
     inference = {
         "queries": material.queries,
         "temperature": material.temperature,
-        "code": _code_digest(),
+        "code": source_digest(INFERENCE_CODE),
         "torch": torch.__version__,
     }
     return ReferenceStore(
@@ -271,14 +270,3 @@ def _references(
         tolerance=config.accuracy_tolerance,
     )
     return References(reference_outputs, rows, (*checks, coverage_check(reference_outputs)))
-
-
-@cache
-def _code_digest() -> str:
-    """Return the sha256 (hex) of the source of the modules that determine phi."""
-    digest = sha256()
-    for name in INFERENCE_CODE:
-        path = import_module(f"mia_lightning.{name}").__file__
-        assert path is not None
-        digest.update(Path(path).read_bytes())
-    return digest.hexdigest()

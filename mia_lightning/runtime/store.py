@@ -8,7 +8,9 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from hashlib import sha256
+from importlib import import_module
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, cast
@@ -212,3 +214,14 @@ def merge(shards: Iterable[Arrays], into: Arrays, count: int, source: str) -> No
 def _digest(path: Path) -> str:
     with open_own(path) as file:
         return hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
+
+
+@cache
+def source_digest(names: tuple[str, ...]) -> str:
+    """Return the sha256 (hex) of the source of some modules, named without the package: part of a store key."""
+    digest = sha256()
+    for name in names:
+        path = import_module(f"mia_lightning.{name}").__file__
+        assert path is not None
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()

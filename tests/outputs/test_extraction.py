@@ -245,7 +245,7 @@ def test_key_changes_with_outputs(tmp_path, predictions, change):
 
 def test_code_is_part_of_the_key(tmp_path, predictions, monkeypatch):
     extract(tmp_path)
-    monkeypatch.setattr(request, "code_digest", lambda: "a later version")
+    monkeypatch.setattr(request, "source_digest", lambda names: "a later version")
     extract(tmp_path)
     assert sum(predictions) == 2 * COUNT
 
