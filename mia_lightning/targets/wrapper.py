@@ -95,7 +95,9 @@ def _checked_inputs(wrapper: TargetNetwork, sample: Tensor) -> Tensor:
         images = wrapper.inputs(sample)
     except Exception as error:
         raise MIAError(f"--data.transform {wrapper.form.transform}: calling it failed: {first_line(error)}") from error
-    if not isinstance(images, Tensor) or images.ndim != 4 or len(images) != len(sample):
+    if wrapper.form.transform is None:
+        return images
+    if not isinstance(images, Tensor) or images.ndim != sample.ndim or len(images) != len(sample):
         returned = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise MIAError(
             f"--data.transform {wrapper.form.transform}: returned {returned} for a batch of shape "

@@ -1,0 +1,124 @@
+"""Functions of a batch as networks: predict_proba, label-only functions, and any other callable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mia_lightning.errors import MIAError
+from mia_lightning.targets.imported import first_line
+
+
+def as_array(batch: Tensor) -> NDArray[Any]:
+    """Return a batch as a NumPy array."""
+    return batch.detach().cpu().numpy()
+
+
+def as_tensor(batch: Tensor) -> Tensor:
+    """Return a batch unchanged."""
+    return batch
+
+
+class FunctionNetwork(nn.Module):
+    """A function of a batch as a network without parameters, gradients and features.
+
+    forward: inputs (B, ...) to what the function returns, with its arrays as tensors on the inputs' device. Labels
+    (integers or strings, (B,)) become one-hot rows.
+
+    Args:
+        function: Such as `estimator.predict_proba`.
+        name: Of the function, for messages.
+        convert: Makes the function's argument from a batch (B, ...) on any device.
+        classes: Label of each class, in the order of the class numbers; for functions that return labels. Any other
+            label becomes one more class.
+
+    Raises:
+        MIAError (forward): the function fails, or returns NaN, another type, or another number of rows.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        name: str,
+        *,
+        convert: Callable[[Tensor], Any] = as_array,
+        classes: Sequence[object] | None = None,
+    ) -> None:
+        super().__init__()
+        self.function, self.name, self.convert = function, name, convert
+        self.returns_labels = False
+        self.classes = None if classes is None else np.asarray(classes)
+
+    def forward(self, inputs: Tensor) -> Any:
+        """Return what the function returns for a batch, as tensors."""
+        try:
+            returned = self.function(self.convert(inputs))
+        except MIAError:
+            raise
+        except Exception as error:
+            raise MIAError(
+                f"calling {self.name} on a batch of shape {tuple(inputs.shape)} failed: {first_line(error)}"
+            ) from error
+        return self._tensors(returned, inputs)
+
+    def _tensors(self, returned: Any, inputs: Tensor) -> Any:
+        if isinstance(returned, Mapping):
+            return {name: self._tensors(value, inputs) for name, value in returned.items()}
+        if isinstance(returned, tuple):
+            return tuple(self._tensors(value, inputs) for value in returned)
+        if isinstance(returned, list) and returned and isinstance(returned[0], Tensor | np.ndarray):
+            if np.shape(returned[0])[:1] == (len(inputs),) and len(returned) != len(inputs):
+                raise MIAError(
+                    f"{self.name} returned {len(returned)} arrays, one per output; audit one output at a time"
+                )
+            returned = np.stack([np.asarray(value) for value in returned])
+        if isinstance(returned, Tensor):
+            values: Tensor = returned
+        elif hasattr(returned, "__array__") or isinstance(returned, list):
+            values = self._from_array(np.asarray(returned))
+        else:
+            return returned  # such as the output object of a transformer, whose attributes are tensors
+        if len(values.shape) == 0 or len(values) != len(inputs):
+            rows = "a single value" if values.ndim == 0 else f"{len(values)} rows"
+            raise MIAError(f"{self.name} returned {rows} for a batch of {len(inputs)} records; return one row each")
+        if not values.is_floating_point() and (values.ndim == 1 or values.shape[1:] == (1,)):
+            values = self._one_hot(as_array(values).reshape(-1))
+        if bool(values.isnan().any()):
+            row = int(
+                values.flatten(1 if values.ndim > 1 else 0).isnan().reshape(len(values), -1).any(dim=1).int().argmax()
+            )
+            raise MIAError(
+                f"{self.name} returned NaN for row {row} of a batch of {len(inputs)} records; return finite values"
+            )
+        return values.to(inputs.device)
+
+    def _from_array(self, array: NDArray[Any]) -> Tensor:
+        if array.dtype.kind in "USO":
+            if array.ndim != 1:
+                raise MIAError(
+                    f"{self.name} returned an array of {array.dtype}; return numbers, or one label per record"
+                )
+            return self._one_hot(array)
+        if array.dtype.kind not in "fiub":
+            raise MIAError(f"{self.name} returned {array.dtype} values; return logits, probabilities or labels")
+        return torch.from_numpy(np.array(array))  # a copy: the function may use its own again
+
+    def _one_hot(self, labels: NDArray[Any]) -> Tensor:
+        """Return labels (B,) as probabilities (B, classes + 1) of 0 and 1; the last column is any other label."""
+        if self.classes is None:
+            raise MIAError(
+                f"{self.name} returned labels, but the number of classes is unknown; give --target.num_classes"
+            )
+        self.returns_labels = True
+        classes = self.classes if labels.dtype.kind in "USO" else self.classes.astype(labels.dtype)
+        texts = labels.astype(classes.dtype) if labels.dtype.kind == "O" else labels
+        index = np.full(len(texts), len(classes))
+        for number, label in enumerate(classes):
+            index[texts == label] = number
+        return F.one_hot(torch.from_numpy(index), len(classes) + 1).float()

@@ -1,0 +1,128 @@
+"""Targets from objects in memory: networks, estimators with predict_proba, and functions of a batch."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mia_lightning.errors import MIAError
+from mia_lightning.targets.base import Target, TargetForm
+from mia_lightning.targets.callables import FunctionNetwork, as_array
+from mia_lightning.targets.features import probe
+from mia_lightning.targets.imported import first_line
+from mia_lightning.targets.output_kind import SENTENCES
+from mia_lightning.targets.weights import check_finite
+from mia_lightning.targets.wrapper import prefix_of, recognized, wrap
+
+TRAINING = "the model was in training mode; a copy of it in eval mode was queried, as in deployment"
+LABELS = "the target returns labels alone, so that phi only distinguishes correct from wrong"
+
+
+def target_from(
+    model: object,
+    samples: Sequence[Tensor],
+    *,
+    output: str = "auto",
+    convert: Callable[[Tensor], Any] = as_array,
+    classes: Sequence[object] | None = None,
+    form: TargetForm | None = None,
+    feature_layer: str | None = None,
+) -> Target:
+    """Return the target of a model in memory, which itself stays as it is.
+
+    Args:
+        model: A network (a LightningModule included), an object with `predict_proba`, or a function from a batch to
+            logits, probabilities or labels.
+        samples: Batches of varied inputs (B, ...), as the network receives them; the kind of output is read from them.
+        output: "auto", or a kind of output (`OutputKind`) that the values do not contradict.
+        convert: For estimators and functions, their argument from a batch (B, ...).
+        classes: For functions that return labels, the label of each class in order.
+        form: Preprocessing before the network.
+        feature_layer: Submodule whose input is the penultimate feature vector; None looks for it.
+
+    Raises:
+        MIAError: an object that is neither, outputs without class scores or that contradict `output`, or a failing
+            query.
+    """
+    network, name = _network(model, convert, classes)
+    notes = [TRAINING] if isinstance(model, nn.Module) and model.training else []
+    try:
+        form = recognized(network, form or TargetForm(), list(samples), output)
+        wrapped = wrap(network, form).eval()
+        logits, layer = probe(wrapped, samples[0])
+    except MIAError:
+        raise
+    except Exception as error:
+        shape = tuple(samples[0].shape)
+        raise MIAError(
+            f"calling {name} on a {str(samples[0].dtype).removeprefix('torch.')} batch of shape {shape} failed: "
+            f"{first_line(error)}"
+        ) from error
+    assert isinstance(logits, Tensor)
+    labels_only = isinstance(network, FunctionNetwork) and network.returns_labels
+    sentence = LABELS if labels_only else SENTENCES[form.output]
+    if not torch.isfinite(logits).all():
+        raise MIAError(f"{name} returns NaN or infinite logits for the given records; check its weights and inputs")
+    return Target(
+        network=wrapped,
+        num_classes=int(logits.shape[1]),
+        feature_layer=prefix_of(wrapped) + feature_layer if feature_layer else layer,
+        architecture=name,
+        digest=_digest(network, name),
+        form=form,
+        notes=(*notes, *([sentence] if sentence else [])),
+    )
+
+
+def _network(
+    model: object, convert: Callable[[Tensor], Any], classes: Sequence[object] | None
+) -> tuple[nn.Module, str]:
+    """Return a copy of the model as a network in eval mode on the CPU, and its name."""
+    if inspect.isclass(model):
+        raise MIAError(f"the model is the class {model.__name__}; pass an instance of it, trained")
+    if isinstance(model, nn.Module):
+        return _copied(model)
+    if callable(function := getattr(model, "predict_proba", None)):
+        return FunctionNetwork(function, f"{type(model).__name__}.predict_proba", convert=convert), type(model).__name__
+    if hasattr(model, "predict") and hasattr(model, "fit"):
+        raise MIAError(
+            f"the {type(model).__name__} has no predict_proba; pass a function that returns probabilities, or its "
+            "predict for an audit by labels alone"
+        )
+    if callable(model):
+        name = getattr(model, "__qualname__", type(model).__name__).rpartition("<locals>.")[2]
+        return FunctionNetwork(model, name, convert=convert, classes=classes), name
+    raise MIAError(
+        f"the model is a {type(model).__name__}; pass an nn.Module, an object with predict_proba, or a function from a "
+        "batch to logits, probabilities or labels"
+    )
+
+
+def _copied(model: nn.Module) -> tuple[nn.Module, str]:
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
+    model = getattr(model, "_orig_mod", model)  # torch.compile
+    name = type(model).__name__
+    check_finite(model.state_dict(), name)
+    try:
+        network = copy.deepcopy(model)
+    except Exception as error:
+        raise MIAError(
+            f"the {name} cannot be copied ({first_line(error)}); pass a function such as lambda batch: model(batch)"
+        ) from error
+    return network.cpu().float().eval().requires_grad_(False), name
+
+
+def _digest(network: nn.Module, name: str) -> str:
+    """Return a digest of the weights; a function without any is identified by its name and address alone."""
+    digest = sha256(f"{name} {id(network)}\n".encode())
+    for key, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
