@@ -1,6 +1,7 @@
 # make demo: set everything up and run the main job on embedded data. make test: set everything up and check everything.
 PYTHON ?= python3
 BIN := .venv/bin
+RUNTIME := .venv/.runtime
 INSTALLED := .venv/.installed
 
 export UV_COMPILE_BYTECODE = 1
@@ -17,18 +18,24 @@ help:
 	@echo "make lock   pin the dependencies of pyproject.toml again"
 	@echo "make clean  remove .venv and the demo's runs"
 
-# The stamp is newer than what it was made from, so a second call installs nothing.
-$(INSTALLED): requirements.lock pyproject.toml
+# A stamp is newer than what it was made from, so a second call installs nothing. The demo needs the runtime libraries
+# alone; everything else adds those of the tests, with the same versions.
+$(RUNTIME): requirements.lock requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.txt
+	sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.lock > .venv/uv.txt
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement .venv/uv.txt
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(INSTALLED)
+$(INSTALLED): $(RUNTIME)
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(RUNTIME)
 	$(BIN)/python train.py --config configs/demo.yaml
 
 # Two processes of one thread each: most tests wait for processes of their own or train networks of a few kilobytes.
@@ -59,9 +66,12 @@ test-minimum: $(INSTALLED)
 	$(BIN)/uv pip install --quiet --python .venv-minimum/bin/python --no-deps --no-build-isolation --editable .
 	OMP_NUM_THREADS=1 .venv-minimum/bin/python -m pytest -n 2 --dist loadfile
 
+COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+  --quiet pyproject.toml
+
 lock:
-	uv pip compile --universal --python-version 3.11 --extra dev --extra docs --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
-	  --quiet pyproject.toml --output-file requirements.lock
+	$(COMPILE) --extra dev --extra docs --output-file requirements-dev.lock
+	$(COMPILE) --constraint requirements-dev.lock --output-file requirements.lock
 
 clean:
 	rm -rf .venv .venv-minimum site runs/demo
