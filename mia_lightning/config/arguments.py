@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_origin
 
+from mia_lightning.config import renamed
 from mia_lightning.config.files import parse_yaml
 from mia_lightning.config.values import is_group, is_internal, option_types, plug_in_base, unknown_option
 from mia_lightning.errors import MIAError
@@ -81,6 +82,7 @@ def _read_option(
         return
     is_file = name == "config" and not positional
     legal = flags if positional else ("config", *flags)
+    name = name if is_file else _current_name(name, cls, legal)
     path, hint = ((), str) if is_file else _locate(name.removesuffix("+"), cls, legal)
     is_list = _is_list(hint) and not positional
     if values is None:
@@ -99,6 +101,17 @@ def _read_option(
         result.appended.append((path, parsed))
     else:
         _assign(result.options, path, parsed)
+
+
+def _current_name(name: str, cls: type, flags: Sequence[str]) -> str:
+    """Return the present name of a former option of this command, else the name."""
+    current = renamed.current_option(name.removesuffix("+").replace("-", "_"))
+    groups = option_types(cls)
+    former_is_legal = name in groups or (current or "").partition(".")[0] not in groups
+    if current is None or former_is_legal or name.partition(".")[0] in flags:
+        return name
+    renamed.note(f"option --{name}", f"--{current}")
+    return f"{current}+" if name.endswith("+") else current
 
 
 def _locate(name: str, cls: type, flags: Sequence[str]) -> tuple[tuple[str, ...], Any]:

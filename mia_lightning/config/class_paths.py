@@ -54,8 +54,13 @@ def resolve(name: object, base: type, option: str) -> type:
     classes |= {f"{component.__module__}.{component.__qualname__}": component for component in components(base)}
     if name in classes:
         return classes[name]
+    if name.startswith("mia_lightning."):  # a former module of a class of this package
+        name = name.rpartition(".")[2]
     if name in renamed.CLASSES:
-        raise MIAError(f"--{option}: {name!r} is now called {renamed.CLASSES[name]!r}")
+        renamed.note(f"class {name!r}", repr(renamed.CLASSES[name]))
+        name = renamed.CLASSES[name]
+    if name in classes:
+        return classes[name]
     if sentence := renamed.removal(name):
         raise MIAError(f"--{option}: {sentence}")
     if "." not in name:

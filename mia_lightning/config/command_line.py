@@ -18,6 +18,7 @@ from mia_lightning.config.class_paths import resolve
 from mia_lightning.config.commands import command_of
 from mia_lightning.config.files import overlay, to_mapping
 from mia_lightning.config.help import class_help, full_help, short_help
+from mia_lightning.config.renamed import with_current_names
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.config.search import TuneConfig
 from mia_lightning.config.shipped import descriptions, read_configurations
@@ -89,7 +90,7 @@ def load_config(*files: str | Path, **overrides: Any) -> RunConfig:
     Raises:
         MIAError: an unknown key, a value of the wrong type or out of range, an unreadable file.
     """
-    return parse_mapping(overlay(read_configurations(files), to_mapping(overrides)))
+    return parse_mapping(overlay(read_configurations(files), with_current_names(to_mapping(overrides))))
 
 
 def complete(values: dict[str, Any], cls: type[RunConfig] = RunConfig) -> dict[str, Any]:

@@ -1,6 +1,12 @@
-"""Former names of options, values, classes, signals and configurations, and what they are called now."""
+"""Former names of options, values, classes, signals and configurations, still taken with one line in the log."""
 
 from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+log = logging.getLogger(__name__)
 
 OPTIONS = {
     "extraction.store": "cache_dir",
@@ -87,15 +93,52 @@ def current_option(name: str) -> str | None:
     Args:
         name: Dotted, such as `references.recipe.epochs`.
     """
-    if name in OPTIONS:
-        return OPTIONS[name]
-    group, dot, rest = name.rpartition(".")
-    while dot:
-        if group in OPTIONS:
-            return f"{OPTIONS[group]}.{rest}"
-        group, dot, above = group.rpartition(".")
-        rest = f"{above}.{rest}"
-    return None
+    current = name
+    while former := _former_part(current):
+        current = OPTIONS[former] + current[len(former) :]
+    return None if current == name else current
+
+
+def _former_part(name: str) -> str | None:
+    """Return the former option or group at the beginning of a dotted name, None without one."""
+    while name not in OPTIONS:
+        name, dot, _ = name.rpartition(".")
+        if not dot:
+            return None
+    return name
+
+
+def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested option values of a configuration under their present names; each former one is logged once."""
+    result: dict[str, Any] = {}
+    for path, value in _leaves(values, ()):
+        name = ".".join(path)
+        if "." in name and (current := current_option(name)):
+            note(f"option --{name}", f"--{current}")
+            path = tuple(current.split("."))
+        if path[:2] == ("search", "space") and len(path) > 2 and (current := current_option(path[2])):
+            note(f"option {path[2]!r}", repr(current))
+            path = (*path[:2], current, *path[3:])
+        group = result
+        for part in path[:-1]:
+            inner = group.get(part)
+            group[part] = group = inner if isinstance(inner, dict) else {}
+        group[path[-1]] = value
+    return result
+
+
+def _leaves(values: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in values.items():
+        path = (*above, str(key))
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, path)
+        else:
+            yield path, value
+
+
+def note(former: str, current: str) -> None:
+    """Log that a former name was read as the present one."""
+    log.warning("%s is now called %s; the former name was taken", former, current)
 
 
 def removal(name: str) -> str | None:

@@ -49,7 +49,8 @@ def locate(name: str, *, folder: Path | None = None) -> Path:
             return candidate
     path = Path(name)
     if path.parent.name in ("", "configs") and path.stem in renamed.CONFIGURATIONS:
-        raise MIAError(f"configuration {path.stem!r} is now called {renamed.CONFIGURATIONS[path.stem]!r}")
+        renamed.note(f"configuration {path.stem!r}", repr(renamed.CONFIGURATIONS[path.stem]))
+        path = path.with_stem(renamed.CONFIGURATIONS[path.stem])
     if path.parent.name in ("", "configs") and path.suffix in ("", *ENDINGS) and path.stem in names():
         return FOLDER / f"{path.stem}.yaml"
     raise MIAError(
@@ -92,7 +93,7 @@ def _chain(path: Path, below: tuple[Path, ...]) -> list[tuple[Path, dict[str, An
     if resolved in below:
         circle = " -> ".join(step.name for step in (*below[below.index(resolved) :], resolved))
         raise MIAError(f"configurations extend each other in a circle: {circle}; remove one 'extends'")
-    values = read_yaml(path)
+    values = renamed.with_current_names(read_yaml(path))
     base = values.pop("extends", None)
     if base is None:
         return [(resolved, values)]

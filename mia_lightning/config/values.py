@@ -74,9 +74,6 @@ def plug_in_base(hint: Any) -> type | None:
 
 def unknown_option(name: str, legal: list[str]) -> MIAError:
     """Return the error about an option that does not exist."""
-    current = renamed.current_option(name)
-    if current and ("." in name or current in legal):
-        return MIAError(f"option --{name} is now called --{current}")
     if sentence := renamed.removal(name):
         return MIAError(f"unknown option --{name}: {sentence}")
     return MIAError(f"unknown option --{name}; {suggest(name, legal, see='--help_all')}")
@@ -125,7 +122,8 @@ def _of_choices(value: Any, choices: tuple[Any, ...], name: str) -> Any:
         if (value == choice and type(value) is type(choice)) or str(value) == str(choice):
             return choice
     if current := renamed.VALUES.get(name, {}).get(str(value)):
-        raise MIAError(f"--{name}: {value!r} is now called {current!r}")
+        renamed.note(f"--{name} {value}", current)
+        return current
     raise MIAError(f"--{name}: expected one of {', '.join(map(str, choices))}, got {_shown(value)}")
 
 
@@ -148,9 +146,7 @@ def _of_list(value: Any, origin: type, arguments: tuple[Any, ...], name: str) ->
     except MIAError as error:
         raise MIAError(f"{error} in a list such as {_EXAMPLES.get(arguments[0], '[a, b]')}") from error
     if name == "signals.names":
-        for signal in converted:
-            if signal in renamed.SIGNALS:
-                raise MIAError(f"--{name}: {signal!r} is now called {renamed.SIGNALS[signal]!r}")
+        converted = [_current_signal(signal) for signal in converted]
     return tuple(converted) if origin is tuple else converted
 
 
@@ -171,10 +167,6 @@ def _of_mapping(value: Any, inner: Any, name: str) -> dict[str, Any]:
         raise MIAError(f"{name} must be a mapping from names to values; got {_shown(value)}")
     if len(value) > MOST_ENTRIES:
         raise MIAError(f"{name} has {len(value):,} entries; at most {MOST_ENTRIES:,} are allowed")
-    if name == "search.space":
-        for option in value:
-            if current := renamed.current_option(str(option)):
-                raise MIAError(f"{name}: option {option!r} is now called {current!r}")
     for key in value:
         _text(key, f"{name}")
     return {key: None if item is None else _convert(item, inner, f"{name}.{key}") for key, item in value.items()}
@@ -194,17 +186,36 @@ def _of_class(value: Any, base: type, name: str) -> dict[str, Any]:
     given = {**given, **{key: inner for key, inner in value.items() if key not in ("class_path", "init_args")}}
     cls = resolve(value["class_path"], base, name)
     legal = option_types(cls)
+    given = {_current_field(key, cls): inner for key, inner in given.items()}  # of two spellings the later one counts
     for key in given:
         if key not in legal:
-            if current := renamed.FIELDS.get(cls.__name__, {}).get(key):
-                raise MIAError(f"--{name}: option {key!r} of {cls.__name__} is now called {current!r}")
             raise MIAError(f"--{name}: {cls.__name__} has no option {key!r}; {suggest(key, legal, see='--help_all')}")
     arguments = check_values(given, cls, prefix=f"{name}.")
+    if isinstance(arguments.get("column"), str):
+        arguments["column"] = _current_signal(arguments["column"])
+    if isinstance(arguments.get("columns"), list):
+        arguments["columns"] = [_current_signal(column) for column in arguments["columns"]]
     try:
         cls(**arguments)
     except (ValueError, TypeError) as error:
         raise MIAError(f"--{name}: {error}") from error
     return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": arguments}
+
+
+def _current_field(key: str, cls: type) -> str:
+    current = renamed.FIELDS.get(cls.__name__, {}).get(key)
+    if current is None:
+        return key
+    renamed.note(f"option {key!r} of {cls.__name__}", repr(current))
+    return current
+
+
+def _current_signal(name: str) -> str:
+    current = renamed.SIGNALS.get(name)
+    if current is None:
+        return name
+    renamed.note(f"signal {name!r}", repr(current))
+    return current
 
 
 def _example(base: type) -> str:

@@ -16,7 +16,6 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.config import renamed
 from mia_lightning.config.schema import ExtractionConfig, RunConfig
 from mia_lightning.config.values import option_types
 from mia_lightning.errors import MIAError, suggest
@@ -62,8 +61,6 @@ def _check_attacks(config: RunConfig, signals: Mapping[str, object], scores: Map
             if pattern in earlier or any(fnmatchcase(column, pattern) for column in (*signals, *scores)):
                 continue
             read = f"attack {name!r} reads {pattern!r}"
-            if pattern in renamed.SIGNALS:
-                raise MIAError(f"{read}, which is now called {renamed.SIGNALS[pattern]!r}")
             if pattern in config.attacks:
                 raise MIAError(f"{read}, which is not an earlier attack; configure {pattern!r} before it")
             hint = suggest(pattern, [*signals, *scores, *earlier], see="")

@@ -1,4 +1,4 @@
-"""Options named in messages exist, help is complete in itself, former names are explained."""
+"""Options named in messages exist, help is complete in itself, former names are taken with a note."""
 
 import ast
 import re
@@ -179,6 +179,31 @@ def test_importing_the_package_is_free():
 # ---- former names
 
 
+NOTE = "the former name was taken"
+
+FORMER = {
+    "references.recipe": ("references.recipe.epochs", "7"),
+    "references.recipe.optimiser": ("references.recipe.optimiser", "adamw"),
+    "references.training.optimiser": ("references.training.optimiser", "adamw"),
+    "extraction.store": ("extraction.store", "there"),
+    "hardware.fast": ("hardware.fast", "false"),
+    "signals.queries": ("signals.queries", "first"),
+    "references.address": ("references.address", "auto"),
+    "search.address": ("search.address", "auto"),
+    "headline": ("headline", "loss"),
+    "columns": ("columns", "age"),
+    "evaluation.hold_out": ("evaluation.hold_out", "0.25"),
+    "references.released": ("references.released", "0.5"),
+    "references.tolerance": ("references.tolerance", "0.25"),
+}
+"""A former option with a value that is not the default; 30 for all that are not listed."""
+
+
+def former(old):
+    option, value = FORMER.get(old, (old, "true" if old == "one_run.fair_coins" else "30"))
+    return option, value, renamed.current_option(option)
+
+
 def parser_of(name):
     if name.split(".")[0] in option_types(ScoreEvaluationConfig) or name in ("headline", "columns", "bootstrap"):
         return parse_evaluation
@@ -186,69 +211,96 @@ def parser_of(name):
 
 
 @pytest.mark.parametrize("old", renamed.OPTIONS)
-def test_former_option_names_the_present_one(old):
-    new = renamed.OPTIONS[old]
-    with pytest.raises(MIAError) as error:
-        parser_of(old)([f"--{old}", "1"])
-    assert f"--{new}" in str(error.value)
-    assert any(name == new or name.startswith(f"{new}.") for cls in COMMANDS.values() for name in option_names(cls))
-
-
-@pytest.mark.parametrize("old", renamed.OPTIONS)
-def test_former_key_in_a_file_names_the_present_option(old, tmp_path):
-    if parser_of(old) is parse_tuning:
-        *groups, last = old.split(".")
-        text = f"{last}: 1"
+def test_former_option_is_taken(old, tmp_path, caplog):
+    option, value, new = former(old)
+    parse = parser_of(old)
+    expected = parse([f"--{new}", value])
+    assert expected != parse([])
+    assert not caplog.records
+    assert parse([f"--{option}", value]) == parse([f"--{option.replace('_', '-')}={value}"]) == expected
+    assert caplog.messages[0] == f"option --{option} is now called --{new}; {NOTE}"
+    if parse is parse_tuning:
+        *groups, last = option.split(".")
+        text = f"{last}: {value}"
         for group in reversed(groups):
             text = f"{group}: {{{text}}}"
         (tmp_path / "old.yaml").write_text(text)
-        expected = renamed.OPTIONS.get(old.rpartition(".")[0], renamed.OPTIONS[old])  # its group may be renamed as well
-        with pytest.raises(MIAError, match=re.escape(f"--{expected}")):
-            parse_tuning(["--config", str(tmp_path / "old.yaml")])
+        assert parse(["--config", str(tmp_path / "old.yaml")]) == expected
+        (tmp_path / "above.yaml").write_text("extends: old.yaml\nseed: 3")
+        assert parse(["--config", str(tmp_path / "above.yaml"), "--seed", "42"]) == expected
 
 
 @pytest.mark.parametrize(
     ("option", "old"), [(option, old) for option, values in renamed.VALUES.items() for old in values]
 )
-def test_former_value_names_the_present_one(option, old):
-    with pytest.raises(MIAError, match=f"now called '{renamed.VALUES[option][old]}'"):
-        parse_tuning([f"--{option}", old])
-    assert parse_tuning([f"--{option}", renamed.VALUES[option][old]])
+def test_former_value_is_taken(option, old, caplog):
+    assert parse_tuning([f"--{option}", old]) == parse_tuning([f"--{option}", renamed.VALUES[option][old]])
+    assert [NOTE in message for message in caplog.messages] == [True]
+
+
+def plug_in(name):
+    """The option of a class, and the class."""
+    for base, option in PLUG_IN_BASES.items():
+        for cls in components(base):
+            if cls.__name__ == name:
+                return option.removeprefix("--").replace("NAME", "x"), cls
+    raise AssertionError(name)
 
 
 @pytest.mark.parametrize("old", renamed.CLASSES)
-def test_former_class_names_the_present_one(old):
-    classes = {kind.__name__: base for base in PLUG_IN_BASES for kind in components(base)}
-    base = classes[renamed.CLASSES[old]]
-    option = PLUG_IN_BASES[base].removeprefix("--").replace("NAME", "x")
-    with pytest.raises(MIAError, match=f"now called '{renamed.CLASSES[old]}'"):
-        parse_arguments([f"--{option}", old])
+def test_former_class_is_taken(old, caplog):
+    option, _ = plug_in(renamed.CLASSES[old])
+    expected = parse_arguments([f"--{option}", renamed.CLASSES[old]])
+    assert parse_arguments([f"--{option}", old]) == expected
+    assert [NOTE in message for message in caplog.messages] == [True]
+    assert parse_arguments([f"--{option}", f"mia_lightning.likelihoods.former.{old}"]) == expected
 
 
 @pytest.mark.parametrize(("name", "old"), [(name, old) for name, fields in renamed.FIELDS.items() for old in fields])
-def test_former_option_of_a_class_names_the_present_one(name, old):
-    bases = {kind.__name__: (base, kind) for base in PLUG_IN_BASES for kind in components(base)}
-    base, kind = bases[name]
-    option = PLUG_IN_BASES[base].removeprefix("--").replace("NAME", "x")
-    with pytest.raises(MIAError, match=f"now called '{renamed.FIELDS[name][old]}'"):
-        parse_arguments([f"--{option}", name, f"--{option}.{old}", "1"])
-    assert renamed.FIELDS[name][old] in option_types(kind)
+def test_former_option_of_a_class_is_taken(name, old, caplog):
+    option, cls = plug_in(name)
+    new = renamed.FIELDS[name][old]
+    value = "false" if option_types(cls)[new] is bool else "1"
+    given = ["--seed", "1", f"--{option}", name]
+    expected = parse_arguments([*given, f"--{option}.{new}", value])
+    assert parse_arguments([*given, f"--{option}.{old}", value]) == expected
+    assert [NOTE in message for message in caplog.messages] == [True]
+
+
+def test_later_spelling_counts(tmp_path):
+    (tmp_path / "old.yaml").write_text("attacks: {a: {class_path: LightGBM, init_args: {trees: 5}}}")
+    (tmp_path / "new.yaml").write_text("attacks: {a: {class_path: LightGBM, init_args: {n_estimators: 5}}}")
+    for file, option in (("old", "n_estimators"), ("new", "trees")):
+        config = parse_arguments(["--config", str(tmp_path / f"{file}.yaml"), f"--attacks.a.{option}", "7"])
+        assert config.attacks["a"].n_estimators == 7
 
 
 @pytest.mark.parametrize("old", renamed.SIGNALS)
-def test_former_signal_names_the_present_one(old):
+def test_former_signal_is_taken(old, caplog):
     from mia_lightning.signals import expand_names
 
-    with pytest.raises(MIAError, match=f"now called '{renamed.SIGNALS[old]}'"):
-        load_config(signals={"names": [old]})
-    assert expand_names([renamed.SIGNALS[old]])
+    new = renamed.SIGNALS[old]
+    assert load_config(signals={"names": [old]}) == load_config(signals={"names": [new]})
+    assert expand_names([new])
+    assert [NOTE in message for message in caplog.messages] == [True]
+    for cls, option in (("Threshold", "column"), ("LightGBM", "columns")):
+        config = parse_arguments(["--attacks.a", cls, f"--attacks.a.{option}", old])
+        assert getattr(config.attacks["a"], option) in (new, [new])
 
 
 @pytest.mark.parametrize("old", renamed.CONFIGURATIONS)
-def test_former_configuration_names_the_present_one(old):
-    with pytest.raises(MIAError, match=f"now called '{renamed.CONFIGURATIONS[old]}'"):
-        load_config(f"configs/{old}.yaml")
+def test_former_configuration_is_taken(old, caplog):
+    assert load_config(f"configs/{old}.yaml") == load_config(renamed.CONFIGURATIONS[old])
+    assert [NOTE in message for message in caplog.messages] == [True]
     assert locate(renamed.CONFIGURATIONS[old]).exists()
+
+
+def test_former_search_space_is_taken(tmp_path):
+    for name in ("references.recipe.optimiser", "references.training.optimizer"):
+        text = f"search: {{goal: reference_training, space: {{{name}: {{dist: choice, values: [sgd, adamw]}}}}}}"
+        (tmp_path / "space.yaml").write_text(text)
+        config = parse_tuning(["--config", str(tmp_path / "space.yaml")])
+        assert list(config.search.space) == ["references.training.optimizer"]
 
 
 @pytest.mark.parametrize("argv", [["--embedding.epochs", "3"], ["--evaluation.calibration", "Beta"]])

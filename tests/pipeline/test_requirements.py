@@ -36,7 +36,6 @@ def test_shipped_configurations_meet_their_requirements(name):
         ((), {"extraction": {"queries": 1}, "attacks": {"a": threshold("phi_std")}}, "--extraction.queries 2"),
         (("references",), {"references": {"queries": 2}}, "calibration_contrast"),
         (("references",), {"references": {"count": 1}}, "score 'lira'"),
-        ((), {"attacks": {"a": threshold("true_rank")}}, "'true_rank', which is now called 'label_rank'"),
         ((), {"attacks": {"a": threshold("phii")}}, "did you mean 'phi'"),
         ((), {"attacks": {"score": threshold("phi")}}, "column of scores.csv"),
         ((), {"attacks": {"phi": threshold("loss")}}, "has the same name as a signal"),
