@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -13,11 +12,13 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from mia_lightning.config import renamed
 from mia_lightning.config.class_paths import PLUG_IN_BASES, resolve
 from mia_lightning.config.files import parse_yaml
+from mia_lightning.config.scalars import SCALARS, shown, text_value
 from mia_lightning.errors import MIAError, suggest
 
-LARGEST_INT = 2**31 - 1
-MOST_ENTRIES, LONGEST_TEXT = 1000, 4096
-"""Limits of lists and mappings, and of one text."""
+MOST_ENTRIES = 1000
+"""Limit of lists and mappings."""
+
+_EXAMPLES = {float: "[0.49, 0.48, 0.45]", int: "[64, 32]", str: "[phi, loss]"}
 
 
 def check_values(values: Mapping[str, Any], cls: type, *, prefix: str = "") -> dict[str, Any]:
@@ -95,11 +96,11 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
         if isinstance(value, Mapping):
             return check_values(value, hint, prefix=f"{name}.")
         first = next(iter(option_types(hint)))
-        raise MIAError(f"{name} must be a mapping of options, such as --{name}.{first}; got {_shown(value)}")
-    scalar = _SCALARS.get(hint)
-    if scalar is not _text:
+        raise MIAError(f"{name} must be a mapping of options, such as --{name}.{first}; got {shown(value)}")
+    scalar = SCALARS.get(hint)
+    if scalar is not text_value:
         return value if scalar is None else scalar(value, name)
-    text = _text(value, name)
+    text = text_value(value, name)
     if name in _IMPORTS:
         _check_import(text, name)
     return text
@@ -124,7 +125,7 @@ def _of_choices(value: Any, choices: tuple[Any, ...], name: str) -> Any:
     if current := renamed.VALUES.get(name, {}).get(str(value)):
         renamed.note(f"--{name} {value}", current)
         return current
-    raise MIAError(f"--{name}: expected one of {', '.join(map(str, choices))}, got {_shown(value)}")
+    raise MIAError(f"--{name}: expected one of {', '.join(map(str, choices))}, got {shown(value)}")
 
 
 def _of_list(value: Any, origin: type, arguments: tuple[Any, ...], name: str) -> list[Any] | tuple[Any, ...]:
@@ -136,7 +137,7 @@ def _of_list(value: Any, origin: type, arguments: tuple[Any, ...], name: str) ->
     if not isinstance(value, list | tuple) or (fixed and len(value) != len(arguments)):
         count = f"{len(arguments)} values" if fixed else "a list"
         raise MIAError(
-            f"--{name}: expected {count} such as {_EXAMPLES.get(arguments[0], '[a, b]')}, got {_shown(value)}"
+            f"--{name}: expected {count} such as {_EXAMPLES.get(arguments[0], '[a, b]')}, got {shown(value)}"
         )
     if len(value) > MOST_ENTRIES:
         raise MIAError(f"--{name}: {len(value):,} values; at most {MOST_ENTRIES:,} are allowed")
@@ -164,11 +165,11 @@ def _split(text: str) -> list[Any]:
 
 def _of_mapping(value: Any, inner: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise MIAError(f"{name} must be a mapping from names to values; got {_shown(value)}")
+        raise MIAError(f"{name} must be a mapping from names to values; got {shown(value)}")
     if len(value) > MOST_ENTRIES:
         raise MIAError(f"{name} has {len(value):,} entries; at most {MOST_ENTRIES:,} are allowed")
     for key in value:
-        _text(key, f"{name}")
+        text_value(key, f"{name}")
     return {key: None if item is None else _convert(item, inner, f"{name}.{key}") for key, item in value.items()}
 
 
@@ -182,7 +183,7 @@ def _of_class(value: Any, base: type, name: str) -> dict[str, Any]:
         )
     given = value.get("init_args") or {}
     if not isinstance(given, Mapping):
-        raise MIAError(f"--{name}: init_args must be a mapping of options, got {_shown(given)}")
+        raise MIAError(f"--{name}: init_args must be a mapping of options, got {shown(given)}")
     given = {**given, **{key: inner for key, inner in value.items() if key not in ("class_path", "init_args")}}
     cls = resolve(value["class_path"], base, name)
     legal = option_types(cls)
@@ -242,68 +243,3 @@ def _check_import(text: str, name: str) -> None:
         raise MIAError(
             f"--{name}: {text!r} must be written as package.module:NAME; did you mean '{plain}:{attribute}'?"
         )
-
-
-def _bool(value: Any, name: str) -> bool:
-    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in words:
-        return words[value.lower()]
-    raise MIAError(f"--{name}: expected true or false, got {_shown(value)}")
-
-
-def _int(value: Any, name: str) -> int:
-    if isinstance(value, str):
-        try:
-            value = int(value) if value.strip().lstrip("+-").isdigit() else float(value)
-        except ValueError:
-            raise MIAError(f"--{name}: expected int, got {_shown(value)}") from None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise MIAError(f"--{name}: expected int, got {_shown(value)}")
-    if abs(value) > LARGEST_INT:
-        raise MIAError(f"--{name}: {_shown(value)} is out of range; at most {LARGEST_INT:,} is allowed")
-    return value
-
-
-def _float(value: Any, name: str) -> float:
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            raise MIAError(f"--{name}: expected a number, got {_shown(value)}") from None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise MIAError(f"--{name}: expected a number, got {_shown(value)}")
-    if (isinstance(value, int) and abs(value) > 2**1000) or not math.isfinite(value):
-        raise MIAError(f"--{name}: expected a finite number, got {_shown(value)}")
-    return float(value)
-
-
-def _text(value: Any, name: str) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str):
-        raise MIAError(f"--{name}: expected text, got {_shown(value)}")
-    if len(value) > LONGEST_TEXT:
-        raise MIAError(f"--{name}: {len(value):,} characters; at most {LONGEST_TEXT:,} are allowed")
-    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in value):
-        raise MIAError(f"--{name}: {_shown(value)} contains control characters; remove them")
-    return value
-
-
-_SCALARS: dict[Any, Any] = {bool: _bool, int: _int, float: _float, str: _text}
-_EXAMPLES = {float: "[0.49, 0.48, 0.45]", int: "[64, 32]", str: "[phi, loss]"}
-
-
-def _shown(value: Any) -> str:
-    """Return a value for a message, at most 80 characters."""
-    if isinstance(value, Mapping):
-        return f"a mapping of {len(value)}"
-    if isinstance(value, list | tuple) and len(value) > 10:
-        return f"a list of {len(value)}"
-    if isinstance(value, int) and abs(value) > 10**30:
-        return "an integer of over 30 digits"
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
