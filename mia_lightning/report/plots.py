@@ -80,7 +80,7 @@ def plot_roc(
         title: Title of the figure.
         headline: The attack drawn first and thickest; default: the first.
     """
-    figure, axes = _figure(5.0, 4.2)
+    figure, axes = new_figure(5.0, 4.2)
     names = sorted(scores, key=lambda name: name != (headline or next(iter(scores))))
     n = int((member == 0).sum())
     lowest = min(1 / n, 0.1)  # axes of some length for a few non-members too
@@ -110,14 +110,14 @@ def plot_roc(
     axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
     axes.set_title(title)
     shown = min(len(handles), 10)
-    labels = [_short(name) for name in names[:shown]]
+    labels = [short_name(name) for name in names[:shown]]
     axes.legend([*handles[:shown], chance], [*labels, "chance"], loc="lower right", handlelength=3, **LEGEND)
     return figure
 
 
 def plot_histogram(scores: NDArray[np.float64], member: NDArray[np.int8], *, title: str = "") -> Figure:
     """Return the histograms of members' and non-members' scores, between the 0.5th and the 99.5th percentile."""
-    figure, axes = _figure(5.0, 3.0)
+    figure, axes = new_figure(5.0, 3.0)
     low, high = np.quantile(scores, (0.005, 0.995))
     edges = np.linspace(low, high, 61) if high > low else np.linspace(low - 0.5, low + 0.5, 61)
     for value, name, color, line in ((0, "non-members", SERIES[0], "-"), (1, "members", SERIES[1], "--")):
@@ -133,7 +133,7 @@ def plot_histogram(scores: NDArray[np.float64], member: NDArray[np.int8], *, tit
 
 def plot_classes(classes: Sequence[ClassMetrics], *, title: str = "") -> Figure:
     """Return each class's AUC with its 95% interval, in the order given, and the chance line."""
-    figure, axes = _figure(5.0, 3.0)
+    figure, axes = new_figure(5.0, 3.0)
     rows = [row for row in classes if row.auc is not None]
     positions = np.arange(len(rows))
     values = np.array([row.auc for row in rows], dtype=np.float64)
@@ -150,9 +150,9 @@ def plot_classes(classes: Sequence[ClassMetrics], *, title: str = "") -> Figure:
 def plot_agreement(agreement: Agreement, *, title: str = "") -> Figure:
     """Return the Jaccard indices of the records that attacks identify, as a shaded matrix with its numbers."""
     count = len(agreement.names)
-    figure, axes = _figure(max(3.6, 1.6 + 0.55 * count), max(2.6, 1.0 + 0.42 * count))
+    figure, axes = new_figure(max(3.6, 1.6 + 0.55 * count), max(2.6, 1.0 + 0.42 * count))
     axes.imshow(agreement.jaccard, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    names = [_short(name, 18) for name in agreement.names]
+    names = [short_name(name, 18) for name in agreement.names]
     axes.set_xticks(range(count), names, rotation=40, ha="right", fontsize=8)
     axes.set_yticks(range(count), names, fontsize=8)
     if count <= 12:
@@ -167,7 +167,7 @@ def plot_agreement(agreement: Agreement, *, title: str = "") -> Figure:
 
 def plot_learning_curve(curves: Mapping[str, Sequence[CurvePoint]], *, title: str = "") -> Figure:
     """Return each score's AUC, and its TPR at the curve's rate, over the number of references, with 95% intervals."""
-    figure, (above, below) = _figure(5.0, 5.2, rows=2)
+    figure, (above, below) = new_figure(5.0, 5.2, rows=2)
     counts = sorted({point.references for curve in curves.values() for point in curve})
     for number, (name, curve) in enumerate(curves.items()):
         color = SERIES[number] if number < SHOWN else FAINT
@@ -186,7 +186,7 @@ def plot_learning_curve(curves: Mapping[str, Sequence[CurvePoint]], *, title: st
                 markersize=3,
                 linewidth=1.2,
                 linestyle=DASHES[number % len(DASHES)],
-                label=_short(name),
+                label=short_name(name),
             )
     rate = next((point.fpr for curve in curves.values() for point in curve), 0.01)
     above.axhline(0.5, linestyle=":", linewidth=1, color=INK)
@@ -213,7 +213,7 @@ def plot_fidelity(
         target: On members, on non-members.
         title: Of the figure.
     """
-    figure, axes = _figure(5.0, 2.6)
+    figure, axes = new_figure(5.0, 2.6)
     numbers = np.arange(1, len(accuracy_in) + 1)
     for values, level, color, marker, name in (
         (accuracy_in, target[0], SERIES[1], "^", "training records"),
@@ -222,14 +222,15 @@ def plot_fidelity(
         axes.axhline(level, color=color, linestyle="--", linewidth=1)
         axes.plot(numbers, values, marker, color=color, markersize=4, label=name)
     axes.set_xticks(numbers[:: max(1, len(numbers) // 16)])
-    axes.yaxis.set_major_formatter(_percent)
+    axes.yaxis.set_major_formatter(percent_label)
     axes.set(xlabel="reference model", ylabel="accuracy", title=title)
     axes.grid(axis="y")
     axes.legend(**LEGEND, **ABOVE)
     return figure
 
 
-def _figure(width: float, height: float, rows: int = 1) -> tuple[Figure, Any]:
+def new_figure(width: float, height: float, rows: int = 1) -> tuple[Figure, Any]:
+    """Return a figure of the common style, sizes in inches, and its axes."""
     from matplotlib.figure import Figure
 
     with style():
@@ -246,16 +247,17 @@ def _rates(n: int) -> NDArray[np.float64]:
 def _log_rates(axes: Axes, lowest: float) -> None:
     axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest, 1))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(_percent)
+        axis.set_major_formatter(percent_label)
         axis.set_minor_formatter(lambda value, position: "")
     axes.grid(which="major")
 
 
-def _percent(value: float, _: float | None = None) -> str:
+def percent_label(value: float, _: float | None = None) -> str:
+    """Return a rate in percent, as axes format their ticks."""
     return f"{100 * value:.6g}%"
 
 
-def _short(name: str, most: int = 28) -> str:
+def short_name(name: str, most: int = 28) -> str:
     """Return a name that fits, on one line, without formulas; a legend leaves out what starts with an underscore."""
     line = " ".join(name.split())
     line = line if len(line) <= most else f"{line[: most - 1]}…"

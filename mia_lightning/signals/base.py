@@ -73,7 +73,7 @@ def logit_signal(*, direction: Direction) -> Callable[[Formula], Formula]:
             logits = outputs.logits.astype(np.float64)
             return formula(logits, outputs.labels[:, None]) if takes_labels else formula(logits)
 
-        of_outputs.__name__ = formula.__name__
+        of_outputs.__name__, of_outputs.__doc__ = formula.__name__, formula.__doc__
         cast(Any, formula).signal = of_outputs
         return formula
 

@@ -1,0 +1,132 @@
+"""Figures of the reasons for an attack's success."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mia_lightning.evaluation.explanation import RecordPhi, ReliabilityBin
+from mia_lightning.metrics.evaluation import Evaluation, OperatingPoint
+from mia_lightning.report.plots import ABOVE, FAINT, INK, LEGEND, SERIES, new_figure, percent_label, short_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_BARS = 20
+"""Most rows of a figure."""
+
+
+def plot_forest(points: Mapping[str, OperatingPoint], headline: str) -> Figure:
+    """Return the TPR of each attack at one FPR with its 95% interval, the headline in color, chance dotted."""
+    names = list(points)
+    figure, axes = new_figure(5.0, 0.9 + 0.28 * len(names))
+    positions = np.arange(len(names))[::-1]
+    for position, name in zip(positions, names, strict=True):
+        point = points[name]
+        axes.plot([point.low, point.high], [position, position], color=_color(name, headline), linewidth=1.6)
+        axes.plot([point.tpr], [position], "o", color=_color(name, headline), markersize=4.5)
+    fpr = next(iter(points.values())).fpr
+    axes.axvline(fpr, linestyle=":", linewidth=1, color=INK)
+    axes.set_yticks(positions, [short_name(name) for name in names])
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.xaxis.set_major_formatter(percent_label)
+    axes.set(xlabel=f"true-positive rate at {percent_label(fpr)} FPR")
+    axes.grid(axis="x")
+    return figure
+
+
+def _color(name: str, headline: str) -> str:
+    return SERIES[1] if name == headline else SERIES[0]
+
+
+def plot_columns(columns: Mapping[str, Evaluation]) -> Figure:
+    """Return the AUC of the best columns alone, with 95% intervals, chance dotted."""
+    names = list(columns)[:MOST_BARS]
+    figure, axes = new_figure(5.0, 0.9 + 0.26 * len(names))
+    positions = np.arange(len(names))[::-1]
+    values = np.array([columns[name].auc for name in names])
+    reach = np.array([(columns[name].auc_low, columns[name].auc_high) for name in names]).T
+    axes.errorbar(values, positions, xerr=np.abs(reach - values), fmt="o", markersize=4, linewidth=1.4, color=SERIES[0])
+    axes.axvline(0.5, linestyle=":", linewidth=1, color=INK)
+    axes.set_yticks(positions, [short_name(name) for name in names])
+    axes.set(xlabel="AUC, 95% interval")
+    axes.grid(axis="x")
+    return figure
+
+
+def plot_importance(importance: Mapping[str, float]) -> Figure:
+    """Return the largest losses of AUC by permuting a column."""
+    names = list(importance)[:MOST_BARS]
+    figure, axes = new_figure(5.0, 0.9 + 0.26 * len(names))
+    positions = np.arange(len(names))[::-1]
+    axes.barh(positions, [importance[name] for name in names], height=0.6, color=SERIES[0])
+    axes.axvline(0, linewidth=0.8, color=INK)
+    axes.set_yticks(positions, [short_name(name) for name in names])
+    axes.set(xlabel="loss of AUC")
+    axes.grid(axis="x")
+    return figure
+
+
+def plot_reliability(bins: Sequence[ReliabilityBin]) -> Figure:
+    """Return the share of members over the calibrated probability, with 95% intervals; dotted: perfect calibration."""
+    figure, axes = new_figure(5.0, 3.2)
+    predicted, observed, low, high = (
+        np.array([getattr(part, name) for part in bins]) for name in ("predicted", "observed", "low", "high")
+    )
+    axes.plot([0, 1], [0, 1], linestyle=":", linewidth=1, color=INK)
+    reach = [np.maximum(observed - low, 0), np.maximum(high - observed, 0)]
+    axes.errorbar(predicted, observed, reach, fmt="o", markersize=4, linewidth=1.4, color=SERIES[0])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(percent_label)
+    axes.set(xlabel="calibrated probability of membership", ylabel="share of members", xlim=(0, 1), ylim=(0, 1))
+    axes.grid()
+    return figure
+
+
+def plot_precision(point: OperatingPoint, low_fpr: float, high_fpr: float) -> Figure:
+    """Return the precision of the identified records over the share of members among all records, log scale.
+
+    The band runs from the low end of the TPR's interval with the high end of the FPR's to the converse.
+
+    Args:
+        point: The operating point.
+        low_fpr: Low end of the threshold's FPR interval.
+        high_fpr: Its high end.
+    """
+    figure, axes = new_figure(5.0, 3.2)
+    prior = np.geomspace(1e-4, 0.5, 100)
+    curves = [
+        prior * tpr / np.maximum(prior * tpr + (1 - prior) * fpr, 1e-300)
+        for tpr, fpr in ((point.tpr, point.fpr), (point.low, high_fpr), (point.high, low_fpr))
+    ]
+    axes.fill_between(prior, curves[1], curves[2], alpha=0.2, linewidth=0, color=SERIES[0])
+    axes.plot(prior, curves[0], color=SERIES[0], linewidth=2)
+    axes.plot(prior, prior, linestyle=":", linewidth=1, color=INK)
+    axes.set(xscale="log", xlim=(prior[0], prior[-1]), ylim=(0, 1))
+    axes.set(xlabel="share of members among all records", ylabel="precision of the identified records")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(percent_label)
+    axes.grid(which="major")
+    return figure
+
+
+def plot_phi(records: Sequence[RecordPhi]) -> Figure:
+    """Return phi of some records: reference models with and without the record, and the target as a line."""
+    figure, axes = new_figure(5.0, 0.9 + 0.5 * len(records))
+    for position, record in zip(range(len(records) - 1, -1, -1), records, strict=True):
+        for values, color, offset, marker in ((record.in_, SERIES[1], 0.14, "^"), (record.out_, SERIES[0], -0.14, "o")):
+            axes.plot(values, np.full(len(values), position + offset), marker, color=color, markersize=4, alpha=0.8)
+        axes.plot([record.target] * 2, [position - 0.32, position + 0.32], color=INK, linewidth=2)
+    for number, (label, color, marker) in enumerate((("trained on it", SERIES[1], "^"), ("not", SERIES[0], "o"))):
+        axes.plot([], [], marker, color=color, label=f"references {label}" if number == 0 else label)
+    axes.plot([], [], color=INK, linewidth=2, label="target")
+    names = [f"{short_name(row.id, 14)} ({'member' if row.member else 'non-member'})" for row in records]
+    axes.set_yticks(range(len(records) - 1, -1, -1), names)
+    axes.set_ylim(-0.6, len(records) - 0.4)
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlabel="logit-scaled confidence in the label (phi)")
+    axes.grid(axis="x", color=FAINT)
+    axes.legend(**LEGEND | {"fontsize": 8.5}, **ABOVE | {"ncols": 3})
+    return figure
