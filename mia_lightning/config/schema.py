@@ -10,6 +10,7 @@ from typing import Literal
 
 from mia_lightning.attacks import Attack, Threshold
 from mia_lightning.errors import suggest
+from mia_lightning.evaluation.config import FilingConfig
 from mia_lightning.references.config import ReferencesConfig
 from mia_lightning.runtime.hardware import Hardware
 from mia_lightning.scores.calibration import Calibrator, Platt
@@ -217,6 +218,7 @@ class RunConfig:
 
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     submission: SubmissionConfig = field(default_factory=SubmissionConfig)
+    report: FilingConfig = field(default_factory=FilingConfig)
 
     seed: int = 42
     """Random seed of folds, attacks and bootstrap."""

@@ -24,6 +24,32 @@ class OneRun:
 
 
 @dataclass(frozen=True)
+class FilingConfig:
+    """Fields of a report that is filed."""
+
+    title: str | None = None
+    """Title of the report (default: Membership audit of the target)."""
+
+    organization: str | None = None
+    """Organization that is responsible for the model."""
+
+    auditor: str | None = None
+    """Person or team that ran the audit."""
+
+    purpose: str | None = None
+    """Purpose of the audit, such as a release decision."""
+
+    data_set: str | None = None
+    """Data set that the target was trained on, in words."""
+
+    reviewer: str | None = None
+    """Person who reviewed the report."""
+
+    previous: str | None = None
+    """Folder of the previous audit, whose figures are shown next to the new ones."""
+
+
+@dataclass(frozen=True)
 class ScoreEvaluationConfig:
     """Options of an evaluation of scores."""
 
@@ -66,6 +92,9 @@ class ScoreEvaluationConfig:
 
     confidence: float = 0.95
     """Confidence level of each epsilon bound."""
+
+    report: FilingConfig = field(default_factory=FilingConfig)
+    """Fields of the filed report."""
 
     one_run: OneRun = field(default_factory=OneRun)
     """Assumptions of the one-run audit."""

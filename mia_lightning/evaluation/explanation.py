@@ -1,4 +1,4 @@
-"""Explanations of an attack's figures: its inputs alone, their importance, calibration, and reference models by record."""
+"""Explanations of figures: inputs alone, their importance, calibration, and reference models by record."""
 
 from __future__ import annotations
 

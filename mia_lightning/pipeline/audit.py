@@ -28,6 +28,7 @@ from mia_lightning.pipeline.results import AttackResult, AuditResult, Clock, Loa
 from mia_lightning.pipeline.target_checks import checked_target
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.records.splits import Splits
+from mia_lightning.report.filing import previous_audit
 from mia_lightning.scores.crossfit import (
     NOT_IN_ANY_FOLD,
     CrossFit,
@@ -62,6 +63,7 @@ def prepare(config: RunConfig) -> LoadedInputs:
     """
     started = perf_counter()
     check_names(config)
+    previous_audit(config.report)
     log.info("reading the records")
     public, private = load_records(config)
     _public_half(config, public)  # raises where there are fewer members or non-members than folds

@@ -97,10 +97,19 @@ def report_of(config: ScoreEvaluationConfig, assessment: Assessment, notes: Iter
     """Return the report of an assessment from scores alone; arguments from `evaluate_file`."""
     from mia_lightning.report.contents import Report
     from mia_lightning.report.files import versions
+    from mia_lightning.report.filing import previous_audit
 
     names = list(assessment.attacks)
     named = "which was named with --primary_attack" if config.primary_attack else "the last column of scores"
-    return Report(assessment, config.primary_attack or names[-1], named, versions("matplotlib"), notes=tuple(notes))
+    return Report(
+        assessment,
+        config.primary_attack or names[-1],
+        named,
+        versions("matplotlib"),
+        notes=tuple(notes),
+        filing=config.report,
+        previous=previous_audit(config.report),
+    )
 
 
 @contextmanager
@@ -114,8 +123,10 @@ def _output(config: ScoreEvaluationConfig) -> Iterator[Path | None]:
 def _run_evaluation(config: ScoreEvaluationConfig, console: Console) -> None:
     from mia_lightning.report.figures import draw
     from mia_lightning.report.files import write_report
+    from mia_lightning.report.filing import previous_audit
     from mia_lightning.report.terminal import print_report
 
+    previous_audit(config.report)
     with _output(config) as folder:
         assessment, notes = evaluate_file(config)
         report = report_of(config, assessment, notes)

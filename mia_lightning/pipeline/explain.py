@@ -13,6 +13,7 @@ from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.explanation import (
     Explanation,
+    RecordPhi,
     columns_alone,
     permutation_importance,
     phi_of_records,
@@ -40,7 +41,8 @@ def explain(result: AuditResult, columns: Iterable[str], fprs: Iterable[float]) 
     rows = np.flatnonzero(result.public.fold != NOT_IN_ANY_FOLD)
     member, groups, table = result.public.membership[rows], result.public.groups, result.table.rows(rows)
     read = {name: table.columns[name] for name in columns}
-    directions = {name: _direction(name) for name in read}
+    scores = result.config.references.scores or {}
+    directions = {name: 1 if name in scores else _direction(name) for name in read}
     alone = columns_alone(read, directions, member, fprs, None if groups is None else groups[rows])
     best = next(iter(alone), None)
     return Explanation(
@@ -58,8 +60,8 @@ def _direction(column: str) -> int:
     """Return 1 or -1 where higher or lower values mean members, else 0."""
     try:
         return get_signal(column).direction
-    except MIAError:  # a score from reference models, or one view of a signal
-        return 1 if "[" not in column else 0
+    except MIAError:  # a column of a reference score, or one view of a signal
+        return 0
 
 
 def _importance(
@@ -74,7 +76,7 @@ def _importance(
     return importance
 
 
-def _phi(result: AuditResult, rows: NDArray[np.intp]) -> tuple[object, ...]:
+def _phi(result: AuditResult, rows: NDArray[np.intp]) -> tuple[RecordPhi, ...]:
     """Return the highest and the lowest scored members, and the highest scored non-members."""
     if result.reference_outputs is None:
         return ()
@@ -104,8 +106,10 @@ def methods_of(result: AuditResult, columns: Iterable[str]) -> tuple[Method, ...
 def methods_not_run(config: RunConfig) -> tuple[tuple[str, str, str], ...]:
     """Return name, sentence and reason of the attacks and reference scores of this package that were not run."""
     missing = "not configured" if config.references.wanted else "needs reference models (--references.count)"
-    candidates = dict.fromkeys(components(Attack), "not configured") | dict.fromkeys(components(ReferenceScore), missing)
-    used = {type(attack) for attack in config.attacks.values()}
+    candidates = dict.fromkeys(components(Attack), "not configured") | dict.fromkeys(
+        components(ReferenceScore), missing
+    )
+    used: set[type] = {type(attack) for attack in config.attacks.values()}
     if config.references.wanted:
         used |= {type(score) for score in (config.references.scores or {}).values()}
     return not_run(used, candidates)

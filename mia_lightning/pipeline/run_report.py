@@ -23,10 +23,12 @@ from mia_lightning.evaluation.learning_curve import learning_curve
 from mia_lightning.evaluation.permutation import refitted_permutation_test
 from mia_lightning.evaluation.reference_columns import reference_columns
 from mia_lightning.evaluation.sanity_checks import generalization_gap
+from mia_lightning.pipeline.explain import explain, methods_not_run, methods_of
 from mia_lightning.pipeline.results import AuditResult, LoadedInputs
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.report.contents import Reference, Report, RunFacts, Source, Stage
 from mia_lightning.report.files import versions
+from mia_lightning.report.filing import previous_audit
 from mia_lightning.runtime.store import array_digest, key_of
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD
 from mia_lightning.scores.scored_records import ScoredRecords
@@ -97,6 +99,8 @@ def report_of(result: AuditResult, prepared: LoadedInputs, assessment: Assessmen
         headline_reason="named for submission beforehand" if submission else "the last one configured, as submitted",
         versions=versions(*LIBRARIES, *(("ray",) if result.references and result.config.references.workers else ())),
         notes=tuple(result.notes),
+        filing=result.config.report,
+        previous=previous_audit(result.config.report),
         run=_facts(result, prepared, seconds),
         pixels=images if len(rows) == len(images) else images[rows],
     )
@@ -105,6 +109,7 @@ def report_of(result: AuditResult, prepared: LoadedInputs, assessment: Assessmen
 def _facts(result: AuditResult, prepared: LoadedInputs, seconds: float) -> RunFacts:
     config = result.config
     halves = (("public", prepared.public), ("private", prepared.private))
+    columns = [name for name in result.table.columns if name in columns_read(result)]
     return RunFacts(
         target={
             name: value if isinstance(value, int | float) else str(value)
@@ -126,6 +131,9 @@ def _facts(result: AuditResult, prepared: LoadedInputs, seconds: float) -> RunFa
         seed=config.seed,
         stages=_stages(result, seconds),
         configuration=yaml.safe_dump(strip_paths(config), sort_keys=False),
+        explanation=explain(result, columns, config.evaluation.fprs),
+        methods=methods_of(result, columns),
+        not_run=methods_not_run(config),
         reading=result.reading,
         fidelity=result.fidelity,
         private_ids=None if result.private is None else result.private.ids,

@@ -10,7 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.evaluation.assessment import Assessment, Claims, CurvePoint
+from mia_lightning.evaluation.config import FilingConfig
+from mia_lightning.evaluation.explanation import Explanation
 from mia_lightning.metrics.roc import Evaluation
+from mia_lightning.report.filing import PreviousAudit
+from mia_lightning.report.methods import Method
 
 if TYPE_CHECKING:
     from mia_lightning.config.schema import SearchedConfig
@@ -112,6 +116,15 @@ class RunFacts:
     private_claims: Mapping[str, Claims] = field(default_factory=dict)
     """Attack to the claims about the (M,) private records, against the public non-members."""
 
+    explanation: Explanation = field(default_factory=Explanation)
+    """Reasons for the figures."""
+
+    methods: tuple[Method, ...] = ()
+    """Attacks, scores and signals of the run."""
+
+    not_run: tuple[tuple[str, str, str], ...] = ()
+    """Name, sentence and reason of each method of this package that was not run."""
+
     searched: SearchedConfig | None = None
     """Search that selected the configuration; None where none did."""
 
@@ -133,6 +146,12 @@ class Report:
 
     notes: tuple[str, ...] = ()
     """Sentences about the input."""
+
+    filing: FilingConfig = field(default_factory=FilingConfig)
+    """Title, responsible persons and purpose."""
+
+    previous: PreviousAudit | None = None
+    """The previous audit; None without one."""
 
     run: RunFacts | None = None
     """None for a report from scores alone."""

@@ -85,21 +85,16 @@ def plot_reliability(bins: Sequence[ReliabilityBin]) -> Figure:
     return figure
 
 
-def plot_precision(point: OperatingPoint, low_fpr: float, high_fpr: float) -> Figure:
+def plot_precision(point: OperatingPoint) -> Figure:
     """Return the precision of the identified records over the share of members among all records, log scale.
 
-    The band runs from the low end of the TPR's interval with the high end of the FPR's to the converse.
-
-    Args:
-        point: The operating point.
-        low_fpr: Low end of the threshold's FPR interval.
-        high_fpr: Its high end.
+    The band runs from the low end of the TPR's interval with the high end of the threshold's FPR to the converse.
     """
     figure, axes = new_figure(5.0, 3.2)
     prior = np.geomspace(1e-4, 0.5, 100)
     curves = [
         prior * tpr / np.maximum(prior * tpr + (1 - prior) * fpr, 1e-300)
-        for tpr, fpr in ((point.tpr, point.fpr), (point.low, high_fpr), (point.high, low_fpr))
+        for tpr, fpr in ((point.tpr, point.fpr), (point.low, point.fpr_high), (point.high, point.fpr_low))
     ]
     axes.fill_between(prior, curves[1], curves[2], alpha=0.2, linewidth=0, color=SERIES[0])
     axes.plot(prior, curves[0], color=SERIES[0], linewidth=2)

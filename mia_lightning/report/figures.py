@@ -9,8 +9,9 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from mia_lightning.metrics.roc import Evaluation
-from mia_lightning.report import plots
+from mia_lightning.report import explanation_plots, plots
 from mia_lightning.report.contents import Report
+from mia_lightning.report.evidence import deciding_point
 from mia_lightning.report.wording import between, percent
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def draw(report: Report) -> Iterator[Drawn]:
     for name, scores in records.scores.items():
         histogram = plots.plot_histogram(scores, records.membership)
         yield Drawn(f"scores/{name}", histogram, _histogram_description(name, assessment.attacks[name]))
+    yield from _of_explanation(report)
     if assessment.classes:
         classes = [row for row in assessment.classes[headline] if row.auc is not None]
         if classes:
@@ -89,6 +91,42 @@ def inline_svg(drawn: Drawn, number: int) -> str:
 
 
 XLINK = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+
+
+def _of_explanation(report: Report) -> Iterator[Drawn]:
+    """Yield the figures of the reasons for the attack's success."""
+    attacks, headline = report.decisive, report.headline
+    point = deciding_point(attacks[headline])
+    at_rate = {name: evaluation.at(point.fpr) for name, evaluation in attacks.items()}
+    if len(attacks) > 1:
+        ends = ", ".join(f"{name} {percent(at.tpr)} {between(at.low, at.high)}" for name, at in at_rate.items())
+        words = f"TPR at {100 * point.fpr:g}% FPR with 95% intervals: {ends}."
+        yield Drawn("attacks", explanation_plots.plot_forest(at_rate, headline), words)
+    if point.resolvable and point.tpr > 0:
+        words = f"Precision of the records that {headline} identifies over the share of members among all records."
+        yield Drawn("precision", explanation_plots.plot_precision(point), words)
+    if report.run is None:
+        return
+    explanation = report.run.explanation
+    if explanation.columns:
+        best, evaluation = next(iter(explanation.columns.items()))
+        words = f"AUC of each column alone; the best is {best} with {evaluation.auc:.3f}."
+        yield Drawn("columns", explanation_plots.plot_columns(explanation.columns), words)
+    for name, importance in explanation.importance.items():
+        words = f"Loss of AUC of {name} by permuting a column: most for {next(iter(importance))}."
+        yield Drawn(f"importance/{name}", explanation_plots.plot_importance(importance), words)
+    if headline in explanation.reliability:
+        bins = explanation.reliability[headline]
+        words = f"Share of members over the calibrated probability of {headline}, in {len(bins)} bins."
+        yield Drawn("reliability", explanation_plots.plot_reliability(bins), words)
+    if explanation.raw is not None:
+        name, values = explanation.raw
+        figure = plots.plot_histogram(values, report.assessment.records.membership)
+        words = f"Histogram of {name}, as computed, for members and non-members."
+        yield Drawn("column", figure, words)
+    if explanation.phi:
+        words = "phi of some records under the reference models, trained on the record or not, and under the target."
+        yield Drawn("references/phi", explanation_plots.plot_phi(explanation.phi), words)
 
 
 def _of_references(report: Report) -> Iterator[Drawn]:

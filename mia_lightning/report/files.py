@@ -111,6 +111,8 @@ def metrics(report: Report) -> dict[str, Any]:
         "sanity_checks": [asdict(check) for check in assessment.checks],
         "notes": [*report.notes, *assessment.notes],
         "turned": {name: evaluation.to_dict() for name, evaluation in assessment.turned.items()},
+        "filing": {name: value for name, value in asdict(report.filing).items() if name != "previous"},
+        "previous": None if report.previous is None else asdict(report.previous),
         "seed": assessment.seed,
         "versions": dict(report.versions),
         "run": None if report.run is None else _run(report.run),
@@ -156,6 +158,15 @@ def _run(run: RunFacts) -> dict[str, Any]:
         "held_out": {name: evaluation.to_dict() for name, evaluation in run.held_out.items()},
         "private": {name: evaluation.to_dict() for name, evaluation in run.private.items()},
         "fit_seconds": dict(run.fit_seconds),
+        "explanation": {
+            "columns": {name: evaluation.to_dict() for name, evaluation in run.explanation.columns.items()},
+            "importance": {name: dict(values) for name, values in run.explanation.importance.items()},
+            "reliability": {
+                name: [asdict(part) for part in bins] for name, bins in run.explanation.reliability.items()
+            },
+        },
+        "methods": [asdict(item) for item in run.methods],
+        "not_run": [{"name": name, "sentence": sentence, "reason": reason} for name, sentence, reason in run.not_run],
         "folds": run.folds,
         "seed": run.seed,
         "stages": [asdict(item) for item in run.stages],

@@ -18,6 +18,7 @@ from mia_lightning.report.contents import Report, RunFacts
 from mia_lightning.report.evidence import deciding_point
 from mia_lightning.report.exposed import most_exposed
 from mia_lightning.report.figures import Drawn, inline_svg
+from mia_lightning.report.filing import CROSSWALK, filing_rows, tpr_name
 from mia_lightning.report.levels import RULES
 from mia_lightning.report.limits import limits
 from mia_lightning.report.verdict import verdict
@@ -86,7 +87,10 @@ def _context(report: Report) -> dict[str, Any]:
     evaluation = report.decisive[report.headline]
     classes = assessment.classes.get(report.headline, ())
     return {
-        "title": f"Membership audit of {_audited(report)}",
+        "title": report.filing.title or f"Membership audit of {_audited(report)}",
+        "filing": filing_rows(report.filing),
+        "history": _history(report),
+        "crosswalk": CROSSWALK,
         "source": assessment.records.source,
         "date": datetime.now(UTC).strftime("%d %B %Y").lstrip("0"),
         "report": report,
@@ -95,6 +99,7 @@ def _context(report: Report) -> dict[str, Any]:
         "rules": RULES,
         "evaluation": evaluation,
         "point": deciding_point(evaluation),
+        "point_rate": wording.rate_name(deciding_point(evaluation).fpr),
         "tiles": _tiles(evaluation, run, "held-out members" if report.on_held_out else "members"),
         "notes": [*report.notes, *assessment.notes],
         "figures_table": _figures_table(assessment.attacks, report.headline),
@@ -121,6 +126,20 @@ def _context(report: Report) -> dict[str, Any]:
         "decimals": wording.decimals,
         "between": wording.between,
     }
+
+
+def _history(report: Report) -> list[tuple[str, str, str]]:
+    """Return name, previous value and present value of each figure that both audits have."""
+    if report.previous is None:
+        return []
+    now = report.decisive[report.headline]
+    values = {"AUC": (now.auc, now.auc_low, now.auc_high)}
+    values |= {tpr_name(point.fpr): (point.tpr, point.low, point.high) for point in now.points if point.resolvable}
+    return [
+        (name, wording.decimals(*before), wording.decimals(*values[name]))
+        for name, *before in report.previous.figures
+        if name in values
+    ]
 
 
 def _audited(report: Report) -> str:
@@ -152,10 +171,12 @@ def _tiles(evaluation: Evaluation, run: RunFacts | None, members: str) -> list[t
 
 def _figures_table(attacks: Any, headline: str) -> dict[str, Any]:
     first: Evaluation = next(iter(attacks.values()))
+    shown = [number for number, point in enumerate(first.points) if wording.resolved(point)]
     return {
         "members": first.n_members,
         "non_members": first.n_non_members,
-        "rates": [wording.rate_name(point.fpr) for point in first.points],
+        "rates": [wording.rate_name(first.points[number].fpr) for number in shown],
+        "left_out": [wording.rate_name(point.fpr) for point in first.points if not wording.resolved(point)],
         "rows": [
             {
                 "name": name,
@@ -165,7 +186,7 @@ def _figures_table(attacks: Any, headline: str) -> dict[str, Any]:
                     f"{evaluation.partial_auc:.3f}",
                     f"{evaluation.partial_auc_low:.3f}–{evaluation.partial_auc_high:.3f}",
                 ),
-                "points": [_cell(point) for point in evaluation.points],
+                "points": [_cell(evaluation.points[number]) for number in shown],
                 "distinct": evaluation.distinct,
                 "largest_tie": evaluation.largest_tie,
             }

@@ -90,15 +90,15 @@ def plot_roc(
         members, non_members = split(scores[name], member)
         passed = np.array([allowed(n, min(float(rate), 1 - 1e-9)) for rate in rates])
         tpr = count_above(members, non_members[n - 1 - passed]) / len(members)
-        color = SERIES[number] if number < SHOWN else FAINT
         width = 2.0 if number == 0 else 1.2
+        color, dash = SERIES[number % SHOWN], DASHES[(number + number // SHOWN) % SHOWN]
         (line,) = axes.step(
             rates,
             np.maximum(tpr, lowest / 10),
             where="post",
             linewidth=width,
             color=color,
-            linestyle=DASHES[number % len(DASHES)],
+            linestyle=dash,
         )
         handles.insert(0, line)
         if number == 0 and n > 1:
@@ -109,9 +109,13 @@ def plot_roc(
     _log_rates(axes, lowest)
     axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
     axes.set_title(title)
-    shown = min(len(handles), 10)
-    labels = [short_name(name) for name in names[:shown]]
-    axes.legend([*handles[:shown], chance], [*labels, "chance"], loc="lower right", handlelength=3, **LEGEND)
+    labels = [*(short_name(name) for name in names), "chance"]
+    if len(names) <= SHOWN:
+        axes.legend([*handles, chance], labels, loc="lower right", handlelength=3, **LEGEND)
+    else:  # below the axes, where it hides no curve
+        rows = -(-len(labels) // 2)
+        figure.set_size_inches(5.0, 4.2 + 0.19 * rows)
+        figure.legend([*handles, chance], labels, loc="outside lower center", ncols=2, handlelength=3, **LEGEND)
     return figure
 
 

@@ -85,7 +85,7 @@ def test_layout_and_contrast(page, tmp_path, dark):
     assert [row["width"] for row in content] == ["1280", "390"]
     for row in content:
         assert row["needed"] <= int(row["width"])
-        assert len(row["drawings"]) == 4
+        assert len(row["drawings"]) == 6
         assert min(min(box) for box in row["drawings"]) > 100
         assert len(row["images"]) == 24
         assert min(row["images"]) == 32
