@@ -147,17 +147,17 @@ class Report:
     notes: tuple[str, ...] = ()
     """Sentences about the input."""
 
-    filing: FilingConfig = field(default_factory=FilingConfig)
-    """Title, responsible persons and purpose."""
-
-    previous: PreviousAudit | None = None
-    """The previous audit; None without one."""
-
     run: RunFacts | None = None
     """None for a report from scores alone."""
 
     pixels: NDArray[np.uint8] | NDArray[np.float32] | None = field(default=None, repr=False)
     """(N, C, H, W) images of the assessment's records; None where they are not available."""
+
+    filing: FilingConfig = field(default_factory=FilingConfig)
+    """Title, responsible persons and purpose."""
+
+    previous: PreviousAudit | None = None
+    """The previous audit; None without one."""
 
     @property
     def on_held_out(self) -> bool:

@@ -137,7 +137,7 @@ def test_page_is_accessible(page):
     for reference in re.findall(r'xlink:href="#(\w+)"|url\(#(\w+)\)', page):
         assert "".join(reference) in ids
     drawings = elements.all("svg")
-    assert len(drawings) == 1 + len(HOSTILE) + 2 + 2  # ROC, histograms, classes and agreement, the two of references
+    assert len(drawings) == 1 + len(HOSTILE) + 2 + 2 + 2  # ROC, histograms, forest, precision, classes, ...
     assert all(drawing["role"] == "img" and "aria-labelledby" in drawing for drawing in drawings)
     assert all(image.get("alt") for image in elements.all("img"))
     assert len(elements.all("h1")) == 1
