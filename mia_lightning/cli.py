@@ -70,7 +70,7 @@ def _train(arguments: list[str]) -> None:
 
     overwrite = _take_flag(arguments, "--overwrite")
     config = parse_arguments(arguments)
-    _announce(f"mia_lightning: audit of {config.data.public}, results in {config.output}")
+    _announce(f"mia_lightning: audit of {config.data.public or config.references.imported}, results in {config.output}")
 
     from mia_lightning.pipeline.run import run  # after parsing: --help and a mistake need not wait for torch
 

@@ -139,6 +139,11 @@ class EvaluationConfig:
     fprs: tuple[float, ...] = (0.001, 0.01, 0.05)
     """False-positive rates at which the true-positive rate is reported."""
 
+    targets: Literal["all"] | tuple[int, ...] | None = None
+    """Models of --references.imported that are audited as targets, each with the other models as its references: all,
+    or numbers from 0 such as 0,3. One number is audited as any target is; several give a table of means over targets
+    (default: the target of the run or of the file)."""
+
     calibration: Calibrator = field(default_factory=Platt)
     """Calibration of scores to probabilities, a separate column; records are always ranked by the raw score."""
 

@@ -54,8 +54,9 @@ class ScoreEvaluationConfig:
     """Options of an evaluation of scores."""
 
     scores: tuple[str, ...] = ()
-    """Files of scores, CSV or Parquet: one with id, membership and a column per attack, or with --leaderboard the
-    submissions of ids and score."""
+    """Files of scores (CSV, Parquet or .npz): one with membership and a column per attack, or with --leaderboard the
+    submissions of ids and score. Or one file or folder of phi, logits or probabilities of target and reference models
+    with keep and membership, whose standard reference scores are evaluated."""
 
     output: str | None = None
     """Folder for report.html, audit_card.md, metrics.json and records.csv (default: nothing is written)."""

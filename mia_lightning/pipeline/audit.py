@@ -17,6 +17,7 @@ from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.metrics.roc import Evaluation, evaluate
 from mia_lightning.outputs.outputs import Outputs
+from mia_lightning.pipeline.arrays import ArrayInputs, is_arrays_only, load_arrays
 from mia_lightning.pipeline.checks import (
     check_names,
     load_and_check_target,
@@ -62,6 +63,10 @@ def prepare(config: RunConfig) -> LoadedInputs:
         MIAError: any mistake in the configuration or the files it names.
     """
     started = perf_counter()
+    if is_arrays_only(config):
+        arrays = load_arrays(config)
+        _public_half(config, arrays.records)
+        return LoadedInputs(arrays.records, None, None, perf_counter() - started, arrays=arrays)
     check_names(config)
     previous_audit(config.report)
     log.info("reading the records")
@@ -127,6 +132,9 @@ def attack_target(
 def query_models(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> ModelOutputs:
     """Query the target and any reference models on all records, and assign folds."""
     public, private, target = prepared.public, prepared.private, prepared.target
+    if prepared.arrays is not None:
+        return _stored_outputs(config, prepared.arrays, clock)
+    assert target is not None
     notes = record_notes(public, private) + list(target.notes)
     count = len(public) + (0 if private is None else len(private))
     log.info("querying the target: %s records, views per record: %d", f"{count:,}", config.extraction.queries)
@@ -143,6 +151,22 @@ def query_models(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> Mod
         target=facts,
         references=references,
         notes=notes + ([] if references is None else list(references.notes)),
+    )
+
+
+def _stored_outputs(config: RunConfig, arrays: ArrayInputs, clock: Clock) -> ModelOutputs:
+    """Return the outputs of an audit of arrays alone."""
+    references = arrays.references(config.seed)
+    clock.lap("references")
+    return ModelOutputs(
+        public=_public_half(config, arrays.records, arrays.outputs.content_order()),
+        private=None,
+        outputs=arrays.outputs,
+        private_outputs=None,
+        target=arrays.facts(),
+        references=references,
+        notes=[*arrays.notes, *references.notes],
+        signals=arrays.signals(config),
     )
 
 
@@ -203,6 +227,7 @@ def _references(
     """Return the references of the run, None where it has none."""
     if not config.references.wanted:
         return None
+    assert prepared.target is not None
     from mia_lightning.references.prepare import ReferenceInputs, load_or_train_references
 
     audited = ReferenceInputs(

@@ -9,6 +9,7 @@ import csv
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mia_lightning.evaluation.assessment import Assessment
     from mia_lightning.evaluation.leaderboard import Place
     from mia_lightning.report.contents import Report
+    from mia_lightning.scores.files import ScoresFile
 
 
 def run(config: ScoreEvaluationConfig) -> None:
@@ -46,14 +48,19 @@ def evaluate_file(config: ScoreEvaluationConfig) -> tuple[Assessment, list[str]]
         MIAError: any mistake in the options or the files they name.
     """
     from mia_lightning.evaluation.assess import assess
+    from mia_lightning.references.exchange import is_pool
     from mia_lightning.scores.files import read_scores
 
     if len(config.scores) != 1:
         raise MIAError(
             f"{len(config.scores)} files of scores are named; name one, or use --leaderboard KEY for several"
         )
-    file = read_scores(
-        config.scores[0], key=config.key, attacks=config.attacks, columns=config.covariates, split=config.split
+    file = (
+        _read_pool(config)
+        if is_pool(config.scores[0])
+        else read_scores(
+            config.scores[0], key=config.key, attacks=config.attacks, columns=config.covariates, split=config.split
+        )
     )
     names = list(file.records.scores)
     if config.primary_attack is not None and config.primary_attack not in names:
@@ -72,6 +79,23 @@ def evaluate_file(config: ScoreEvaluationConfig) -> tuple[Assessment, list[str]]
         columns=file.columns,
     )
     return assessment, file.notes
+
+
+def _read_pool(config: ScoreEvaluationConfig) -> ScoresFile:
+    """Return the standard scores of a file or folder of phi, logits or probabilities of target and references."""
+    from mia_lightning.pipeline.arrays import scored_records
+    from mia_lightning.scores.files import ScoresFile
+
+    for option in ("key", "covariates", "split"):
+        if getattr(config, option):
+            raise MIAError(f"--{option} is for files of scores; {config.scores[0]} has outputs of models, leave it out")
+    records, notes = scored_records(config.scores[0], seed=config.seed)
+    if config.attacks is not None:
+        for name in config.attacks:
+            if name not in records.scores:
+                raise MIAError(f"--attacks {name!r} is not a score of arrays; {suggest(name, records.scores, see='')}")
+        records = replace(records, scores={name: records.scores[name] for name in config.attacks})
+    return ScoresFile(records, {}, notes)
 
 
 def rank_files(config: ScoreEvaluationConfig) -> tuple[Place, ...]:

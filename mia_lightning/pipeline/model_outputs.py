@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,10 +38,16 @@ class ModelOutputs:
     """None where the run has none."""
 
     notes: list[str]
+    signals: list[str] | None = None
+    """Signals of the table, where these are not the configured ones (arrays alone)."""
 
     def table(self, config: RunConfig) -> SignalTable:
         """Return the signals and reference scores of all records, (N + M,), public first."""
+        if self.signals is not None:
+            config = replace(config, signals=replace(config.signals, names=self.signals))
         signals = signal_table(config, self.outputs, self.private_outputs)
+        if self.signals is not None and self.references is not None:  # of phi alone the outputs have no labels
+            signals = replace(signals, labels=self.references.reference_outputs.labels)
         return signals.with_columns(self.reference_columns(config))
 
     def reference_columns(self, config: RunConfig) -> dict[str, NDArray[np.float64]]:

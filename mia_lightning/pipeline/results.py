@@ -17,6 +17,7 @@ from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.signals.table import SignalTable
 
 if TYPE_CHECKING:
+    from mia_lightning.pipeline.arrays import ArrayInputs
     from mia_lightning.references.fidelity import FidelityCheck
     from mia_lightning.references.store import ReferenceRecord
     from mia_lightning.targets.base import Target
@@ -118,9 +119,13 @@ class LoadedInputs:
 
     public: Records
     private: Records | None
-    target: Target
+    target: Target | None
+    """None where arrays alone are audited."""
+
     seconds: float
     reading: ReadingCheck | None = None
+    arrays: ArrayInputs | None = None
+    """Stored outputs of target and references; None where a target is queried."""
 
 
 class Clock:

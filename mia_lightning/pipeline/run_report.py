@@ -7,6 +7,7 @@ import os
 import platform
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -63,11 +64,18 @@ def assess_result(result: AuditResult, prepared: LoadedInputs) -> Assessment:
         fprs=sorted({*FPRS, *config.evaluation.fprs}),
         seed=config.seed,
         folds=config.evaluation.folds,
-        pixels=public.images if len(rows) == len(public) else public.images[rows],  # an index would copy them
+        pixels=_pixels(public, rows),
         audited=audited,
         audited_rows=audited_rows,
-        checks=(refitted,) if labels is None else (refitted, _gap(result)),
+        checks=(refitted,) if labels is None or _accuracy_unknown(result) else (refitted, _gap(result)),
     )
+
+
+def _pixels(records: Records, rows: NDArray[np.integer]) -> NDArray[Any] | None:
+    """Return the images of some records, None where arrays alone are audited."""
+    if records.images.size == 0:
+        return None
+    return records.images if len(rows) == len(records) else records.images[rows]  # an index would copy them
 
 
 def _audited_columns(
@@ -91,7 +99,6 @@ def report_of(result: AuditResult, prepared: LoadedInputs, assessment: Assessmen
         seconds: Duration of the assessment.
     """
     rows = np.flatnonzero(result.public.fold != NOT_IN_ANY_FOLD)
-    images = prepared.public.images
     submission = result.config.submission.attack
     return Report(
         assessment=assessment,
@@ -102,7 +109,7 @@ def report_of(result: AuditResult, prepared: LoadedInputs, assessment: Assessmen
         filing=result.config.report,
         previous=previous_audit(result.config.report),
         run=_facts(result, prepared, seconds),
-        pixels=images if len(rows) == len(images) else images[rows],
+        pixels=_pixels(prepared.public, rows),
     )
 
 
@@ -161,6 +168,10 @@ def _curve(result: AuditResult) -> dict[str, tuple[CurvePoint, ...]]:
     return learning_curve(scores, result.reference_outputs, result.public.membership, full_scores=computed)
 
 
+def _accuracy_unknown(result: AuditResult) -> bool:
+    return math.isnan(float(str(result.target["accuracy_on_members"])))
+
+
 def _gap(result: AuditResult) -> SanityCheck:
     """Return the generalization gap over all public records of known membership, held out or not."""
     member = result.public.membership
@@ -186,6 +197,8 @@ def _threat(result: AuditResult) -> tuple[str, ...]:
     """Return the attacker's access and knowledge, from the columns that the attacks read."""
     config, read = result.config, columns_read(result)
     views = config.extraction.queries
+    if config.data.public is None and result.reference_outputs is not None:  # arrays alone
+        views = result.reference_outputs.target.shape[1]
     queried = "the stored image" if views == 1 else f"{views} views of each record (shifts and flips)"
     sentences = [f"Query access: the attacker sees the target's logits on {queried}."]
     needs = {needed for name in read if (needed := _need(name)) is not None}

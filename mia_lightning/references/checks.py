@@ -11,7 +11,8 @@ from mia_lightning.errors import MIAError
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.references.columns import reference_columns
 from mia_lightning.references.config import ReferencesConfig
-from mia_lightning.references.exchange import load_reference_outputs
+from mia_lightning.references.exchange import is_checkpoint_folder, load_reference_outputs
+from mia_lightning.references.exchange.checkpoints import read_checkpoint_folder
 from mia_lightning.references.independence import make_independent
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.phi import view_columns
@@ -53,8 +54,22 @@ def check_references(
     if not config.wanted:
         return
     membership = np.append(public.membership, np.full(0 if private is None else len(private), UNKNOWN, np.int8))
-    if config.imported is not None:
-        imported = load_reference_outputs(config.imported, labels=None, num_classes=2, records=len(membership))
+    if config.imported is not None and is_checkpoint_folder(config.imported):
+        queries = config.queries or extraction_queries
+        view_columns(extraction_queries, queries)
+        keep, drawn = read_checkpoint_folder(config.imported, records=len(membership)).keep, None
+    elif config.imported is not None:
+        queries = config.queries or extraction_queries
+        view_columns(extraction_queries, queries)
+        imported = load_reference_outputs(
+            config.imported,
+            labels=None,
+            num_classes=2,
+            records=len(membership),
+            target=np.zeros((len(membership), queries), np.float32),
+            run_labels=np.append(public.labels, [] if private is None else private.labels).astype(np.int64),
+            labels_file=config.labels,
+        )
         imported = make_independent(imported, membership, seed=seed, source=config.imported).reference_outputs
         keep, drawn, queries = imported.keep, imported.drawn, imported.references.shape[2]
     else:

@@ -107,11 +107,17 @@ class ReferencesConfig:
     """Reference scores by name; attacks read their columns NAME and NAME_suffix."""
 
     imported: str | None = None
-    """File (.npz) of phi (K, N, Q), keep (K, N) and target (N, Q) computed elsewhere, public records first; no
-    reference model is trained."""
+    """Models of others, instead of training any. A file (.npz; .npy; Parquet or CSV with one row per record) of phi,
+    logits or probabilities and keep, records in the order of the run, public first; a folder in the layout of
+    tensorflow/privacy, lira-pytorch or Privacy Meter; or a folder of checkpoints and a keep matrix. Without
+    --data.public the arrays alone are audited."""
+
+    labels: str | None = None
+    """File of the records' labels (.npy, .npz, Parquet or CSV), for `imported` logits without labels."""
 
     exported: str | None = None
-    """File (.npz) to write with phi, keep, target and labels of all records, in the format of `imported`."""
+    """File (.npz) or folder (layout of tensorflow/privacy) to write with phi, keep, target and labels of all records,
+    in a format of `imported`."""
 
     def __post_init__(self) -> None:
         if self.count < 0 or self.workers < 0 or self.threads < 1 or self.gpus_per_worker < 0:

@@ -137,6 +137,20 @@ def agreement_check(imported: NDArray[np.floating], queried: NDArray[np.floating
     )
 
 
+def order_check(imported: ReferenceOutputs, queried: NDArray[np.floating]) -> FidelityCheck:
+    """Compare mean phi of imported references with phi (N,) of the target, where the import has none of the target."""
+    name = "order of imported records"
+    mean = np.mean([np.asarray(phi[:, 0], np.float64) for phi in imported.references], axis=0)
+    varies = np.std(mean) > 0 and np.std(queried) > 0
+    correlation = float(np.corrcoef(mean, queried)[0, 1]) if varies else 0.0
+    detail = f"mean phi of the imported references correlates with phi of the target just queried by {correlation:.3f}"
+    if correlation >= 0.1 or len(queried) < 100:
+        return FidelityCheck(name, "passed", f"{detail}; the import has no phi of the target to compare")
+    return FidelityCheck(
+        name, "failed", f"{detail}; check that the imported records are in the order of this run's, public first"
+    )
+
+
 def coverage_check(reference_outputs: ReferenceOutputs) -> FidelityCheck:
     """Count the records that no reference carries information about."""
     name, covered = "coverage of records", reference_outputs.covered

@@ -97,6 +97,7 @@ def query_moments(reference_outputs: ReferenceOutputs) -> Moments:
 
 
 def _moments(reference_outputs: ReferenceOutputs, reduce: Callable[[NDArray[np.float32]], Array]) -> Moments:
+    reference_outputs.require_covered()
     in_out_masks: tuple[list[GroupMoments], list[GroupMoments]] = ([], [])
     for rows in blocks(reference_outputs):
         values = reduce(reference_outputs.references[:, rows])

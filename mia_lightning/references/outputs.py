@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_lightning.errors import MIAError
+
 
 @dataclass(frozen=True, eq=False)
 class ReferenceOutputs:
@@ -44,6 +46,13 @@ class ReferenceOutputs:
     def covered(self) -> NDArray[np.bool_]:
         """(N,) whether any reference was drawn IN or OUT of the record."""
         return np.ones(len(self), bool) if self.drawn is None else np.asarray(self.drawn.any(axis=0), bool)
+
+    def require_covered(self) -> None:
+        """Raise MIAError where a record has no reference drawn IN or OUT, about which no score can say anything."""
+        if missing := int((~self.covered).sum()):
+            raise MIAError(
+                f"{missing:,} of {len(self):,} records have no reference drawn IN or OUT; leave them out (`covered`)"
+            )
 
     def records(self, index: NDArray[np.int64]) -> "ReferenceOutputs":
         """Return some of the records, copied into memory."""

@@ -19,12 +19,14 @@ from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.records.normalization import normalization
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.references.config import ReferencesConfig
-from mia_lightning.references.exchange import load_reference_outputs, save_reference_outputs
+from mia_lightning.references.exchange import is_checkpoint_folder, load_reference_outputs, save_reference_outputs
+from mia_lightning.references.exchange.checkpoints import query_checkpoints, read_checkpoint_folder
 from mia_lightning.references.fidelity import (
     agreement_check,
     coverage_check,
     direction_check,
     independence_check,
+    order_check,
     training_checks,
 )
 from mia_lightning.references.independence import make_independent
@@ -79,8 +81,9 @@ def load_or_train_references(
     target = np.concatenate([target_phi(half, queries, temperature=config.temperature) for half in _halves(inputs)])
     labels = np.concatenate([half.labels for half in _halves(inputs)])
     if config.imported is not None:
-        imported = load_reference_outputs(config.imported, labels=labels, num_classes=inputs.target.num_classes)
-        return _checked_import(imported, inputs, target[:, 0], source=Path(config.imported).name, seed=seed)
+        imported = _imported(config, inputs, labels, target, queries)
+        references = _checked_import(imported, inputs, target[:, 0], source=Path(config.imported).name, seed=seed)
+        return _exported(config, references)
     material = material_of(inputs, labels, queries, temperature=config.temperature)
     membership = inputs.public.membership
     private = 0 if inputs.private is None else len(inputs.private)
@@ -92,10 +95,39 @@ def load_or_train_references(
     with reference_store.lock().held("references"):  # two runs would train the same
         rows = _trained(config, inputs, material, assignment, reference_store, seed=seed, ray_address=ray_address)
     references = _references(config, inputs, reference_store, rows, assignment, target, labels)
+    return _exported(config, references)
+
+
+def _exported(config: ReferencesConfig, references: References) -> References:
+    """Write the references where an export is configured, and return them."""
     if config.exported is not None:
         save_reference_outputs(Path(config.exported), references.reference_outputs)
         log.info("wrote phi of target and references to %s", config.exported)
     return references
+
+
+def _imported(
+    config: ReferencesConfig,
+    inputs: ReferenceInputs,
+    labels: NDArray[np.int64],
+    target: NDArray[np.float32],
+    queries: int,
+) -> ReferenceOutputs:
+    """Return the imported references: stored outputs, or checkpoints that are queried now."""
+    assert config.imported is not None
+    if not is_checkpoint_folder(config.imported):
+        return load_reference_outputs(
+            config.imported,
+            labels=labels,
+            num_classes=inputs.target.num_classes,
+            target=target,
+            labels_file=config.labels,
+        )
+    material = material_of(inputs, labels, queries, temperature=config.temperature)
+    folder = read_checkpoint_folder(config.imported, records=len(labels))
+    network = network_of(config, inputs.target)(0)
+    phi = query_checkpoints(folder, network, material, device=device_of(config))
+    return ReferenceOutputs(target, phi, folder.keep, labels, inputs.target.num_classes)
 
 
 def _checked_import(
@@ -108,7 +140,9 @@ def _checked_import(
     checks = (
         independence_check(independent, len(imported.references)),
         direction_check(imported),
-        agreement_check(imported.target[:, 0], queried),
+        order_check(imported, queried)
+        if np.shares_memory(imported.target, queried)
+        else agreement_check(imported.target[:, 0], queried),
         coverage_check(independent.reference_outputs),
     )
     return References(independent.reference_outputs, (), checks)

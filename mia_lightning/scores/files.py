@@ -30,7 +30,7 @@ from mia_lightning.records.table_columns import (
     number_column,
     text_column,
 )
-from mia_lightning.records.tables import Table, is_number, read_table
+from mia_lightning.records.tables import Table, is_number
 from mia_lightning.records.vocabulary import UNKNOWN, Columns, find_columns, meaning
 from mia_lightning.scores.keys import (
     MEANINGS,
@@ -38,6 +38,7 @@ from mia_lightning.scores.keys import (
     check_classes,
     membership_from_key,
     read_key,
+    read_scores_table,
     read_submission,
 )
 from mia_lightning.scores.scored_records import ScoredRecords
@@ -88,7 +89,7 @@ def read_scores(
         MIAError: the file cannot be read; a column is missing, given twice or of the wrong type; an id is repeated; a
             score is NaN, infinite or text; there are no members or no non-members; the key does not match.
     """
-    table = read_table(path)
+    table = read_scores_table(path)
     meanings = find_columns(table.names, table.source, None, MEANINGS)
     notes = list(table.notes)
     if key is not None and meanings.get("id") is None:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable
 from mia_lightning.records.table_columns import Ids, id_column, membership_column, number_column
-from mia_lightning.records.tables import read_table
+from mia_lightning.records.tables import Table, read_table
 from mia_lightning.records.vocabulary import UNKNOWN, find_columns, meaning
+from mia_lightning.security.open import open_regular
 
 Array = NDArray[np.float64]
 
@@ -22,13 +23,40 @@ NOT_SCORES = ("index", "fold", "file", "epoch", "prediction", "class_name", "lab
 """Meanings of columns that are never taken as scores by default."""
 
 
+def read_scores_table(path: str | Path) -> Table:
+    """Return a table: CSV, Parquet, or the arrays of an .npz with one value per record.
+
+    Raises:
+        MIAError: it cannot be read, or the arrays of an .npz differ in length.
+    """
+    if Path(path).suffix != ".npz":
+        return read_table(path)
+    import pyarrow as pa
+
+    source = Path(path).name
+    try:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {name: np.squeeze(stored[name]) for name in stored.files}
+    except OSError as error:
+        raise MIAError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except MIAError:
+        raise
+    except Exception as error:  # damaged headers and streams raise many things
+        raise MIAError(f"{source}: is not an .npz of plain numbers ({type(error).__name__})") from error
+    columns = {name: values for name, values in arrays.items() if values.ndim == 1}
+    if not columns or len({len(values) for values in columns.values()}) > 1:
+        shapes = ", ".join(f"{printable(name, 40)} {values.shape}" for name, values in list(arrays.items())[:8])
+        raise MIAError(f"{source}: expected arrays of one value per record, found {shapes or 'none'}")
+    return Table({name: pa.chunked_array([pa.array(values)]) for name, values in columns.items()}, source, 1)
+
+
 def read_key(path: str | Path) -> tuple[Ids, NDArray[np.int8]]:
     """Return ids (N,) and membership (N,) of 1 and 0 of a hidden key.
 
     Raises:
         MIAError: as `read_scores`, or a membership is unknown.
     """
-    table = read_table(path)
+    table = read_scores_table(path)
     meanings = find_columns(table.names, table.source, None, MEANINGS)
     for required in ("id", "membership"):
         if meanings.get(required) is None:
@@ -47,7 +75,7 @@ def read_submission(path: str | Path, key: tuple[Ids, NDArray[np.int8]], key_nam
     Raises:
         MIAError: as `read_scores`; an id is missing from the file or from the key.
     """
-    table = read_table(path)
+    table = read_scores_table(path)
     meanings = find_columns(table.names, table.source, None, MEANINGS)
     if meanings.get("id") is None:
         raise MIAError(f"{table.source}: has no column id; a submission has the columns ids and score")

@@ -470,6 +470,17 @@ class TestRuns:
             first.attacks["calibrated"].public_scores, second.attacks["calibrated"].public_scores
         )
 
+    def test_folder_of_checkpoints_is_queried(self, tmp_path):
+        first = audit(load_config(DEMO, **overrides(tmp_path, 2)))
+        outputs, folder = first.reference_outputs, tmp_path / "models"
+        for number, path in enumerate(sorted((tmp_path / ".store").glob("references/*/*.safetensors"))):
+            (folder / f"model_{number}").mkdir(parents=True)
+            path.rename(folder / f"model_{number}" / "weights.safetensors")
+        np.save(folder / "keep.npy", outputs.keep)
+        second = audit(load_config(DEMO, **overrides(tmp_path, 0, imported=str(folder))))
+        np.testing.assert_array_equal(second.reference_outputs.references, outputs.references)
+        np.testing.assert_array_equal(second.reference_outputs.keep, outputs.keep)
+
     def test_a_place_that_cannot_be_written_is_named(self, tmp_path):
         with pytest.raises(MIAError, match=r"name another --references\.exported"):
             save_reference_outputs(tmp_path / "nowhere" / "phi.npz", simple_evidence())

@@ -27,6 +27,7 @@ class PerReferenceDifference(ReferenceScore):
 
     def columns(self, reference_outputs: ReferenceOutputs) -> Columns:
         """Return the mean difference as score, and the differences from references IN and OUT."""
+        reference_outputs.require_covered()
         target = reduce_queries(reference_outputs.target, self.statistic)
         in_, out_ = reference_outputs.in_out_masks(slice(None))
         total, count = np.zeros(len(target)), np.maximum((in_ | out_).sum(axis=0), 1)

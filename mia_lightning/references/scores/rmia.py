@@ -83,6 +83,7 @@ class BASE(ReferenceScore):
         Raises:
             MIAError: offline with a record without references OUT.
         """
+        reference_outputs.require_covered()
         if self.mode == "offline":
             require_references(reference_outputs, need_in=False)
         score = np.empty(len(reference_outputs))

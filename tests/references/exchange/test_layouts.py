@@ -1,0 +1,191 @@
+"""Published layouts, written here as their papers' code writes them, come back as the same pool."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mia_lightning.errors import MIAError
+from mia_lightning.references.exchange import is_pool, load_reference_outputs, read_pool, save_reference_outputs
+from mia_lightning.references.outputs import ReferenceOutputs
+
+K, N, Q, C = 4, 30, 2, 3
+DRAW = np.random.default_rng(0)
+LOGITS = DRAW.normal(size=(K, N, Q, C)).astype(np.float32)
+LABELS = DRAW.integers(0, C, N)
+KEEP = DRAW.random((K, N)) < 0.5
+TARGET = DRAW.normal(size=(N, Q, C)).astype(np.float32)
+MEMBER = (DRAW.random(N) < 0.5).astype(np.int8)
+
+
+def softmax(logits):
+    p = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return p / p.sum(axis=-1, keepdims=True)
+
+
+def of_class(values):
+    return np.take_along_axis(values, LABELS.reshape(N, 1, 1), axis=-1)[..., 0]
+
+
+P = np.stack([of_class(softmax(model)) for model in LOGITS])
+PHI = np.log(P) - np.log1p(-P)
+
+
+def npz(folder, **arrays):
+    np.savez(folder / "pool.npz", **arrays)
+    return folder / "pool.npz"
+
+
+def tensorflow_privacy(folder, what):
+    """experiment-k_K/keep.npy, logits/EPOCH.npy (N, 1, Q, C), scores/EPOCH.npy (N, Q)."""
+    for k in range(K):
+        model = folder / f"experiment-{k}_{K}"
+        (model / what).mkdir(parents=True)
+        np.save(model / "keep.npy", KEEP[k])
+        last = LOGITS[k][:, None] if what == "logits" else PHI[k]
+        np.save(model / what / "0000000010.npy", np.zeros_like(last))
+        np.save(model / what / "0000000100.npy", last)
+    np.save(folder / "y_train.npy", LABELS)
+    return folder
+
+
+def lira_pytorch(folder, what):
+    for k in range(K):
+        (folder / str(k)).mkdir()
+        np.save(folder / str(k) / "keep.npy", KEEP[k])
+        np.save(folder / str(k) / f"{what}.npy", LOGITS[k] if what == "logits" else PHI[k])
+    np.save(folder / "labels.npy", LABELS)
+    return folder
+
+
+def lira_analysis(folder, ending):
+    for k in range(K):
+        (folder / f"model_{k}" / "scores").mkdir(parents=True)
+        np.save(folder / f"model_{k}" / "scores" / "scores.npy", PHI[k])
+    indices = [np.flatnonzero(row).tolist() for row in KEEP]
+    if ending == "json":
+        (folder / "keep.json").write_text(json.dumps({f"model_{k}": row for k, row in enumerate(indices)}))
+    elif ending == "csv":
+        (folder / "keep.csv").write_text("\n".join(",".join(str(int(bit)) for bit in row) for row in KEEP))
+    else:
+        np.save(folder / "keep_indices.npy", KEEP.T)
+    return folder
+
+
+def privacy_meter(folder):
+    (folder / "signals").mkdir()
+    np.save(folder / "signals" / "softmax_signals.npy", P[:, :, 0].T)
+    np.save(folder / "memberships.npy", KEEP)
+    return folder
+
+
+def table(folder):
+    columns = {"id": [f"r{i}" for i in range(N)], "label": LABELS, "member": MEMBER}
+    columns |= {f"phi_{k}": PHI[k].tolist() for k in range(K)} | {f"keep_{k}": KEEP[k] for k in range(K)}
+    columns |= {"target": PHI[0].tolist()}
+    pq.write_table(pa.table(columns), folder / "pool.parquet")
+    return folder / "pool.parquet"
+
+
+FORMS = {
+    "npz phi": lambda d: npz(d, phi=PHI, keep=KEEP),
+    "npz N x K": lambda d: npz(d, phi=PHI.swapaxes(0, 1), keep=KEEP.T, membership=MEMBER),
+    "npz logits": lambda d: npz(d, logits=LOGITS, keep=KEEP, labels=LABELS),
+    "npz probabilities": lambda d: npz(d, probs=np.stack([softmax(z) for z in LOGITS]), keep=KEEP, y=LABELS),
+    "npz probability of the class": lambda d: npz(d, probabilities=P, keep=KEEP),
+    "npz loss": lambda d: npz(d, loss=-np.log(P), keep=KEEP),
+    "tensorflow/privacy logits": lambda d: tensorflow_privacy(d, "logits"),
+    "tensorflow/privacy scores": lambda d: tensorflow_privacy(d, "scores"),
+    "lira-pytorch logits": lambda d: lira_pytorch(d, "logits"),
+    "lira-pytorch scores": lambda d: lira_pytorch(d, "scores"),
+    "lira_analysis npy": lambda d: lira_analysis(d, "npy"),
+    "lira_analysis json": lambda d: lira_analysis(d, "json"),
+    "lira_analysis csv": lambda d: lira_analysis(d, "csv"),
+    "privacy meter": privacy_meter,
+    "parquet": table,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_layout(form, tmp_path):
+    path = FORMS[form](tmp_path)
+    assert is_pool(path)
+    pool = read_pool(str(path))
+    expected = PHI[:, :, :1] if form == "privacy meter" else PHI
+    np.testing.assert_allclose(pool.phi, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(pool.keep, KEEP)
+
+
+def test_npy_with_its_neighbors(tmp_path):
+    np.save(tmp_path / "phi.npy", PHI)
+    np.save(tmp_path / "keep.npy", KEEP)
+    assert is_pool(tmp_path / "phi.npy")
+    np.testing.assert_allclose(read_pool(str(tmp_path / "phi.npy")).phi, PHI, rtol=1e-6)
+
+
+def test_logits_of_the_target(tmp_path):
+    path = npz(tmp_path, logits=LOGITS, keep=KEEP, labels=LABELS, target=TARGET, membership=MEMBER)
+    pool = read_pool(str(path))
+    np.testing.assert_array_equal(pool.logits, TARGET)
+    p = of_class(softmax(TARGET))
+    np.testing.assert_allclose(pool.targets[0], np.log(p / (1 - p)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(pool.membership[0], MEMBER)
+
+
+def test_exported_folder_is_the_layout_of_plot_py(tmp_path):
+    outputs = ReferenceOutputs(PHI[0].astype("f4"), PHI.astype("f4"), KEEP, LABELS, C, DRAW.random((K, N)) < 0.9)
+    save_reference_outputs(tmp_path / "exp", outputs)
+    for k in range(K):  # as load_data of mi_lira_2021/plot.py walks
+        model = tmp_path / "exp" / f"experiment-{k}_{K}"
+        last = sorted((model / "scores").iterdir())[-1]
+        np.testing.assert_array_equal(np.load(last), outputs.references[k])
+        np.testing.assert_array_equal(np.load(model / "keep.npy"), KEEP[k])
+    loaded = load_reference_outputs(str(tmp_path / "exp"), labels=LABELS, num_classes=C)
+    for name in ("target", "references", "keep", "drawn", "labels"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(outputs, name))
+
+
+def test_saturated_probabilities_are_counted(tmp_path):
+    p = P.astype(np.float32)
+    p[0, :7, 0] = 1
+    pool = read_pool(str(npz(tmp_path, probabilities=p, keep=KEEP)))
+    assert np.isfinite(pool.phi).all()
+    assert any("7 of 240 probabilities are rounded to 1" in note for note in pool.notes)
+
+
+MISTAKES = {
+    "--references.labels": lambda d: npz(d, logits=LOGITS, keep=KEEP),
+    "NaN or infinite .* store logits": lambda d: npz(d, phi=np.where(PHI.max() - 1 < PHI, np.inf, PHI), keep=KEEP),
+    "no array 'keep'": lambda d: npz(d, phi=PHI),
+    "only 0 and 1": lambda d: npz(d, phi=PHI, keep=KEEP * 2),
+    "one value|expected \\(K, N\\)": lambda d: npz(d, phi=PHI[:, :5], keep=KEEP),
+    "labels, ids or membership are of 29 records": lambda d: npz(d, logits=LOGITS, keep=KEEP, labels=LABELS[:-1]),
+    "has no keep matrix": lambda d: [lira_analysis(d, "csv"), (d / "keep.csv").unlink()][0],
+    "is not a folder of models": lambda d: d,
+    "one file \\*_signals.npy": lambda d: [privacy_meter(d), np.save(d / "signals" / "b_signals.npy", P)][0],
+    "differ in shape": lambda d: [lira_pytorch(d, "scores"), np.save(d / "2" / "scores.npy", PHI[0, :5])][0],
+    "not an array of plain numbers": lambda d: [
+        lira_pytorch(d, "scores"),
+        np.save(d / "1" / "scores.npy", np.array([object()]), allow_pickle=True),
+    ][0],
+}
+
+
+@pytest.mark.parametrize("sentence", MISTAKES)
+def test_mistake(sentence, tmp_path):
+    with pytest.raises(MIAError, match=sentence):
+        read_pool(str(MISTAKES[sentence](tmp_path)))
+
+
+def test_labels_file_reads_logits(tmp_path):
+    np.save(tmp_path / "other.npy", LABELS)
+    path = npz(tmp_path, logits=LOGITS, keep=KEEP)
+    np.testing.assert_allclose(read_pool(str(path), labels=str(tmp_path / "other.npy")).phi, PHI, rtol=1e-4, atol=1e-5)
+
+
+def test_views_of_a_run_are_named(tmp_path):
+    path = str(npz(tmp_path, phi=PHI, keep=KEEP))
+    with pytest.raises(MIAError, match=r"--references.queries"):
+        load_reference_outputs(path, labels=LABELS, num_classes=C, target=np.zeros((N, 1), np.float32))
