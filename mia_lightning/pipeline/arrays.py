@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.outputs.outputs import Outputs
+from mia_lightning.pipeline.model_outputs import ModelOutputs
 from mia_lightning.pipeline.requirements import check_folders, check_requirements
+from mia_lightning.pipeline.results import SplitInfo
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.references.exchange import Pool, is_checkpoint_folder, read_pool
 from mia_lightning.references.outputs import ReferenceOutputs
@@ -97,6 +99,20 @@ class ArrayInputs:
             coverage_check(independent.reference_outputs),
         )
         return References(independent.reference_outputs, (), checks)
+
+    def model_outputs(self, config: RunConfig, half: SplitInfo) -> ModelOutputs:
+        """Return the outputs of an audit, with the records' folds."""
+        references = self.references(config.seed)
+        return ModelOutputs(
+            public=half,
+            private=None,
+            outputs=self.outputs,
+            private_outputs=None,
+            target=self.facts(),
+            references=references,
+            notes=[*self.notes, *references.notes],
+            signals=self.signals(config),
+        )
 
 
 def scored_records(path: str, *, seed: int) -> tuple[ScoredRecords, list[str]]:

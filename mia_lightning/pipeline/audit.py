@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -17,14 +16,14 @@ from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.metrics.roc import Evaluation, evaluate
 from mia_lightning.outputs.outputs import Outputs
-from mia_lightning.pipeline.arrays import ArrayInputs, is_arrays_only, load_arrays
+from mia_lightning.pipeline.arrays import is_arrays_only, load_arrays
 from mia_lightning.pipeline.checks import (
     check_names,
     load_and_check_target,
     load_records,
     record_notes,
 )
-from mia_lightning.pipeline.model_outputs import ModelOutputs
+from mia_lightning.pipeline.model_outputs import ModelOutputs, target_facts
 from mia_lightning.pipeline.results import AttackResult, AuditResult, Clock, LoadedInputs, SplitInfo
 from mia_lightning.pipeline.target_checks import checked_target
 from mia_lightning.records.records import UNKNOWN, Records
@@ -133,14 +132,18 @@ def query_models(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> Mod
     """Query the target and any reference models on all records, and assign folds."""
     public, private, target = prepared.public, prepared.private, prepared.target
     if prepared.arrays is not None:
-        return _stored_outputs(config, prepared.arrays, clock)
+        arrays = prepared.arrays
+        half = _public_half(config, arrays.records, arrays.outputs.content_order())
+        stored = arrays.model_outputs(config, half)
+        clock.lap("references")
+        return stored
     assert target is not None
     notes = record_notes(public, private) + list(target.notes)
     count = len(public) + (0 if private is None else len(private))
     log.info("querying the target: %s records, views per record: %d", f"{count:,}", config.extraction.queries)
     outputs, private_outputs = _extract(config, public, private, target)
     clock.lap("extract")
-    facts = _target_facts(target, outputs, public)
+    facts = target_facts(target, outputs, public)
     references = _references(config, prepared, outputs, private_outputs, facts)
     clock.lap("references")
     return ModelOutputs(
@@ -151,22 +154,6 @@ def query_models(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> Mod
         target=facts,
         references=references,
         notes=notes + ([] if references is None else list(references.notes)),
-    )
-
-
-def _stored_outputs(config: RunConfig, arrays: ArrayInputs, clock: Clock) -> ModelOutputs:
-    """Return the outputs of an audit of arrays alone."""
-    references = arrays.references(config.seed)
-    clock.lap("references")
-    return ModelOutputs(
-        public=_public_half(config, arrays.records, arrays.outputs.content_order()),
-        private=None,
-        outputs=arrays.outputs,
-        private_outputs=None,
-        target=arrays.facts(),
-        references=references,
-        notes=[*arrays.notes, *references.notes],
-        signals=arrays.signals(config),
     )
 
 
@@ -297,20 +284,3 @@ def _private_evaluation(
         return None
     labeled = private.membership != UNKNOWN
     return evaluate(scores[labeled], private.membership[labeled], fprs=fprs)
-
-
-def _target_facts(target: Target, outputs: Outputs, public: Records) -> dict[str, object]:
-    """Return architecture, classes, digest and accuracies; NaN where records have no label to compare with."""
-    correct = outputs.logits[:, 0].argmax(axis=1) == outputs.labels
-    members, non_members = ((public.membership == side) & (public.labels != UNKNOWN) for side in (1, 0))
-    return {
-        "architecture": target.architecture,
-        "classes": target.num_classes,
-        "digest": target.digest,
-        "accuracy_on_members": _rate(correct[members]),
-        "accuracy_on_non_members": _rate(correct[non_members]),
-    }
-
-
-def _rate(values: NDArray[np.bool_]) -> float:
-    return float(values.mean()) if values.size else math.nan

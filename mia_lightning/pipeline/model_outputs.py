@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.pipeline.results import SplitInfo
-from mia_lightning.records.records import UNKNOWN
+from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.records.splits import Splits
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD
 from mia_lightning.signals.table import SignalTable
 
 if TYPE_CHECKING:
     from mia_lightning.references.result import References
+    from mia_lightning.targets.base import Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,3 +82,20 @@ def signal_table(config: RunConfig, public: Outputs, private: Outputs | None) ->
 
 def _extended(values: NDArray[np.int8], count: int, value: int) -> NDArray[np.int8]:
     return np.append(values, np.full(count, value, np.int8))
+
+
+def target_facts(target: Target, outputs: Outputs, public: Records) -> dict[str, object]:
+    """Return architecture, classes, digest and accuracies; NaN where records have no label to compare with."""
+    correct = outputs.logits[:, 0].argmax(axis=1) == outputs.labels
+    members, non_members = ((public.membership == side) & (public.labels != UNKNOWN) for side in (1, 0))
+    return {
+        "architecture": target.architecture,
+        "classes": target.num_classes,
+        "digest": target.digest,
+        "accuracy_on_members": _rate(correct[members]),
+        "accuracy_on_non_members": _rate(correct[non_members]),
+    }
+
+
+def _rate(values: NDArray[np.bool_]) -> float:
+    return float(values.mean()) if values.size else math.nan
