@@ -19,8 +19,8 @@ from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.records.normalization import normalization
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.references.config import ReferencesConfig
-from mia_lightning.references.exchange import is_checkpoint_folder, load_reference_outputs, save_reference_outputs
-from mia_lightning.references.exchange.checkpoints import query_checkpoints, read_checkpoint_folder
+from mia_lightning.references.exchange import save_reference_outputs
+from mia_lightning.references.exchange.checkpoints import imported_outputs
 from mia_lightning.references.fidelity import (
     agreement_check,
     coverage_check,
@@ -81,7 +81,15 @@ def load_or_train_references(
     target = np.concatenate([target_phi(half, queries, temperature=config.temperature) for half in _halves(inputs)])
     labels = np.concatenate([half.labels for half in _halves(inputs)])
     if config.imported is not None:
-        imported = _imported(config, inputs, labels, target, queries)
+        imported = imported_outputs(
+            config,
+            labels,
+            target,
+            num_classes=inputs.target.num_classes,
+            network=network_of(config, inputs.target),
+            material=lambda: material_of(inputs, labels, queries, temperature=config.temperature),
+            device=device_of(config),
+        )
         references = _checked_import(imported, inputs, target[:, 0], source=Path(config.imported).name, seed=seed)
         return _exported(config, references)
     material = material_of(inputs, labels, queries, temperature=config.temperature)
@@ -104,30 +112,6 @@ def _exported(config: ReferencesConfig, references: References) -> References:
         save_reference_outputs(Path(config.exported), references.reference_outputs)
         log.info("wrote phi of target and references to %s", config.exported)
     return references
-
-
-def _imported(
-    config: ReferencesConfig,
-    inputs: ReferenceInputs,
-    labels: NDArray[np.int64],
-    target: NDArray[np.float32],
-    queries: int,
-) -> ReferenceOutputs:
-    """Return the imported references: stored outputs, or checkpoints that are queried now."""
-    assert config.imported is not None
-    if not is_checkpoint_folder(config.imported):
-        return load_reference_outputs(
-            config.imported,
-            labels=labels,
-            num_classes=inputs.target.num_classes,
-            target=target,
-            labels_file=config.labels,
-        )
-    material = material_of(inputs, labels, queries, temperature=config.temperature)
-    folder = read_checkpoint_folder(config.imported, records=len(labels))
-    network = network_of(config, inputs.target)(0)
-    phi = query_checkpoints(folder, network, material, device=device_of(config))
-    return ReferenceOutputs(target, phi, folder.keep, labels, inputs.target.num_classes)
 
 
 def _checked_import(

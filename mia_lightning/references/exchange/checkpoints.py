@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mia_lightning.errors import MIAError
+from mia_lightning.references.config import ReferencesConfig
+from mia_lightning.references.exchange import is_checkpoint_folder, load_reference_outputs
 from mia_lightning.references.exchange.files import keep_rows, read_array, read_keep
 from mia_lightning.references.exchange.layouts import checkpoint_files
 from mia_lightning.references.inference import compute_phi
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.training_data import TrainingData
 from mia_lightning.targets import weight_sets, weights
 from mia_lightning.targets.imported import first_line
@@ -29,6 +33,40 @@ class CheckpointFolder:
     files: tuple[Path, ...]
     keep: NDArray[np.bool_]
     """(K, N)."""
+
+
+def imported_outputs(
+    config: ReferencesConfig,
+    labels: NDArray[np.int64],
+    target: NDArray[np.float32],
+    *,
+    num_classes: int,
+    network: Callable[[int], nn.Module],
+    material: Callable[[], TrainingData],
+    device: str,
+) -> ReferenceOutputs:
+    """Return the references of `--references.imported`: stored outputs, or checkpoints that are queried now.
+
+    Args:
+        config: Its imported is not None.
+        labels: (N,) of the run's records, public first.
+        target: (N, Q) phi of the run's target.
+        num_classes: Number of classes.
+        network: Returns the network of the checkpoints.
+        material: Returns the run's records.
+        device: Where checkpoints are queried.
+
+    Raises:
+        MIAError: as `load_reference_outputs`, `read_checkpoint_folder` and `query_checkpoints`.
+    """
+    path = str(config.imported)
+    if not is_checkpoint_folder(path):
+        return load_reference_outputs(
+            path, labels=labels, num_classes=num_classes, target=target, labels_file=config.labels
+        )
+    folder = read_checkpoint_folder(path, records=len(labels))
+    phi = query_checkpoints(folder, network(0), material(), device=device)
+    return ReferenceOutputs(target, phi, folder.keep, labels, num_classes)
 
 
 def read_checkpoint_folder(path: str, *, records: int) -> CheckpointFolder:
