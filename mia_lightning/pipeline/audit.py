@@ -25,6 +25,7 @@ from mia_lightning.pipeline.checks import (
 )
 from mia_lightning.pipeline.model_outputs import ModelOutputs, target_facts
 from mia_lightning.pipeline.results import AttackResult, AuditResult, Clock, LoadedInputs, SplitInfo
+from mia_lightning.pipeline.signal_notes import signal_notes
 from mia_lightning.pipeline.target_checks import checked_target
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.records.splits import Splits
@@ -110,6 +111,7 @@ def attack_target(
         config.attacks, table, member, fold, seed=config.seed, progress=progress, report=report, stability=True
     )
     clock.lap("attack")
+    notes = outputs.notes + signal_notes(config, table, fitted, member, fold)
     results = {name: attack_result(config, result, outputs) for name, result in fitted.items()}
     clock.lap("evaluate")
     return AuditResult(
@@ -117,7 +119,7 @@ def attack_target(
         public=outputs.public,
         private=outputs.private,
         attacks=results,
-        notes=outputs.notes,
+        notes=notes,
         target=outputs.target,
         references=() if outputs.references is None else outputs.references.rows,
         fidelity=() if outputs.references is None else outputs.references.checks,
