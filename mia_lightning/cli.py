@@ -29,13 +29,13 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
     return _guarded(_evaluate, argv, repeat="rerun the same command to start again")
 
 
-def _guarded(command: Callable[[list[str]], None], argv: Sequence[str] | None, *, repeat: str = REPEAT) -> int:
-    """Run a command and return its exit code: 2 for a user's mistake, 128 plus the signal that ended it."""
+def _guarded(command: Callable[[list[str]], int], argv: Sequence[str] | None, *, repeat: str = REPEAT) -> int:
+    """Run a command and return its exit code: its own, 2 for a user's mistake, 128 plus the signal that ended it."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = _take_flag(arguments, "--debug")
     try:
         with interruptible():
-            command(arguments)
+            return command(arguments)
     except (MIAError, OSError) as error:
         if debug or not (message := _message(error)):
             raise
@@ -45,7 +45,6 @@ def _guarded(command: Callable[[list[str]], None], argv: Sequence[str] | None, *
         if is_first_process():
             print(f"interrupted ({interruption.signal.name}); {repeat}", file=sys.stderr)
         return interruption.exit_code
-    return 0
 
 
 def _message(error: Exception) -> str:
@@ -65,7 +64,7 @@ def _take_flag(arguments: list[str], flag: str) -> bool:
     return given
 
 
-def _train(arguments: list[str]) -> None:
+def _train(arguments: list[str]) -> int:
     from mia_lightning.config.command_line import parse_arguments
 
     overwrite = _take_flag(arguments, "--overwrite")
@@ -74,10 +73,11 @@ def _train(arguments: list[str]) -> None:
 
     from mia_lightning.pipeline.run import run  # after parsing: --help and a mistake need not wait for torch
 
-    run(config, overwrite=overwrite)
+    decision = run(config, overwrite=overwrite).decision
+    return 0 if decision is None else decision.exit_code
 
 
-def _tune(arguments: list[str]) -> None:
+def _tune(arguments: list[str]) -> int:
     from mia_lightning.config.command_line import parse_tuning
 
     resume = _take_flag(arguments, "--resume")
@@ -87,9 +87,10 @@ def _tune(arguments: list[str]) -> None:
     from mia_lightning.search.sweep import tune  # after parsing: --help and a mistake need not wait for torch
 
     tune(config, resume=resume)
+    return 0
 
 
-def _evaluate(arguments: list[str]) -> None:
+def _evaluate(arguments: list[str]) -> int:
     from mia_lightning.config.command_line import parse_evaluation
 
     config = parse_evaluation(arguments)
@@ -98,7 +99,8 @@ def _evaluate(arguments: list[str]) -> None:
 
     from mia_lightning.pipeline.evaluate_scores import run  # after parsing: --help need not wait for scipy
 
-    run(config)
+    decision = run(config)
+    return 0 if decision is None else decision.exit_code
 
 
 def _announce(line: str) -> None:

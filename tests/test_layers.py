@@ -21,6 +21,7 @@ ORDER = [  # a package imports from itself and the packages above it in this lis
     "attacks",
     "scores",
     "evaluation",
+    "policy",
     "report",
     "config",
     "pipeline",

@@ -206,6 +206,10 @@ class RunConfig:
     output: str = "runs/latest"
     """Folder for the results."""
 
+    policy: str | None = None
+    """Decision rule, a YAML file of criteria with margins: exit code 0 = passed, 3 = failed, 4 = inconclusive (default:
+    none)."""
+
     cache_dir: str | None = None
     """Folder of cached model outputs and reference models, keyed by everything that determines them (default: .store in
     the folder that contains the output folder)."""

@@ -76,6 +76,10 @@ class ScoreEvaluationConfig:
     primary_attack: str | None = None
     """Primary attack of the verdict, chosen before looking at results (default: the last score column)."""
 
+    policy: str | None = None
+    """Decision rule, a YAML file of criteria with margins: exit code 0 = passed, 3 = failed, 4 = inconclusive (default:
+    none)."""
+
     covariates: tuple[str, ...] = ()
     """Covariates known without the model, used by the blind baseline."""
 

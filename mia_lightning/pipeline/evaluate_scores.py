@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 
     from mia_lightning.evaluation.assessment import Assessment
     from mia_lightning.evaluation.leaderboard import Place
+    from mia_lightning.policy.decision import Decision
+    from mia_lightning.policy.policy import Policy
     from mia_lightning.report.contents import Report
     from mia_lightning.scores.files import ScoresFile
 
 
-def run(config: ScoreEvaluationConfig) -> None:
+def run(config: ScoreEvaluationConfig) -> Decision | None:
     """Evaluate one file of scores, or rank submissions; print, and write the output folder if one is given.
+
+    Returns:
+        The outcome of the policy, None without one.
 
     Raises:
         MIAError: any mistake in the options or the files they name.
@@ -35,20 +40,27 @@ def run(config: ScoreEvaluationConfig) -> None:
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 120)  # a file or pipe has no width of its own
-    if config.leaderboard is not None:
-        _run_leaderboard(config, console)
-    else:
-        _run_evaluation(config, console)
+    if config.leaderboard is None:
+        return _run_evaluation(config, console)
+    if config.policy is not None:
+        raise MIAError("--policy decides about one file of scores; leave it out with --leaderboard")
+    _run_leaderboard(config, console)
+    return None
 
 
-def evaluate_file(config: ScoreEvaluationConfig) -> tuple[Assessment, list[str]]:
+def evaluate_file(config: ScoreEvaluationConfig, policy: Policy | None = None) -> tuple[Assessment, list[str]]:
     """Return the assessment of one file of scores, and notes about the file.
+
+    Args:
+        config: Options of the evaluation.
+        policy: Decision rule whose requirements the file has to meet.
 
     Raises:
         MIAError: any mistake in the options or the files they name.
     """
     from mia_lightning.evaluation.assess import assess
     from mia_lightning.references.exchange import is_pool
+    from mia_lightning.policy.decide import check_contents
     from mia_lightning.scores.files import read_scores
 
     if len(config.scores) != 1:
@@ -68,6 +80,9 @@ def evaluate_file(config: ScoreEvaluationConfig) -> tuple[Assessment, list[str]]
             f"--primary_attack {config.primary_attack!r} is not a column of scores; "
             f"{suggest(config.primary_attack, names, see='')}"
         )
+    if policy is not None:
+        policy.check_attacks(names)
+        check_contents(policy, file.records, has_gap=False)
     assessment = assess(
         file.records,
         fprs=config.fprs,
@@ -144,22 +159,25 @@ def _output(config: ScoreEvaluationConfig) -> Iterator[Path | None]:
         yield folder
 
 
-def _run_evaluation(config: ScoreEvaluationConfig, console: Console) -> None:
+def _run_evaluation(config: ScoreEvaluationConfig, console: Console) -> Decision | None:
+    from mia_lightning.pipeline.policy import policy_of_scores, with_decision
     from mia_lightning.report.figures import draw
     from mia_lightning.report.files import write_report
     from mia_lightning.report.filing import previous_audit
     from mia_lightning.report.terminal import print_report
 
     previous_audit(config.report)
+    policy = policy_of_scores(config.policy)
     with _output(config) as folder:
-        assessment, notes = evaluate_file(config)
-        report = report_of(config, assessment, notes)
+        assessment, notes = evaluate_file(config, policy)
+        report = with_decision(report_of(config, assessment, notes), policy)
         for note in notes:
             print_line(f"note: {note}", console)
         print_report(report, console)
         if folder is not None:
             written = write_report(report, folder, draw(report))
             print_line(f"wrote {', '.join(written)} in {config.output}", console)
+    return report.decision
 
 
 def _run_leaderboard(config: ScoreEvaluationConfig, console: Console) -> None:

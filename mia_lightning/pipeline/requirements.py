@@ -116,6 +116,19 @@ def _signal_columns(config: RunConfig, queries: int) -> Columns:
     return dict(table.columns)
 
 
+def signal_needs(config: RunConfig) -> dict[str, str | None]:
+    """Return the field of `Outputs` beyond logits that each signal of a run is computed from, None for logits."""
+    from mia_lightning.signals import get_signal
+
+    needs: dict[str, str | None] = {}
+    for name in _signal_columns(config, config.extraction.queries):
+        try:
+            needs[name] = get_signal(name).needs
+        except MIAError:  # a column of one view
+            needs[name] = None
+    return needs
+
+
 def _reference_queries(config: RunConfig) -> int:
     return config.references.queries or config.extraction.queries
 

@@ -18,6 +18,7 @@ from mia_lightning.signals.table import SignalTable
 
 if TYPE_CHECKING:
     from mia_lightning.pipeline.arrays import ArrayInputs
+    from mia_lightning.policy.decision import Decision
     from mia_lightning.references.fidelity import FidelityCheck
     from mia_lightning.references.store import ReferenceRecord
     from mia_lightning.targets.base import Target
@@ -107,6 +108,9 @@ class AuditResult:
 
     seconds: Mapping[str, float]
     """Wall time by stage."""
+
+    decision: Decision | None = None
+    """Outcome of the policy; None without --policy, and before the assessment."""
 
     reading: ReadingCheck | None = None
     """Check of the target's inputs and labels; where its status is "warn", its sentence stands above any verdict. None

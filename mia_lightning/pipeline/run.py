@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 from time import perf_counter
 from typing import NoReturn, Self
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.pipeline.audit import attack_target, prepare, run_helper_process
+from mia_lightning.pipeline.policy import check_records, policy_of_run, with_decision
 from mia_lightning.pipeline.results import AuditResult, LoadedInputs
 from mia_lightning.pipeline.run_folder import RunFolder
 from mia_lightning.pipeline.run_report import assess_result, report_of
@@ -51,7 +53,10 @@ def run(config: RunConfig, *, overwrite: bool = False) -> AuditResult:
 
 
 def _run(config: RunConfig, folder: RunFolder) -> AuditResult:
+    policy = policy_of_run(config)
     prepared = prepare(config)
+    if policy is not None:
+        check_records(policy, prepared.public)
     folder.acquire()
     board = TensorBoard(folder.path / "tensorboard")
     try:
@@ -66,13 +71,13 @@ def _run(config: RunConfig, folder: RunFolder) -> AuditResult:
     log.info("evaluating: confidence intervals, permutation tests and report")
     started = perf_counter()
     assessment = assess_result(result, prepared)
-    report = report_of(result, prepared, assessment, perf_counter() - started)
+    report = with_decision(report_of(result, prepared, assessment, perf_counter() - started), policy)
     print_conclusion(report, console)
     drawn = list(draw(report))
     board.finish(result, drawn)
     written += ["roc.svg", *write_report(report, folder.path, drawn)]
     print_next_commands(config, written, console)
-    return result
+    return replace(result, decision=report.decision)
 
 
 def _attack(config: RunConfig, prepared: LoadedInputs, board: TensorBoard) -> AuditResult:

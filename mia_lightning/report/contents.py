@@ -18,6 +18,7 @@ from mia_lightning.report.methods import Method
 
 if TYPE_CHECKING:
     from mia_lightning.config.schema import SearchedConfig
+    from mia_lightning.policy.decision import Decision
     from mia_lightning.references.fidelity import FidelityCheck
     from mia_lightning.targets.readings import ReadingCheck
 
@@ -158,6 +159,9 @@ class Report:
 
     previous: PreviousAudit | None = None
     """The previous audit; None without one."""
+
+    decision: Decision | None = None
+    """Outcome of the policy; None without one."""
 
     @property
     def on_held_out(self) -> bool:

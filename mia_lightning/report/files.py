@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.assessment import Assessment, Claims
+from mia_lightning.policy.files import write_decision
 from mia_lightning.report.contents import Report, RunFacts
 from mia_lightning.report.figures import Drawn
 from mia_lightning.report.page import card, html
@@ -82,11 +83,14 @@ def write_report(report: Report, folder: Path, drawn: Iterable[Drawn]) -> list[s
     for name, text in texts.items():
         with atomic_write(folder, name) as file:
             file.write(text)
+    written = [*texts, "records.csv"]
+    if report.decision is not None:
+        written += write_decision(report.decision, folder)
     if report.run is None or report.run.private_ids is None or not report.run.private_claims:
-        return [*texts, "records.csv"]
+        return written
     with atomic_write(folder, "private_records.csv") as file:
         write_private_claims(file, report.run.private_ids, report.run.private_claims)
-    return [*texts, "records.csv", "private_records.csv"]
+    return [*written, "private_records.csv"]
 
 
 def metrics(report: Report) -> dict[str, Any]:
@@ -115,6 +119,7 @@ def metrics(report: Report) -> dict[str, Any]:
         "previous": None if report.previous is None else asdict(report.previous),
         "seed": assessment.seed,
         "versions": dict(report.versions),
+        "decision": None if report.decision is None else report.decision.to_dict(),
         "run": None if report.run is None else _run(report.run),
     }
 

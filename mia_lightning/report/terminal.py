@@ -13,6 +13,7 @@ from mia_lightning.evaluation.assessment import Assessment, Claims, SanityCheck
 from mia_lightning.evaluation.leaderboard import Place
 from mia_lightning.metrics.ranks import Membership
 from mia_lightning.metrics.roc import PRIORS, Evaluation, OperatingPoint
+from mia_lightning.policy.files import lines as policy_lines
 from mia_lightning.report.contents import Report
 from mia_lightning.report.verdict import verdict
 from mia_lightning.report.wording import resolved
@@ -40,6 +41,9 @@ def print_conclusion(report: Report, console: Console) -> None:
     print_checks(report.assessment.checks, console)
     for note in report.assessment.notes:
         _print(f"note: {note}", console)
+    if report.decision is not None:
+        for line in policy_lines(report.decision):
+            _print(line, console)
     conclusion = verdict(report)
     _print(f"\nverdict: {conclusion.heading}.", console, style="bold")
     for sentence in conclusion.sentences:

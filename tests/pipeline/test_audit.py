@@ -171,9 +171,17 @@ def test_private_membership_reaches_the_evaluation_only(task, tmp_path):
     assert results[2].private.auc == pytest.approx(1 - results[1].private.auc)
 
 
-def test_audit_without_private_records(task, tmp_path):
+def test_audit_without_private_records_by_a_policy(task, tmp_path):
     arguments = [a for a in task.arguments if "priv" not in a and a != "--data.private"]
-    assert train([*arguments, "--output", str(tmp_path / "z")]) == 0
+    (tmp_path / "policy.yaml").write_text("criteria: [{figure: generalization_gap, max: 0.001}]")
+    policy = ("--policy", str(tmp_path / "policy.yaml"))
+    assert train([*arguments, *policy, "--output", str(tmp_path / "z")]) == 3
+    decision = json.loads((tmp_path / "z" / "decision.json").read_text())
+    assert set(decision["digests"]) == {"policy", "scores", "target", "public_records"}
+    jsonschema.validate(
+        json.loads((tmp_path / "z" / "metrics.json").read_text()),
+        json.loads(files("mia_lightning").joinpath("report/metrics.schema.json").read_text()),
+    )
     assert not (tmp_path / "z" / "submission.csv").exists()
     assert (tmp_path / "z" / "scores.csv").exists()
 

@@ -1,0 +1,1 @@
+"""Decision rules fixed before an audit: criteria with margins, evaluated by intervals."""
