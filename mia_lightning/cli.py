@@ -29,6 +29,11 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
     return _guarded(_evaluate, argv, repeat="rerun the same command to start again")
 
 
+def compare(argv: Sequence[str] | None = None) -> int:
+    """Run `python -m mia_lightning.compare`: compare two targets on the same records. Return the exit code."""
+    return _guarded(_compare, argv, repeat="rerun the same command to start again")
+
+
 def _guarded(command: Callable[[list[str]], int], argv: Sequence[str] | None, *, repeat: str = REPEAT) -> int:
     """Run a command and return its exit code: its own, 2 for a user's mistake, 128 plus the signal that ended it."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -101,6 +106,18 @@ def _evaluate(arguments: list[str]) -> int:
 
     decision = run(config)
     return 0 if decision is None else decision.exit_code
+
+
+def _compare(arguments: list[str]) -> int:
+    from mia_lightning.config.command_line import parse_files
+    from mia_lightning.evaluation.config import ComparisonConfig
+
+    config = parse_files(arguments, ComparisonConfig, "runs")
+
+    from mia_lightning.comparison.run import run  # after parsing: --help need not wait for scipy
+
+    run(config)
+    return 0
 
 
 def _announce(line: str) -> None:

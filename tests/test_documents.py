@@ -21,6 +21,7 @@ COMMANDS = sorted(
 TRAIN = [c for c in COMMANDS if c.startswith(("python train.py", "mia-train --config"))]
 TUNE = [c for c in COMMANDS if c.startswith("python tune.py")]
 EVALUATE = [c for c in COMMANDS if c.startswith("python -m mia_lightning.evaluate")]
+COMPARE = [c for c in COMMANDS if c.startswith("python -m mia_lightning.compare")]
 INFORMATION = [c for c in COMMANDS if c.startswith("mia-train") and c not in TRAIN]
 
 
@@ -31,7 +32,7 @@ def arguments(command):
 
 def test_every_command_is_covered():
     makes = [c for c in COMMANDS if c.startswith("make ")]
-    assert sorted([*TRAIN, *TUNE, *EVALUATE, *INFORMATION, *makes]) == COMMANDS
+    assert sorted([*TRAIN, *TUNE, *EVALUATE, *COMPARE, *INFORMATION, *makes]) == COMMANDS
     makefile = (ROOT / "Makefile").read_text()
     assert all(f"\n{command.split()[1]}: " in makefile for command in makes)
 
@@ -118,6 +119,18 @@ def test_evaluate_commands_run(command, folder, capsys):
     if "--output" in words:
         output = folder / words[words.index("--output") + 1]
         assert {"report.html", "audit_card.md", "metrics.json", "records.csv"} <= {p.name for p in output.iterdir()}
+
+
+@pytest.mark.parametrize("command", COMPARE)
+def test_compare_commands_run(command, folder):
+    from mia_lightning.cli import compare
+
+    for seed, name in enumerate(word for word in arguments(command)[:2]):
+        rng = np.random.default_rng(seed)
+        (folder / name).mkdir(parents=True)
+        rows = "".join(f"{i},{i % 2},{i % 2 + rng.normal()}\n" for i in range(100))
+        (folder / name / "scores.csv").write_text("id,membership,phi\n" + rows)
+    assert compare(arguments(command)) == 0
 
 
 @pytest.mark.parametrize("command", INFORMATION)

@@ -25,9 +25,11 @@ ORDER = [  # a package imports from itself and the packages above it in this lis
     "report",
     "config",
     "pipeline",
+    "comparison",
     "search",
     "cli",
     "evaluate",
+    "compare",
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LONGEST = 300
@@ -105,7 +107,7 @@ def test_no_import_circles():
 
 def test_modules_next_to_packages():
     files = sorted(path.name for path in PACKAGE.glob("*.py"))
-    assert files == ["__init__.py", "cli.py", "errors.py", "evaluate.py"]
+    assert files == ["__init__.py", "cli.py", "compare.py", "errors.py", "evaluate.py"]
 
 
 def test_importing_the_package_is_free():

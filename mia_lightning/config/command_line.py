@@ -61,14 +61,28 @@ def parse_evaluation(argv: Sequence[str]) -> ScoreEvaluationConfig:
     Raises:
         MIAError: an unknown option (with the closest legal name), or a value of the wrong type.
     """
-    command = command_of(ScoreEvaluationConfig)
-    arguments = read_arguments(argv, ScoreEvaluationConfig, flags=tuple(command.flags), positional=True)
-    _print_help(arguments, ScoreEvaluationConfig)
-    values = overlay(to_mapping(ScoreEvaluationConfig()), arguments.options)
+    return parse_files(argv, ScoreEvaluationConfig, "scores")
+
+
+def parse_files(argv: Sequence[str], cls: type[Config], positional: str) -> Config:
+    """Return the options of a command whose arguments without an option name files; `--help` prints and exits.
+
+    Args:
+        argv: Without the program's name.
+        cls: The dataclass whose fields are the options.
+        positional: Option that the arguments without an option are the value of.
+
+    Raises:
+        MIAError: an unknown option (with the closest legal name), or a value of the wrong type.
+    """
+    command = command_of(cls)
+    arguments = read_arguments(argv, cls, flags=tuple(command.flags), positional=True)
+    _print_help(arguments, cls)
+    values = overlay(to_mapping(cls()), arguments.options)
     append(values, arguments.appended)
     if arguments.positional:
-        values["scores"] = arguments.positional
-    return _build(values, ScoreEvaluationConfig)
+        values[positional] = arguments.positional
+    return _build(values, cls)
 
 
 def parse_mapping(values: dict[str, Any]) -> RunConfig:

@@ -1,4 +1,4 @@
-"""The three commands: options of the short help, flags and examples."""
+"""The commands: options of the short help, flags and examples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mia_lightning.config.help import Command
 from mia_lightning.config.invocation import command as typed
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.config.search import TuneConfig
-from mia_lightning.evaluation.config import ScoreEvaluationConfig
+from mia_lightning.evaluation.config import ComparisonConfig, ScoreEvaluationConfig
 
 _HELP = {"help_all": "Show all options, and those of every class."}
 _DEBUG = {"debug": "Show the traceback of an error."}
@@ -35,7 +35,13 @@ _COMMON = (
 
 def command_of(cls: type) -> Command:
     """Return the command whose options are the fields of a dataclass."""
-    return {RunConfig: _train, TuneConfig: _tune, ScoreEvaluationConfig: _evaluate}[cls]()
+    commands = {
+        RunConfig: _train,
+        TuneConfig: _tune,
+        ScoreEvaluationConfig: _evaluate,
+        ComparisonConfig: _compare,
+    }
+    return commands[cls]()
 
 
 def _train() -> Command:
@@ -83,7 +89,18 @@ def _evaluate() -> Command:
         summary="Evaluation of membership scores: ROC metrics with confidence intervals, tests, privacy bounds.",
         cls=ScoreEvaluationConfig,
         common=(
-            *("key", "output", "attacks", "primary_attack", "covariates", "split", "fprs", "leaderboard", "fpr"),
+            *(
+                "key",
+                "output",
+                "policy",
+                "attacks",
+                "primary_attack",
+                "covariates",
+                "split",
+                "fprs",
+                "leaderboard",
+                "fpr",
+            ),
             *("resamples", "delta", "confidence", "seed"),
         ),
         flags={**_HELP, **_DEBUG},
@@ -93,4 +110,17 @@ def _evaluate() -> Command:
             f"  {name} --leaderboard key.csv \\\n    submissions/*.csv\n"
         ),
         positional="SCORES ...: Files of scores, CSV or Parquet.",
+    )
+
+
+def _compare() -> Command:
+    name = typed("compare")
+    return Command(
+        name=name,
+        summary="Comparison of two targets on the same records: paired differences of every figure and record.",
+        cls=ComparisonConfig,
+        common=("output", "attacks", "fprs", "resamples", "seed"),
+        flags={**_HELP, **_DEBUG},
+        examples=f"  {name} runs/a runs/b --output runs/a-b\n",
+        positional="RUNS ...: Two output folders of train.py, or two files of scores: before and after.",
     )

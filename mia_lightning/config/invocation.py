@@ -8,9 +8,11 @@ import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-CommandName = Literal["train", "tune", "evaluate"]
+CommandName = Literal["train", "tune", "evaluate", "compare", "canaries", "planner"]
+
+SCRIPTS = tuple(f"mia-{name}" for name in get_args(CommandName))
 
 
 def command(name: CommandName) -> str:
@@ -20,13 +22,13 @@ def command(name: CommandName) -> str:
     """
     started = sys.argv[0] if sys.argv else ""
     script = Path(started)
-    if script.name in ("mia-train", "mia-tune", "mia-evaluate"):
+    if script.name in SCRIPTS:
         sibling = f"mia-{name}"
         on_path = shutil.which(sibling)
         path = script.with_name(sibling)
         return sibling if on_path and path.exists() and os.path.samefile(on_path, path) else shlex.quote(str(path))
-    if name == "evaluate":
-        return f"{_interpreter()} -m mia_lightning.evaluate"
+    if name not in ("train", "tune"):
+        return f"{_interpreter()} -m mia_lightning.{name}"
     if script.name in ("train.py", "tune.py"):
         return f"{_interpreter()} {shlex.quote(str(script.with_name(f'{name}.py')))}"
     checkout = Path(__file__).parents[2] / f"{name}.py"

@@ -1,4 +1,4 @@
-"""Options of `python -m mia_lightning.evaluate`. A field is the option, the string below it the help."""
+"""Options of evaluations and comparisons of scores. A field is the option, the string below it the help."""
 
 from __future__ import annotations
 
@@ -106,3 +106,26 @@ class ScoreEvaluationConfig:
 
     seed: int = 0
     """Random seed of resamples, splits, permutations and the blind baseline."""
+
+
+@dataclass(frozen=True)
+class ComparisonConfig:
+    """Options of a comparison of two targets on the same records."""
+
+    runs: tuple[str, ...] = ()
+    """Two output folders of train.py, or two files of scores: before and after."""
+
+    output: str | None = None
+    """Folder for comparison.json and changes.csv (default: nothing is written)."""
+
+    attacks: tuple[str, ...] | None = None
+    """Attacks to compare (default: those that both have)."""
+
+    fprs: tuple[float, ...] = FPRS
+    """False-positive rates of the TPRs; compared are those that allow ten false positives."""
+
+    resamples: int = 1000
+    """Paired bootstrap resamples."""
+
+    seed: int = 0
+    """Random seed of the resamples."""

@@ -87,7 +87,7 @@ def read_submission(path: str | Path, key: tuple[Ids, NDArray[np.int8]], key_nam
         raise MIAError(
             f"{table.source}: has no column score, its other columns are {listed}; a submission has ids and score"
         )
-    rows = _matched(table.source, ids, key[0], key_name)
+    rows = matched_rows(table.source, ids, key[0], key_name)
     return number_column(table, name)[rows]
 
 
@@ -99,7 +99,7 @@ def membership_from_key(
     key_name: str,
 ) -> NDArray[np.int8]:
     """Return the key's membership in the order of the scores."""
-    membership: NDArray[np.int8] = key[1][_matched(key_name, key[0], ids, source)]
+    membership: NDArray[np.int8] = key[1][matched_rows(key_name, key[0], ids, source)]
     if (wrong := (given != UNKNOWN) & (given != membership)).any():
         raise MIAError(
             f"{key_name}: does not match {source}: membership differs for {int(wrong.sum())} records, first id "
@@ -108,7 +108,7 @@ def membership_from_key(
     return membership
 
 
-def _matched(source: str, ids: Ids, wanted: Ids, wanted_name: str) -> NDArray[np.intp]:
+def matched_rows(source: str, ids: Ids, wanted: Ids, wanted_name: str) -> NDArray[np.intp]:
     """Return the row in `ids` of each wanted id; both hold the same ids, each once."""
     if ids.dtype.kind != wanted.dtype.kind:  # 7 in one file, "7a" somewhere in the other
         ids, wanted = ids.astype(np.str_), wanted.astype(np.str_)

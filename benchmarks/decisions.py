@@ -1,0 +1,93 @@
+"""Coverage and power of decisions: policies, comparisons, bounds, fraction, exposure, planner.
+
+    python benchmarks/decisions.py policy compare      # or all parts without a name; --repeats 100
+
+Each part prints a Markdown table of simulated shares with their standard errors. Run it with OMP_NUM_THREADS=1.
+"""
+
+import argparse
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from mia_lightning.metrics.intervals import tpr_interval
+
+PARTS = {}
+
+
+def part(function):
+    PARTS[function.__name__] = function
+    return function
+
+
+def share(values):
+    """Return a share with its standard error, in percent."""
+    values = np.asarray(values, dtype=float)
+    return f"{100 * values.mean():.1f}% (+-{100 * np.sqrt(values.mean() * (1 - values.mean()) / len(values)):.1f})"
+
+
+def gaussian(rng, n, shift):
+    return np.sort(rng.normal(shift, 1, n)), np.sort(rng.normal(0, 1, n))
+
+
+@part
+def policy(repeats):
+    """False passes of a TPR at its margin, and the planner's n against the n that has the power 80%."""
+    from mia_lightning.policy.needed import tpr_growth
+
+    rng = np.random.default_rng(0)
+    print("\n| FPR | TPR at the margin | n a side | false passes | false failures |\n|---|---|---|---|---|")
+    for fpr, shift, n in ((0.05, 0.5, 500), (0.05, 0.5, 5000), (0.01, 0.5, 2000), (0.01, 1.5, 2000)):
+        margin = float(ndtr(shift - ndtri(1 - fpr)))
+        ends = np.array([tpr_interval(*gaussian(rng, n, shift), fpr) for _ in range(5 * repeats)])
+        print(f"| {fpr:g} | {margin:.4f} | {n:,} | {share(ends[:, 1] < margin)} | {share(ends[:, 0] > margin)} |")
+    print("\n| FPR | TPR | margin | planner's n | n with power 80% | ratio |\n|---|---|---|---|---|---|")
+    levels = (np.arange(20_000) + 0.5) / 20_000
+    for fpr, shift, margin in ((0.05, 0.5, 0.16), (0.05, 0.5, 0.10), (0.05, 0.3, 0.105), (0.01, 0.5, 0.05)):
+        tpr = float(ndtr(shift - ndtri(1 - fpr)))
+        planned = 20_000 * tpr_growth(ndtri(levels) + shift, ndtri(levels), fpr, margin)
+        sizes = planned * np.array([0.7, 0.85, 1.0, 1.2, 1.4])
+        power = []
+        for size in sizes:
+            ends = [tpr_interval(*gaussian(rng, int(size), shift), fpr) for _ in range(5 * repeats)]
+            power.append(np.mean([high < margin if tpr < margin else low > margin for low, high in ends]))
+        slope, intercept = np.polyfit(np.log(sizes), ndtri(np.clip(power, 0.01, 0.99)), 1)
+        needed = np.exp((ndtri(0.8) - intercept) / slope)
+        print(f"| {fpr:g} | {tpr:.4f} | {margin:g} | {planned:,.0f} | {needed:,.0f} | {planned / needed:.2f} |")
+
+
+@part
+def compare(repeats):
+    """Coverage of a difference of 0 and power of a change of 0.02 in TPR@5% at n = 20,000."""
+    from mia_lightning.comparison.changes import compare
+
+    n, fpr = 20_000, 0.05
+    member = (np.arange(n) % 2).astype(np.int8)
+    print("\n| TPR@5% before, after | correlation | AUC covers | TPR@5% covers | change in TPR@5% found |")
+    print("|---|---|---|---|---|")
+    for correlation in (0.5, 0.8):
+        for tpr, change in ((0.2, 0.0), (0.2, 0.02), (0.4, 0.0), (0.4, 0.02)):
+            shifts = [float(ndtri(rate) + ndtri(1 - fpr)) for rate in (tpr, tpr - change)]
+            aucs = [float(ndtr(shift / np.sqrt(2))) for shift in shifts]
+            rows = []
+            for seed in range(repeats):
+                rng = np.random.default_rng([seed, int(10 * correlation)])
+                common = rng.normal(size=n) * np.sqrt(correlation)
+                own = (rng.normal(size=n) * np.sqrt(1 - correlation) for _ in shifts)
+                scores = [{"a": common + o + s * member} for o, s in zip(own, shifts, strict=True)]
+                (result,) = compare(*scores, member, fprs=(fpr,), resamples=200, seed=seed)
+                auc, rate = result.differences
+                covers = auc.low <= aucs[1] - aucs[0] <= auc.high, rate.low <= -change <= rate.high
+                rows.append((*covers, rate.high < 0))
+            shares = np.array(rows).T
+            print(f"| {tpr}, {tpr - change:g} | {correlation} | {' | '.join(share(column) for column in shares)} |")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="parts to run (default: all)")
+    parser.add_argument("--repeats", type=int, default=100)
+    arguments = parser.parse_args()
+    for name in arguments.parts or PARTS:
+        print(f"\n## {name}: {PARTS[name].__doc__}")
+        PARTS[name](arguments.repeats)

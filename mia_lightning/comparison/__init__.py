@@ -1,0 +1,1 @@
+"""Comparison of two targets on the same records: before and after."""
