@@ -24,7 +24,7 @@ from mia_lightning.evaluation.blind_baseline import (
 from mia_lightning.evaluation.claims import claim
 from mia_lightning.evaluation.column_audit import column_audit
 from mia_lightning.evaluation.comparison import Bootstrap, agreement, comparable_rates, differences, paired_bootstrap
-from mia_lightning.evaluation.config import FPRS, OneRun
+from mia_lightning.evaluation.config import FPRS, BoundName, OneRun
 from mia_lightning.evaluation.file_notes import file_notes
 from mia_lightning.evaluation.per_class import per_class_metrics
 from mia_lightning.evaluation.permutation import intervals_at_chance
@@ -50,6 +50,7 @@ def assess(
     delta: float = 1e-5,
     confidence: float = 0.95,
     one_run: OneRun | None = None,
+    bound: BoundName = "counts",
     pixels: Images | None = None,
     columns: Mapping[str, Array] | None = None,
     audited: Mapping[str, Array] | None = None,
@@ -68,6 +69,7 @@ def assess(
         delta: Delta of the privacy bounds, in [0, 1).
         confidence: Confidence of each privacy bound, in (0, 1).
         one_run: Declarations for the one-run audit.
+        bound: Epsilon bound declared beforehand as the reported one.
         pixels: (N, C, H, W) images of the records, for the blind baseline and the pixel check; None omits both.
         columns: Covariates known without the target, (N,) each, for the blind baseline and the column audit.
         audited: Columns that do not come from the target, (M,) each, for the column audit.
@@ -103,9 +105,9 @@ def assess(
         class_fpr=shared,
         claims={name: claim(scores, member, records.labels) for name, scores in records.scores.items()},
         bounds=tuple(
-            bound
+            epsilon
             for name, scores in ordered.records.scores.items()
-            for bound in privacy_bounds(
+            for epsilon in privacy_bounds(
                 name,
                 scores,
                 ordered.records.membership,
@@ -113,6 +115,7 @@ def assess(
                 confidence=confidence,
                 seed=seed,
                 one_run=one_run,
+                reported=bound,
             )
         ),
         checks=(

@@ -91,6 +91,9 @@ class Bound:
     refusal: str | None
     """Reason why there is no bound; None where there is a bound."""
 
+    reported: bool = False
+    """Whether this is the bound declared beforehand; the others show the sensitivity to the method."""
+
 
 @dataclass(frozen=True)
 class SanityCheck:

@@ -11,8 +11,9 @@ from mia_lightning.evaluation.assessment import Bound
 from mia_lightning.evaluation.config import OneRun
 from mia_lightning.metrics.ranks import Array, Membership
 
-ONE_IN = 20
-"""The one-run audit guesses a twentieth of the canaries in and a twentieth out unless the numbers are given."""
+PRESETS = (20, 8, 3)
+"""The one-run audit guesses a 20th, an 8th and a 3rd of the records in and as many out, each at a third of the error,
+unless the numbers are given."""
 
 
 RANDOM_INCLUSION = (
@@ -143,6 +144,8 @@ def _largest_refuted(refuted: Callable[[float], bool]) -> float:
     return low
 
 
+STEINKE = "one run (Steinke et al. 2023)"
+F_DP = "one run, any f-DP mechanism (Mahloujifar et al. 2024)"
 GAUSSIAN = "one run, if the mechanism is Gaussian (Mahloujifar et al. 2024)"
 
 
@@ -157,15 +160,12 @@ def one_run_bounds(
 ) -> list[Bound]:
     """Return the bounds of one training run, refused where its assumptions are not declared or do not hold."""
     methods = {
-        "one run (Steinke et al. 2023)": one_run_epsilon,
-        "one run, any f-DP mechanism (Mahloujifar et al. 2024)": one_run_f_dp_epsilon,
+        STEINKE: one_run_epsilon,
+        F_DP: one_run_f_dp_epsilon,
         GAUSSIAN: one_run_gaussian_epsilon,
     }
-    guesses = [
-        max(1, len(scores) // ONE_IN) if count is None else count
-        for count in (declared.guesses_in, declared.guesses_out)
-    ]
-    refusal = _one_run_refusal(member, declared, guesses)
+    presets = _guesses(len(scores), declared)
+    refusal = next((why for preset in presets if (why := _one_run_refusal(member, declared, preset))), None)
     bounds = []
     for name, method in methods.items():
         epsilon, why, assumptions = None, refusal, RANDOM_INCLUSION
@@ -178,13 +178,24 @@ def one_run_bounds(
                 "a Gaussian mechanism has no epsilon at delta 0; give --delta above 0" if delta == 0 else None
             )
         if why is None:
-            correct = _correct_guesses(scores, member, guesses[0], guesses[1], seed)
-            epsilon = method(len(scores), sum(guesses), correct, delta=delta, error=1 - confidence)
+            error = (1 - confidence) / len(presets)
+            epsilon = max(
+                method(len(scores), sum(g), _correct_guesses(scores, member, *g, seed), delta=delta, error=error)
+                for g in presets
+            )
         bounds.append(Bound(attack, name, epsilon, delta, confidence, assumptions, why))
     return bounds
 
 
-def _one_run_refusal(member: Membership, declared: OneRun, guesses: list[int]) -> str | None:
+def _guesses(records: int, declared: OneRun) -> list[tuple[int, int]]:
+    """Return the numbers of guesses in and out: those declared, or every preset."""
+    given = (declared.guesses_in, declared.guesses_out)
+    divisors = PRESETS if given == (None, None) else PRESETS[:1]
+    filled = ([max(1, records // divisor) if count is None else count for count in given] for divisor in divisors)
+    return list(dict.fromkeys((in_, out) for in_, out in filled))
+
+
+def _one_run_refusal(member: Membership, declared: OneRun, guesses: tuple[int, int]) -> str | None:
     if not declared.random_inclusion:
         return (
             "independent random inclusion of the records is not declared; give --one_run.random_inclusion true if it "

@@ -4,13 +4,16 @@ If training is (epsilon, delta)-differentially private, any test of membership o
 TNR <= e^epsilon FNR + delta (Kairouz et al. 2015). Rates that break this with confidence refute every smaller epsilon.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.assessment import Bound
-from mia_lightning.evaluation.config import OneRun
-from mia_lightning.evaluation.epsilon import empirical_bound
-from mia_lightning.evaluation.one_run import one_run_bounds
+from mia_lightning.evaluation.config import BoundName, OneRun
+from mia_lightning.evaluation.epsilon import EXACT, empirical_bound
+from mia_lightning.evaluation.one_run import F_DP, GAUSSIAN, STEINKE, one_run_bounds
 from mia_lightning.metrics.ranks import Array, Membership, split
 
 
@@ -23,6 +26,7 @@ def privacy_bounds(
     confidence: float = 0.95,
     seed: int = 0,
     one_run: OneRun | None = None,
+    reported: BoundName = "counts",
 ) -> tuple[Bound, ...]:
     """Return every bound of one attack; a bound whose assumptions are violated has a refusal and no epsilon.
 
@@ -34,6 +38,7 @@ def privacy_bounds(
         confidence: In (0, 1); of each bound alone, not of all of them together.
         seed: Random seed that breaks ties.
         one_run: Declarations about the records.
+        reported: Bound declared beforehand.
 
     Raises:
         MIAError: delta or confidence out of range, or as `metrics.evaluate`.
@@ -41,7 +46,17 @@ def privacy_bounds(
     _check(delta, confidence)
     members, non_members = split(_without_ties(scores, seed), member)
     counted = empirical_bound(attack, members, non_members, delta, confidence)
-    return (counted, *one_run_bounds(attack, scores, member, delta, confidence, seed, one_run or OneRun()))
+    bounds = (counted, *one_run_bounds(attack, scores, member, delta, confidence, seed, one_run or OneRun()))
+    return tuple(replace(bound, reported=bound.method == METHODS[reported]) for bound in bounds)
+
+
+METHODS: Mapping[BoundName, str] = {
+    "counts": EXACT,
+    "one_run": STEINKE,
+    "one_run_f_dp": F_DP,
+    "one_run_gaussian": GAUSSIAN,
+}
+"""Name of a bound as an option, and in a report."""
 
 
 def _without_ties(scores: Array, seed: int) -> Array:

@@ -63,6 +63,13 @@ def evaluate_file(config: ScoreEvaluationConfig, policy: Policy | None = None) -
     from mia_lightning.policy.decide import check_contents
     from mia_lightning.scores.files import read_scores
 
+    if config.bound != "counts" and not config.one_run.random_inclusion:
+        raise MIAError(
+            f"--bound {config.bound} assumes independent random inclusion of the records; give "
+            "--one_run.random_inclusion true if it holds, or leave --bound out"
+        )
+    if config.bound == "one_run_gaussian" and config.delta == 0:
+        raise MIAError("--bound one_run_gaussian has no epsilon at delta 0; give --delta above 0")
     if len(config.scores) != 1:
         raise MIAError(
             f"{len(config.scores)} files of scores are named; name one, or use --leaderboard KEY for several"
@@ -91,6 +98,7 @@ def evaluate_file(config: ScoreEvaluationConfig, policy: Policy | None = None) -
         delta=config.delta,
         confidence=config.confidence,
         one_run=config.one_run,
+        bound=config.bound,
         columns=file.columns,
     )
     return assessment, file.notes

@@ -153,7 +153,8 @@ def _epsilon(criterion: Criterion, name: str, evaluation: Evaluation, assessment
     At FPR f, epsilon is below e where TPR < min(e^epsilon f + delta, 1 - e^-epsilon (1 - f - delta)). The rates are
     those that leave at least ten non-members on either side of the threshold.
     """
-    bounds = [bound for bound in assessment.bounds if bound.attack == name and bound.epsilon is not None]
+    of_attack = [bound for bound in assessment.bounds if bound.attack == name and bound.epsilon is not None]
+    bounds = [bound for bound in of_attack if bound.reported] or of_attack
     lower, delta = (bounds[0].epsilon or 0.0, bounds[0].delta) if bounds else (0.0, 0.0)
     points = _epsilon_points(name, evaluation, assessment)
     if lower > criterion.max:

@@ -127,11 +127,12 @@ def bounds_table(assessment: Assessment) -> Table:
     """Return the lower bounds on epsilon that are not refused."""
     first = assessment.bounds[0]
     table = _table(f"lower bounds on epsilon at delta {first.delta:g}, each with confidence {first.confidence:.0%}")
-    for column in ("attack", "method", "epsilon"):
+    for column in ("attack", "method", "epsilon", "use"):
         table.add_column(column, justify="right" if column == "epsilon" else "left")
     for bound in assessment.bounds:
         if bound.epsilon is not None:
-            table.add_row(escape(bound.attack), bound.method, f"{bound.epsilon:.4f}")
+            use = "reported" if bound.reported else "sensitivity"
+            table.add_row(escape(bound.attack), bound.method, f"{bound.epsilon:.4f}", use)
     for sentence in dict.fromkeys(bound.assumptions for bound in assessment.bounds if bound.epsilon is not None):
         table.caption = f"{table.caption} {sentence}" if table.caption else sentence
     table.caption_justify = "left"

@@ -201,3 +201,21 @@ def test_tied_guesses_are_drawn_at_random_not_by_membership():
     member = np.repeat([0, 1], 1000)
     bounds = privacy_bounds("a", np.zeros(2000), member, delta=0, one_run=OneRun(random_inclusion=True))
     assert bounds[1].epsilon < 0.3
+
+
+@pytest.mark.parametrize(("truth", "low", "high"), [(1, 0.6, 1), (4, 3, 4), (8, 4, 8)])
+def test_one_run_presets_use_the_power_of_many_guesses(truth, low, high):
+    """Randomized response: the best of three preset numbers of guesses, each at a third of the error."""
+    rng, bounds = np.random.default_rng(0), []
+    for seed in range(7):
+        member = rng.integers(0, 2, 1000)
+        answers = np.where(rng.random(1000) < 1 / (1 + np.exp(-truth)), member, 1 - member).astype(float)
+        declared = OneRun(random_inclusion=True)
+        bounds.append(privacy_bounds("rr", answers, member, delta=1e-5, one_run=declared, seed=seed)[1].epsilon)
+    assert low < np.median(bounds) < high
+
+
+def test_one_bound_is_reported():
+    member = np.arange(200) % 2
+    bounds = privacy_bounds("a", member + 0.0, member, delta=1e-5, reported="one_run_f_dp")
+    assert [bound.reported for bound in bounds] == [False, False, True, False]

@@ -210,3 +210,19 @@ def test_ids_that_do_not_match_the_key(tmp_path, capsys):
     submission = write(tmp_path / "sub.csv", ids=[1, 2, 4], score=[1, 2, 3])
     assert evaluate(["--leaderboard", key, submission]) == 2
     assert "1 ids of key.csv are missing, first 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (("--bound", "one_run"), "assumes independent random inclusion"),
+        (
+            ("--bound", "one_run_gaussian", "--one_run.random_inclusion", "true", "--delta", "0"),
+            "no epsilon at delta 0",
+        ),
+        (("--bound", "best"), "expected one of counts, one_run"),
+    ],
+)
+def test_a_reported_bound_is_checked_before_work(scores, capsys, options, part):
+    assert evaluate([scores, *options]) == 2
+    assert part in capsys.readouterr().err
