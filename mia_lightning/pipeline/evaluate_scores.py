@@ -59,8 +59,8 @@ def evaluate_file(config: ScoreEvaluationConfig, policy: Policy | None = None) -
         MIAError: any mistake in the options or the files they name.
     """
     from mia_lightning.evaluation.assess import assess
-    from mia_lightning.references.exchange import is_pool
     from mia_lightning.policy.decide import check_contents
+    from mia_lightning.references.exchange import is_pool
     from mia_lightning.scores.files import read_scores
 
     if config.bound != "counts" and not config.one_run.random_inclusion:
