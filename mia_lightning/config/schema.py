@@ -6,7 +6,7 @@ A dataclass field is the option, the string below it the help. Nothing here impo
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from mia_lightning.attacks import Attack, Threshold
 from mia_lightning.errors import suggest
@@ -180,6 +180,17 @@ class SubmissionConfig:
 
 
 @dataclass
+class LoggerConfig:
+    """Lightning logger that receives epochs, options and final values next to TensorBoard's events."""
+
+    class_path: str | None = None
+    """Class of the logger, such as lightning.pytorch.loggers.CSVLogger (default: none)."""
+
+    init_args: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the class, such as {save_dir: logs}."""
+
+
+@dataclass
 class SearchedConfig:
     """Search that selected this configuration; tune.py writes it into best.yaml."""
 
@@ -228,6 +239,7 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     submission: SubmissionConfig = field(default_factory=SubmissionConfig)
     report: FilingConfig = field(default_factory=FilingConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
 
     seed: int = 42
     """Random seed of folds, attacks and bootstrap."""

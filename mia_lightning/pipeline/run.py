@@ -14,6 +14,7 @@ from tqdm import tqdm
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.pipeline.audit import attack_target, prepare, run_helper_process
+from mia_lightning.pipeline.logger import build_logger
 from mia_lightning.pipeline.policy import check_records, policy_of_run, with_decision
 from mia_lightning.pipeline.results import AuditResult, LoadedInputs
 from mia_lightning.pipeline.run_folder import RunFolder
@@ -57,8 +58,9 @@ def _run(config: RunConfig, folder: RunFolder) -> AuditResult:
     prepared = prepare(config)
     if policy is not None:
         check_records(policy, prepared.public)
+    logger = build_logger(config.logger)
     folder.acquire()
-    board = TensorBoard(folder.path / "tensorboard")
+    board = TensorBoard(folder.path / "tensorboard", logger)
     try:
         result = _attack(config, prepared, board)
     except MIAError:
@@ -74,7 +76,7 @@ def _run(config: RunConfig, folder: RunFolder) -> AuditResult:
     report = with_decision(report_of(result, prepared, assessment, perf_counter() - started), policy)
     print_conclusion(report, console)
     drawn = list(draw(report))
-    board.finish(result, drawn)
+    board.finish(result, report, drawn)
     written += ["roc.svg", *write_report(report, folder.path, drawn)]
     print_next_commands(config, written, console)
     return replace(result, decision=report.decision)

@@ -1,4 +1,4 @@
-"""TensorBoard events of a run."""
+"""TensorBoard events of a run, and the user's Lightning logger."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mia_lightning.config.files import strip_paths
+from mia_lightning.report.page import card
 from mia_lightning.runtime.atomic import UNWRITABLE
 
 if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+    from torch.utils.tensorboard import SummaryWriter
+
     from mia_lightning.pipeline.results import AuditResult
+    from mia_lightning.report.contents import Report
     from mia_lightning.report.figures import Drawn
 
 
@@ -20,32 +25,63 @@ Hook = Callable[[threading.ExceptHookArgs], object]
 
 
 class TensorBoard:
-    """TensorBoard writer of a run: epochs during the run, figures and final values at its end."""
+    """TensorBoard writer of a run: epochs during the run, report and final values at its end.
 
-    def __init__(self, folder: Path) -> None:
+    Every fold is a run of its own, so that one chart shows the folds of an attack.
+
+    Args:
+        folder: Of the events; those of an earlier attempt are replaced.
+        logger: Lightning logger that receives epochs, options and final values as well; None = none.
+    """
+
+    def __init__(self, folder: Path, logger: Logger | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         shutil.rmtree(folder, ignore_errors=True)  # events of an earlier attempt would overlap these
         self.hook, threading.excepthook = threading.excepthook, _without_full_disks(threading.excepthook)
+        self.folder, self.logger = folder, logger
         self.writer = SummaryWriter(str(folder))
+        self.folds: dict[int, SummaryWriter] = {}
 
     def report(self, attack: str, fold: int, epoch: int, values: Mapping[str, float]) -> None:
         """Add one epoch of an attack in one fold."""
-        for name, value in values.items():
-            self.writer.add_scalar(f"{attack}/{name}/fold {fold}", value, epoch)
+        from torch.utils.tensorboard import SummaryWriter
 
-    def finish(self, result: AuditResult, drawn: Iterable[Drawn]) -> None:
-        """Add the report's figures, final values and hyper-parameters, and close the file."""
-        add_figure: Any = self.writer.add_figure
-        for drawing in drawn:
-            add_figure(drawing.name, drawing.figure)
+        if fold not in self.folds:
+            self.folds[fold] = SummaryWriter(str(self.folder / f"fold {fold}"))
+        for name, value in values.items():
+            self.folds[fold].add_scalar(f"{attack}/{name}", value, epoch)
+        if self.logger is not None:
+            self.logger.log_metrics({f"{attack}/{name}/fold {fold}": v for name, v in values.items()}, step=epoch)
+
+    def finish(self, result: AuditResult, report: Report, drawn: Iterable[Drawn]) -> None:
+        """Add the audit card, the report's figures in its order, and a row of hyper-parameters; close the files."""
+        writer: Any = self.writer
+        writer.add_text("audit card", card(report))
+        for number, drawing in enumerate(drawn):
+            writer.add_figure(f"report/{number:02d} {drawing.name.replace('/', ', ')}", drawing.figure)
+        self._add_scores(result, report)
         final = final_values(result)
-        for name, value in final.items():
-            self.writer.add_scalar(name, value, 0)
         options = flatten(strip_paths(result.config))
-        self.writer.add_hparams(options, final, run_name="hparams")
-        self.writer.close()
+        writer.add_hparams(options, final, run_name="hparams")
+        if self.logger is not None:
+            self.logger.log_hyperparams(options)
+            self.logger.log_metrics(final, step=0)
+            self.logger.finalize("success")
+        for each in (self.writer, *self.folds.values()):
+            each.close()
         threading.excepthook = self.hook
+
+    def _add_scores(self, result: AuditResult, report: Report) -> None:
+        """Add score histograms by membership and precision-recall curves of the calibrated probabilities."""
+        writer: Any = self.writer
+        records = report.assessment.records
+        evaluated = result.public.fold >= 0
+        for name, scores in records.scores.items():
+            for side, words in ((1, "members"), (0, "non-members")):
+                writer.add_histogram(f"scores/{name}, {words}", scores[records.membership == side])
+            probabilities = result.attacks[name].public_probabilities[evaluated]
+            writer.add_pr_curve(f"precision and recall/{name}", records.membership, probabilities)
 
 
 def _without_full_disks(hook: Hook) -> Hook:
@@ -59,12 +95,9 @@ def _without_full_disks(hook: Hook) -> Hook:
 
 
 def final_values(result: AuditResult) -> dict[str, float]:
-    """Return AUC and TPR of every attack, as final/ATTACK/FIGURE."""
-    values: dict[str, float] = {}
-    for name, attack in result.attacks.items():
-        values[f"final/{name}/auc"] = attack.public.auc
-        values |= {f"final/{name}/tpr@{point.fpr:g}": point.tpr for point in attack.public.points}
-    return values
+    """Return AUC and TPR of the submitted attack, as final/FIGURE."""
+    evaluation = result.attacks[result.config.submitted].public
+    return {"final/auc": evaluation.auc} | {f"final/tpr@{point.fpr:g}": point.tpr for point in evaluation.points}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
