@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mia_lightning.config.schema import RunConfig
+from mia_lightning.errors import MIAError
+from mia_lightning.pipeline.checks import load_and_check_target
 from mia_lightning.records.records import Records
 from mia_lightning.runtime.hardware import is_first_process
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from mia_lightning.targets.base import Target
     from mia_lightning.targets.readings import ReadingCheck
 
 log = logging.getLogger(__name__)
+
+MOST_WEIGHTS = 3
+"""Other sets of weights of a checkpoint that are compared."""
 
 SAMPLE = 32
 """Images of the check for outputs that change from query to query."""
@@ -33,8 +41,8 @@ def checked_target(
         return target, None
     from mia_lightning.outputs.request import check_labels
     from mia_lightning.records.normalization import normalization
-    from mia_lightning.targets.alternatives import Evaluator
     from mia_lightning.targets.determinism import nondeterminism, saturation
+    from mia_lightning.targets.reading_search import Evaluator
     from mia_lightning.targets.readings import check_readings
 
     check_labels(public, target)
@@ -44,13 +52,31 @@ def checked_target(
         images = evaluator.inputs(SAMPLE)
         unstable, saturated = nondeterminism(target.network, images), saturation(target.network, images)
     records = len(public) + (0 if private is None else len(private))
-    reading = check_readings(target, public, mean, std, records=records, device=device)
+    reading = check_readings(
+        target,
+        public,
+        mean,
+        std,
+        records=records,
+        device=device,
+        weight_sets=lambda: _other_weights(config, target, public),
+    )
     if reading is not None:
         log.log(logging.WARNING if reading.status == "warn" else logging.INFO, "%s", reading.sentence)
     notes = [sentence for sentence in (unstable, saturated) if sentence]
-    if reading is not None and reading.status == "warn":
+    if reading is not None and reading.status != "pass":
         notes.insert(0, reading.sentence)
     return replace(target, notes=(*notes, *target.notes), deterministic=unstable is None), reading
+
+
+def _other_weights(config: RunConfig, target: Target, public: Records) -> dict[str, nn.Module]:
+    """Return the target with other sets of weights of its checkpoint, by name; unusable ones are left out."""
+    networks: dict[str, nn.Module] = {}
+    for name in target.other_weights[:MOST_WEIGHTS]:
+        other = replace(config, target=replace(config.target, weights=name))
+        with suppress(MIAError):
+            networks[name] = load_and_check_target(other, public).network
+    return networks
 
 
 def _device(config: RunConfig) -> str:

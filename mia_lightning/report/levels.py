@@ -23,6 +23,7 @@ Level = Literal[
     "slight",
     "weak",
     "reversed",
+    "at chance",
     "inconclusive",
     "not found",
 ]
@@ -36,6 +37,7 @@ HEADINGS: dict[Level, str] = {
     "slight": "Membership has a small but measurable effect at low false-positive rates",
     "weak": "The attack beats chance on average, but not at low false-positive rates",
     "reversed": "The scores point the other way: members have lower scores",
+    "at chance": "No verdict: the model predicts no better than chance, even its training records",
     "inconclusive": "No attack found membership, but there are signs of it",
     "not found": "The attack found no evidence of membership",
 }
@@ -58,7 +60,8 @@ RULES = (
     "target carry membership. Differ without the model: the blind baseline warns, and no attack adds to it (the "
     "interval of baseline and attack together minus baseline includes 0). Recognized: the TPR is above the FPR, and at "
     "least twice as large at the low end of its interval; small effect: above, but less. Beats chance on average: only "
-    "the AUC is above 0.5. Other way: the AUC is below 0.5. Signs: an interval excludes chance before the number of "
+    "the AUC is above 0.5. Other way: the AUC is below 0.5. No better than chance: the model's accuracy on members is "
+    "near chance under every reading. Signs: an interval excludes chance before the number of "
     "attacks is paid for, or the accuracy gap exceeds 5 points for certain, or the reference models failed, or all "
     "scores are equal. No evidence: none of these."
 )
@@ -71,7 +74,7 @@ def decide(
     first = evaluations[report.headline]
     ranked = sorted(tested.values(), key=lambda attack: (attack.attack != report.headline, attack.p_tpr, attack.p_auc))
     headline = tested[report.headline]
-    if report.run is not None and report.run.reading is not None and report.run.reading.status == "warn":
+    if _reading(report) == "warn":
         return "no reading", headline
     if min(first.n_members, first.n_non_members) < FEWEST:
         return "too few", headline
@@ -100,6 +103,8 @@ def _without_success(
     report: Report, evaluations: Mapping[str, Evaluation], tested: Mapping[str, Evidence]
 ) -> tuple[Level, Evidence]:
     headline = tested[report.headline]
+    if _reading(report) == "chance":
+        return "at chance", headline
     suspicious = [attack for attack in tested.values() if attack.suspicious]
     if suspicious:
         return "inconclusive", min(suspicious, key=lambda attack: (attack.p_tpr, attack.p_auc))
@@ -108,6 +113,11 @@ def _without_success(
     if max(evaluation.auc_high for evaluation in evaluations.values()) > WIDEST:
         return "too few", headline
     return "not found", headline
+
+
+def _reading(report: Report) -> str:
+    """Return the status of the check of the target's inputs."""
+    return report.run.reading.status if report.run is not None and report.run.reading is not None else "pass"
 
 
 def _unreliable(report: Report) -> bool:

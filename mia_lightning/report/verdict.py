@@ -70,7 +70,7 @@ def _warnings(report: Report, level: Level) -> list[str]:
     if report.run is None:
         return []
     sentences = []
-    if level == "no reading" and report.run.reading is not None:
+    if report.run.reading is not None and report.run.reading.status != "pass":
         sentences.append(report.run.reading.sentence)
     failed = [check.detail for check in report.run.fidelity if check.status == "failed"]
     if references_failed(report):

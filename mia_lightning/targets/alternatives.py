@@ -1,23 +1,20 @@
-"""Other readings of the same records and weights, and their evaluation."""
+"""Other readings of the same records and weights."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from mia_lightning.records.normalization import channel_statistics
 from mia_lightning.records.records import Records
-from mia_lightning.targets.architectures import STEMS, set_stem, stem_of
+from mia_lightning.targets.architectures import STEMS, stem_of
 from mia_lightning.targets.base import Stem, Target, TargetForm
 from mia_lightning.targets.image_scale import scale_of
-from mia_lightning.targets.wrapper import TargetNetwork, unwrap
+from mia_lightning.targets.wrapper import unwrap
 
 Mask = NDArray[np.bool_]
 
@@ -38,9 +35,6 @@ SIDES = (28, 32, 48, 64, 96, 128, 224, 256, 299)
 LARGEST_COST = 16.0
 """Most pixels of another size, relative to the configured one; larger sizes are tried only up to 64 pixels."""
 
-BATCH = 128
-"""Images per forward pass."""
-
 
 @dataclass(frozen=True)
 class Alternative:
@@ -53,6 +47,9 @@ class Alternative:
     resize: int | None = None
     transform: str | None = None
     stem: Stem | None = None
+    network: nn.Module | None = None
+    """Network of another set of weights of the file."""
+
     cost: float = 1.0
     """Pixels per image, relative to the configured reading."""
 
@@ -61,8 +58,33 @@ class Alternative:
 
     @property
     def changes_images(self) -> bool:
-        """Whether the network's inputs or first layers change, rather than the order of the classes."""
-        return any(value is not None for value in (self.mean, self.resize, self.transform, self.stem))
+        """Whether the network's inputs, first layers or weights change, rather than the order of the classes."""
+        return any(value is not None for value in (self.mean, self.resize, self.transform, self.stem, self.network))
+
+    @property
+    def changes_network(self) -> bool:
+        """Whether more than mean and standard deviation change."""
+        return any(value is not None for value in (self.resize, self.transform, self.stem, self.network))
+
+    @property
+    def combines(self) -> bool:
+        """Whether a normalization can be combined with it."""
+        return self.changes_network and self.mean is None and self.network is None
+
+    @property
+    def is_normalization(self) -> bool:
+        """Whether only mean and standard deviation change."""
+        return self.mean is not None and not self.changes_network
+
+    def combined(self, other: Alternative) -> Alternative:
+        """Return this normalization together with a size, a channel order or first layers."""
+        return replace(
+            other,
+            name=f"{self.name} and {other.name}",
+            option=f"{self.option} {other.option}",
+            mean=self.mean,
+            std=self.std,
+        )
 
 
 def alternatives(target: Target, public: Records, mean: Sequence[float], std: Sequence[float]) -> list[Alternative]:
@@ -73,6 +95,14 @@ def alternatives(target: Target, public: Records, mean: Sequence[float], std: Se
         *_sizes(shape, form),
         *_channel_orders(shape, mean, std, form),
         *_stems(target),
+    ]
+
+
+def other_weights(networks: Mapping[str, nn.Module]) -> list[Alternative]:
+    """Return the readings of a checkpoint's other sets of weights, by their `--target.weights`."""
+    return [
+        Alternative(f"the weights {name}", f"--target.weights {name}", network=network)
+        for name, network in networks.items()
     ]
 
 
@@ -143,8 +173,8 @@ def _stems(target: Target) -> Iterator[Alternative]:
 
 def class_orders(
     predicted: NDArray[np.int64], labels: NDArray[np.int64], target: Target
-) -> Iterator[tuple[Alternative, Mask, Mask]]:
-    """Yield other orders of the classes with correctness (N,) and the rows (N,) it may be judged on.
+) -> Iterator[tuple[Alternative, NDArray[np.int64], Mask]]:
+    """Yield other orders of the classes, the output (K,) for each class, and the rows (N,) they may be judged on.
 
     Labels counted from 1, classes sorted as text ("10" before "2"), and the best permutation, which is fitted on every
     other record and judged on the rest.
@@ -161,7 +191,7 @@ def class_orders(
     }
     for name, order in orders.items():
         if not np.array_equal(order, indices) and classes > 2:
-            yield Alternative(name, _order_option(order, target)), order[labels] == predicted, everywhere
+            yield Alternative(name, _order_option(order, target)), order, everywhere
     if classes <= 1000:
         fitted = np.arange(len(labels)) % 2 == 0
         counts = np.zeros((classes, classes))
@@ -169,7 +199,7 @@ def class_orders(
         order = linear_sum_assignment(counts + 1e-3 * np.eye(classes), maximize=True)[1]
         if not np.array_equal(order, indices):
             name = "the two classes exchanged" if classes == 2 else "another order of the classes"
-            yield Alternative(name, _order_option(order, target)), order[labels] == predicted, ~fitted
+            yield Alternative(name, _order_option(order, target)), order, ~fitted
 
 
 def _order_option(order: NDArray[np.int64], target: Target) -> str:
@@ -178,94 +208,6 @@ def _order_option(order: NDArray[np.int64], target: Target) -> str:
     if len(values) > 200:
         return "--target.class_order with the output for each class"
     return f"--target.class_order [{', '.join(map(str, values))}]"
-
-
-class Evaluator:
-    """Predictions of a target on a sample under any reading, on one device; a context manager.
-
-    Args:
-        target: Its network comes back to the CPU at the end.
-        images: (N, C, H, W) as stored.
-        mean: Of the configured normalization.
-        std: Standard deviation per channel.
-        device: Of torch.
-    """
-
-    def __init__(
-        self, target: Target, images: NDArray[np.generic], mean: Sequence[float], std: Sequence[float], device: str
-    ) -> None:
-        self.target, self.mean, self.std = target, tuple(mean), tuple(std)
-        scale = 255.0 if images.dtype == np.uint8 else 1.0
-        self.images = torch.from_numpy(np.ascontiguousarray(images)).float() / scale
-        self.device, self.passes = torch.device(device), 0
-
-    def __enter__(self) -> Evaluator:
-        self.target.network.to(self.device)
-        return self
-
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.target.network.to("cpu")
-
-    def probabilities(self) -> NDArray[np.float64]:
-        """Return the probabilities (N, classes) of all images as configured."""
-        logits = self._logits(self.target.network, self.images, self.mean, self.std)
-        return logits.double().softmax(dim=1).numpy()
-
-    def predict(self, reading: Alternative, rows: int | None = None) -> NDArray[np.int64]:
-        """Return the predicted classes (rows,) of the first images under another reading."""
-        mean, std = reading.mean or self.mean, reading.std or self.std
-        return self._logits(self._network(reading), self.images[:rows], mean, std).argmax(dim=1).numpy()
-
-    def _logits(self, network: nn.Module, images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-        self.passes += len(images)
-        with torch.inference_mode():
-            batches = [self._normalized(batch, mean, std) for batch in torch.split(images, BATCH)]
-            return torch.cat([network(batch).cpu() for batch in batches])
-
-    def inputs(self, count: int) -> Tensor:
-        """Return the first images, normalized as configured, on the device."""
-        return self._normalized(self.images[:count], self.mean, self.std)
-
-    def screened(
-        self, readings: Sequence[Alternative], labels: NDArray[np.int64], screen: int
-    ) -> list[tuple[Alternative, Mask, Mask]]:
-        """Return correctness (N,) under each reading and the rows it covers; the two best cover
-        all records, or as many of a larger size as cost the same.
-        """
-        results: list[tuple[Alternative, Mask, Mask]] = []
-        for reading in readings:
-            rows = max(32, int(screen / reading.cost)) if reading.cost > 2 else screen
-            try:
-                results.append((reading, *self._correct(reading, labels, rows)))
-            except (RuntimeError, ValueError):  # the network does not take this size
-                continue
-        results.sort(key=lambda item: -float(item[1][item[2]].mean()))
-        return [
-            (reading, *self._correct(reading, labels, max(128, int(len(labels) / reading.cost))))
-            if rank < 2
-            else (reading, correct, mask)
-            for rank, (reading, correct, mask) in enumerate(results)
-        ]
-
-    def _correct(self, reading: Alternative, labels: NDArray[np.int64], rows: int | None) -> tuple[Mask, Mask]:
-        correct, mask = np.zeros(len(labels), bool), np.zeros(len(labels), bool)
-        mask[:rows] = True
-        correct[:rows] = self.predict(reading, rows) == labels[:rows]
-        return correct, mask
-
-    def _normalized(self, images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-        center, spread = (images.new_tensor(values, device=self.device).view(1, -1, 1, 1) for values in (mean, std))
-        return (images.to(self.device) - center) / spread
-
-    def _network(self, reading: Alternative) -> nn.Module:
-        network, form = unwrap(self.target.network), self.target.form
-        if reading.stem is not None:
-            network = copy.deepcopy(network)
-            set_stem(network, reading.stem)
-        form = replace(form, resize=reading.resize or form.resize, transform=reading.transform or form.transform)
-        return TargetNetwork(network, form)
 
 
 def _list(values: Sequence[float] | NDArray[np.floating]) -> str:

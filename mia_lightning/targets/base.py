@@ -63,6 +63,9 @@ class Target:
     notes: tuple[str, ...] = ()
     """Sentences for the report: which weights were taken, which names left out, what the outputs are."""
 
+    other_weights: tuple[str, ...] = ()
+    """Names of further sets of weights in the checkpoint, as `--target.weights` takes them."""
+
     deterministic: bool = True
     """False where the same image was seen to give different logits."""
 

@@ -52,6 +52,7 @@ class _Fitted:
     weights: dict[str, Tensor]
     changes: list[str]
     notes: list[str]
+    other_weights: tuple[str, ...] = ()
 
 
 def load(checkpoint: str | None, options: LoadOptions) -> Target:
@@ -73,7 +74,12 @@ def load(checkpoint: str | None, options: LoadOptions) -> Target:
         raise MIAError(f"{path.name}: the weights do not fit {name} ({first_line(error)})") from error
     resolved = f"{name} ({', '.join(fitted.changes)})" if fitted.changes else name
     target = _finish(fitted.network, resolved, options, path.name)
-    return replace(target, notes=(*fitted.notes, *target.notes), hyper_parameters=file.hyper_parameters)
+    return replace(
+        target,
+        notes=(*fitted.notes, *target.notes),
+        other_weights=fitted.other_weights,
+        hyper_parameters=file.hyper_parameters,
+    )
 
 
 def _trained(options: LoadOptions) -> Target:
@@ -138,7 +144,7 @@ def _fit_once(name: str, file: weights.Checkpoint, options: LoadOptions, classes
     changes = [] if is_own else architectures.fit_stem(network, taken.tensors, options.form.stem)
     if is_own and options.form.stem != "auto":
         raise MIAError(f"--target.stem {options.form.stem} applies to torchvision ResNets, not to {name}")
-    return _Fitted(network, taken.tensors, changes, notes)
+    return _Fitted(network, taken.tensors, changes, notes, weight_sets.others(sets, taken))
 
 
 def _last_rows(tensors: Mapping[str, Tensor]) -> int:

@@ -102,6 +102,11 @@ def choose(sets: Sequence[WeightSet], wanted: str | None, source: str) -> tuple[
     return taken, _sentences(taken, distinct, source)
 
 
+def others(sets: Sequence[WeightSet], taken: WeightSet) -> tuple[str, ...]:
+    """Return the names of the sets that differ from the one taken, each content once."""
+    return tuple(item.name for item in _distinct(sets) if item is not taken)
+
+
 def closest(files: Mapping[str, Tensor], expected: Iterable[str]) -> dict[str, Tensor]:
     """Return the tensors with the prefix removed under which most names are expected, for an error message."""
     expected = set(expected)

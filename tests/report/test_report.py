@@ -408,3 +408,14 @@ def test_numbers_in_words():
         "0%", "0%", "0.012%", "1.23%", "50.0%", "100.0%",
     ]  # fmt: skip
     assert [seconds(value) for value in (1.23, 75, 7300)] == ["1.2 s", "1 min 15 s", "2 h 1 min"]
+
+
+def test_target_at_chance_is_no_evidence_of_safety():
+    weak = Warning_("chance", "The target is no better than chance.")
+    for gain, expected in ((0.0, "at chance"), (2.0, "exposed")):
+        scored = records(gain=gain)
+        report = replace(of_scores(scored), run=replace(facts(scored), reading=weak))
+        conclusion = verdict(report)
+        assert conclusion.level == expected
+        assert conclusion.sentences[0] == weak.sentence
+        assert weak.sentence in card(report)

@@ -1,6 +1,8 @@
 """The reading check on small targets that know their members by heart: every wrong reading is named, no sound one."""
 
 import dataclasses
+import json
+import re
 
 import numpy as np
 import pytest
@@ -57,14 +59,20 @@ def fitted(inputs, labels, classes=5, ridge=1e-3):
     network = SmallNet(classes)
     network.conv.weight.mul_(2)
     network.conv.bias.zero_()
-    features = network.features(inputs).double()
+    solve_head(network.fc, network.features(inputs), labels, classes, ridge)
+    return network.eval()
+
+
+@torch.no_grad()
+def solve_head(layer, features, labels, classes, ridge):
+    """Solve for a linear layer's weights by ridge regression on the features (N, F) of the records."""
+    features = features.double()
     features = torch.cat([features, torch.ones(len(features), 1).double()], 1)
     wanted = nn.functional.one_hot(torch.as_tensor(labels), classes).double()
     kernel = features @ features.T + ridge * len(features) * torch.eye(len(features)).double()
     head = 8 * features.T @ torch.linalg.solve(kernel, wanted)
-    network.fc.weight.copy_(head[:-1].T)
-    network.fc.bias.copy_(head[-1])
-    return network.eval()
+    layer.weight.copy_(head[:-1].T)
+    layer.bias.copy_(head[-1])
 
 
 def target_of(network, path, **options):
@@ -93,33 +101,97 @@ def resized(images, side):
     return nn.functional.interpolate(images, size=side, mode="bilinear", antialias=True)
 
 
+NONE, GIVEN = ((0.0,) * 3, (1.0,) * 3), ((0.36, 0.32, 0.4), (0.21, 0.2, 0.22))
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TRANSPOSE, REVERSE = f"--data.transform {MODULE}:transpose", f"--data.transform {MODULE}:reverse_channels"
+
 WRONG = {
-    "no normalization": (lambda x: normalized(x, (0.0,) * 3, (1.0,) * 3), "--data.mean [0, 0, 0] --data.std [1, 1, 1]"),
-    "0..255": (lambda x: torch.from_numpy(x).float(), "--data.mean [0, 0, 0] --data.std"),
-    "half": (lambda x: normalized(x, (0.5,) * 3, (0.5,) * 3) * 1.0, "--data.mean [0."),
-    "resize": (lambda x: resized(normalized(x), 128), "--data.resize"),
-    "bgr": (lambda x: normalized(x).flip(1), f"--data.transform {MODULE}:reverse_channels"),
-    "transpose": (lambda x: normalized(x).transpose(2, 3), f"--data.transform {MODULE}:transpose"),
+    "none": (lambda x: normalized(x, *NONE), {}, "--data.mean [0, 0, 0] --data.std [1, 1, 1]"),
+    "own": (lambda x: normalized(x, *statistics(x)), {"configured": NONE}, "--data.mean [0.392"),
+    "given": (lambda x: normalized(x, *NONE), {"configured": GIVEN}, "--data.mean [0, 0, 0]"),
+    "published": (lambda x: normalized(x, *IMAGENET), {"configured": NONE}, "--data.mean [0.4"),
+    "half": (lambda x: normalized(x, (0.5,) * 3, (0.5,) * 3), {"configured": NONE}, "--data.mean [0."),
+    "0..255": (lambda x: torch.from_numpy(x).float(), {}, "--data.mean [0, 0, 0] --data.std [0.003922"),
+    "64": (lambda x: resized(normalized(x), 64), {"contrast": 0.0}, "--data.resize 64"),
+    "64, members all correct": (lambda x: resized(normalized(x), 64), {}, "--data.resize"),
+    "96": (lambda x: resized(normalized(x), 96), {"contrast": 0.0}, "--data.resize"),
+    "128": (lambda x: resized(normalized(x), 128), {"contrast": 0.0}, "--data.resize"),
+    "64 and none": (lambda x: resized(normalized(x, *NONE), 64), {}, "--data.resize 64"),
+    "28 and 0..255": (lambda x: resized(torch.from_numpy(x).float(), 28), {"contrast": 0.0}, "--data.resize 28"),
+    "bgr": (lambda x: normalized(x).flip(1), {}, REVERSE),
+    "bgr and none": (lambda x: normalized(x, *NONE).flip(1), {}, REVERSE),
+    "transpose": (lambda x: normalized(x).transpose(2, 3), {"contrast": 0.0}, TRANSPOSE),
 }
+"""Inputs of the training; contrast of the classes' colors, without which a network depends more on the reading; what is
+configured where it is not the default; and what the sentence must name."""
 
 
-CONTRAST = {"resize": 0.0, "transpose": 0.0}
-"""Of the classes' colors, without which a network depends more on the reading."""
-
-
-CONFIGURED = {"half": ((0.0,) * 3, (1.0,) * 3)}
-"""Mean and standard deviation, where the default is too close to the training's to matter."""
+def statistics(images):
+    return tuple(tuple((f(images, axis=(0, 2, 3)) / 255).tolist()) for f in (np.mean, np.std))
 
 
 @pytest.mark.parametrize("reading", WRONG)
 def test_wrong_reading_names_the_option(reading, tmp_path):
-    inputs, option = WRONG[reading]
-    data = records(contrast=CONTRAST.get(reading, 1.0))
+    inputs, options, option = WRONG[reading]
+    data = records(contrast=options.get("contrast", 1.0))
     images, labels = members_of(data)
     target = target_of(fitted(inputs(images), labels, ridge=1e-5), tmp_path / "t.pt")
-    check = check_readings(target, data, *CONFIGURED.get(reading, (MEAN, STD)))
+    check = check_readings(target, data, *options.get("configured", (MEAN, STD)))
     assert check.status == "warn", check.sentence
     assert option in check.sentence
+
+
+@pytest.mark.parametrize("reading", ["64", "64 and none", "bgr", "0..255"])
+def test_following_the_advice_passes(reading, tmp_path):
+    inputs, options, _ = WRONG[reading]
+    data = records(contrast=options.get("contrast", 1.0))
+    images, labels = members_of(data)
+    network = fitted(inputs(images), labels, ridge=1e-5)
+    words = check_readings(target_of(network, tmp_path / "t.pt"), data, MEAN, STD).sentence.partition("; add ")[2]
+    advised = dict(re.findall(r"--data\.(\w+) (\[.*?\]|\S+)", words))
+    mean, std = (json.loads(advised.get(name, str(list(value)))) for name, value in (("mean", MEAN), ("std", STD)))
+    form = {"resize": int(advised["resize"])} if "resize" in advised else {}
+    form |= {"transform": advised["transform"]} if "transform" in advised else {}
+    check = check_readings(target_of(network, tmp_path / "t.pt", **form), data, mean, std)
+    assert check.status == "pass", check.sentence
+    assert check.members.accuracy == 1
+
+
+def test_wrong_first_layers(tmp_path):
+    from torchvision.models import resnet18
+
+    from mia_lightning.targets.architectures import set_stem
+
+    torch.manual_seed(0)
+    data = records(100, side=8, contrast=0.0)
+    network = resnet18(num_classes=5)
+    set_stem(network, "cifar")
+    head, network.fc = network.fc, nn.Identity()
+    images, labels = members_of(data)
+    with torch.no_grad():
+        network.train()
+        network(normalized(data.images))  # running statistics of these images
+        solve_head(head, network.eval()(normalized(images)), labels, 5, 1e-5)
+    network.fc = head
+    torch.save(network.state_dict(), tmp_path / "r.pt")
+    target = load_target(str(tmp_path / "r.pt"), architecture="resnet18", stem="imagenet")
+    check = check_readings(target, data, MEAN, STD)
+    assert check.status == "warn", check.sentence
+    assert "--target.stem cifar" in check.sentence
+
+
+def test_other_set_of_weights(data, tmp_path):
+    images, labels = members_of(data)
+    torch.manual_seed(3)
+    untrained, trained = SmallNet(), fitted(normalized(images), labels)
+    torch.save({"model": untrained.state_dict(), "model_ema": trained.state_dict()}, tmp_path / "t.pt")
+    target = load_target(str(tmp_path / "t.pt"), architecture="tests.targets.test_readings:SmallNet")
+    assert target.other_weights == ("model_ema",)
+    check = check_readings(target, data, MEAN, STD, weight_sets=lambda: {"model_ema": trained})
+    assert check.status == "warn", check.sentence
+    assert check.sentence.endswith("add --target.weights model_ema")
+    check = check_readings(target, data, MEAN, STD, weight_sets=lambda: {"model_ema": untrained})
+    assert check.status != "warn", check.sentence
 
 
 @pytest.mark.parametrize(
@@ -151,8 +223,9 @@ def test_constant_prediction_is_near_chance(data, tmp_path):
     network = SmallNet()
     nn.init.zeros_(network.fc.weight)
     check = check_readings(target_of(network, tmp_path / "t.pt"), data, MEAN, STD)
-    assert check.status == "warn"
+    assert check.status == "chance"
     assert "as expected by chance" in check.sentence
+    assert "no evidence of safety" in check.sentence
 
 
 @pytest.mark.parametrize(("count", "classes", "ridge"), [(60, 5, 10.0), (400, 100, 1.0), (400, 2, 100.0)])
@@ -170,7 +243,7 @@ def test_cost(data, tmp_path):
     network = fitted(normalized(images, (0.0,) * 3, (1.0,) * 3), labels, ridge=1e-5)
     check = check_readings(target_of(network, tmp_path / "t.pt"), data, MEAN, STD, records=100_000)
     assert check.forward_passes <= 0.1 * 18 * 100_000
-    assert check.forward_passes <= 6000
+    assert check.forward_passes <= 9000
 
 
 def test_too_few_labeled_members(data, tmp_path):
