@@ -1,6 +1,7 @@
 """The example scripts run as they stand."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from helpers import ROOT
 EXAMPLES = {
     "challenge.py": ("submission.csv: 898 rows, columns ids, score", "truth, private: AUC 0."),
     "own_model.py": ("verdict:",),
+    "table.py": ("forest: AUC 0.",),
     "research.py": ("lira_offline     4", "calibration      4"),
 }
 
@@ -21,7 +23,7 @@ def test_every_example_is_run():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_runs(name, tmp_path):
-    arguments = ["4"] if name == "research.py" else []
+    arguments = {"research.py": ["4"], "table.py": ["4", "forest"]}.get(name, [])
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / name), str(tmp_path), *arguments],
         capture_output=True,
@@ -32,6 +34,8 @@ def test_example_runs(name, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     for text in EXAMPLES[name]:
         assert text in done.stdout
+    for low, high, truth in re.findall(r"\[(.*), (.*)\], withheld records (.*)", done.stdout):
+        assert float(low) <= float(truth) <= float(high)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

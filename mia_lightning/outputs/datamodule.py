@@ -95,7 +95,11 @@ class MembershipDataModule(L.LightningDataModule):
         return DataLoader(rows, batch_size=self.batch_size, collate_fn=_identity)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return (B, C, H, W) float32 inputs of the target: uint8 is scaled from 0..255 to [0, 1], float32 is not."""
+        """Return the target's inputs: (B, C, H, W) float32, of which uint8 is scaled from 0..255 to [0, 1]; records of
+        another kind, and images with a transform of their own, as they are.
+        """
+        if not self.mean:
+            return images
         scaled = images.float() / 255 if images.dtype == torch.uint8 else images
         mean, std = (torch.tensor(v, device=scaled.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
         # Explicit strides: those of one channel are ambiguous, and the kernel that convolution takes depends on them.

@@ -55,7 +55,7 @@ def extract(request: ExtractionRequest) -> Splits[Outputs]:
         MIAError: NaN or infinite logits, fewer records than processes, devices that do not exist, or a store that
             cannot be written.
     """
-    if request.mean is None:
+    if request.mean is None and request.normalization[0]:
         shown = [", ".join(f"{value:.4f}" for value in values) for values in request.normalization]
         log.info("normalizing with the public images' own mean (%s) and std (%s)", *shown)
     tasks = [_task(request, name, records) for name, records in request.records.items()]
@@ -160,7 +160,8 @@ def _network(request: ExtractionRequest) -> nn.Module:
     """Return the target's network with its features, rewritten for speed if that is possible and wanted."""
     target = request.target
     rewritable = request.hardware.fuse and target.deterministic
-    if not rewritable or target.feature_layer is None:  # rewriting loses a features method of its own
+    is_image = request.records.public.is_image
+    if not (rewritable and is_image) or target.feature_layer is None:  # rewriting loses a features method of its own
         return FeatureTap(target.network, target.feature_layer)
     generator = torch.Generator().manual_seed(0)
     sample = torch.randn(8, *request.records.public.images.shape[1:], generator=generator)

@@ -18,12 +18,15 @@ from mia_lightning.metrics.roc import Evaluation, evaluate
 from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.pipeline.arrays import is_arrays_only, load_arrays
 from mia_lightning.pipeline.checks import (
+    as_target_takes,
     check_names,
+    for_records,
     load_and_check_target,
     load_records,
     record_notes,
 )
 from mia_lightning.pipeline.model_outputs import ModelOutputs, target_facts
+from mia_lightning.pipeline.requirements import check_requirements
 from mia_lightning.pipeline.results import AttackResult, AuditResult, Clock, LoadedInputs, SplitInfo
 from mia_lightning.pipeline.signal_notes import signal_notes
 from mia_lightning.pipeline.target_checks import checked_target
@@ -74,6 +77,10 @@ def prepare(config: RunConfig) -> LoadedInputs:
     _public_half(config, public)  # raises where there are fewer members or non-members than folds
     log.info("loading the target")
     target = load_and_check_target(config, public)
+    public, private = as_target_takes(config, target, public, private)
+    if not public.is_image:
+        config = for_records(config, public)
+        check_requirements(config)
     if config.references.wanted:
         from mia_lightning.references.checks import check_references
 
@@ -102,7 +109,7 @@ def attack_target(
         progress: Callback invoked before each fit.
         report: Callback invoked after each epoch of an attack that has epochs.
     """
-    clock = Clock(load=prepared.seconds)
+    clock, config = Clock(load=prepared.seconds), for_records(config, prepared.public)
     outputs = query_models(config, prepared, clock)
     table = outputs.table(config)
     clock.lap("signals")
@@ -140,6 +147,7 @@ def query_models(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> Mod
         clock.lap("references")
         return stored
     assert target is not None
+    config = for_records(config, public)
     notes = record_notes(public, private) + list(target.notes)
     count = len(public) + (0 if private is None else len(private))
     log.info("querying the target: %s records, views per record: %d", f"{count:,}", config.extraction.queries)

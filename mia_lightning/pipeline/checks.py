@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,15 @@ from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.pipeline.requirements import check_folders, check_requirements
 from mia_lightning.records.duplicates import duplicate_notes, find_duplicates
-from mia_lightning.records.records import UNKNOWN, Records, align_class_names, check_disjoint, separate_ids
+from mia_lightning.records.records import (
+    UNKNOWN,
+    Records,
+    align_class_names,
+    align_inputs,
+    check_disjoint,
+    separate_ids,
+)
+from mia_lightning.records.splits import Splits
 
 if TYPE_CHECKING:
     from mia_lightning.targets.base import Target
@@ -54,11 +63,7 @@ def load_records(config: RunConfig) -> tuple[Records, Records | None]:
     private = gray_to_rgb(private) if config.data.gray_to_rgb else private
     public, private = align_class_names(*separate_ids(public, private))
     check_disjoint(public, private)
-    if public.images.shape[1:] != private.images.shape[1:]:
-        raise MIAError(
-            f"{public.source} contains images of shape {public.images.shape[1:]} but {private.source} of "
-            f"{private.images.shape[1:]}; both halves must fit one target"
-        )
+    public, private = align_inputs(public, private)
     check_scale(public, private, config.data.mean, config.data.std)
     return public, private
 
@@ -66,7 +71,10 @@ def load_records(config: RunConfig) -> tuple[Records, Records | None]:
 def load_and_check_target(config: RunConfig, public: Records) -> Target:
     """Load the target and check that it accepts the records' images."""
     from mia_lightning.targets import check_fits, load_target
+    from mia_lightning.targets.inputs import sample_of
 
+    if config.data.resize is not None and not public.is_image:
+        raise MIAError(f"--data.resize {config.data.resize}: {public.source} has {public.described}; leave it out")
     target = load_target(
         config.target.checkpoint,
         architecture=config.target.architecture,
@@ -79,9 +87,50 @@ def load_and_check_target(config: RunConfig, public: Records) -> Target:
         transform=config.data.transform,
         class_order=None if config.target.class_order is None else tuple(config.target.class_order),
         image_shape=public.images.shape[1:],
+        sample=None if public.is_image else sample_of(public),
+        feature_names=public.feature_names,
     )
     check_fits(target, public.images.shape[1:])
     return target
+
+
+def as_target_takes(
+    config: RunConfig, target: Target, public: Records, private: Records | None
+) -> tuple[Records, Records | None]:
+    """Return both halves with the inputs and the class numbers of the target.
+
+    Raises:
+        MIAError: a label that an estimator was not fitted on, or gradients of an estimator.
+    """
+    from mia_lightning.targets.estimators import EstimatorNetwork, align_labels
+    from mia_lightning.targets.inputs import converted
+    from mia_lightning.targets.wrapper import unwrap
+
+    halves = Splits(public, private).map(lambda half: converted(half, target.input_dtype))
+    network = unwrap(target.network)
+    if isinstance(network, EstimatorNetwork):
+        if config.extraction.gradients:
+            raise MIAError("--extraction.gradients true: an estimator has no gradients; leave it out")
+        halves = halves.map(lambda half: align_labels(half, network.labels, target.architecture))
+    return halves.public, halves.private
+
+
+def for_records(config: RunConfig, public: Records) -> RunConfig:
+    """Return the configuration with the views that the records have: one for records that are not images.
+
+    Raises:
+        MIAError: views, or gradients, that such records do not have.
+    """
+    if public.is_image:
+        return config
+    extraction, queries = config.extraction, config.references.queries or 1
+    if extraction.queries > 2 or queries > 2:  # 2 is the default
+        option = f"--{'extraction' if extraction.queries > 2 else 'references'}.queries"
+        raise MIAError(f"{option}: only images are shifted and mirrored; {public.source} has {public.described}; use 1")
+    if extraction.gradients and public.images.dtype.kind != "f":
+        raise MIAError(f"--extraction.gradients true: the inputs of {public.source} are whole numbers; leave it out")
+    references = replace(config.references, queries=None)
+    return replace(config, extraction=replace(extraction, queries=1), references=references)
 
 
 def record_notes(public: Records, private: Records | None) -> list[str]:

@@ -65,6 +65,7 @@ def assess_result(result: AuditResult, prepared: LoadedInputs) -> Assessment:
         seed=config.seed,
         folds=config.evaluation.folds,
         pixels=_pixels(public, rows),
+        columns={name: values[rows] for name, values in public.known_columns.items()},
         audited=audited,
         audited_rows=audited_rows,
         checks=(refitted,) if labels is None or _accuracy_unknown(result) else (refitted, _gap(result)),
@@ -72,8 +73,8 @@ def assess_result(result: AuditResult, prepared: LoadedInputs) -> Assessment:
 
 
 def _pixels(records: Records, rows: NDArray[np.integer]) -> NDArray[Any] | None:
-    """Return the images of some records, None where arrays alone are audited."""
-    if records.images.size == 0:
+    """Return the images of some records, None where records are not images or arrays alone are audited."""
+    if not records.is_image or 0 in records.images.shape:
         return None
     return records.images if len(rows) == len(records) else records.images[rows]  # an index would copy them
 
@@ -199,7 +200,7 @@ def _threat(result: AuditResult) -> tuple[str, ...]:
     views = config.extraction.queries
     if config.data.public is None and result.reference_outputs is not None:  # arrays alone
         views = result.reference_outputs.target.shape[1]
-    queried = "the stored image" if views == 1 else f"{views} views of each record (shifts and flips)"
+    queried = "each record as stored" if views == 1 else f"{views} views of each record (shifts and flips)"
     sentences = [f"Query access: the attacker sees the target's logits on {queried}."]
     needs = {needed for name in read if (needed := _need(name)) is not None}
     if "features" in needs:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
-from mia_lightning.records.image_arrays import image_column
+from mia_lightning.records.image_arrays import image_column, input_column
 from mia_lightning.records.label_columns import class_name_column, label_column
 from mia_lightning.records.records import Records
 from mia_lightning.records.values import (
@@ -38,25 +38,31 @@ def make_records(
     membership: Values | None = None,
     groups: Values | None = None,
     class_names: object = None,
+    feature_names: Sequence[str] | None = None,
+    as_images: bool | None = None,
     notes: Sequence[str] = (),
 ) -> Records:
     """Return Records from columns in any common form; the function that a reader of your own calls.
 
     Args:
         source: name for messages.
-        images: (N, C, H, W), (N, H, W, C) or (N, H, W); uint8, integers in 0..255, or floating point.
+        images: (N, C, H, W), (N, H, W, C) or (N, H, W) images, uint8, integers in 0..255, or floating point; or
+            records of two, five or more axes, such as tables (N, features), of any numbers.
         ids: (N,) integers or texts; numbered from 0 when missing, so that they clash with no id of the other half.
         labels: (N,) or (N, 1) whole numbers, names of classes, or (N, classes) one-hot; None and NaN are missing.
         membership: (N,) or (N, 1) of 1/0, +1/-1, true/false or words (`records.vocabulary`); None and NaN are unknown.
         groups: (N,) integers or texts: person, patient, camera; a record without one is its own group.
         class_names: names of class 0, 1, ..., or a mapping between names and classes.
+        feature_names: name of each column of a table.
+        as_images: whether `images` are images; None takes three or four axes for images.
         notes: the reader's notes.
 
     Raises:
         MIAError: a column has another form, or the columns do not fit each other.
     """
     collected = list(notes)
-    stacked = image_column(images, source, collected)
+    as_images = images.ndim in (0, 1, 3, 4) if as_images is None else as_images
+    stacked = image_column(images, source, collected) if as_images else input_column(images, source)
     count = len(stacked)
     names = class_name_column(class_names, source)
     numbers, own_names = label_column(labels, count, source, collected, names)
@@ -71,6 +77,7 @@ def make_records(
         class_names=own_names or names,
         notes=tuple(collected),
         ids_invented=ids is None,
+        feature_names=None if feature_names is None else tuple(map(str, feature_names)),
     )
 
 

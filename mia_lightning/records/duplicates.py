@@ -85,6 +85,9 @@ def find_duplicates(public: Records, private: Records | None = None) -> Duplicat
     """
     splits = [split for split in (public, private) if split is not None]
     exact = np.unique(np.concatenate([pixel_hashes(split.images) for split in splits]), return_inverse=True)[1]
+    if not public.is_image:  # only images have near copies
+        count = _count(exact, splits)
+        return Duplicates(count, count, exact.astype(np.int64))
     representatives = np.unique(exact, return_index=True)[1]
     pairs = near_pairs([split.images for split in splits], representatives)
     near = _components(len(representatives), pairs)[exact]
@@ -123,8 +126,8 @@ def near_pairs(parts: Sequence[Images], rows: NDArray[np.intp]) -> NDArray[np.in
 
 
 def _eight_bits(images: Images) -> Images:
-    """Return float images on the 8-bit grid as uint8, others as they are."""
-    if images.dtype == np.uint8:
+    """Return float images on the 8-bit grid as uint8, other images and records as they are."""
+    if images.dtype == np.uint8 or images.ndim != 4:
         return images
     steps = np.rint(images * np.float32(255))
     is_grid = bool((np.abs(steps / 255 - images) < 1e-6).all()) and steps.min() >= 0 and steps.max() <= 255

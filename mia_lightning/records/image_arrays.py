@@ -1,4 +1,4 @@
-"""Images of any layout and dtype as (N, C, H, W)."""
+"""Images of any layout and dtype as (N, C, H, W); other records as they are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
+
+
+def input_column(array: NDArray[Any], name: str) -> NDArray[Any]:
+    """Return records of any other shape, (N, ...), as uint8, int64, float32 or float64.
+
+    Args:
+        array: Integers or floating point, any shape; booleans become 0 and 1.
+        name: the file, for messages.
+
+    Raises:
+        MIAError: a single axis, text, objects or complex numbers.
+    """
+    if array.ndim < 2 or 0 in array.shape[1:]:
+        raise MIAError(f"{name}: inputs have shape {array.shape}; expected (N, ...), one row of values per record")
+    if array.dtype in (np.uint8, np.int64, np.float32, np.float64) and array.dtype.isnative:
+        return np.asarray(array, np.float32) if array.ndim == 4 and array.dtype.kind == "f" else array
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise MIAError(f"{name}: inputs are {array.dtype}; expected numbers as uint8, int64, float32 or float64")
+    if array.dtype == np.float64:  # of another byte order
+        return array.astype(np.float64)
+    return array.astype({"b": np.uint8, "f": np.float32}.get(array.dtype.kind, np.int64))
 
 
 def image_column(

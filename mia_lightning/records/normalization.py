@@ -16,9 +16,18 @@ def normalization(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the given mean and standard deviation per channel, or those of the public images in [0, 1].
 
+    Records that are not images are passed on as they are stored: both are empty.
+
     Raises:
-        MIAError: not one value per channel.
+        MIAError: not one value per channel, or values for records that are not images.
     """
+    if not public.is_image or not isinstance(public.images, np.ndarray):
+        if mean or std:
+            raise MIAError(
+                f"--data.mean and --data.std apply to stored images alone, but {public.source} has "
+                f"{public.described}; leave them out, and scale in the target or --data.transform"
+            )
+        return (), ()
     channels = public.images.shape[1]
     if mean is None or std is None:
         return channel_statistics(public.images)

@@ -1,18 +1,19 @@
-"""Records: the candidate images whose membership is in question."""
+"""Records: the candidate images, table rows or signals whose membership is in question."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, printable
 from mia_lightning.records.vocabulary import UNKNOWN
 from mia_lightning.security.csv_formulas import is_formula
 
-__all__ = ["UNKNOWN", "Records", "align_class_names", "check_disjoint", "separate_ids"]
+__all__ = ["UNKNOWN", "Records", "align_class_names", "align_inputs", "check_disjoint", "separate_ids"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,16 +21,18 @@ class Records:
     """Candidate records of one source, in the order of the source.
 
     Raises:
-        MIAError: the arrays differ in length, ids repeat or could not be written into a CSV unchanged, an image dtype
-            is neither uint8 nor float32, a pixel is NaN or infinite, a label is below -1 or beyond the class names, or
-            membership holds anything but 1, 0 and -1.
+        MIAError: the arrays differ in length, ids repeat or could not be written into a CSV unchanged, a dtype is not
+            supported, a value is NaN or infinite, a label is below -1 or beyond the class names, or membership holds
+            anything but 1, 0 and -1.
     """
 
     ids: NDArray[np.int64] | NDArray[np.str_]
     """(N,) unique record ids, integers or strings. Never a feature of any attack."""
 
     images: NDArray[np.uint8] | NDArray[np.float32]
-    """(N, C, H, W): uint8 in 0..255, or float32 as stored, normally in [0, 1]; values outside survive untouched."""
+    """(N, ...) inputs of the target. Four axes are images, (N, C, H, W): uint8 in 0..255, or float32 as stored,
+    normally in [0, 1]; values outside survive untouched. Any other number is a table (N, features), a signal or the
+    like: uint8, int64, float32 or float64, passed to the target as stored."""
 
     labels: NDArray[np.int64]
     """(N,) class indices from 0; -1 where the label is missing."""
@@ -53,18 +56,19 @@ class Records:
     ids_invented: bool = False
     """Whether the source has no ids, and the reader numbered its records from 0."""
 
+    feature_names: tuple[str, ...] | None = None
+    """Name of each column of a table, in the order of `images`; None when the source has none."""
+
+    covariates: Mapping[str, NDArray[np.float64]] | None = None
+    """(N,) properties of the source of each record that the target never receives, such as the size of its file."""
+
     def __post_init__(self) -> None:
         _check_lengths(self)
-        if self.images.ndim != 4:
-            raise MIAError(
-                f"{self.source}: images have shape {self.images.shape}; expected (N, channels, height, width)"
-            )
-        if self.images.dtype not in (np.uint8, np.float32):
-            raise MIAError(f"{self.source}: images are {self.images.dtype}; expected uint8 or float32")
+        _check_inputs(self)
         _check_ids(self.ids, self.source)
         if self.groups is not None and self.groups.dtype.kind == "U":
             _check_printable(self.groups.tolist(), "group", self.source)
-        _check_pixels(self)
+        _check_finite(self)
         _check_labels(self)
         if not np.isin(self.membership, (0, 1, UNKNOWN)).all():
             bad = self.membership[~np.isin(self.membership, (0, 1, UNKNOWN))][0]
@@ -72,6 +76,24 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the records are images, which have views, pixel checks and thumbnails."""
+        return self.images.ndim == 4
+
+    @property
+    def described(self) -> str:
+        """Shape of a record in words, for messages."""
+        shape = self.images.shape[1:]
+        return f"{shape[0]} values per record" if len(shape) == 1 else f"records of shape {shape}"
+
+    @property
+    def known_columns(self) -> dict[str, NDArray[np.float64]]:
+        """(N,) numbers by name that are known of the records without the target: a table's features, covariates."""
+        names = self.feature_names or ()
+        features = {name: np.asarray(self.images[:, i], np.float64) for i, name in enumerate(names)}
+        return features | dict(self.covariates or {})
 
     def rows(self, index: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Records:
         """Return the records at these positions, all columns included."""
@@ -82,6 +104,9 @@ class Records:
             labels=self.labels[index],
             membership=self.membership[index],
             groups=None if self.groups is None else self.groups[index],
+            covariates=None
+            if self.covariates is None
+            else {name: values[index] for name, values in self.covariates.items()},
         )
 
 
@@ -133,14 +158,32 @@ def _check_printable(texts: list[str], what: str, source: str) -> None:
             raise MIAError(f"{source}: {what} {text[:40]!r} holds a control character; expected printable text")
 
 
-def _check_pixels(records: Records) -> None:
-    if records.images.dtype == np.uint8:
+def _check_inputs(records: Records) -> None:
+    """Check shape and dtype of the inputs."""
+    images, name = records.images, records.source
+    if images.ndim < 2:
+        raise MIAError(
+            f"{name}: inputs have shape {images.shape}; expected images (N, channels, height, width), or one row of "
+            "values per record (N, ...)"
+        )
+    if records.is_image and images.dtype not in (np.uint8, np.float32):
+        raise MIAError(f"{name}: images are {images.dtype}; expected uint8 or float32")
+    if images.dtype not in (np.uint8, np.int64, np.float32, np.float64):
+        raise MIAError(f"{name}: inputs are {images.dtype}; expected numbers as uint8, int64, float32 or float64")
+    names = records.feature_names
+    if names is not None and (images.ndim != 2 or len(names) != images.shape[1]):
+        raise MIAError(f"{name}: {len(names)} names of features for inputs of shape {images.shape}; give one each")
+
+
+def _check_finite(records: Records) -> None:
+    if records.images.dtype.kind != "f" or not isinstance(records.images, np.ndarray):  # files are checked when read
         return
     for start in range(0, len(records), 4096):  # in blocks, so that a memory-mapped file is never copied whole
-        finite = np.isfinite(records.images[start : start + 4096]).all(axis=(1, 2, 3))
+        block = records.images[start : start + 4096]
+        finite = np.isfinite(block).all(axis=tuple(range(1, block.ndim)))
         if not finite.all():
-            row = start + int(np.argmin(finite))
-            raise MIAError(f"{records.source}: record {records.ids[row]} has NaN or infinite pixels; repair or drop it")
+            row, what = start + int(np.argmin(finite)), "pixels" if records.is_image else "values"
+            raise MIAError(f"{records.source}: record {records.ids[row]} has NaN or infinite {what}; repair or drop it")
 
 
 def check_disjoint(public: Records, private: Records) -> None:
@@ -184,6 +227,33 @@ def align_class_names(public: Records, private: Records) -> tuple[Records, Recor
         )
     names = tuple(sorted({*first, *second}))
     return _renumbered(public, names), _renumbered(private, names)
+
+
+def align_inputs(public: Records, private: Records) -> tuple[Records, Records]:
+    """Return both halves with inputs of one dtype and, in tables, columns in the order of the public half.
+
+    Raises:
+        MIAError: inputs of different shapes, or tables with different columns.
+    """
+    names = public.feature_names
+    if names is not None and private.feature_names is not None and names != private.feature_names:
+        missing = sorted({*names} ^ {*private.feature_names})
+        if missing:
+            raise MIAError(
+                f"{public.source} and {private.source} have different columns (first {printable(missing[0], 40)!r}); "
+                "give both the same features, or ignore some by --data.columns '{NAME: ignore}'"
+            )
+        order = [private.feature_names.index(name) for name in names]
+        private = replace(private, images=private.images[:, order], feature_names=names)
+    if public.images.shape[1:] != private.images.shape[1:]:
+        raise MIAError(
+            f"{public.source} contains {'images' if public.is_image else 'inputs'} of shape {public.images.shape[1:]} "
+            f"but {private.source} of {private.images.shape[1:]}; both halves must fit one target"
+        )
+    if not public.is_image and public.images.dtype != private.images.dtype:
+        common = np.result_type(public.images, private.images)
+        return tuple(replace(half, images=half.images.astype(common)) for half in (public, private))  # type: ignore[return-value]
+    return public, private
 
 
 def _difference(first: tuple[str, ...], second: tuple[str, ...]) -> str:

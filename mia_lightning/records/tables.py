@@ -103,7 +103,7 @@ def read_table(path: str | Path, mapping: Mapping[str, str] | None = None, *, la
         with open_regular(path) as file:
             start = file.read(4)
             if start == b"PAR1":
-                return _checked(_parquet(path), path.name, 1)
+                return checked_table(_parquet(path), path.name, 1)
             size = path.stat().st_size
             if size > largest:
                 raise MIAError(f"{path.name}: has {size >> 20:,} MiB; expected under {largest >> 20:,} MiB; split it")
@@ -209,7 +209,7 @@ def _csv(source: Path | bytes, start: bytes, name: str, mapping: Mapping[str, st
     )
     notes = [] if delimiter == "," else [f"{name}: read as separated by {DELIMITERS[delimiter]}"]
     notes += [f"{name}: read with decimal commas"] if comma else []
-    return _checked(table, name, 2, notes)
+    return checked_table(table, name, 2, notes)
 
 
 def _decoded_start(start: bytes) -> str:
@@ -253,7 +253,8 @@ def _parquet(path: Path) -> pa.Table:
     return table
 
 
-def _checked(table: pa.Table, source: str, first_row: int, notes: Sequence[str] = ()) -> Table:
+def checked_table(table: pa.Table, source: str, first_row: int, notes: Sequence[str] = ()) -> Table:
+    """Return an Arrow table with its columns checked, see `read_table`."""
     names = [name.strip() for name in table.column_names]
     _check_names(names, source)
     _check_plain(table, source)

@@ -34,6 +34,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         "identity", "user", "user_id", "camera", "camera_id",
     ),
     "image": ("images", "image", "imgs", "img", "pixels", "pictures", "data", "x"),
+    "input": ("inputs", "input", "features", "signals", "signal", "series", "rows", "table", "tokens"),
     "file": (
         "file", "files", "filename", "filenames", "file_name", "path", "paths", "filepath", "file_path", "image",
         "image_file", "image_path", "image_name", "img", "img_path",
@@ -58,6 +59,9 @@ TABLE_COLUMNS = ("id", "file", "label", "membership", "group", "class_name")
 
 IGNORE = "ignore"
 """Meaning in `--data.columns` of a column that is neither used nor named."""
+
+FEATURE = "feature"
+"""Meaning in `--data.columns` of a column of a table that the target receives, whatever its name."""
 
 _BLANKS = ("", "unknown", "none", "nan", "null", "na", "n/a", "<na>", "nat", "?", "-")
 MEMBERSHIP_WORDS: Mapping[str, int] = {
@@ -244,11 +248,11 @@ def find_columns(
 
 def check_mapping(mapping: Mapping[str, str]) -> None:
     """Raise MIAError when a mapping of columns has an unknown meaning, or one meaning twice."""
-    legal = [*RECORD_COLUMNS, "file", IGNORE]
+    legal = [*RECORD_COLUMNS, "input", "file", FEATURE, IGNORE]
     for name, means in mapping.items():
         if means not in legal:
             raise MIAError(f"--data.columns: {name!r} is mapped to {means!r}; {suggest(str(means), legal, see='')}")
-    used = [means for means in mapping.values() if means != IGNORE]
+    used = [means for means in mapping.values() if means not in (IGNORE, FEATURE)]
     if twice := next((means for means in used if used.count(means) > 1), None):
         raise MIAError(f"--data.columns: two columns are mapped to {twice}; keep one")
 

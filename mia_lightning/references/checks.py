@@ -14,12 +14,14 @@ from mia_lightning.references.config import ReferencesConfig
 from mia_lightning.references.exchange import is_checkpoint_folder, load_reference_outputs
 from mia_lightning.references.exchange.checkpoints import read_checkpoint_folder
 from mia_lightning.references.independence import make_independent
+from mia_lightning.references.networks import network_of
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.phi import view_columns
-from mia_lightning.references.prepare import network_of
 from mia_lightning.references.splits import assign
 from mia_lightning.runtime.ray_cluster import check_address
 from mia_lightning.targets.base import Target
+from mia_lightning.targets.estimators import EstimatorNetwork
+from mia_lightning.targets.wrapper import unwrap
 
 SAMPLE = 64
 """Records on which every score is tried."""
@@ -87,7 +89,8 @@ def check_references(
             seed=seed,
             released=config.anchored_release,
         )
-        _check_batches(config, assignment.keep)
+        if not isinstance(unwrap(target.network), EstimatorNetwork):
+            _check_batches(config, assignment.keep)
         keep, drawn = assignment.keep, assignment.drawn
     reference_columns(config.scores, _simulated(keep, drawn, queries, seed))
     if config.exported is not None and not Path(config.exported).absolute().parent.is_dir():

@@ -43,7 +43,9 @@ def compute_phi(network: nn.Module, material: TrainingData, *, device: str) -> P
     for start in range(0, len(images), batch_size):
         rows = torch.arange(start, start + batch_size, device=where).clamp(max=len(images) - 1)
         count = min(batch_size, len(images) - start)
-        batch = normalize(images[rows]).contiguous(memory_format=torch.channels_last)
+        batch = normalize(images[rows])
+        if batch.ndim == 4:
+            batch = batch.contiguous(memory_format=torch.channels_last)
         for query, view in enumerate(views(batch, material.queries)):
             logits = fast(view).float() / material.temperature
             values[start : start + count, query] = phi(logits, labels[rows])[:count]

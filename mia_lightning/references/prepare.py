@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from mia_lightning.errors import MIAError
 from mia_lightning.outputs.outputs import Outputs
@@ -30,6 +27,7 @@ from mia_lightning.references.fidelity import (
     training_checks,
 )
 from mia_lightning.references.independence import make_independent
+from mia_lightning.references.networks import network_of
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.phi import target_phi
 from mia_lightning.references.result import References
@@ -39,8 +37,8 @@ from mia_lightning.references.training import NUMBERS
 from mia_lightning.references.training_data import ImageParts, TrainingData
 from mia_lightning.references.workers import ReferenceJob, device_of, train_references
 from mia_lightning.runtime.store import array_digest, source_digest
-from mia_lightning.targets.architectures import untrained
-from mia_lightning.targets.base import Target, TargetForm
+from mia_lightning.targets.base import Target
+from mia_lightning.targets.estimators import EstimatorNetwork
 from mia_lightning.targets.imported import source_of
 from mia_lightning.targets.wrapper import unwrap
 
@@ -163,8 +161,11 @@ def _store(
     seed: int,
 ) -> ReferenceStore:
     architecture = config.architecture or inputs.target.architecture
-    like = {} if config.architecture else unwrap(inputs.target.network).state_dict()
+    network = unwrap(inputs.target.network)
+    like = {} if config.architecture else network.state_dict()
+    is_estimator = isinstance(network, EstimatorNetwork)
     training = {
+        **({"estimator": network.untrained(0).digest()} if is_estimator else {}),
         "architecture": architecture,
         "source": sha256(source_of(architecture).encode()).hexdigest(),
         "shapes": {name: list(tensor.shape) for name, tensor in like.items()},
@@ -177,7 +178,7 @@ def _store(
         "scheme": config.scheme,
         "drawn_with": [config.anchored_release, array_digest(membership)] if config.scheme == "anchored" else [],
         "private": int((inputs.private is not None) and len(inputs.private)),
-        "training": asdict(config.training),
+        "training": {} if is_estimator else asdict(config.training),
         "seed": seed,
         "numbers": NUMBERS,
     }
@@ -231,33 +232,6 @@ def _described(reference_store: ReferenceStore, number: int) -> ReferenceRecord:
     return row
 
 
-def network_of(config: ReferencesConfig, target: Target) -> partial[nn.Module]:
-    """Return what makes an untrained network from a seed."""
-    form = target.form
-    if config.architecture:  # another network: it shares the preprocessing, and is expected to return logits
-        form = TargetForm(resize=form.resize, transform=form.transform)
-    return partial(
-        _untrained,
-        config.architecture or target.architecture,
-        target.num_classes,
-        dict(unwrap(target.network).state_dict()),
-        form=form,
-        hyper_parameters=target.hyper_parameters,
-    )
-
-
-def _untrained(
-    architecture: str,
-    num_classes: int,
-    like: Mapping[str, torch.Tensor],
-    seed: int,
-    *,
-    form: TargetForm | None = None,
-    hyper_parameters: Mapping[str, object] | None = None,
-) -> nn.Module:
-    return untrained(architecture, num_classes, like, seed=seed, form=form, hyper_parameters=hyper_parameters)
-
-
 def _references(
     config: ReferencesConfig,
     inputs: ReferenceInputs,
@@ -269,6 +243,8 @@ def _references(
 ) -> References:
     good = np.array([row.status == "trained" for row in rows])
     if not good.any():
+        if isinstance(unwrap(inputs.target.network), EstimatorNetwork):
+            raise MIAError(f"all {len(rows)} references failed ({rows[0].reason}); lower --references.count to 0")
         raise MIAError(
             f"all {len(rows)} references diverged ({rows[0].reason}); lower --references.training.learning_rate"
         )

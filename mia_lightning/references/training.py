@@ -71,7 +71,8 @@ def train_reference(
             "--references.training.batch_size"
         )
     images, labels = on_device(material, fabric.device)
-    network = with_small_convolutions(network, images.shape[1:])
+    is_image = len(images.shape) == 4
+    network = with_small_convolutions(network, images.shape[1:]) if is_image else network
     network = network.to(fabric.device).to(memory_format=torch.channels_last)
     optimizer = _optimizer(network, recipe)
     schedule = _schedule(optimizer, recipe, steps)
@@ -159,6 +160,9 @@ def _batches(
     for start in range(0, len(rows) - recipe.batch_size + 1, recipe.batch_size):
         part = slice(start, start + recipe.batch_size)
         batch = normalize(images[order[part]])
+        if batch.ndim != 4:  # only images are shifted and mirrored
+            yield order[part], batch
+            continue
         if recipe.shift:
             batch = _shifted(batch, shift[:, part], recipe.shift)
         if recipe.flip:

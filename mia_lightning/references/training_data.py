@@ -41,13 +41,13 @@ class TrainingData:
     """Records that all references are trained on and queried with."""
 
     images: Images | ImageParts
-    """(N, C, H, W) public records first; uint8 in 0..255, or float32 as stored. May be memory-mapped."""
+    """(N, ...) inputs as `Records.images`, public records first. May be memory-mapped."""
 
     labels: NDArray[np.int64]
     """(N,) class indices."""
 
     mean: tuple[float, ...]
-    """Per channel, of images in [0, 1]."""
+    """Per channel, of images in [0, 1]; empty where records are passed on as they are stored."""
 
     std: tuple[float, ...]
     """Per channel, of images in [0, 1]."""
@@ -68,7 +68,7 @@ class MappedImages:
     def __init__(self, images: ImageParts) -> None:
         self.images = images
         self.shape = images.shape
-        self.dtype = torch.uint8 if images.dtype == np.uint8 else torch.float32
+        self.dtype = dtype_of(images)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -92,22 +92,29 @@ def on_device(material: TrainingData, device: torch.device) -> tuple[Tensor | Ma
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # they are only read
             return torch.from_numpy(np.require(images, requirements=("C", "A"))), labels
-    dtype = torch.uint8 if images.dtype == np.uint8 else torch.float32
-    resident = torch.empty(images.shape, dtype=dtype, device=device)
+    resident = torch.empty(images.shape, dtype=dtype_of(images), device=device)
     for start in range(0, len(images), 4096):
         block = np.array(images[start : start + 4096])  # a copy: PyTorch wants writable memory
         resident[start : start + len(block)] = torch.from_numpy(block).to(device)
     return resident, labels
 
 
+def dtype_of(images: Images | ImageParts) -> torch.dtype:
+    """Return torch's name of the arrays' dtype."""
+    return torch.from_numpy(np.empty(0, images.dtype)).dtype
+
+
 class Normalize:
-    """Turn stored images into the target's inputs, on their device."""
+    """Turn stored images into the target's inputs, on their device; without mean and std they are the inputs."""
 
     def __init__(self, material: TrainingData, images: Tensor | MappedImages) -> None:
+        self.is_identity = not material.mean
         scale = 255.0 if images.dtype == torch.uint8 else 1.0
         mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (material.mean, material.std))
         self.scale, self.shift = 1 / (scale * std), -mean / std
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return (B, C, H, W) float32."""
+        """Return (B, C, H, W) float32, or records of another kind as they are."""
+        if self.is_identity:
+            return images
         return torch.addcmul(self.shift, images.float(), self.scale)

@@ -17,6 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mia_lightning.errors import MIAError
+from mia_lightning.outputs.phi import phi
 from mia_lightning.references.config import ReferencesConfig, ReferenceTraining
 from mia_lightning.references.inference import compute_phi
 from mia_lightning.references.store import ReferenceRecord, ReferenceStore
@@ -25,6 +26,9 @@ from mia_lightning.references.training_data import TrainingData
 from mia_lightning.runtime.interruption import signals_as_keyboard_interrupt
 from mia_lightning.runtime.ray_cluster import ray_session
 from mia_lightning.security.open import open_own
+from mia_lightning.targets.estimators import EstimatorNetwork
+from mia_lightning.targets.imported import first_line
+from mia_lightning.targets.wrapper import unwrap
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +84,8 @@ def train_and_query(job: ReferenceJob, material: TrainingData, *, on_epoch: Epoc
     """Train one reference unless its weights are stored, query it, and return its description and phi."""
     started = perf_counter()
     network = job.network(job.seed)
+    if isinstance(inner := unwrap(network), EstimatorNetwork):
+        return _fit_and_query(job, network, inner, material, started)
     if (state := job.store.load_weights(job.number, network.state_dict())) is not None:
         network.load_state_dict(state)
     else:
@@ -103,6 +109,23 @@ def train_and_query(job: ReferenceJob, material: TrainingData, *, on_epoch: Epoc
         return ReferenceRecord(job.number, "diverged", seconds=seconds, reason="its outputs are not finite"), None
     in_, out_ = (float(result.correct[rows].mean()) if rows.any() else 0.0 for rows in (job.keep, ~job.keep))
     return ReferenceRecord(job.number, "trained", in_, out_, seconds), result.phi
+
+
+def _fit_and_query(
+    job: ReferenceJob, network: nn.Module, inner: EstimatorNetwork, material: TrainingData, started: float
+) -> Result:
+    """Fit an estimator on its records and return its description and phi; its fitted state is not stored."""
+    rows = np.flatnonzero(job.keep)
+    try:
+        inner.fit(np.asarray(material.images[rows]), material.labels[rows])
+        seconds = perf_counter() - started
+        logits = network(torch.from_numpy(np.asarray(material.images[:]))) / material.temperature
+    except Exception as error:
+        return ReferenceRecord(job.number, "diverged", seconds=perf_counter() - started, reason=first_line(error)), None
+    correct = logits.numpy().argmax(axis=1) == material.labels
+    in_, out_ = (float(correct[part].mean()) for part in (job.keep, ~job.keep))
+    values = phi(logits, torch.from_numpy(material.labels)).numpy()[:, None]
+    return ReferenceRecord(job.number, "trained", in_, out_, seconds), values
 
 
 def _with_ray(

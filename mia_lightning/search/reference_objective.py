@@ -17,8 +17,9 @@ from mia_lightning.outputs.phi import phi
 from mia_lightning.pipeline.model_outputs import ModelOutputs
 from mia_lightning.pipeline.results import LoadedInputs
 from mia_lightning.records.records import UNKNOWN
+from mia_lightning.references.networks import network_of
 from mia_lightning.references.phi import target_phi
-from mia_lightning.references.prepare import ReferenceInputs, material_of, network_of
+from mia_lightning.references.prepare import ReferenceInputs, material_of
 from mia_lightning.references.splits import assign
 from mia_lightning.references.training import train_reference
 from mia_lightning.references.training_data import Normalize, TrainingData, on_device

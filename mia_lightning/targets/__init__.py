@@ -16,11 +16,14 @@ A target of your own is one file on the current folder or path (`--target.archit
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from mia_lightning.targets.base import Target, TargetForm
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from mia_lightning.targets.base import OutputKind, Stem
 
 __all__ = ["Target", "TargetForm", "architecture_names", "check_fits", "load_target"]
@@ -38,7 +41,9 @@ def load_target(
     resize: int | None = None,
     transform: str | None = None,
     class_order: tuple[int, ...] | None = None,
-    image_shape: tuple[int, int, int] | None = None,
+    image_shape: tuple[int, ...] | None = None,
+    sample: NDArray[Any] | None = None,
+    feature_names: tuple[str, ...] | None = None,
 ) -> Target:
     """Return the classifier in a checkpoint file: eval mode, float32, on the CPU, without gradients.
 
@@ -46,8 +51,8 @@ def load_target(
 
     Args:
         checkpoint: A state dict (torch.save, zip or legacy, or pickle.dump), a Lightning `.ckpt`, a `.safetensors`
-            file or a `torch.export` program; recognized by content, not by name. None where the architecture is a
-            class or function that returns the network trained.
+            file, a `torch.export` program or a `.skops` file of scikit-learn; recognized by content, not by name. None
+            where the architecture is a class or function that returns the network, or an estimator, trained.
         architecture: "auto" (a torchvision ResNet read from the weights, or a program), a name of
             `architecture_names()`, or "package.module:Class". A LightningModule is built with the hyper-parameters of
             its checkpoint.
@@ -60,6 +65,8 @@ def load_target(
         transform: "package.module:function" applied to normalized images, see `mia_lightning.targets.transforms`.
         class_order: Index of the network's output for each class.
         image_shape: (C, H, W) of the records, for a probe of the network; None tries the usual sizes.
+        sample: (N, ...) inputs of some records that are not images, for the probe.
+        feature_names: Columns of the records, for an estimator that was fitted on a DataFrame.
 
     Raises:
         MIAError: the file is missing, truncated, not a checkpoint, malicious, has NaN or infinite weights, or does not
@@ -68,7 +75,8 @@ def load_target(
     from mia_lightning.targets.load import LoadOptions, load
 
     form = TargetForm(stem=stem, resize=resize, transform=transform, class_order=class_order)
-    return load(checkpoint, LoadOptions(architecture, num_classes, feature_layer, weights, output, form, image_shape))
+    options = LoadOptions(architecture, num_classes, feature_layer, weights, output, form, image_shape)
+    return load(checkpoint, replace(options, sample=sample, feature_names=feature_names))
 
 
 def architecture_names() -> list[str]:
@@ -78,7 +86,7 @@ def architecture_names() -> list[str]:
     return names()
 
 
-def check_fits(target: Target, image_shape: tuple[int, int, int]) -> None:
+def check_fits(target: Target, image_shape: tuple[int, ...]) -> None:
     """Raise MIAError where the target does not take images (C, H, W) or does not return finite logits."""
     from mia_lightning.targets.checks import check
 

@@ -90,6 +90,8 @@ class Alternative:
 def alternatives(target: Target, public: Records, mean: Sequence[float], std: Sequence[float]) -> list[Alternative]:
     """Return the readings to try: each changes one thing of the configured one."""
     form, shape = target.form, public.images.shape[1:]
+    if not mean:  # inputs that are passed on as they are stored
+        return []
     return [
         *_normalizations(public, mean, std),
         *_sizes(shape, form),

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from mia_lightning.errors import MIAError, suggest
+from mia_lightning.targets import libraries
 from mia_lightning.targets.base import Stem, TargetForm
+from mia_lightning.targets.estimators import EstimatorNetwork, is_estimator
 from mia_lightning.targets.imported import first_line, import_callable
 from mia_lightning.targets.wrapper import wrap
 
@@ -52,7 +54,7 @@ def build(
     """Return an untrained network; the global random state is restored.
 
     Args:
-        architecture: A torchvision name or "package.module:Class".
+        architecture: A torchvision name, "timm:NAME" or "package.module:Class".
         num_classes: Passed on where the class takes it.
         weights: Whether auxiliary heads exist is read from their names.
         hyper_parameters: Plain values saved by Lightning; a LightningModule gets those that it takes, any other class
@@ -62,6 +64,8 @@ def build(
         MIAError: there is no such architecture, or it cannot be built.
     """
     with torch.random.fork_rng(devices=[]):
+        if libraries.is_library(architecture):
+            return libraries.build(architecture, num_classes, weights, hyper_parameters or {})
         if ":" in architecture:
             return _build_custom(architecture, num_classes, hyper_parameters or {})
         if architecture not in (available := names()):
@@ -193,9 +197,12 @@ def _build_custom(architecture: str, num_classes: int | None, saved: Mapping[str
         network = factory(**_arguments(factory, num_classes, saved))
     except Exception as error:
         raise MIAError(f"--target.architecture {architecture}: calling it failed: {first_line(error)}") from error
+    if is_estimator(network):
+        return EstimatorNetwork(network)
     if not isinstance(network, nn.Module):
         raise MIAError(
-            f"--target.architecture {architecture}: returned {type(network).__name__}, expected an nn.Module"
+            f"--target.architecture {architecture}: returned {type(network).__name__}, expected an nn.Module or an "
+            "estimator with predict_proba"
         )
     return network
 

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 OutputKind = Literal["logits", "log_probabilities", "probabilities", "sigmoids", "one_logit", "one_probability"]
 """Output of a network, see `mia_lightning.targets.output_kind`."""
 
+InputDtype = Literal["float32", "int64", "stored"]
+"""Dtype that a target receives of records that are not images: an estimator takes them as stored, a network with an
+embedding whole numbers."""
+
 Stem = Literal["auto", "imagenet", "cifar", "stride1_pool", "stride2_no_pool"]
 """First layers of a torchvision ResNet: stride of the first convolution, and whether max-pooling follows it."""
 
@@ -42,7 +46,8 @@ class TargetForm:
 class Target:
     """A trained classifier in eval mode.
 
-    `network(images)` takes normalized float images (B, C, H, W) and returns float32 logits (B, classes).
+    `network(inputs)` takes normalized float images (B, C, H, W), or other records (B, ...), and returns float32 logits
+    (B, classes).
     """
 
     network: nn.Module
@@ -71,3 +76,6 @@ class Target:
 
     hyper_parameters: Mapping[str, object] = field(default_factory=dict)
     """Plain values that Lightning saved with the weights, to build the network again."""
+
+    input_dtype: InputDtype = "float32"
+    """Dtype that the network receives of records that are not images."""

@@ -9,18 +9,19 @@ from mia_lightning.targets.exported import Program
 from mia_lightning.targets.wrapper import TargetNetwork, unwrap
 
 
-def check(target: Target, image_shape: tuple[int, int, int]) -> None:
-    """Probe the target with two black images; see `mia_lightning.targets.check_fits`."""
-    channels, height, width = image_shape
-    size = f"images of shape {channels}x{height}x{width}"
+def check(target: Target, image_shape: tuple[int, ...]) -> None:
+    """Probe the target with two black images or rows of zeros; see `mia_lightning.targets.check_fits`."""
+    channels, is_image = image_shape[0], len(image_shape) == 3
+    size = f"{'images' if is_image else 'inputs'} of shape {'x'.join(map(str, image_shape))}"
     if isinstance(unwrap(target.network), Program):
         _check_fixed_size(target.network, image_shape)
     parameter = next(target.network.parameters(), torch.empty(0))
     try:
+        dtype = torch.int64 if target.input_dtype == "int64" and not is_image else parameter.dtype
         with torch.inference_mode():
-            logits = target.network(torch.zeros(2, *image_shape, device=parameter.device, dtype=parameter.dtype))
+            logits = target.network(torch.zeros(2, *image_shape, device=parameter.device, dtype=dtype))
     except Exception as error:
-        if (expected := image_channels(target.network)) not in (None, channels):
+        if is_image and (expected := image_channels(target.network)) not in (None, channels):
             raise MIAError(_channel_sentence(target, channels, expected)) from error
         reason = str(error).split("\n", 1)[0][:200]
         raise MIAError(f"the target ({target.architecture}) cannot take {size}: {reason}") from error
@@ -55,14 +56,16 @@ def image_channels(network: nn.Module) -> int | None:
     return None if kernel is None else int(kernel.shape[1]) * grouped
 
 
-def _check_fixed_size(network: nn.Module, image_shape: tuple[int, int, int]) -> None:
+def _check_fixed_size(network: nn.Module, image_shape: tuple[int, ...]) -> None:
     """Compare with the sizes a program was exported for: another size may run and still be wrong."""
     program = unwrap(network)
     assert isinstance(program, Program)
     side = network.form.resize if isinstance(network, TargetNetwork) else None
     shape = image_shape if side is None else (image_shape[0], side, side)
-    if any(size not in (None, given) for size, given in zip(program.image_shape, shape, strict=True)):
+    sizes = zip(program.image_shape, shape, strict=False)
+    if len(shape) != len(program.image_shape) or any(size not in (None, given) for size, given in sizes):
         fixed = "x".join("any" if size is None else str(size) for size in program.image_shape)
         given = "x".join(map(str, shape))
-        hint = "; --data.resize N resizes them" if program.image_shape[1] == program.image_shape[2] else ""
+        is_square = len(program.image_shape) == 3 and program.image_shape[1] == program.image_shape[2]
+        hint = "; --data.resize N resizes them" if is_square and len(image_shape) == 3 else ""
         raise MIAError(f"the program was exported for images of shape {fixed}, but the images are {given}{hint}")

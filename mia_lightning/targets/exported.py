@@ -66,10 +66,10 @@ def load_program(path: Path) -> Target:
         again = "export it again with torch.export.save and the installed version"
         raise MIAError(f"{path.name}: torch {torch.__version__} cannot put the program together; {again}") from error
     network, images, logits = _plain(exported, path.name)
-    if len(images) != 4 or len(logits) != 2:
+    if len(images) < 2 or len(logits) != 2:
         raise MIAError(
             f"{path.name}: maps shape {_words(images)} to {_words(logits)}, "
-            "expected images (B, C, H, W) to logits (B, classes)"
+            "expected images (B, C, H, W), or other inputs (B, ...), to logits (B, classes)"
         )
     if images[0] is not None or logits[0] is not None:
         raise MIAError(f"{path.name}: was exported for batches of exactly {images[0] or logits[0]}; {_DYNAMIC}")

@@ -20,7 +20,7 @@ CODE = "from mia_lightning.targets.first_query import main; main()"
 AGAIN = "export it again with torch.export.save and the installed version of torch"
 
 
-def check_first_query(path: Path, shapes: Sequence[tuple[int, int, int]], form: TargetForm) -> None:
+def check_first_query(path: Path, shapes: Sequence[tuple[int, ...]], form: TargetForm) -> None:
     """Query a program once with noise in a child process, on the CPU. Exceptions in it are left to this process.
 
     Args:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
+from mia_lightning.records.normalization import normalization
 from mia_lightning.records.records import Records
 
 BYTES = 2.0
@@ -23,6 +24,8 @@ def gray_to_rgb(records: Records) -> Records:
     Raises:
         MIAError: the images have more channels than one.
     """
+    if not records.is_image:
+        raise MIAError(f"--data.gray_to_rgb true: {records.source} has {records.described}, no images; leave it out")
     channels = records.images.shape[1]
     if channels != 1:
         raise MIAError(f"--data.gray_to_rgb true: the images of {records.source} have {channels} channels already")
@@ -40,6 +43,9 @@ def check_scale(
     Raises:
         MIAError: one of these, or mean or standard deviation is NaN or infinite.
     """
+    if not public.is_image or not isinstance(public.images, np.ndarray):
+        normalization(public, mean, std)  # refuses both
+        return
     values = [*(mean or ()), *(std or ())]
     if not np.isfinite(values).all():
         raise MIAError("--data.mean and --data.std must be finite numbers, one per channel")

@@ -5,19 +5,22 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mia_lightning.errors import MIAError
-from mia_lightning.targets import architectures, weight_sets, weights
+from mia_lightning.targets import architectures, libraries, weight_sets, weights
 from mia_lightning.targets.base import Target, TargetForm
 from mia_lightning.targets.checks import image_channels
+from mia_lightning.targets.estimators import EstimatorNetwork, is_skops, load_skops
 from mia_lightning.targets.exported import is_program, load_program
 from mia_lightning.targets.features import probe
 from mia_lightning.targets.first_query import check_first_query
 from mia_lightning.targets.imported import first_line, source_of
+from mia_lightning.targets.inputs import input_dtype, probes
 from mia_lightning.targets.output_kind import SENTENCES
 from mia_lightning.targets.wrapper import TargetNetwork, prefix_of, recognized, wrap
 
@@ -26,9 +29,6 @@ _AUTO = "give --target.architecture: a torchvision name or package.module:Class"
 
 MOST_CLASSES = 100_000
 """Largest number of classes that is read from the weights without `--target.num_classes`."""
-
-SIDES = (32, 28, 64, 96, 224)
-"""Sides of the noise images that probe a network whose images are not given."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,12 @@ class LoadOptions:
     weights: str | None = None
     output: str = "auto"
     form: TargetForm = field(default_factory=TargetForm)
-    image_shape: tuple[int, int, int] | None = None
+    image_shape: tuple[int, ...] | None = None
+    sample: NDArray[Any] | None = None
+    """(N, ...) inputs of records that are not images, to probe the network with."""
+
+    feature_names: tuple[str, ...] | None = None
+    """Columns of the records, for estimators that were fitted on a DataFrame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +65,10 @@ def load(checkpoint: str | None, options: LoadOptions) -> Target:
     if checkpoint is None:
         return _trained(options)
     path = Path(checkpoint)
+    if libraries.is_folder(path):
+        return _of_folder(path, options)
+    if is_skops(path):
+        return _finish(EstimatorNetwork(load_skops(path)), _skops_name(options), options, path.name)
     weights.check_kind(path)
     if is_program(path):
         return _check_program(load_program(path), options, path)
@@ -85,17 +94,36 @@ def load(checkpoint: str | None, options: LoadOptions) -> Target:
 def _trained(options: LoadOptions) -> Target:
     """Return the target that a class or function of the user's returns trained."""
     name = options.architecture
-    if ":" not in name:
+    if ":" not in name or libraries.is_library(name):
         raise MIAError("--target.checkpoint is not given; name the file, or a package.module:function as architecture")
     network = architectures.build(name, options.num_classes, {})
     weights.check_finite(network.state_dict(), name)
     return _finish(network, name, options, name)
 
 
+def _of_folder(folder: Path, options: LoadOptions) -> Target:
+    """Return the target in a Hugging Face folder."""
+    network, name, config = libraries.load_folder(folder)
+    if options.architecture != "auto":
+        raise MIAError(f"--target.architecture {options.architecture}: {folder.name} names its own; leave it out")
+    weights.check_finite(network.state_dict(), folder.name)
+    return replace(_finish(network, name, options, folder.name), hyper_parameters=config)
+
+
+def _skops_name(options: LoadOptions) -> str:
+    if options.architecture != "auto":
+        raise MIAError(f"--target.architecture {options.architecture}: a .skops file contains its own; leave it out")
+    return "skops"
+
+
 def _finish(network: nn.Module, architecture: str, options: LoadOptions, source: str) -> Target:
     network = network.float().eval().requires_grad_(False)
-    rows = options.num_classes or _last_rows(network.state_dict())
-    target = Target(network, rows, options.feature_layer, architecture, _digest(network, architecture))
+    rows, digest = options.num_classes or _last_rows(network.state_dict()), _digest(network, architecture)
+    if isinstance(network, EstimatorNetwork):
+        network.feature_names, digest = options.feature_names, network.digest()
+        architecture = f"{architecture} ({type(network.estimator).__name__})"
+        options = replace(options, output="probabilities" if options.output == "auto" else options.output)
+    target = Target(network, rows, options.feature_layer, architecture, digest, input_dtype=input_dtype(network))
     return _with_probe(target, options, source)
 
 
@@ -221,8 +249,8 @@ def _with_probe(target: Target, options: LoadOptions, source: str) -> Target:
     """
     network = target.network
     layer = _check_layer(network, target.feature_layer) if target.feature_layer else None
-    for shape in _shapes(network, options):
-        samples = _noise(shape)
+    channels = image_channels(network) or 3
+    for samples in probes(network, options.image_shape, channels, options.sample):
         try:
             network(TargetNetwork(network, options.form).inputs(samples[0]))
         except MIAError:
@@ -250,17 +278,6 @@ def _with_probe(target: Target, options: LoadOptions, source: str) -> Target:
     return target  # `check_fits` states the reason
 
 
-def _shapes(network: nn.Module, options: LoadOptions) -> list[tuple[int, int, int]]:
-    """Return the shapes (C, H, W) of images to probe a network with."""
-    channels = image_channels(network) or 3
-    return [options.image_shape] if options.image_shape else [(channels, side, side) for side in SIDES]
-
-
-def _noise(shape: tuple[int, int, int]) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(8, *shape, generator=generator) * scale for scale in (1.0, 0.3, 3.0, 100.0)]
-
-
 def _check_layer(network: nn.Module, layer: str) -> str:
     names = [name for name, _ in network.named_modules() if name]
     if layer not in names:
@@ -275,5 +292,6 @@ def _check_program(target: Target, options: LoadOptions, path: Path) -> Target:
     if options.form.stem != "auto":
         raise MIAError(f"--target.stem {options.form.stem} applies to torchvision ResNets, not to an exported program")
     weights.check_finite(target.network.state_dict(), target.architecture)
-    check_first_query(path, _shapes(target.network, options), options.form)
+    batches = probes(target.network, options.image_shape, image_channels(target.network) or 3, options.sample)
+    check_first_query(path, [tuple(batch[0].shape[1:]) for batch in batches], options.form)
     return _with_probe(target, options, target.architecture)

@@ -73,8 +73,9 @@ class Evaluator:
         self, target: Target, images: NDArray[np.generic], mean: Sequence[float], std: Sequence[float], device: str
     ) -> None:
         self.target, self.mean, self.std = target, tuple(mean), tuple(std)
-        scale = 255.0 if images.dtype == np.uint8 else 1.0
-        self.images = torch.from_numpy(np.ascontiguousarray(images)).float() / scale
+        self.images = torch.from_numpy(np.ascontiguousarray(images))
+        if mean:
+            self.images = self.images.float() / (255.0 if images.dtype == np.uint8 else 1.0)
         self.device, self.passes = torch.device(device), 0.0
 
     def __enter__(self) -> Evaluator:
@@ -112,6 +113,8 @@ class Evaluator:
         return outcome_of(reading, logits, labels)
 
     def _normalized(self, images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+        if not mean:  # records that are passed on as they are stored
+            return images.to(self.device)
         center, spread = (images.new_tensor(values, device=self.device).view(1, -1, 1, 1) for values in (mean, std))
         return (images.to(self.device) - center) / spread
 

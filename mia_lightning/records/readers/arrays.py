@@ -21,7 +21,7 @@ from mia_lightning.security.archives import check_unfolding, check_zip
 
 FORMATS = "arrays by name (.npz, .safetensors)"
 
-EXPECTED = "expected arrays named images, and optionally ids, labels, membership and groups"
+EXPECTED = "expected arrays named images or inputs, and optionally ids, labels, membership and groups"
 OVERHEAD = 256
 """Bytes that a record takes in addition to its image while it is read."""
 
@@ -40,7 +40,8 @@ def matches(source: str) -> bool:
 
 
 def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
-    """Read named arrays: images (N, C, H, W), (N, H, W, C) or (N, H, W); ids, labels, membership, groups (N,).
+    """Read named arrays: images (N, C, H, W), (N, H, W, C) or (N, H, W), or tables (N, features); ids, labels,
+    membership, groups (N,). An array named inputs, features or signals may have any shape (N, ...).
 
     All but the images may be missing. Names are those of `records.vocabulary`; or train_images, train_labels,
     test_images, test_labels (also x_train, y_train, ...), where the train arrays are read as members and the test
@@ -48,7 +49,8 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
     memory maps.
 
     Returns:
-        Records with images (N, C, H, W), uint8 or float32 (float64 is rounded), values untouched.
+        Records with images (N, C, H, W), uint8 or float32 (float64 is rounded), or other inputs (N, ...), values
+        untouched.
 
     Raises:
         MIAError: the file is missing or damaged, holds Python objects, or lacks images.
@@ -64,6 +66,12 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
     chosen = find_columns(stored, path.name, columns, RECORD_COLUMNS)
     arrays = load(path, list(chosen.by_meaning.values()))
     by_meaning = {means: arrays.pop(name) for means, name in chosen.by_meaning.items() if name in arrays}
+    as_images = None
+    if "image" not in by_meaning:  # records of another kind, whatever their shape
+        inputs = find_columns(stored, path.name, columns, ("input",)).get("input")
+        if inputs is not None:
+            by_meaning["image"], as_images = load(path, [inputs])[inputs], False
+            chosen.unused.remove(inputs)
     if "image" not in by_meaning:
         listed = ", ".join(printable(name, 40) for name in stored[:12]) or "no arrays"
         hint = "; it looks like a model checkpoint" if any("." in name for name in stored) else ""
@@ -71,11 +79,12 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
     images = by_meaning["image"]
     check_unfolding(images.nbytes + OVERHEAD * (len(images) if images.ndim else 0), path)
     ids = by_meaning.get("id")
-    if ids is not None and ids.ndim == 1 and images.ndim >= 3 and len(ids) != len(images):
+    if ids is not None and ids.ndim == 1 and images.ndim >= 2 and len(ids) != len(images):
         raise MIAError(f"{path.name}: {len(ids)} ids but {len(images)} images; give one of each per record")
     return make_records(
         path.name,
         images,
+        as_images=as_images,
         ids=ids,
         labels=by_meaning.get("label"),
         membership=by_meaning.get("membership"),

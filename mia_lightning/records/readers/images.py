@@ -44,13 +44,27 @@ class _Rows:
 
 
 def matches(source: str) -> bool:
-    """Whether the source is a folder, a zip or tar archive, or a CSV whose first line has an id or file."""
+    """Whether the source is a folder, a zip or tar archive, or a CSV that names files or has images next to it.
+
+    A CSV whose columns are all ids, labels and the like has no features, so that its images are missing.
+    """
     if os.path.isdir(source) or _files.zip_kind(source) == "other":
         return True
     start = _files.head(source, 4096)
-    is_tar = start[257:262] == b"ustar" or start.startswith(COMPRESSED)
-    is_table = any(meaning(name, ("id", "file")) for name in header_names(start))
-    return is_tar or is_table or (bool(start) and source.lower().endswith(TABLES))
+    if start[257:262] == b"ustar" or start.startswith(COMPRESSED):
+        return True
+    names = header_names(start)
+    if not names or not (source.lower().endswith(TABLES) or any(meaning(name, ("id", "file")) for name in names)):
+        return bool(start) and source.lower().endswith(TABLES)
+    has_features = any(meaning(name, (*TABLE_COLUMNS, "split", "index")) is None for name in names)
+    return not has_features or any(meaning(name, ("file",)) for name in names) or _has_images(Path(source).parent)
+
+
+def _has_images(folder: Path) -> bool:
+    """Whether images are next to a CSV: an archive or a folder of them, or image files."""
+    if any((folder / name).exists() for name in (*ARCHIVES, "images")):
+        return True
+    return any(file.suffix.lower() in _image_files.SUFFIXES for file in folder.iterdir())
 
 
 def read(source: str, columns: Mapping[str, str] | None = None) -> Records:

@@ -1,0 +1,112 @@
+"""Tables of named features: Parquet and CSV files, and DataFrames in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mia_lightning.errors import MIAError, printable
+from mia_lightning.records.frames import frame_table
+from mia_lightning.records.label_columns import class_order_note
+from mia_lightning.records.readers import _files
+from mia_lightning.records.records import UNKNOWN, Records
+from mia_lightning.records.table_columns import (
+    group_column,
+    id_column,
+    label_column,
+    membership_column,
+    number_column,
+)
+from mia_lightning.records.tables import Table, header_names, read_table
+from mia_lightning.records.vocabulary import FEATURE, find_columns
+
+FORMATS = "tables of named features (Parquet, CSV)"
+
+MEANINGS = ("id", "label", "membership", "group", "split", "class_name")
+
+MOST_CELLS = 2 * 10**9
+"""Features times rows, 16 GB."""
+
+
+def matches(source: str) -> bool:
+    """Whether the file is Parquet, or a CSV (one next to images is read by the reader `images` first)."""
+    return _files.head(source, 4) == b"PAR1" or (
+        source.lower().endswith((".csv", ".tsv")) and len(header_names(_files.head(source, 4096))) > 1
+    )
+
+
+def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
+    """Read a table with a header: every column that is no id, label, membership (or split), group or class name is a
+    feature, or is one by `--data.columns '{NAME: feature}'`.
+
+    Args:
+        source: path of a Parquet or CSV file.
+        columns: the user's mapping of column names to meanings.
+
+    Returns:
+        Records with inputs (N, features), float64.
+
+    Raises:
+        MIAError: it is damaged or has no features, or a feature has a value that is missing or no number.
+    """
+    return table_records(read_table(_files.check_file(source), columns), columns)
+
+
+def frame_records(frame: object, source: str, columns: Mapping[str, str] | None = None) -> Records:
+    """Return the records of a pandas, Polars or pyarrow table in memory; see `read`.
+
+    Args:
+        frame: Anything that exports Arrow columns.
+        source: Its name for messages.
+        columns: the user's mapping of column names to meanings.
+    """
+    return table_records(frame_table(frame, source), columns)
+
+
+def table_records(table: Table, columns: Mapping[str, str] | None = None) -> Records:
+    """Return the records of a table; see `read`."""
+    source = table.source
+    chosen = find_columns(table.names, source, columns, MEANINGS)
+    features = tuple(chosen.unused)
+    if not features:
+        listed = ", ".join(printable(name, 40) for name in table.names[:12])
+        raise MIAError(
+            f"{source}: has no columns of features, it has {listed}; name one by --data.columns '{{NAME: {FEATURE}}}', "
+            "or put the images next to it"
+        )
+    if len(features) * len(table) > MOST_CELLS:
+        raise MIAError(f"{source}: has {len(features):,} features of {len(table):,} records, too many; give fewer")
+    ids = id_column(table, chosen.get("id"))
+    membership, notes = membership_column(table, chosen.get("membership") or chosen.get("split"))
+    labels, class_names = label_column(table, chosen.get("label"))
+    if class_names:
+        notes.append(class_order_note(source, class_names))
+    listed = ", ".join(printable(name, 40) for name in features[:5]) + (", …" if features[5:] else "")
+    notes.append(f"{source}: {len(features)} features ({listed})")
+    if (labels == UNKNOWN).all():
+        notes.append(f"{source}: has no column of labels; name it with --data.columns '{{NAME: label}}'")
+    values = np.empty((len(table), len(features)))
+    for index, name in enumerate(features):
+        values[:, index] = _feature(table, name)
+    return Records(
+        ids=ids,
+        images=values,  # type: ignore[arg-type]  # float64
+        labels=labels,
+        membership=membership,
+        source=source,
+        groups=group_column(table, chosen.get("group"), ids),
+        class_names=class_names,
+        notes=(*table.notes, *notes, *(f"{source}: has no column {n!r}" for n in chosen.absent)),
+        ids_invented=chosen.get("id") is None,
+        feature_names=features,
+    )
+
+
+def _feature(table: Table, name: str) -> np.ndarray:
+    try:
+        return number_column(table, name)
+    except MIAError as error:
+        ignore = f"--data.columns '{{{printable(name, 40)}: ignore}}'"
+        fix = f"fill in or encode its values as numbers, or leave it out by {ignore}"
+        raise MIAError(f"{str(error).partition(';')[0]}; {fix}") from None

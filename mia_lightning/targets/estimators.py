@@ -1,0 +1,210 @@
+"""Estimators as targets: scikit-learn, LightGBM, XGBoost and anything with `predict_proba`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import zipfile
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.errors import MIAError, printable
+from mia_lightning.records.records import UNKNOWN, Records
+from mia_lightning.runtime.extras import require
+from mia_lightning.security.archives import check_zip, is_zip
+from mia_lightning.targets.callables import FunctionNetwork, as_array
+from mia_lightning.targets.imported import first_line
+
+SCHEMA = "schema.json"
+"""Member of every .skops archive."""
+
+
+class EstimatorNetwork(FunctionNetwork):
+    """A classifier with `predict_proba` as a network: inputs (B, ...) to probabilities (B, classes).
+
+    Args:
+        estimator: Fitted, except for references before `fit`.
+        labels: Label of each class as the estimator has it; None: `estimator.classes_`. A class that an estimator was
+            not fitted on has probability 0.
+
+    Raises:
+        MIAError: no `predict_proba` or no `classes_`; (forward) probabilities that are not one row per record.
+    """
+
+    def __init__(self, estimator: Any, labels: NDArray[Any] | None = None) -> None:
+        self.estimator, name = estimator, type(estimator).__name__
+        if not has_probabilities(estimator):
+            raise MIAError(
+                f"the {name} has no predict_proba; fit one that has (SVC(probability=True), or "
+                "CalibratedClassifierCV around it)"
+            )
+        self.labels = self._classes() if labels is None else labels
+        self.feature_names: tuple[str, ...] | None = None
+        """Columns of the records, for an estimator that was fitted on a DataFrame."""
+        super().__init__(self._probabilities, f"{name}.predict_proba", convert=as_array)
+
+    def fit(self, inputs: NDArray[Any], labels: NDArray[np.int64]) -> None:
+        """Fit the estimator on inputs (N, ...) with class numbers (N,)."""
+        self.estimator.fit(self._table(inputs), self.labels[labels])
+
+    def untrained(self, seed: int) -> EstimatorNetwork:
+        """Return a clone that is not fitted, with a random state from the seed wherever it has one."""
+        from sklearn.base import clone
+
+        try:
+            estimator = clone(self.estimator)
+            states = [key for key in estimator.get_params() if key.split("__")[-1] == "random_state"]
+            estimator.set_params(**dict.fromkeys(states, seed % 2**31))
+        except Exception as error:
+            raise MIAError(f"the {type(self.estimator).__name__} cannot be cloned ({first_line(error)})") from error
+        network = EstimatorNetwork(estimator, self.labels)
+        network.feature_names = self.feature_names
+        return network
+
+    def digest(self) -> str:
+        """Return a digest (hex) of everything the estimator holds; fitted values included."""
+        import joblib
+
+        try:
+            content = joblib.hash(self.estimator)
+        except Exception:  # it holds a lambda or the like, so its outputs are not reused by another run
+            content = f"{self.estimator!r} {id(self.estimator)}"
+        return sha256(f"{type(self.estimator)} {content}".encode()).hexdigest()
+
+    def _classes(self) -> NDArray[Any]:
+        try:
+            classes = self.estimator.classes_
+        except AttributeError:
+            name = type(self.estimator).__name__
+            raise MIAError(f"the {name} has no classes_, so it is not fitted; return it fitted") from None
+        if isinstance(classes, list) or np.ndim(classes) != 1:
+            raise MIAError(f"the {type(self.estimator).__name__} has several outputs; audit one output at a time")
+        return np.asarray(classes)
+
+    def _table(self, inputs: NDArray[Any]) -> Any:
+        """Return (N, features), as a DataFrame for an estimator that was fitted on one."""
+        rows = inputs.reshape(len(inputs), -1)
+        fitted = getattr(self.estimator, "feature_names_in_", None)
+        if fitted is None or self.feature_names is None:
+            return rows
+        import pandas as pd
+
+        missing = [name for name in fitted if name not in self.feature_names]
+        if missing:
+            raise MIAError(
+                f"the {type(self.estimator).__name__} was fitted on a column {printable(missing[0], 40)!r}, which the "
+                "records lack; give the records every column that it was fitted on"
+            )
+        return pd.DataFrame(rows, columns=list(self.feature_names))[list(fitted)]
+
+    def _probabilities(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
+        probabilities = np.asarray(self.estimator.predict_proba(self._table(inputs)), np.float64)
+        classes = self._classes()
+        if probabilities.shape != (len(inputs), len(classes)):
+            raise MIAError(
+                f"{self.name} returned shape {probabilities.shape} for {len(inputs)} records of {len(classes)} "
+                "classes; return one probability per class"
+            )
+        if len(classes) == len(self.labels):
+            return probabilities
+        aligned = np.zeros((len(inputs), len(self.labels)))
+        aligned[:, np.isin(self.labels, classes)] = probabilities
+        return aligned
+
+
+def has_probabilities(value: object) -> bool:
+    """Whether an object is an estimator that returns probabilities."""
+    return callable(getattr(value, "predict_proba", None))
+
+
+def is_estimator(value: object) -> bool:
+    """Whether an object is an estimator, with or without probabilities, rather than a class, network or function."""
+    return not isinstance(value, type) and hasattr(value, "fit") and hasattr(value, "predict")
+
+
+def is_skops(path: Path) -> bool:
+    """Whether a file is an archive of skops, by its content."""
+    try:
+        if not path.is_file() or not is_zip(path):
+            return False
+        with zipfile.ZipFile(path) as archive:
+            return SCHEMA in archive.namelist()
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):  # reported by the readers of weights
+        return False
+
+
+def load_skops(path: Path) -> object:
+    """Return the estimator in a .skops file, which may name types of scikit-learn, NumPy and SciPy alone.
+
+    Raises:
+        MIAError: it names another type, is damaged, or skops is not installed.
+    """
+    skops = require("skops.io", "skops")
+    check_zip(path)
+    try:
+        unlisted = skops.get_untrusted_types(file=path)
+        untrusted = [name for name in unlisted if not _is_class_of_sklearn(name)]
+    except Exception as error:
+        raise MIAError(f"{path.name}: is cut short or damaged ({first_line(error)}); copy or save it again") from None
+    if untrusted:
+        raise MIAError(
+            f"{path.name}: refused, it names {printable(untrusted[0], 80)}, no type of scikit-learn or NumPy; return "
+            "the estimator from a function of your own (--target.architecture package.module:function)"
+        )
+    try:
+        return skops.load(path, trusted=unlisted)
+    except Exception as error:
+        raise MIAError(
+            f"{path.name}: cannot be loaded ({first_line(error)}); save it again with the installed version of skops"
+        ) from None
+
+
+def _is_class_of_sklearn(name: str) -> bool:
+    """Whether a dotted name is a class of scikit-learn or NumPy that skops does not list itself, such as its trees."""
+    module, _, attribute = name.rpartition(".")
+    if module.partition(".")[0] not in ("sklearn", "numpy") or "externals" in module or "_testing" in module:
+        return False
+    try:
+        return inspect.isclass(getattr(importlib.import_module(module), attribute, None))
+    except ImportError:
+        return False
+
+
+def align_labels(records: Records, labels: NDArray[Any], architecture: str) -> Records:
+    """Return the records with class numbers in the order of an estimator's classes.
+
+    Args:
+        records: Their labels, or the names of their classes, are labels that the estimator was fitted on.
+        labels: (C,) label of each class of the estimator.
+        architecture: The estimator, for messages.
+
+    Raises:
+        MIAError: a label that the estimator was not fitted on.
+    """
+    number_of = {_text(label): number for number, label in enumerate(labels.tolist())}
+    names = records.class_names
+    given = [int(value) for value in np.unique(records.labels) if value != UNKNOWN]
+    texts = {value: str(value) if names is None else names[value] for value in given}
+    for value, text in texts.items():
+        if text not in number_of:
+            row, count = int(np.argmax(records.labels == value)), int((records.labels == value).sum())
+            known = ", ".join(printable(name, 30) for name in list(number_of)[:5])
+            raise MIAError(
+                f"{records.source}: record {records.ids[row]} has label {printable(text, 40)} ({count} such records), "
+                f"which {architecture} was not fitted on (its classes are {known}); leave these records out"
+            )
+    numbers = np.full(max(given, default=0) + 2, UNKNOWN, np.int64)
+    for value, text in texts.items():
+        numbers[value] = number_of[text]
+    return replace(records, labels=numbers[records.labels], class_names=tuple(number_of))
+
+
+def _text(label: object) -> str:
+    """Return a label as the records have it: 1.0 and True as 1."""
+    whole = isinstance(label, bool | int) or (isinstance(label, float) and label.is_integer())
+    return str(int(label)) if whole else str(label)  # type: ignore[call-overload]
