@@ -26,12 +26,12 @@ def reference_columns(
     Args:
         scores: Name to reference score.
         outputs: phi of N records under the target and K references.
-        rows: (M,) rows of known membership.
+        rows: (M,) rows of known membership, in an order that follows from their content alone.
         seed: Random seed of sample and exchange.
     """
     rng = np.random.default_rng(seed)
     if len(rows) > MOST_ROWS:
-        rows = np.sort(rng.choice(rows, MOST_ROWS, replace=False))
+        rows = rng.choice(rows, MOST_ROWS, replace=False)
     keep = outputs.keep[:, rows]
     drawn = np.ones_like(keep) if outputs.drawn is None else outputs.drawn[:, rows]
     columns = {

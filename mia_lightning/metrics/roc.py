@@ -233,9 +233,7 @@ def _partial_auc(members: Array, non_members: Array, fpr: float, dependence: _De
         largest = mean_tpr * (1 - mean_tpr)
         spread = float(influence.members.var(ddof=1)) if len(members) > 1 else largest
         simulated = mean_tpr_interval(members, non_members, fpr, factor * spread / len(members))
-        extreme = abs(mean_tpr - 0.5) > 0.3
-        low = min(simulated[0], low) if extreme else simulated[0]
-        high = max(simulated[1], high) if extreme else simulated[1]
+        low, high = min(simulated[0], low) if mean_tpr > 0.8 else simulated[0], simulated[1]
         low, high = min(low, mean_tpr), max(high, mean_tpr)
     value, low, high = (0.5 * (1 + (tpr - fpr / 2) / (1 - fpr / 2)) for tpr in (mean_tpr, low, high))
     return value, low, high

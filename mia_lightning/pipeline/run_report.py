@@ -86,7 +86,8 @@ def _audited_columns(
     if result.reference_outputs is None:
         return None, {}
     scores = result.config.references.scores or {}
-    rows, columns = reference_columns(scores, result.reference_outputs, evaluated, seed=result.config.seed)
+    ordered = evaluated[result.table.rows(evaluated).content_order()]
+    rows, columns = reference_columns(scores, result.reference_outputs, ordered, seed=result.config.seed)
     return np.searchsorted(evaluated, rows), columns
 
 

@@ -17,7 +17,7 @@ from mia_lightning.references.independence import make_independent
 from mia_lightning.references.networks import network_of
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.phi import view_columns
-from mia_lightning.references.splits import assign
+from mia_lightning.references.splits import assign, content_order
 from mia_lightning.runtime.ray_cluster import check_address
 from mia_lightning.targets.base import Target
 from mia_lightning.targets.estimators import EstimatorNetwork
@@ -55,6 +55,7 @@ def check_references(
     """
     if not config.wanted:
         return
+    order = content_order(public, private)
     membership = np.append(public.membership, np.full(0 if private is None else len(private), UNKNOWN, np.int8))
     if config.imported is not None and is_checkpoint_folder(config.imported):
         queries = config.queries or extraction_queries
@@ -72,7 +73,9 @@ def check_references(
             run_labels=np.append(public.labels, [] if private is None else private.labels).astype(np.int64),
             labels_file=config.labels,
         )
-        imported = make_independent(imported, membership, seed=seed, source=config.imported).reference_outputs
+        imported = make_independent(
+            imported, membership, seed=seed, source=config.imported, order=order
+        ).reference_outputs
         keep, drawn, queries = imported.keep, imported.drawn, imported.references.shape[2]
     else:
         queries = config.queries or extraction_queries
@@ -88,6 +91,7 @@ def check_references(
             private=private_count,
             seed=seed,
             released=config.anchored_release,
+            order=order,
         )
         if not isinstance(unwrap(target.network), EstimatorNetwork):
             _check_batches(config, assignment.keep)

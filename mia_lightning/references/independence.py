@@ -57,7 +57,12 @@ class IndependentReferences:
 
 
 def make_independent(
-    reference_outputs: ReferenceOutputs, membership: NDArray[np.int8], *, seed: int, source: str
+    reference_outputs: ReferenceOutputs,
+    membership: NDArray[np.int8],
+    *,
+    seed: int,
+    source: str,
+    order: NDArray[np.intp] | None = None,
 ) -> IndependentReferences:
     """Leave references out, wholly or per record, until none of them is associated with known membership.
 
@@ -69,6 +74,7 @@ def make_independent(
         membership: (N,) 1, 0 or -1 = unknown; only read for the tests.
         seed: Drives the permutations and the choice of the references a record loses.
         source: Name of the import, for the error.
+        order: (N,) from `splits.content_order`; with it the choice does not depend on a record's position.
 
     Raises:
         MIAError: no reference is left.
@@ -83,7 +89,7 @@ def make_independent(
         first = first or raw
         if raw.passed:
             return _result(reference_outputs, kept, None, None)
-        tested, cut = raw, equalize(in_[kept], out_[kept], seed=seed)
+        tested, cut = raw, equalize(in_[kept], out_[kept], seed=seed, order=order)
         if cut is not None:
             tested = association(cut[0][:, labeled], cut[1][:, labeled], member, seed=seed)
             if tested.passed:
@@ -157,13 +163,14 @@ def _counts_p_value(n_in: NDArray[np.int64], n_out: NDArray[np.int64], member: B
     return float(min(1.0, 3 * ((1 + exceeding) / (1 + PERMUTATIONS)).min()))
 
 
-def equalize(in_: Bits, out_: Bits, *, seed: int) -> tuple[Bits, Bits] | None:
+def equalize(in_: Bits, out_: Bits, *, seed: int, order: NDArray[np.intp] | None = None) -> tuple[Bits, Bits] | None:
     """Cut every record, by chance, to the smallest numbers of references IN and OUT that any record has.
 
     Args:
         in_: (K, N).
         out_: (K, N).
         seed: Drives the choice.
+        order: (N,) order in which the records are cut; None = as stored.
 
     Returns:
         The masks that remain, or None where some record has neither.
@@ -173,11 +180,12 @@ def equalize(in_: Bits, out_: Bits, *, seed: int) -> tuple[Bits, Bits] | None:
         return None
     rng = np.random.default_rng((seed, *b"equalize"))
     remaining = np.zeros_like(in_), np.zeros_like(out_)
+    order = np.arange(in_.shape[1]) if order is None else order
     for start in range(0, in_.shape[1], 4096):
-        rows = slice(start, start + 4096)
-        order = rng.random(in_[:, rows].shape)
+        rows = order[start : start + 4096]
+        chance = rng.random((len(in_), len(rows)))
         for mask, cut, count in zip((in_, out_), remaining, least, strict=True):
-            rank = np.where(mask[:, rows], order, 2.0).argsort(axis=0).argsort(axis=0)
+            rank = np.where(mask[:, rows], chance, 2.0).argsort(axis=0).argsort(axis=0)
             cut[:, rows] = mask[:, rows] & (rank < count)
     return remaining
 

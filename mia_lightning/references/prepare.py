@@ -31,7 +31,7 @@ from mia_lightning.references.networks import network_of
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.phi import target_phi
 from mia_lightning.references.result import References
-from mia_lightning.references.splits import Assignment, assign
+from mia_lightning.references.splits import Assignment, assign, content_order
 from mia_lightning.references.store import ReferenceRecord, ReferenceStore
 from mia_lightning.references.training import NUMBERS
 from mia_lightning.references.training_data import ImageParts, TrainingData
@@ -95,7 +95,13 @@ def load_or_train_references(
     private = 0 if inputs.private is None else len(inputs.private)
     membership = np.append(membership, np.full(private, UNKNOWN, np.int8))  # the private half's own stays out of reach
     assignment = assign(
-        config.scheme, config.count, membership, private=private, seed=seed, released=config.anchored_release
+        config.scheme,
+        config.count,
+        membership,
+        private=private,
+        seed=seed,
+        released=config.anchored_release,
+        order=material.order,
     )
     reference_store = _store(config, inputs, material, assignment, membership, store=store, seed=seed)
     with reference_store.lock().held("references"):  # two runs would train the same
@@ -118,7 +124,8 @@ def _checked_import(
     """Return imported references independent of known membership, with the checks of the import."""
     membership = np.full(len(imported), UNKNOWN, np.int8)
     membership[: len(inputs.public)] = inputs.public.membership
-    independent = make_independent(imported, membership, seed=seed, source=source)
+    order = content_order(inputs.public, inputs.private)
+    independent = make_independent(imported, membership, seed=seed, source=source, order=order)
     checks = (
         independence_check(independent, len(imported.references)),
         direction_check(imported),
@@ -147,7 +154,8 @@ def material_of(
         raise MIAError("public and private images have different dtypes; references need both as uint8 or as float32")
     images = ImageParts(tuple(half.images for half in halves)) if len(halves) > 1 else halves[0].images
     mean, std = normalization(inputs.public, inputs.mean, inputs.std)
-    return TrainingData(images, labels, mean, std, inputs.target.num_classes, queries, temperature)
+    order = content_order(inputs.public, inputs.private)
+    return TrainingData(images, labels, mean, std, inputs.target.num_classes, queries, temperature, order)
 
 
 def _store(

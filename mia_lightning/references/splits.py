@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
-from mia_lightning.records.records import UNKNOWN
+from mia_lightning.records.duplicates import pixel_hashes
+from mia_lightning.records.records import UNKNOWN, Records
 
 Scheme = Literal["balanced", "bernoulli", "anchored"]
 
@@ -26,8 +27,26 @@ class Assignment:
     must not be used for the record."""
 
 
+def content_order(public: Records, private: Records | None) -> NDArray[np.intp]:
+    """Return an order of the records, (N,) positions, public first, by pixels, label and id instead of position.
+
+    With it, draws and trainings of a sorted and of a shuffled copy of the records are the same.
+    """
+    halves = [half for half in (public, private) if half is not None]
+    starts = np.cumsum([0, *(len(half) for half in halves)])
+    orders = [np.lexsort([half.ids, half.labels, pixel_hashes(half.images)]) for half in halves]
+    return np.concatenate([start + order for start, order in zip(starts, orders, strict=False)])
+
+
 def assign(
-    scheme: Scheme, count: int, membership: NDArray[np.int8], *, private: int, seed: int, released: float = 0.25
+    scheme: Scheme,
+    count: int,
+    membership: NDArray[np.int8],
+    *,
+    private: int,
+    seed: int,
+    released: float = 0.25,
+    order: NDArray[np.intp] | None = None,
 ) -> Assignment:
     """Draw the records of `count` references.
 
@@ -43,6 +62,7 @@ def assign(
         private: Number of private records, the last ones; their membership is never read.
         seed: Drives every draw.
         released: anchored: share of the public records that each reference draws with probability 1/2.
+        order: (N,) from `content_order`; with it the draws of a record do not depend on its position.
 
     Raises:
         MIAError: fewer references than the scheme can work with.
@@ -54,15 +74,16 @@ def assign(
             f"{count * released:g} references on average; at least 4 are needed: raise --references.count to "
             f"{int(np.ceil(4 / released))} or --references.anchored_release, or use --references.scheme balanced"
         )
+    order = np.arange(n) if order is None else order
     keep, drawn = np.empty((count, n), bool), np.ones((count, n), bool)
-    labeled = np.flatnonzero(membership[: n - private] != UNKNOWN)
+    labeled = order[(membership[order] != UNKNOWN) & (order < n - private)]
     for k in range(count):
         if scheme == "balanced":
             half = np.random.default_rng((seed, 1, k // 2)).permutation(n) < n // 2
-            keep[k] = half if k % 2 == 0 else ~half
+            keep[k, order] = half if k % 2 == 0 else ~half
             continue
         draw = np.random.default_rng((seed, 2, k))
-        keep[k] = draw.random(n) < 0.5
+        keep[k, order] = draw.random(n) < 0.5
         if scheme == "anchored":
             fixed = labeled[draw.random(len(labeled)) >= released]
             keep[k, fixed] = membership[fixed] == 1

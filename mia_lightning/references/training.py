@@ -21,7 +21,7 @@ from mia_lightning.runtime.trainers import isolated_fabric
 
 log = logging.getLogger(__name__)
 
-NUMBERS = 1
+NUMBERS = 2
 """Version of the training code; increased with every change of the weights that a seed leads to."""
 
 Epoch = Callable[[int, float], None]
@@ -63,7 +63,8 @@ def train_reference(
         MIAError: fewer records than one batch, or a disk that is full.
     """
     fabric = isolated_fabric(device, precision=recipe.precision)
-    rows = torch.from_numpy(np.flatnonzero(keep))
+    order = np.arange(len(keep)) if material.order is None else material.order
+    rows = torch.from_numpy(order[keep[order]])
     steps = len(rows) // recipe.batch_size
     if steps == 0:
         raise MIAError(

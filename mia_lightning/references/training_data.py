@@ -59,6 +59,9 @@ class TrainingData:
     temperature: float = 1.0
     """Divisor of all logits before phi is computed."""
 
+    order: NDArray[np.intp] | None = None
+    """(N,) order of the records by content (`splits.content_order`), in which they enter a training; None = as stored."""
+
 
 class MappedImages:
     """Images that stay where they are: an index returns its rows as a tensor on the CPU, by a copy of these alone."""

@@ -22,6 +22,7 @@ from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.outputs.views import views
 from mia_lightning.pipeline.audit import prepare
 from mia_lightning.pipeline.run import run
+from mia_lightning.records.records import Records
 from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.references.exchange import load_reference_outputs, save_reference_outputs
 from mia_lightning.references.fidelity import training_checks
@@ -29,7 +30,7 @@ from mia_lightning.references.inference import compute_phi
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.phi import target_phi, view_columns
 from mia_lightning.references.scores.lira import LiRA
-from mia_lightning.references.splits import assign
+from mia_lightning.references.splits import assign, content_order
 from mia_lightning.references.store import ReferenceRecord, ReferenceStore
 from mia_lightning.references.training import (
     DivergedError,
@@ -136,8 +137,39 @@ class TestAssignment:
         with pytest.raises(MIAError, match=r"raise --references.count to 16"):
             assign("anchored", 4, np.zeros(10, np.int8), private=0, seed=0)
 
+    @pytest.mark.parametrize("scheme", ["balanced", "bernoulli", "anchored"])
+    def test_draws_follow_content_not_position(self, scheme):
+        rng = np.random.default_rng(0)
+        member = rng.integers(0, 2, 60).astype(np.int8)
+        images = rng.integers(0, 256, (60, 1, 4, 4), dtype=np.uint8)
+        draws = []
+        for shuffle in (np.arange(60), np.argsort(member, kind="stable")):
+            halves = [records(images[rows], member[rows], rows) for rows in (shuffle[shuffle < 40], np.arange(40, 60))]
+            order, given = content_order(*halves), np.concatenate([half.membership for half in halves])
+            drawn = assign(scheme, 16, given, private=20, seed=1, order=order)
+            back = np.argsort(np.concatenate([half.ids for half in halves]))
+            draws.append((drawn.keep[:, back], drawn.drawn[:, back]))
+        np.testing.assert_array_equal(draws[0], draws[1])
+
+
+def records(images, member, ids):
+    return Records(ids, images, np.zeros(len(ids), np.int64), member, "test")
+
 
 class TestTraining:
+    def test_a_shuffled_copy_leads_to_the_same_weights(self, tmp_path):
+        data, keep, shuffle = material(), np.arange(200) % 3 > 0, np.random.default_rng(1).permutation(200)
+        copy = replace(data, images=data.images[shuffle], labels=data.labels[shuffle], order=np.argsort(shuffle))
+        recipe = ReferenceTraining(epochs=2, batch_size=32)
+        states = [
+            train_reference(
+                small_network(), given, kept, recipe, seed=5, checkpoint=tmp_path / str(number), device="cpu"
+            ).state_dict()
+            for number, (given, kept) in enumerate([(data, keep), (copy, keep[shuffle])])
+        ]
+        for name, value in states[0].items():
+            assert torch.equal(value, states[1][name])
+
     def test_small_convolutions_equal_torch(self):
         first, second = small_network(), with_small_convolutions(small_network(), (3, 8, 8))
         assert type(second[3]) is not nn.Conv2d

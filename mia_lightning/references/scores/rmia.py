@@ -219,6 +219,9 @@ def pseudo_targets(
 ) -> list[tuple[ReferenceOutputs, NDArray[np.int8]]]:
     """Return the first references as targets of the others, each with its membership, on the records that allow it.
 
+    A reference trained on exactly the records that the pseudo-target left out (its mate in a complementary pair) is
+    left out: its IN is the membership sought, which no reference of a real target reveals.
+
     Raises:
         MIAError: for none of them a record keeps a reference OUT (and IN, if needed) once it is taken away.
     """
@@ -237,8 +240,11 @@ def pseudo_targets(
 def _pseudo_target(
     reference_outputs: ReferenceOutputs, number: int, *, need_in: bool
 ) -> tuple[ReferenceOutputs, NDArray[np.int8]] | None:
-    rest = np.delete(np.arange(len(reference_outputs.references)), number)
     in_, out_ = reference_outputs.in_out_masks(slice(None))
+    both = (in_ | out_) & (in_[number] | out_[number])
+    complementary = ~((in_ == in_[number]) & both).any(axis=1)
+    complementary[number] = True
+    rest = np.flatnonzero(~complementary)
     usable = (in_[number] | out_[number]) & out_[rest].any(axis=0)
     usable &= in_[rest].any(axis=0) if need_in else True
     member = in_[number][usable]

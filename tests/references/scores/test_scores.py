@@ -16,7 +16,7 @@ from mia_lightning.references.scores.joint_lira import JointLiRA
 from mia_lightning.references.scores.lira import LiRA, fit_groups, leave_one_out
 from mia_lightning.references.scores.official_lira import OfficialLiRA
 from mia_lightning.references.scores.reference_features import ReferenceFeatures
-from mia_lightning.references.scores.rmia import BASE, RMIA, dominance_share, log_ratio, tune_a
+from mia_lightning.references.scores.rmia import BASE, RMIA, dominance_share, log_ratio, pseudo_targets, tune_a
 from mia_lightning.references.variances import log_density, log_survival, variance_prior
 
 IN, OUT, PHI = (3.0, 4.0, 5.0, 4.0), (0.0, 1.0, 2.0, 1.5), 3.2
@@ -502,3 +502,20 @@ class TestOthers:
         for part in (fit.in_, fit.out_):
             assert np.isfinite(part.center).all()
             assert (part.variance > 0).all()
+
+
+def test_pseudo_targets_never_have_their_mate_among_the_references():
+    """The mate of a complementary pair is IN exactly where the pseudo-target is not: its column is the answer."""
+    rng = np.random.default_rng(0)
+    halves = rng.random((3, 200)) < 0.5
+    keep = np.stack([half for pair in halves for half in (pair, ~pair)])
+    given = ReferenceOutputs(
+        target=rng.normal(size=(200, 1)).astype(np.float32),
+        references=rng.normal(size=(6, 200, 1)).astype(np.float32),
+        keep=keep,
+        labels=np.zeros(200, np.int64),
+        num_classes=2,
+    )
+    for pseudo, member in pseudo_targets(given, need_in=True):
+        assert len(pseudo.references) == 4
+        assert not (pseudo.keep == (member == 0)).all(axis=1).any()
