@@ -60,7 +60,7 @@ class TrainingData:
     """Divisor of all logits before phi is computed."""
 
     order: NDArray[np.intp] | None = None
-    """(N,) order of the records by content (`splits.content_order`), in which they enter a training; None = as stored."""
+    """(N,) order of the records by content (`splits.content_order`), the order of training; None = as stored."""
 
 
 class MappedImages:
