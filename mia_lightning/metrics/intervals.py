@@ -91,7 +91,9 @@ def tpr_interval(
     return (0.0 if above == 0 else min(float(low), rate)), (1.0 if above == total else max(float(high), rate))
 
 
-def mean_tpr_interval(members: Array, non_members: Array, fpr: float, variance: float) -> tuple[float, float]:
+def mean_tpr_interval(
+    members: Array, non_members: Array, fpr: float, variance: float, inflation: float = 1.0
+) -> tuple[float, float]:
     """Return a 95% interval of the mean TPR over FPRs from 0 to `fpr`, for few non-members in that range.
 
     The FPRs of the n non-members' scores in the population are uniform order statistics (exact without ties). Between
@@ -103,6 +105,7 @@ def mean_tpr_interval(members: Array, non_members: Array, fpr: float, variance: 
         non_members: (n,) ascending scores.
         fpr: In (0, 1).
         variance: Variance of the mean TPR over samples of members.
+        inflation: Factor of the variances from members and from non-members (refitted attacks).
     """
     n, rng = len(non_members), np.random.default_rng(0)
     depth = min(n, int(fpr * n + 6 * np.sqrt(fpr * n) + 6))
@@ -117,8 +120,10 @@ def mean_tpr_interval(members: Array, non_members: Array, fpr: float, variance: 
     rates /= rates[:, -1:] + rng.gamma(n + 1 - depth, size=(MEAN_DRAWS, 1))
     edges = np.minimum(np.pad(rates, ((0, 0), (1, 1)), constant_values=((0, 0), (0, 1))), fpr)
     between = counts[:-1] + rng.random((MEAN_DRAWS, 1)) * np.diff(counts)
-    means = ((np.diff(edges, axis=1) * between).sum(axis=1) / fpr).clip(0, 1)
-    pairs = np.maximum(means.mean() * (1 - means.mean()) / variance, 1.0) if variance > 0 else float(len(members))
+    means = (np.diff(edges, axis=1) * between).sum(axis=1) / fpr
+    center = float(np.clip(means.mean(), 0, 1))
+    means = (center + np.sqrt(inflation) * (means - center)).clip(0, 1)
+    pairs = max(center * (1 - center) / (inflation * variance), 1.0) if variance > 0 else float(len(members))
     low, high = np.quantile(rng.beta(means * pairs + 0.5, (1 - means) * pairs + 0.5), TAILS)
     return float(low), float(high)
 

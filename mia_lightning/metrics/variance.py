@@ -122,8 +122,8 @@ NULL_VARIANCE = 1.9
 """Variance of the out-of-fold AUC of an attack without signal, in DeLong's."""
 
 
-def fit_inflation(signal: float) -> tuple[float, float]:
-    """Return the factors by which a refitted attack's variance exceeds that of fixed scores: of AUC, of tail figures.
+def fit_inflation(signal: float) -> tuple[float, float, float]:
+    """Return the factors by which a refitted attack's variance exceeds that of fixed scores: AUC, partial AUC, TPR.
 
     Every pair of records in different folds counts twice in an out-of-fold figure: each is scored by a model that was
     fitted on the other. For scores linear in the memberships this doubles the variance where nothing is learned
@@ -131,4 +131,5 @@ def fit_inflation(signal: float) -> tuple[float, float]:
     (signal 1); the curves are fitted to simulations (`benchmarks/honesty_intervals.py`).
     """
     noise = 1 - signal
-    return 1 + 1.2 * noise * (1 + 1.3 * signal), 1 + 0.25 * (1 - signal**4) + 1.6 * signal * noise
+    tail = 1 + 0.25 * (1 - signal**4)
+    return 1 + 1.2 * noise * (1 + 1.3 * signal), tail + 4 * signal**2 * noise, tail + 1.6 * signal * noise
