@@ -34,6 +34,11 @@ def compare(argv: Sequence[str] | None = None) -> int:
     return _guarded(_compare, argv, repeat="rerun the same command to start again")
 
 
+def canaries(argv: Sequence[str] | None = None) -> int:
+    """Run `python -m mia_lightning.canaries`: make canaries, or audit by them. Return the exit code."""
+    return _guarded(_canaries, argv, repeat="rerun the same command to start again")
+
+
 def _guarded(command: Callable[[list[str]], int], argv: Sequence[str] | None, *, repeat: str = REPEAT) -> int:
     """Run a command and return its exit code: its own, 2 for a user's mistake, 128 plus the signal that ended it."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -117,6 +122,36 @@ def _compare(arguments: list[str]) -> int:
     from mia_lightning.comparison.run import run  # after parsing: --help need not wait for scipy
 
     run(config)
+    return 0
+
+
+def _canaries(arguments: list[str]) -> int:
+    from mia_lightning.canary.config import AuditConfig, MakeConfig
+    from mia_lightning.config.command_line import parse_files, print_helps
+
+    action = arguments.pop(0) if arguments and not arguments[0].startswith("--") else ""
+    if action not in ("make", "audit"):
+        if {"--help", "-h", "--help_all"} & set(arguments):
+            print_helps(MakeConfig, AuditConfig)
+        given = repr(printable(action, 40)) if action else "none"
+        raise MIAError(f"expected canaries make or canaries audit; the action given is {given}")
+    if action == "make":
+        making = parse_files(arguments, MakeConfig, "records")
+
+        from mia_lightning.canary.make import make  # after parsing: --help need not wait for numpy
+
+        manifest = make(making)
+        in_ = sum(manifest.coins)
+        made = f"made {len(manifest.ids):,} {manifest.pattern} canaries in {making.output}"
+        print(printable(f"{made}: train on the {in_:,} of train.npz"))
+        print(f"commitment, to be published before training: {manifest.commitment}")
+        return 0
+    auditing = parse_files(arguments, AuditConfig, "folder")
+
+    from mia_lightning.canary.audit import audit, lines
+
+    for line in lines(audit(auditing)):
+        print(printable(line))
     return 0
 
 

@@ -22,6 +22,7 @@ TRAIN = [c for c in COMMANDS if c.startswith(("python train.py", "mia-train --co
 TUNE = [c for c in COMMANDS if c.startswith("python tune.py")]
 EVALUATE = [c for c in COMMANDS if c.startswith("python -m mia_lightning.evaluate")]
 COMPARE = [c for c in COMMANDS if c.startswith("python -m mia_lightning.compare")]
+CANARIES = [c for c in COMMANDS if c.startswith("python -m mia_lightning.canaries")]
 INFORMATION = [c for c in COMMANDS if c.startswith("mia-train") and c not in TRAIN]
 
 
@@ -32,7 +33,7 @@ def arguments(command):
 
 def test_every_command_is_covered():
     makes = [c for c in COMMANDS if c.startswith("make ")]
-    assert sorted([*TRAIN, *TUNE, *EVALUATE, *COMPARE, *INFORMATION, *makes]) == COMMANDS
+    assert sorted([*TRAIN, *TUNE, *EVALUATE, *COMPARE, *CANARIES, *INFORMATION, *makes]) == COMMANDS
     makefile = (ROOT / "Makefile").read_text()
     assert all(f"\n{command.split()[1]}: " in makefile for command in makes)
 
@@ -131,6 +132,21 @@ def test_compare_commands_run(command, folder):
         rows = "".join(f"{i},{i % 2},{i % 2 + rng.normal()}\n" for i in range(100))
         (folder / name / "scores.csv").write_text("id,membership,phi\n" + rows)
     assert compare(arguments(command)) == 0
+
+
+def test_canary_commands_run(tmp_path, monkeypatch):
+    from mia_lightning.canary.manifest import read_manifest
+    from mia_lightning.cli import canaries
+
+    monkeypatch.chdir(tmp_path)
+    np.savez("records.npz", images=np.random.default_rng(0).random((100, 1, 4, 4)), labels=np.arange(100) % 4)
+    audit, make = CANARIES
+    assert canaries(arguments(make)) == 0
+    manifest = read_manifest("canaries")
+    pairs = list(zip(manifest.ids, manifest.coins, strict=True))
+    (tmp_path / "canary_scores.csv").write_text("ids,score\n" + "".join(f"{i},{coin}\n" for i, coin in pairs))
+    (tmp_path / "trained.csv").write_text("id\n" + "".join(f"{i}\n" for i, coin in pairs if coin))
+    assert canaries(arguments(audit)) == 0
 
 
 @pytest.mark.parametrize("command", INFORMATION)

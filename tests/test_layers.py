@@ -23,6 +23,7 @@ ORDER = [  # a package imports from itself and the packages above it in this lis
     "evaluation",
     "policy",
     "report",
+    "canary",
     "config",
     "pipeline",
     "comparison",
@@ -30,6 +31,7 @@ ORDER = [  # a package imports from itself and the packages above it in this lis
     "cli",
     "evaluate",
     "compare",
+    "canaries",
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LONGEST = 300
@@ -107,7 +109,7 @@ def test_no_import_circles():
 
 def test_modules_next_to_packages():
     files = sorted(path.name for path in PACKAGE.glob("*.py"))
-    assert files == ["__init__.py", "cli.py", "compare.py", "errors.py", "evaluate.py"]
+    assert files == ["__init__.py", "canaries.py", "cli.py", "compare.py", "errors.py", "evaluate.py"]
 
 
 def test_importing_the_package_is_free():

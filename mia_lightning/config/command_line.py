@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin
 
 import yaml
 
@@ -85,6 +85,11 @@ def parse_files(argv: Sequence[str], cls: type[Config], positional: str) -> Conf
     return _build(values, cls)
 
 
+def print_helps(*classes: type) -> NoReturn:
+    """Print the common options of several commands and exit with code 0."""
+    _print_and_exit("\n\n".join(short_help(command_of(cls)) for cls in classes))
+
+
 def parse_mapping(values: dict[str, Any]) -> RunConfig:
     """Return the configuration of nested plain values, checked as the command line checks them.
 
@@ -143,7 +148,7 @@ def _print_help(arguments: Arguments, cls: type) -> None:
         _print_and_exit(class_help(*arguments.help_of))
 
 
-def _print_and_exit(text: str) -> None:
+def _print_and_exit(text: str) -> NoReturn:
     try:
         print(text)
         sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mia_lightning.canary.config import AuditConfig, MakeConfig
 from mia_lightning.config.help import Command
 from mia_lightning.config.invocation import command as typed
 from mia_lightning.config.schema import RunConfig
@@ -40,6 +41,8 @@ def command_of(cls: type) -> Command:
         TuneConfig: _tune,
         ScoreEvaluationConfig: _evaluate,
         ComparisonConfig: _compare,
+        MakeConfig: _make_canaries,
+        AuditConfig: _audit_canaries,
     }
     return commands[cls]()
 
@@ -123,4 +126,30 @@ def _compare() -> Command:
         flags={**_HELP, **_DEBUG},
         examples=f"  {name} runs/a runs/b --output runs/a-b\n",
         positional="RUNS ...: Two output folders of train.py, or two files of scores: before and after.",
+    )
+
+
+def _make_canaries() -> Command:
+    name = f"{typed('canaries')} make"
+    return Command(
+        name=name,
+        summary="Canaries: records that are put into training by fair coins, with a commitment to the coins.",
+        cls=MakeConfig,
+        common=("output", "count", "pattern", "reader", "seed"),
+        flags={**_HELP, **_DEBUG},
+        examples=f"  {name} records.npz --count 1000 \\\n    --output canaries\n",
+        positional="RECORDS: Records whose images, shape and classes the canaries take.",
+    )
+
+
+def _audit_canaries() -> Command:
+    name = f"{typed('canaries')} audit"
+    return Command(
+        name=name,
+        summary="One-run lower bounds on epsilon of a target that was trained on canaries.",
+        cls=AuditConfig,
+        common=("scores", "trained", "commitment", "output", "bound", "delta", "confidence", "seed"),
+        flags={**_HELP, **_DEBUG},
+        examples=f"  {name} canaries --scores scores.csv \\\n    --trained trained.npz\n",
+        positional="FOLDER: Folder of the canaries, or their manifest.json.",
     )
