@@ -41,7 +41,12 @@ def html(report: Report, drawn: Iterable[Drawn]) -> str:
         drawn: From `figures.draw`.
     """
     figures = {figure.name: _markup(inline_svg(figure, number)) for number, figure in enumerate(drawn)}
-    return _environment(autoescape=True).get_template("report.html.jinja").render(**_context(report), figures=figures)
+    return render("report.html.jinja", **_context(report), figures=figures)
+
+
+def render(template: str, **context: Any) -> str:
+    """Return a page of one of the package's templates; every text in the context is escaped."""
+    return _environment(autoescape=True).get_template(template).render(**context)
 
 
 def card(report: Report) -> str:

@@ -63,9 +63,9 @@ def print_attack_search(
     console: Console,
 ) -> None:  # fmt: skip
     """Print the best trials, the held-out figures of the winner, and what to do next."""
-    inner, outer, metric = comparison.winner.inner, comparison.winner.outer, comparison.metric
+    inner, metric = comparison.winner.inner, comparison.metric
     value = interval_of(inner, metric)
-    _print(console, _count(trials))
+    _print(console, count_sentence(trials))
     title = (
         f"best trials by {metric}, out-of-fold: {inner.n_members:,} members, {inner.n_non_members:,} non-members, "
         f"standard error of a trial about {value.standard_error:.4f}"
@@ -83,14 +83,8 @@ def print_attack_search(
             "--search.metric partial_auc is the smoother objective",
         )
     console.print(_estimates(comparison))
-    caution = "" if comparison.resolvable else "; too few held-out non-members to trust this interval"
-    gain = comparison.gain
-    _print(
-        console,
-        f"held-out set, {outer.n_members:,} members, {outer.n_non_members:,} non-members: {metric} of the winner minus "
-        f"that of the default is {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] (paired bootstrap){caution}",
-    )
-    _print(console, "wrote best.yaml, trials.csv, search_result.json in", config.output)
+    _print(console, gain_sentence(comparison))
+    _print(console, "wrote best.yaml, trials.csv, search_result.json, report.html in", config.output)
     output = config.output.rstrip("/")
     best, final = option("config", f"{output}/best.yaml"), option("output", next_free_folder(f"{output}-final"))
     logs = command_line(option("logdir", f"{output}/tensorboard"))
@@ -99,21 +93,39 @@ def print_attack_search(
     _print(console, f"submit:      {command('train')} {command_line([*best, '--evaluation.holdout', '0', *final])}")
 
 
+def gain_sentence(comparison: Comparison) -> str:
+    """Return the gain of the winner on the held-out set in words."""
+    outer, gain = comparison.winner.outer, comparison.gain
+    caution = "" if comparison.resolvable else "; too few held-out non-members to trust this interval"
+    return (
+        f"held-out set, {outer.n_members:,} members, {outer.n_non_members:,} non-members: {comparison.metric} of the "
+        f"winner minus that of the default is {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] (paired "
+        f"bootstrap){caution}"
+    )
+
+
+def fresh_sentences(
+    trials: Sequence[Trial], ranked: Sequence[Trial], fresh: Sequence[Mapping[str, float]]
+) -> list[str]:
+    """Return the mismatch of default and winner on references that no trial trained in words."""
+    return [
+        f"{name} (trial {trial.number}): mismatch {trial.figures['mismatch']:.4f} in the search, "
+        f"{again['mismatch']:.4f} on references that no trial trained (accuracy IN {again['accuracy_in']:.1%}, "
+        f"OUT {again['accuracy_out']:.1%})"
+        for name, trial, again in zip(("default", "winner"), (trials[0], ranked[0]), fresh, strict=True)
+    ]
+
+
 def print_reference_search(
     config: TuneConfig, ranked: Sequence[Trial], trials: Sequence[Trial], space: Space,
     fresh: Sequence[Mapping[str, float]], console: Console,
 ) -> None:  # fmt: skip
     """Print the best trials, the mismatch of the best on references that no trial trained, and what to do next."""
-    _print(console, _count(trials))
+    _print(console, count_sentence(trials))
     console.print(_best("reference training closest to the target (0: alike)", ranked, space, "mismatch"))
-    for name, trial, again in zip(("default", "winner"), (trials[0], ranked[0]), fresh, strict=True):
-        _print(
-            console,
-            f"{name} (trial {trial.number}): mismatch {trial.figures['mismatch']:.4f} in the search, "
-            f"{again['mismatch']:.4f} on references that no trial trained (accuracy IN {again['accuracy_in']:.1%}, "
-            f"OUT {again['accuracy_out']:.1%})",
-        )
-    _print(console, "wrote best.yaml, trials.csv, search_result.json in", config.output)
+    for sentence in fresh_sentences(trials, ranked, fresh):
+        _print(console, sentence)
+    _print(console, "wrote best.yaml, trials.csv, search_result.json, report.html in", config.output)
     count = config.references.count or 4
     words = command_line(
         [*option("config", f"{config.output.rstrip('/')}/best.yaml"), "--references.count", str(count)]
@@ -121,7 +133,8 @@ def print_reference_search(
     _print(console, f"train:  {command('train')} {words}")
 
 
-def _count(trials: Sequence[Trial]) -> str:
+def count_sentence(trials: Sequence[Trial]) -> str:
+    """Return the numbers of trials by their end, with the first failures, in words."""
     tried = [trial for trial in trials if trial.number > 0]
     counts = {status: sum(trial.status == status for trial in tried) for status in ("finished", "stopped", "failed")}
     text = ", ".join(f"{count:,} {status}" for status, count in counts.items() if count) or "none"

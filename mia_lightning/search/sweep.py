@@ -198,6 +198,7 @@ def _conclude(config: TuneConfig, space: Space, objective: Any, outputs: ModelOu
     from rich.console import Console
 
     from mia_lightning.search import report, selection
+    from mia_lightning.search.page import sweep_page, write_page
     from mia_lightning.search.trial_log import TrialLog
 
     metric, sign = objective.metric, 1 if objective.higher_is_better else -1
@@ -215,6 +216,8 @@ def _conclude(config: TuneConfig, space: Space, objective: Any, outputs: ModelOu
         fresh = [other.evaluate(params).figures for params in ({}, winner.params)]
         result = {"metric": metric, "searched": [trials[0].figures, winner.figures], "fresh": fresh}
         report.write_result(folder, result)
+        sentences = [*report.fresh_sentences(trials, ranked, fresh), report.count_sentence(trials)]
+        write_page(folder, sweep_page(config, trials, ranked, space, metric, sentences))
         report.print_reference_search(config, ranked, trials, space, fresh, console)
         return Sweep(trials, winner, best)
     default = selection.estimate(objective, outputs, config.run, 0)
@@ -222,6 +225,8 @@ def _conclude(config: TuneConfig, space: Space, objective: Any, outputs: ModelOu
     _check_journal(winner, selection.interval_of(chosen.inner, metric).value, metric, config)
     comparison = selection.compare(default, chosen, outputs, metric=metric, seed=config.seed)
     report.write_result(folder, comparison.to_dict())
+    sentences = [report.gain_sentence(comparison), report.count_sentence(trials)]
+    write_page(folder, sweep_page(config, trials, ranked, space, metric, sentences, comparison))
     report.print_attack_search(config, ranked, trials, space, comparison, console)
     return Sweep(trials, winner, best)
 

@@ -275,3 +275,11 @@ def test_shipped_configurations(name):
     from mia_lightning.search.sweep import check
 
     check(parse_tuning(["--config", name, "--data.public", "pub.pt"]))
+
+
+def test_page_of_the_search(sweep):
+    page = (sweep / "report.html").read_text()
+    gain = json.loads((sweep / "search_result.json").read_text())["gain"]
+    assert f"{gain['value']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]" in page
+    assert page.count("<svg") == 2
+    assert "<script" not in page
