@@ -171,9 +171,8 @@ def _store(
     architecture = config.architecture or inputs.target.architecture
     network = unwrap(inputs.target.network)
     like = {} if config.architecture else network.state_dict()
-    is_estimator = isinstance(network, EstimatorNetwork)
     training = {
-        **({"estimator": network.untrained(0).digest()} if is_estimator else {}),
+        **({"estimator": network.untrained(0).digest()} if isinstance(network, EstimatorNetwork) else {}),
         "architecture": architecture,
         "source": sha256(source_of(architecture).encode()).hexdigest(),
         "shapes": {name: list(tensor.shape) for name, tensor in like.items()},
@@ -186,7 +185,7 @@ def _store(
         "scheme": config.scheme,
         "drawn_with": [config.anchored_release, array_digest(membership)] if config.scheme == "anchored" else [],
         "private": int((inputs.private is not None) and len(inputs.private)),
-        "training": {} if is_estimator else asdict(config.training),
+        "training": {} if isinstance(network, EstimatorNetwork) else asdict(config.training),
         "seed": seed,
         "numbers": NUMBERS,
     }

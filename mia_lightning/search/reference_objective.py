@@ -175,6 +175,7 @@ def build_reference_objective(
         outputs: From `query_models`.
         count: References per trial.
     """
+    assert prepared.target is not None  # a search trains references of the target's architecture
     audited = ReferenceInputs(
         public=prepared.public,
         private=prepared.private,
