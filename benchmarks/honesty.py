@@ -1,6 +1,6 @@
 """One table of the product's statistical promises: promise, scenario, measured, standard error, nominal.
 
-    python benchmarks/honesty.py [--quick] [--only verdict,epsilon]
+    python benchmarks/honesty.py [--quick] [--repetitions 400] [--only verdict,epsilon]
 
 `--quick` takes minutes. Rows of `honesty_references.py` and `honesty_intervals.py` are added where these files exist.
 A row that misses its nominal range by more than 2 standard errors is marked.
@@ -236,9 +236,7 @@ def collected(quick: bool) -> Iterator[Row]:
     sizes: dict[str, dict[str, Any]] = {
         "honesty_references": {"references": (3,), "records": 600, "repetitions": 2, "heads": False} if quick else {},
         "honesty_intervals": {
-            "names": ["gaussian"] if quick else ["gaussian", "lightgbm", "mlp", "forest", "fusion"],
-            "sizes": [400] if quick else [400, 2000, 20000],
-            "targets": [0.5] if quick else [0.5, 0.55, 0.65, 0.75],
+            "cells": [("gaussian", 400, 0.5, 20)] if quick else importlib.import_module("honesty_intervals").CELLS,
             "repetitions": 20 if quick else 200,
         },
     }
@@ -275,9 +273,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="minutes instead of hours")
     parser.add_argument("--only", default="", help=f"comma-separated: {', '.join(OWN)}, collected")
+    parser.add_argument("--repetitions", type=int, help="of the fast rows (default: 2000, or 200 with --quick)")
     options = parser.parse_args()
     wanted = options.only.split(",") if options.only else [*OWN, "collected"]
-    repetitions = 200 if options.quick else 2000
+    repetitions = options.repetitions or (200 if options.quick else 2000)
     rows = [row for name in wanted if name in OWN for row in OWN[name](repetitions)]
     if "collected" in wanted:
         rows += collected(options.quick)
