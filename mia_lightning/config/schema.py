@@ -139,6 +139,10 @@ class EvaluationConfig:
     fprs: tuple[float, ...] = (0.001, 0.01, 0.05)
     """False-positive rates at which the true-positive rate is reported."""
 
+    group_copies: bool = False
+    """Keep exact and near copies of an image in one group, as a group column does for a person: in folds, hold-out,
+    intervals and permutations."""
+
     targets: Literal["all"] | tuple[int, ...] | None = None
     """Models of --references.imported that are audited as targets, each with the other models as its references: all,
     or numbers from 0 such as 0,3. One number is audited as any target is; several give a table of means over targets

@@ -92,7 +92,7 @@ def assess(
     ordered = _ordered(records, blind_features(records, features=features, columns=columns))
     groups = ordered.groups
     blind = _blind(ordered, folds, seed)
-    between = differences(_bootstrap(ordered.records.scores, ordered.records.membership, rates, bootstrap, seed))
+    between = differences(_bootstrap(ordered.records.scores, ordered.records, rates, bootstrap, seed))
     gains = () if blind is None else _increments(ordered.records, blind, rates, bootstrap, folds, seed)
     shared = _shared_rate(rates)
     return Assessment(
@@ -160,6 +160,7 @@ def _ordered(records: ScoredRecords, groups: Mapping[str, Array]) -> _Ordered:
         scores={name: scores[order] for name, scores in records.scores.items()},
         labels=None if records.labels is None else records.labels[order],
         source=records.source,
+        groups=None if records.groups is None else records.groups[order],
     )
     return _Ordered(ordered, {name: group[order] for name, group in groups.items()})
 
@@ -177,14 +178,18 @@ def _blind(ordered: _Ordered, folds: int, seed: int) -> Array | None:
     member = ordered.records.membership
     if not ordered.groups or min(int((member == 1).sum()), int((member == 0).sum())) < max(folds, 10):
         return None
-    return blind_scores(np.concatenate(list(ordered.groups.values()), axis=1), member, folds=folds, seed=seed)
+    features, groups = np.concatenate(list(ordered.groups.values()), axis=1), ordered.records.groups
+    try:
+        return blind_scores(features, member, folds=folds, seed=seed, groups=groups)
+    except MIAError:  # fewer groups of members or of non-members than folds
+        return None
 
 
 def _bootstrap(
-    scores: Mapping[str, Array], member: NDArray[np.int8], rates: Sequence[float], resamples: int, seed: int
+    scores: Mapping[str, Array], records: ScoredRecords, rates: Sequence[float], resamples: int, seed: int
 ) -> Bootstrap:
     resamples = resamples if len(scores) > 1 else 2  # one attack has nothing to be compared with
-    return paired_bootstrap(scores, member, rates, resamples=resamples, seed=seed)
+    return paired_bootstrap(scores, records.membership, rates, resamples=resamples, seed=seed, groups=records.groups)
 
 
 def _increments(
@@ -192,10 +197,10 @@ def _increments(
 ) -> tuple[Difference, ...]:
     """Return what each attack adds to the blind baseline."""
     together = {
-        name: combined_scores(blind, scores, records.membership, folds=folds, seed=seed)
+        name: combined_scores(blind, scores, records.membership, folds=folds, seed=seed, groups=records.groups)
         for name, scores in records.scores.items()
     }
-    resampled = _bootstrap({**together, BLIND: blind}, records.membership, rates, resamples, seed)
+    resampled = _bootstrap({**together, BLIND: blind}, records, rates, resamples, seed)
     return differences(resampled, [(name, BLIND) for name in together])
 
 

@@ -54,7 +54,14 @@ def blind_features(
     return groups | {name: np.asarray(values, dtype=np.float64)[:, None] for name, values in (columns or {}).items()}
 
 
-def blind_scores(features: Array, member: NDArray[np.int8], *, folds: int, seed: int) -> Array:
+def blind_scores(
+    features: Array,
+    member: NDArray[np.int8],
+    *,
+    folds: int,
+    seed: int,
+    groups: NDArray[np.generic] | None = None,
+) -> Array:
     """Return (N,) out-of-fold log-odds of membership from features alone.
 
     The sum of a LightGBM model with few small trees and of a logistic regression on normal scores of the features: the
@@ -65,12 +72,13 @@ def blind_scores(features: Array, member: NDArray[np.int8], *, folds: int, seed:
         member: (N,) 1 or 0.
         folds: At least 2.
         seed: Random seed of the folds and of the rows that are fitted on where there are more than `BLIND_ROWS`.
+        groups: (N,) group of each record, which stays in one fold; None = independent records.
 
     Raises:
-        MIAError: fewer members or non-members than folds.
+        MIAError: fewer members or non-members, or fewer groups of either, than folds.
     """
     rng = np.random.default_rng(seed)
-    fold = assign_folds(member, folds=folds, seed=seed)
+    fold = assign_folds(member, folds=folds, seed=seed, groups=groups)
     scores = np.empty(len(member))
     for held_out in range(folds):
         rows = np.flatnonzero(fold != held_out)
@@ -123,7 +131,15 @@ def _normal_scores(reference: Array, values: Array) -> Array:
     return result
 
 
-def combined_scores(blind: Array, scores: Array, member: NDArray[np.int8], *, folds: int, seed: int) -> Array:
+def combined_scores(
+    blind: Array,
+    scores: Array,
+    member: NDArray[np.int8],
+    *,
+    folds: int,
+    seed: int,
+    groups: NDArray[np.generic] | None = None,
+) -> Array:
     """Return (N,) out-of-fold log-odds of membership from the blind baseline's scores and an attack's together.
 
     A logistic regression on the blind log-odds, the normal scores of the attack and their square; what it gains over
@@ -135,13 +151,14 @@ def combined_scores(blind: Array, scores: Array, member: NDArray[np.int8], *, fo
         member: (N,) 1 or 0.
         folds: At least 2.
         seed: Random seed of the folds.
+        groups: (N,) group of each record, which stays in one fold; None = independent records.
     """
     from sklearn.linear_model import LogisticRegression
 
     ranks = _normal_scores(scores[:, None], scores[:, None])[:, 0]  # no membership is read
     spread = float(blind.std())
     features = np.stack([blind / spread if spread > 0 else blind, ranks, ranks**2], axis=1)
-    fold = assign_folds(member, folds=folds, seed=seed + 1)
+    fold = assign_folds(member, folds=folds, seed=seed + 1, groups=groups)
     result = np.empty(len(member))
     for held_out in range(folds):
         rows = fold != held_out
@@ -170,8 +187,11 @@ def blind_baseline(
         increments: Attack and blind baseline together minus blind baseline alone, from `comparison.differences`.
     """
     rates = comparable_rates((0.01, 0.05), int((records.membership == 0).sum()))
-    evaluation = evaluate(scores, records.membership, rates)
-    p_values = [of_doubled_variance(p) for p in chance_p_values(evaluation)]
+    if records.groups is not None:
+        rates = []  # the p-value of a TPR is for independent records
+    independent = evaluate(scores, records.membership, rates, groups=records.groups)
+    p_values = [of_doubled_variance(p) for p in chance_p_values(independent)]
+    evaluation = evaluate(scores, records.membership, rates, groups=records.groups, stability=0.0)
     beats = min(p_values) * len(p_values) < BLIND_LEVEL
     details: dict[str, float | int | str] = {
         "auc": evaluation.auc,
@@ -191,7 +211,7 @@ def blind_baseline(
     if not beats:
         sentence = f"A model of {sources}, without the target, does not separate members from non-members: {figure}."
         return SanityCheck(BLIND, "pass", sentence, details)
-    alone = _sources_alone(records.membership, groups, folds, seed)
+    alone = _sources_alone(records, groups, folds, seed)
     details |= {f"auc of {name} alone": value.auc for name, value in alone.items()}
     best = max(alone, key=lambda name: alone[name].auc)
     points = zip(evaluation.points, p_values[1:], strict=True)
@@ -229,13 +249,19 @@ def of_doubled_variance(p_value: float) -> float:
     return float(ndtr(ndtri(p_value) / np.sqrt(2)))
 
 
-def _sources_alone(member: NDArray[np.int8], groups: Groups, folds: int, seed: int) -> dict[str, Evaluation]:
+def _sources_alone(records: ScoredRecords, groups: Groups, folds: int, seed: int) -> dict[str, Evaluation]:
     rng = np.random.default_rng(seed)
-    rows = np.arange(len(member))
-    if len(rows) > BLIND_ROWS:
+    rows = np.arange(len(records.membership))
+    if len(rows) > BLIND_ROWS and records.groups is None:
         rows = np.sort(rng.choice(rows, BLIND_ROWS, replace=False))
-    member = member[rows]
+    member, people = records.membership[rows], None if records.groups is None else records.groups[rows]
     return {
-        name: evaluate(blind_scores(group[rows], member, folds=folds, seed=seed), member, ())
+        name: evaluate(
+            blind_scores(group[rows], member, folds=folds, seed=seed, groups=people),
+            member,
+            (),
+            groups=people,
+            stability=0.0,
+        )
         for name, group in groups.items()
     }

@@ -80,7 +80,13 @@ class _Order:
 
 
 def paired_bootstrap(
-    scores: Mapping[str, Array], member: Membership, fprs: Sequence[float], *, resamples: int, seed: int
+    scores: Mapping[str, Array],
+    member: Membership,
+    fprs: Sequence[float],
+    *,
+    resamples: int,
+    seed: int,
+    groups: NDArray[np.generic] | None = None,
 ) -> Bootstrap:
     """Return AUC and TPR at each FPR of every attack, on the records and on resamples.
 
@@ -90,6 +96,7 @@ def paired_bootstrap(
         fprs: False-positive rates in [0, 1); thresholds as in `metrics.tpr_at_fpr`.
         resamples: Number of resamples, at least 1.
         seed: Random seed of the draws; the result does not depend on the number of threads.
+        groups: (N,) group of each record; groups are then drawn instead of records, stratified by the sides they have.
 
     Raises:
         MIAError: as `metrics.evaluate`.
@@ -97,17 +104,21 @@ def paired_bootstrap(
     for values in scores.values():
         split(values, member)  # checks
     sides = [np.flatnonzero(member == value) for value in (1, 0)]
-    passed = np.array([allowed(len(sides[1]), fpr) for fpr in fprs], dtype=np.int64)
-    orders = [_order(values[sides[0]], values[sides[1]], passed.max(initial=0)) for values in scores.values()]
+    most = len(sides[1]) if groups is not None else max((allowed(len(sides[1]), fpr) for fpr in fprs), default=0)
+    orders = [_order(values[sides[0]], values[sides[1]], most) for values in scores.values()]
     once = [np.ones((1, len(side)), dtype=np.uint8) for side in sides]
-    estimates = np.stack([_figures(order, once[0], once[1], passed)[0] for order in orders])
+    estimates = np.stack([_figures(order, once[0], once[1], fprs)[0] for order in orders])
+    units = None if groups is None else np.unique(groups, return_inverse=True)[1]
     size = max(1, min(resamples, CELLS // max(map(len, sides))))
     blocks = [min(size, resamples - start) for start in range(0, resamples, size)]
 
     def run(block: int, sequence: np.random.SeedSequence) -> Array:
         rng = np.random.default_rng(sequence)
-        drawn = [_draw(rng, block, len(side)) for side in sides]
-        return np.stack([_figures(order, drawn[0], drawn[1], passed) for order in orders], axis=1)
+        if units is None:
+            drawn = [_draw(rng, block, len(side)) for side in sides]
+        else:
+            drawn = _draw_groups(rng, block, units, sides)
+        return np.stack([_figures(order, drawn[0], drawn[1], fprs) for order in orders], axis=1)
 
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:  # numpy releases the lock
         resampled = list(pool.map(run, blocks, np.random.SeedSequence(seed).spawn(len(blocks))))
@@ -200,14 +211,29 @@ def _draw(rng: np.random.Generator, resamples: int, size: int) -> NDArray[np.uin
     return np.stack([np.bincount(row, minlength=size).astype(np.uint8) for row in drawn])
 
 
-def _figures(
-    order: _Order, members: NDArray[np.uint8], non_members: NDArray[np.uint8], passed: NDArray[np.int64]
-) -> Array:
-    """Return AUC and TPRs, (R, 1 + len(passed)), of R resamples given as counts (R, P) and (R, n)."""
-    result = np.empty((len(members), 1 + len(passed)))
+def _draw_groups(
+    rng: np.random.Generator, resamples: int, units: NDArray[np.intp], sides: Sequence[NDArray[np.intp]]
+) -> list[NDArray[np.uint8]]:
+    """Return the counts (R, P) and (R, n) of members and non-members, of R draws of groups.
+
+    Groups of members, of non-members and of both are drawn separately, so that no draw lacks a side.
+    """
+    has = np.stack([np.bincount(units[side], minlength=units.max() + 1) > 0 for side in sides])
+    strata = [np.flatnonzero(chosen) for chosen in (has[0] & ~has[1], has[1] & ~has[0], has[0] & has[1])]
+    counts = np.zeros((resamples, has.shape[1]), dtype=np.uint8)
+    for stratum in strata:
+        if len(stratum):
+            counts[:, stratum] = _draw(rng, resamples, len(stratum))
+    return [counts[:, units[side]] for side in sides]
+
+
+def _figures(order: _Order, members: NDArray[np.uint8], non_members: NDArray[np.uint8], fprs: Sequence[float]) -> Array:
+    """Return AUC and TPRs, (R, 1 + len(fprs)), of R resamples given as counts (R, P) and (R, n)."""
+    result = np.empty((len(members), 1 + len(fprs)))
     auc = _auc_to_first_order if min(members.shape[1], non_members.shape[1]) >= LARGE else _auc
     for row in range(len(members)):
         result[row, 0] = auc(order, members[row], non_members[row])
+        passed = np.array([allowed(int(non_members[row].sum()), fpr) for fpr in fprs], dtype=np.int64)
         result[row, 1:] = _tprs(order, members[row], non_members[row], passed)
     return result
 
@@ -215,13 +241,13 @@ def _figures(
 def _auc(order: _Order, members: NDArray[np.uint8], non_members: NDArray[np.uint8]) -> float:
     up_to = _cumulated(non_members[order.non_members])
     twice = (up_to[order.below] + up_to[order.not_above]).astype(np.float64)
-    return _weighted(twice, members) / (2 * len(members) * len(non_members))
+    return _weighted(twice, members) / (2 * int(members.sum()) * int(non_members.sum()))
 
 
 def _auc_to_first_order(order: _Order, members: NDArray[np.uint8], non_members: NDArray[np.uint8]) -> float:
     """Return AUC plus each side's own deviation from it; without their product."""
-    from_members = _weighted(order.share_below, members) / len(members)
-    from_others = _weighted(order.share_above, non_members) / len(non_members)
+    from_members = _weighted(order.share_below, members) / int(members.sum())
+    from_others = _weighted(order.share_above, non_members) / int(non_members.sum())
     return from_members + from_others - order.auc
 
 
@@ -233,7 +259,7 @@ def _tprs(
     rank = np.searchsorted(drawn, passed, side="right")
     if rank.max(initial=0) >= len(drawn):
         raise RuntimeError("a resample's threshold lies below the ranked tail; the tail is too short")
-    return _cumulated(members[order.top_members])[order.members_above[rank]] / len(members)
+    return _cumulated(members[order.top_members])[order.members_above[rank]] / int(members.sum())
 
 
 def _weighted(values: Array, counts: NDArray[np.uint8]) -> float:

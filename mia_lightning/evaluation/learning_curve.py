@@ -21,6 +21,7 @@ def learning_curve(
     *,
     fpr: float = 0.01,
     full_scores: Mapping[str, NDArray[np.floating]] | None = None,
+    groups: NDArray[np.generic] | None = None,
 ) -> dict[str, tuple[CurvePoint, ...]]:
     """Evaluate scores of the first 2, 4, 8, ... references and of all, on records of known membership.
 
@@ -34,6 +35,7 @@ def learning_curve(
         member: (M,) 1, 0 or -1 = unknown, of the first M <= N records.
         fpr: In [0, 1).
         full_scores: Name to the (N,) score of all K references, where that was computed before.
+        groups: (M,) group of each record; None = independent records.
 
     Returns:
         Name to points, fewest references first; a score without any point is left out.
@@ -53,7 +55,8 @@ def learning_curve(
                 )
             except MIAError:  # too few references for this score
                 continue
-            curves[name].append(_point(np.asarray(values[rows], np.float64), member[rows], count, fpr))
+            people = None if groups is None else groups[rows]
+            curves[name].append(_point(np.asarray(values[rows], np.float64), member[rows], people, count, fpr))
     return {name: tuple(curve) for name, curve in curves.items() if curve}
 
 
@@ -67,8 +70,14 @@ def _first(reference_outputs: ReferenceOutputs, count: int) -> ReferenceOutputs:
     )
 
 
-def _point(scores: NDArray[np.float64], member: NDArray[np.int8], count: int, fpr: float) -> CurvePoint:
-    evaluation = evaluate(scores, member, (fpr,))
+def _point(
+    scores: NDArray[np.float64],
+    member: NDArray[np.int8],
+    groups: NDArray[np.generic] | None,
+    count: int,
+    fpr: float,
+) -> CurvePoint:
+    evaluation = evaluate(scores, member, (fpr,), groups=groups)  # nothing is fitted on membership
     point = evaluation.points[0]
     return CurvePoint(
         references=count,

@@ -124,39 +124,54 @@ def plan_refits(attacks: Mapping[str, Attack], rows: int, columns: int, budget: 
 
 
 def refitted_permutation_test(
-    attacks: Mapping[str, Attack], table: SignalTable, member: NDArray[np.int8], *, seed: int
+    attacks: Mapping[str, Attack],
+    table: SignalTable,
+    member: NDArray[np.int8],
+    *,
+    seed: int,
+    groups: NDArray[np.generic] | None = None,
 ) -> SanityCheck:
     """Refit attacks, cross-fitted in two folds, on permuted memberships, where an honest procedure is at chance.
 
     A leak raises the mean AUC over the permutations; its p-value is normal, one-sided and adjusted for the number of
     attacks, from twice DeLong's variance (scores of different folds depend on each other). It warns below 0.001. The
     permutation p-value of each attack's own AUC on the same sample is in the details: (1 + permutations at or above) /
-    (1 + permutations) (Phipson & Smyth 2010).
+    (1 + permutations) (Phipson & Smyth 2010). Nothing depends on the order of the rows.
 
     Args:
         attacks: Name to attack, as for `crossfit.cross_fit`; those that learn, and those that read them, are refitted.
         table: (N,) rows.
         member: (N,) 1, 0 or -1 = left out.
         seed: Random seed of sample, permutations and attacks.
+        groups: (N,) group of each record; a group is sampled completely, stays in one fold, and has its membership
+            exchanged with another group's.
     """
     from scipy.special import ndtr
 
     fitted = _refittable(attacks)
     if not fitted:
         return skipped(REFITTED, "No attack is fitted on memberships.")
-    labeled = np.flatnonzero(np.asarray(member) >= 0)
+    order = table.content_order()
+    labeled = order[np.asarray(member)[order] >= 0]
     plan = plan_refits(fitted, len(labeled), len(table.columns))
     rng = np.random.default_rng(seed)
+    units = np.arange(len(labeled)) if groups is None else _by_appearance(np.asarray(groups)[labeled])
     if len(labeled) > plan.rows:
-        labeled = np.sort(rng.choice(labeled, plan.rows, replace=False))
+        shuffled = rng.permutation(int(units.max()) + 1)[units]
+        rank = np.argsort(shuffled, kind="stable")[: plan.rows]
+        chosen = np.sort(rank[shuffled[rank] < shuffled[rank[-1]]] if groups is not None else rank)
+        labeled, units = labeled[chosen], _by_appearance(units[chosen])
     rows, true = table.rows(labeled), np.asarray(member)[labeled]
-    if min(int((true == 1).sum()), int((true == 0).sum())) < 10:
-        return skipped(REFITTED, "Fewer than 10 members or 10 non-members.")
-    actual = {name: evaluation.auc for name, evaluation in _refit(fitted, rows, true, seed).items()}
+    if min(len(np.unique(units[true == side])) for side in (1, 0)) < 10:
+        unit = "" if groups is None else "groups of "
+        return skipped(REFITTED, f"Fewer than 10 {unit}members or 10 {unit}non-members.")
+    people = None if groups is None else units
+    actual = {name: evaluation.auc for name, evaluation in _refit(fitted, rows, true, people, seed).items()}
     areas: dict[str, list[float]] = {name: [] for name in fitted}
     deviations: dict[str, list[float]] = {name: [] for name in fitted}
     for index in range(plan.permutations):
-        for name, evaluation in _refit(fitted, rows, rng.permutation(true), seed + 1 + index).items():
+        permuted = rng.permutation(true) if people is None else permuted_by_group(true, people, rng)
+        for name, evaluation in _refit(fitted, rows, permuted, people, seed + 1 + index).items():
             areas[name].append(evaluation.auc)
             deviations[name].append((evaluation.auc - 0.5) / max(evaluation.auc_standard_error, 1e-12))
     scale = np.sqrt(plan.permutations / 2)
@@ -169,12 +184,39 @@ def refitted_permutation_test(
     )
 
 
+def permuted_by_group(member: NDArray[np.int8], units: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.int8]:
+    """Return memberships, (N,), in which each group has those of another: repeated or cut to its own size.
+
+    A group of members only stays a group of one side, so that what its records share goes with membership as before.
+
+    Args:
+        member: (N,) 1 or 0.
+        units: (N,) group from 0 of each record.
+        rng: Draws the permutation.
+    """
+    rows = np.split(np.argsort(units, kind="stable"), np.cumsum(np.bincount(units))[:-1])
+    result = np.empty_like(member)
+    for group, donor in zip(rows, rng.permutation(len(rows)), strict=True):
+        result[group] = np.resize(rng.permutation(member[rows[donor]]), len(group))
+    return result
+
+
+def _by_appearance(groups: NDArray[np.generic]) -> NDArray[np.intp]:
+    """Return groups from 0, (N,), numbered as they appear, whatever their names are."""
+    _, first, index = np.unique(groups, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[index]
+
+
 def _refit(
-    attacks: Mapping[str, Attack], rows: SignalTable, member: NDArray[np.int8], seed: int
+    attacks: Mapping[str, Attack],
+    rows: SignalTable,
+    member: NDArray[np.int8],
+    units: NDArray[np.intp] | None,
+    seed: int,
 ) -> dict[str, Evaluation]:
-    fold = assign_folds(member, folds=2, seed=seed)
+    fold = assign_folds(member, folds=2, seed=seed, groups=units)
     fits = cross_fit(attacks, rows, member, fold, seed=seed)
-    return {name: evaluate(fit.scores, member, ()) for name, fit in fits.items()}
+    return {name: evaluate(fit.scores, member, (), groups=units) for name, fit in fits.items()}
 
 
 def _refittable(attacks: Mapping[str, Attack]) -> dict[str, Attack]:

@@ -11,7 +11,7 @@ import numpy as np
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.pipeline.requirements import check_folders, check_requirements
-from mia_lightning.records.duplicates import duplicate_notes, find_duplicates
+from mia_lightning.records.duplicates import duplicate_notes, find_duplicates, with_copies_grouped
 from mia_lightning.records.records import (
     UNKNOWN,
     Records,
@@ -56,6 +56,7 @@ def load_records(config: RunConfig) -> tuple[Records, Records | None]:
         content = {0: "only non-members", 1: "only members"}[int(sides[0])] if len(sides) else "no known membership"
         raise MIAError(f"{public.source}: contains {content}; the public records must include members and non-members")
     public = gray_to_rgb(public) if config.data.gray_to_rgb else public
+    public = with_copies_grouped(public) if config.evaluation.group_copies else public
     if config.data.private is None:
         check_scale(public, None, config.data.mean, config.data.std)
         return public, None

@@ -57,7 +57,9 @@ def assess_result(result: AuditResult, prepared: LoadedInputs) -> Assessment:
         groups=None if public.groups is None else public.groups[rows],
         stability={name: attack.stability for name, attack in result.attacks.items()},
     )
-    refitted = refitted_permutation_test(config.attacks, result.table.rows(rows), records.membership, seed=config.seed)
+    refitted = refitted_permutation_test(
+        config.attacks, result.table.rows(rows), records.membership, seed=config.seed, groups=records.groups
+    )
     audited_rows, audited = _audited_columns(result, rows)
     return assess(
         records,
@@ -167,7 +169,10 @@ def _curve(result: AuditResult) -> dict[str, tuple[CurvePoint, ...]]:
         return {}
     scores, columns = result.config.references.scores, result.table.columns
     computed = {name: columns[name] for name in scores if name in columns}
-    return learning_curve(scores, result.reference_outputs, result.public.membership, full_scores=computed)
+    public = result.public
+    return learning_curve(
+        scores, result.reference_outputs, public.membership, full_scores=computed, groups=public.groups
+    )
 
 
 def _accuracy_unknown(result: AuditResult) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -241,5 +241,17 @@ def duplicate_notes(duplicates: Duplicates, public: Records, private: Records | 
             notes.append(
                 f"{source}: {count:,} records have a copy in the same file ({exact.within[source]:,} with identical "
                 "pixels)"
+                + ("; keep copies in one fold by --evaluation.group_copies true" if source == public.source else "")
             )
     return notes
+
+
+def with_copies_grouped(public: Records) -> Records:
+    """Return the records with exact and near copies in one group, joined with the groups that they have."""
+    copies = find_duplicates(public).groups
+    if public.groups is None:
+        return replace(public, groups=copies)
+    given = np.unique(public.groups, return_inverse=True)[1]
+    pairs = np.stack([given, copies + given.max() + 1], axis=1)
+    joined = _components(int(pairs.max()) + 1, pairs)[given]
+    return replace(public, groups=joined.astype(np.int64))

@@ -162,3 +162,16 @@ def test_bad_scores_are_refused():
         paired_bootstrap({"a": np.array([0, np.nan])}, np.array([0, 1]), (), resamples=2, seed=0)
     with pytest.raises(MIAError, match="no scores"):
         agreement({}, np.array([0, 1]), 0.1)
+
+
+def test_bootstrap_draws_groups():
+    """Copies of every record leave the bootstrap's spread as it is; drawing records would shrink it by their number."""
+    rng = np.random.default_rng(0)
+    member = np.arange(200) % 2
+    scores = {"a": rng.normal(size=200) + member, "b": rng.normal(size=200) + member}
+    once = paired_bootstrap(scores, member, (0.1,), resamples=400, seed=0)
+    repeated = {name: np.repeat(values, 9) for name, values in scores.items()}
+    groups = np.repeat(np.arange(200), 9)
+    nine = paired_bootstrap(repeated, np.repeat(member, 9), (0.1,), resamples=400, seed=0, groups=groups)
+    np.testing.assert_allclose(nine.estimates, once.estimates)
+    np.testing.assert_allclose(nine.resampled.std(axis=0), once.resampled.std(axis=0), rtol=0.2)

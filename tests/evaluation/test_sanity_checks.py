@@ -10,13 +10,20 @@ from scipy.stats import binomtest, norm
 from mia_lightning.attacks import Attack, Threshold
 from mia_lightning.attacks.fusion import Fusion
 from mia_lightning.attacks.gaussian_ratio import GaussianLikelihoodRatio
+from mia_lightning.attacks.lightgbm import LightGBM
 from mia_lightning.attacks.mlp import MLP
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.assess import assess
 from mia_lightning.evaluation.blind_baseline import blind_baseline, blind_features, blind_scores
-from mia_lightning.evaluation.permutation import intervals_at_chance, plan_refits, refitted_permutation_test
+from mia_lightning.evaluation.permutation import (
+    intervals_at_chance,
+    permuted_by_group,
+    plan_refits,
+    refitted_permutation_test,
+)
 from mia_lightning.evaluation.sanity_checks import generalization_gap, pixel_distribution
 from mia_lightning.metrics.intervals import rate_interval
+from mia_lightning.metrics.roc import evaluate
 from mia_lightning.records.pixel_statistics import pixel_statistics
 from mia_lightning.scores.scored_records import ScoredRecords
 from mia_lightning.signals.table import SignalTable
@@ -254,3 +261,48 @@ def test_chance_p_values_equal_random_rankings():
         assert chance_p_values(row)[1] == pytest.approx((tprs >= row.points[0].tpr).mean(), abs=0.035)
     areas = np.array([chance_p_values(row)[0] for row in evaluations])
     assert 0.03 < (areas < 0.05).mean() < 0.07
+
+
+def people(rng, count=120, images=5):
+    """A person's look, repeated in five images, and membership by person: the look is no evidence of membership."""
+    look = rng.normal(size=(count, 6))[np.repeat(np.arange(count), images)]
+    table = {f"x{k}": look[:, k] + 0.05 * rng.normal(size=len(look)) for k in range(6)}
+    member = rng.permutation(np.arange(count) % 2).astype(np.int8)
+    return SignalTable(table, np.zeros(len(look), np.int64), 1), np.repeat(member, images)
+
+
+def test_refitted_permutation_test_permutes_memberships_by_group():
+    """By record, an attack that recognizes persons has the smallest p-value there is; by group it is at chance."""
+    table, member = people(np.random.default_rng(0))
+    person = np.repeat(np.arange(120), 5)
+    attacks = {"a": LightGBM(["x*"], n_estimators=20, min_child_samples=5, n_jobs=1)}
+    alone = refitted_permutation_test(attacks, table, member, seed=0)
+    together = refitted_permutation_test(attacks, table, member, seed=0, groups=person)
+    assert alone.details["a, permutation p-value"] == pytest.approx(1 / 20)
+    assert together.details["a, permutation p-value"] > 0.1
+    assert together.status == "pass"
+    shuffle = np.random.default_rng(1).permutation(600)
+    copy = refitted_permutation_test(attacks, table.rows(shuffle), member[shuffle], seed=0, groups=person[shuffle])
+    assert copy.details == together.details
+
+
+def test_memberships_permuted_by_group_keep_groups_pure():
+    rng = np.random.default_rng(0)
+    units = np.sort(rng.integers(0, 40, 300))
+    units = np.unique(units, return_inverse=True)[1]
+    member = (units % 2).astype(np.int8)
+    permuted = permuted_by_group(member, units, rng)
+    assert not np.array_equal(permuted, member)
+    assert all(len(np.unique(permuted[units == unit])) == 1 for unit in np.unique(units))
+
+
+def test_blind_baseline_with_groups_does_not_recognize_persons():
+    """Five images a person: by record the look gives membership away, by group it does not."""
+    table, member = people(np.random.default_rng(2))
+    look = np.stack(list(table.columns.values()), axis=1)
+    person = np.repeat(np.arange(120), 5)
+    by_record = blind_scores(look, member, folds=5, seed=0)
+    by_group = blind_scores(look, member, folds=5, seed=0, groups=person)
+    assert evaluate(by_record, member, ()).auc > 0.8
+    figures = evaluate(by_group, member, (), groups=person, stability=0.0)
+    assert figures.auc_low < 0.5 < figures.auc_high

@@ -1,12 +1,19 @@
 """Duplicates, planted among random pictures with the low frequencies of photographs."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mia_lightning.records.duplicates import duplicate_notes, find_duplicates, near_pairs, pixel_hashes
+from mia_lightning.records.duplicates import (
+    duplicate_notes,
+    find_duplicates,
+    near_pairs,
+    pixel_hashes,
+    with_copies_grouped,
+)
 from mia_lightning.records.records import Records
 
 
@@ -87,3 +94,15 @@ def test_copies_of_one_picture_stay_linear():
     duplicates = find_duplicates(records(images, np.arange(2000) % 2))
     assert duplicates.exact.contradicting == 2000
     assert duplicates.groups.max() == 0
+
+
+def test_copies_join_the_groups_that_records_have():
+    images = pictures(6)
+    given = records(np.concatenate([images, images[:2]]), np.arange(8) % 2)
+    groups = with_copies_grouped(given).groups
+    assert groups[6] == groups[0]
+    assert len(np.unique(groups)) == 6
+    people = with_copies_grouped(replace(given, groups=np.array([0, 1, 2, 3, 4, 4, 5, 5]))).groups
+    assert people[4] == people[5]
+    assert people[0] == people[1] == people[6] == people[7]  # 6 and 7 are one person, and copies of 0 and 1
+    assert len(np.unique(people)) == 4
