@@ -18,14 +18,17 @@ from time import perf_counter
 import numpy as np
 from scipy import stats
 
+from mia_lightning.benchmark.figures import figures
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.attack_r import AttackR
 from mia_lightning.references.scores.difficulty_calibration import DifficultyCalibration
 from mia_lightning.references.scores.joint_lira import JointLiRA
-from mia_lightning.references.scores.lira import LiRA, leave_one_out
+from mia_lightning.references.scores.lira import LiRA
 from mia_lightning.references.scores.official_lira import OfficialLiRA
 from mia_lightning.references.scores.reference_features import ReferenceFeatures
 from mia_lightning.references.scores.rmia import BASE, RMIA, dominance_share
+from mia_lightning.references.standard_scores import standard_scores
+from mia_lightning.references.target_pool import TargetPool
 
 SCORES = {
     "LiRA online, empirical Bayes": LiRA(),
@@ -84,29 +87,25 @@ def whole(count, records, queries):
         print(f"| all | {total:.1f} s, peak {memory:.2f} GiB with the map's pages |")
 
 
-def gather_loop(values, keep, target):
-    """LiRA of one target: gather each record's IN and OUT values, then scipy on arrays."""
-    in_ = np.array([values[keep[:, i], i] for i in range(values.shape[1])])
-    out_ = np.array([values[~keep[:, i], i] for i in range(values.shape[1])])
-    logs = [stats.norm.logpdf(target, side.mean(axis=1), side.std(axis=1, ddof=1)) for side in (in_, out_)]
-    return logs[0] - logs[1]
-
-
-def all_targets(rounds, records=50_000, count=256):
+def all_targets(records=50_000, count=64, queries=18):
+    """Every model as target of the others: one pass, and target by target."""
     draw = np.random.default_rng(1)
-    keep = np.argsort(draw.random((count, records)), axis=0) < count // 2
-    values = draw.normal(size=(count, records)) + keep
-    leave_one_out_phi = leave_one_out(values, keep, variance="per_sample")
-    for k in (0, 7):
-        rest = np.delete(np.arange(count), k)
-        part = slice(0, 2000)
-        # leaving one out makes sides of unequal size, so the loop is checked on the records of equal count
-        chosen = np.flatnonzero(keep[k, part])
-        expected = gather_loop(values[rest][:, chosen], keep[rest][:, chosen], values[k, chosen])
-        np.testing.assert_allclose(leave_one_out_phi[k, chosen], expected, rtol=1e-5, atol=1e-5)
-    fast = seconds(lambda: leave_one_out(values, keep, variance="per_sample"), rounds)
-    slow = seconds(lambda: gather_loop(values, keep, values[0]), rounds) * count
-    print(f"| every one of {count} as target, {records:,} records | {fast:.2f} s | {slow:.0f} s | {slow / fast:.0f}x |")
+    keep = np.concatenate([[half, ~half] for half in draw.random((count // 2, records)) < 0.5])
+    phi = draw.standard_normal((count, records, queries), np.float32) + keep[..., None]
+    pool = TargetPool(ReferenceOutputs(phi[0] * 0, phi, keep, np.zeros(records, int), 10))
+    single, total = pool.of_target(3), 0.0
+    for name, score in standard_scores().items():
+        started = perf_counter()
+        scores = score.of_targets(pool)
+        for values, member in zip(scores, keep, strict=True):
+            figures(values, member)
+        fast = perf_counter() - started
+        started = perf_counter()
+        np.testing.assert_allclose(scores[3], score.columns(single)[""], rtol=1e-5, atol=1e-6)
+        slow = (perf_counter() - started) * count
+        total += fast
+        print(f"| {name}, {count} targets | {fast:.1f} s | {slow:.0f} s | {slow / fast:.0f}x |", flush=True)
+    print(f"| all, {records:,} records, {queries} views | {total:.1f} s | | |")
 
 
 def one_target(rounds, records=5000, count=256):
@@ -160,7 +159,7 @@ def main() -> None:
     print("\n| what | one pass | plain loop | ratio |\n|---|---:|---:|---:|")
     one_target(arguments.rounds)
     rmia(arguments.rounds)
-    all_targets(arguments.rounds)
+    all_targets()
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ def canaries(argv: Sequence[str] | None = None) -> int:
     return _guarded(_canaries, argv, repeat="rerun the same command to start again")
 
 
+def benchmark(argv: Sequence[str] | None = None) -> int:
+    """Run `python -m mia_lightning.benchmark`: compare attacks over many targets. Return the exit code."""
+    return _guarded(_benchmark, argv)
+
+
 def _guarded(command: Callable[[list[str]], int], argv: Sequence[str] | None, *, repeat: str = REPEAT) -> int:
     """Run a command and return its exit code: its own, 2 for a user's mistake, 128 plus the signal that ended it."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -152,6 +157,17 @@ def _canaries(arguments: list[str]) -> int:
 
     for line in lines(audit(auditing)):
         print(printable(line))
+
+
+def _benchmark(arguments: list[str]) -> int:
+    from mia_lightning.config.command_line import parse_benchmark
+
+    config = parse_benchmark(arguments)
+    _announce(f"mia_lightning: benchmark on {config.data or config.pool}, results in {config.output}")
+
+    from mia_lightning.benchmark.run import run  # after parsing: --help and a mistake need not wait for torch
+
+    run(config)
     return 0
 
 

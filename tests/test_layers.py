@@ -28,6 +28,7 @@ ORDER = [  # a package imports from itself and the packages above it in this lis
     "pipeline",
     "comparison",
     "search",
+    "benchmark",
     "cli",
     "evaluate",
     "compare",

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin
 import yaml
 
 from mia_lightning.config.arguments import Arguments, append, read_arguments
+from mia_lightning.config.benchmark import BenchmarkConfig
 from mia_lightning.config.class_paths import resolve
 from mia_lightning.config.commands import command_of
 from mia_lightning.config.files import overlay, to_mapping
@@ -88,6 +89,17 @@ def parse_files(argv: Sequence[str], cls: type[Config], positional: str) -> Conf
 def print_helps(*classes: type) -> NoReturn:
     """Print the common options of several commands and exit with code 0."""
     _print_and_exit("\n\n".join(short_help(command_of(cls)) for cls in classes))
+
+
+def parse_benchmark(argv: Sequence[str]) -> BenchmarkConfig:
+    """Return the options of a command line of `python -m mia_lightning.benchmark`; `--help` prints and exits.
+
+    Raises:
+        MIAError: an unknown option (with the closest legal name), or a value of the wrong type or out of range.
+    """
+    arguments = read_arguments(argv, BenchmarkConfig, flags=tuple(command_of(BenchmarkConfig).flags))
+    _print_help(arguments, BenchmarkConfig)
+    return _build(overlay({}, arguments.options), BenchmarkConfig)
 
 
 def parse_mapping(values: dict[str, Any]) -> RunConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mia_lightning.canary.config import AuditConfig, MakeConfig
+from mia_lightning.config.benchmark import BenchmarkConfig
 from mia_lightning.config.help import Command
 from mia_lightning.config.invocation import command as typed
 from mia_lightning.config.schema import RunConfig
@@ -43,6 +44,7 @@ def command_of(cls: type) -> Command:
         ComparisonConfig: _compare,
         MakeConfig: _make_canaries,
         AuditConfig: _audit_canaries,
+        BenchmarkConfig: _benchmark,
     }
     return commands[cls]()
 
@@ -152,4 +154,22 @@ def _audit_canaries() -> Command:
         flags={**_HELP, **_DEBUG},
         examples=f"  {name} canaries --scores scores.csv \\\n    --trained trained.npz\n",
         positional="FOLDER: Folder of the canaries, or their manifest.json.",
+    )
+
+
+def _benchmark() -> Command:
+    name = typed("benchmark")
+    return Command(
+        name=name,
+        summary="Comparison of attacks over many targets: LiRA, RMIA, BASE, BaVarIA, Attack P and R, learned heads.",
+        cls=BenchmarkConfig,
+        common=(
+            *("data", "pool", "targets", "references", "records", "architecture", "training.epochs", "queries"),
+            *("workers", "heads", "output", "seed"),
+        ),
+        flags={**_HELP, **_DEBUG},
+        examples=(
+            f"  {name} --data torchvision:CIFAR10 \\\n    --targets 10 --references 1,2,4,8,16,64\n"
+            f"  {name} --pool shadow_models \\\n    --targets all --heads false\n"
+        ),
     )

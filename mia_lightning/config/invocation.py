@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, get_args
 
-CommandName = Literal["train", "tune", "evaluate", "compare", "canaries", "planner"]
+CommandName = Literal["train", "tune", "evaluate", "compare", "benchmark", "canaries", "planner"]
 
 SCRIPTS = tuple(f"mia-{name}" for name in get_args(CommandName))
 

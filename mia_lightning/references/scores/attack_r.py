@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mia_lightning.references.moments import Array, Mask, Statistic, blocks, reduce_queries
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.base import Columns, ReferenceScore
 from mia_lightning.references.scores.rmia import require_references
+from mia_lightning.references.target_pool import TargetPool
 
 
 @dataclass
@@ -39,6 +41,37 @@ class AttackR(ReferenceScore):
             losses = np.logaddexp(0.0, -reduce_queries(reference_outputs.references[:, rows], self.statistic))
             reached[rows] = _reached(target_loss, losses, reference_outputs.in_out_masks(rows)[1], self.LARGEST)
         return {"": -reached, "p_value": np.maximum(reached, np.finfo(np.float64).tiny)}
+
+    def of_targets(self, pool: TargetPool) -> NDArray[np.float64]:
+        """Return the score of every model as target, (K, N), from one sort of each record's losses OUT."""
+        if pool.outputs.drawn is not None:
+            return super().of_targets(pool)
+        score = np.empty(pool.keep.shape)
+        for rows, phi, keep in pool.blocks():
+            losses = np.logaddexp(0.0, -reduce_queries(phi, self.statistic))
+            padded = np.vstack([np.where(keep, np.inf, losses), np.full((2, losses.shape[1]), np.inf)])
+            ordered, n = np.sort(padded, axis=0), (~keep).sum(axis=0)
+            columns = np.arange(losses.shape[1])
+            for k, loss in enumerate(losses):
+                other = np.nan if pool.partner is None else losses[pool.partner[k, rows], columns]
+                removed = np.where(keep[k], other, loss)
+                score[k, rows] = -_reached_without(loss, ordered, n, removed, self.LARGEST)
+        return score
+
+
+def _reached_without(loss: Array, ordered: Array, n: Array, removed: Array, largest: float) -> Array:
+    """Return `_reached` of sorted losses (K + 2, n) without one of them per record; NaN = none is removed."""
+    below = (ordered < loss).sum(axis=0)
+    columns = np.arange(len(loss))
+    lower = np.where(below > 0, ordered[below - 1, columns], 0.0)
+    upper = ordered[below, columns]
+    lower = np.where(lower == removed, np.where(below > 1, ordered[below - 2, columns], 0.0), lower)
+    upper = np.minimum(np.where(upper == removed, ordered[below + 1, columns], upper), largest)
+    below = below - (removed < loss)
+    count = n - ~np.isnan(removed)
+    right = np.where(below == count, 1.0, (below + 1) / (count + 1))
+    left = below / (count + 1)
+    return np.asarray(left + np.clip((loss - lower) / np.maximum(upper - lower, 1e-300), 0.0, 1.0) * (right - left))
 
 
 def _reached(target_loss: Array, losses: Array, out_: Mask, largest: float) -> Array:

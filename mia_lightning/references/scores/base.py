@@ -1,11 +1,17 @@
 """The contract of a score from reference models."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.references.outputs import ReferenceOutputs
+
+if TYPE_CHECKING:
+    from mia_lightning.references.target_pool import TargetPool
 
 Columns = dict[str, NDArray[np.float64]]
 
@@ -29,3 +35,10 @@ class ReferenceScore:
             MIAError: fewer references IN or OUT than the method needs, with what is possible instead.
         """
         raise NotImplementedError
+
+    def of_targets(self, pool: TargetPool) -> NDArray[np.float64]:
+        """Return the score of every model of a pool as the target of the others, (K, N).
+
+        A score may override it by one pass over all targets; the values are those of `columns` for each target.
+        """
+        return np.stack([self.columns(pool.of_target(number))[""] for number in range(len(pool))])

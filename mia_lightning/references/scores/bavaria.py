@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
-from mia_lightning.references.moments import Array, GroupMoments, Statistic, moments
+from mia_lightning.references.moments import Array, GroupMoments, Moments, Statistic, moments
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.base import Columns, ReferenceScore
 from mia_lightning.references.scores.difficulty_calibration import mean_shift
+from mia_lightning.references.target_pool import TargetPool
 from mia_lightning.references.variances import log_density, variance_prior
 
 
@@ -47,12 +48,18 @@ class BaVarIA(ReferenceScore):
         Raises:
             MIAError: no record has two references on a side.
         """
-        phi = moments(reference_outputs, self.statistic)
-        center = class_means(phi.out_, reference_outputs.labels)
+        return {"": self._score(moments(reference_outputs, self.statistic), reference_outputs.labels)}
+
+    def of_targets(self, pool: TargetPool) -> NDArray[np.float64]:
+        """Return the score of every model as target, (K, N)."""
+        return pool.by_moments(self.statistic, self._score)
+
+    def _score(self, phi: Moments, labels: NDArray[np.int64]) -> Array:
+        center = class_means(phi.out_, labels)
         shift = mean_shift(phi)
         sides = ((phi.in_, center + shift), (phi.out_, center))
         in_, out_ = (self._log_density(phi.target, group, prior) for group, prior in sides)
-        return {"": in_ - out_}
+        return np.asarray(in_ - out_)
 
     def _log_density(self, target: Array, group: GroupMoments, prior_mean: Array) -> Array:
         defined = group.degrees_of_freedom > 0

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mia_lightning.references.moments import Moments, Statistic, moments
+from mia_lightning.references.moments import Array, Moments, Statistic, moments
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.base import Columns, ReferenceScore
+from mia_lightning.references.target_pool import TargetPool
 from mia_lightning.references.variances import standard_error_of_mean
 
 
@@ -41,13 +43,23 @@ class DifficultyCalibration(ReferenceScore):
 
     def columns(self, reference_outputs: ReferenceOutputs) -> Columns:
         """Return the score and its standard error from the number of references."""
-        group = moments(reference_outputs, self.statistic)
+        return self._columns(moments(reference_outputs, self.statistic))
+
+    def of_targets(self, pool: TargetPool) -> NDArray[np.float64]:
+        """Return the score of every model as target, (K, N)."""
+        return pool.by_moments(self.statistic, lambda group, _: group.target - self._center(group))
+
+    def _center(self, group: Moments) -> Array:
         shift = mean_shift(group)
         has_in, has_out = group.in_.n > 0, group.out_.n > 0
         mean_out = np.where(has_out, group.out_.mean, group.in_.mean - shift)
         mean_in = np.where(has_in, group.in_.mean, group.out_.mean + shift)
         center = mean_out if self.against == "out" else (mean_in + mean_out) / 2
-        score = {"": group.target - center}
+        return np.asarray(center)
+
+    def _columns(self, group: Moments) -> Columns:
+        has_in, has_out = group.in_.n > 0, group.out_.n > 0
+        score = {"": group.target - self._center(group)}
         error_in, error_out = standard_error_of_mean(group.in_), standard_error_of_mean(group.out_)
         if error_out is None or (error_in is None and not (self.against == "out" and has_out.all())):
             return score

@@ -12,6 +12,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.references.moments import Array, GroupMoments, Moments, Statistic, moments
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.base import Columns, ReferenceScore
+from mia_lightning.references.target_pool import TargetPool
 from mia_lightning.references.variances import (
     density_slope,
     log_density,
@@ -61,6 +62,16 @@ class LiRA(ReferenceScore):
         score = log_density(fit.target, **fit.in_.density) - log_density(fit.target, **fit.out_.density)
         slopes = [density_slope(fit.target, **part.density) * part.error for part in (fit.in_, fit.out_)]
         return {"": score, "p_value": _p_value(out_), "standard_error": np.hypot(*slopes)}
+
+    def of_targets(self, pool: TargetPool) -> NDArray[np.float64]:
+        """Return the score of every model as target, (K, N)."""
+        return pool.by_moments(self.statistic, self._score)
+
+    def _score(self, phi: Moments, _: NDArray[np.int64]) -> Array:
+        fit = fit_groups(phi, self.variance, shrink_shift=self.shrink_shift)
+        if self.mode == "offline":
+            return -log_survival(fit.target, **fit.out_.density)
+        return log_density(fit.target, **fit.in_.density) - log_density(fit.target, **fit.out_.density)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,61 +187,3 @@ def _p_value(log_tail: Array) -> Array:
 def _tail_slope(fit: FittedGroups, log_tail: Array) -> Array:
     """Return the derivative of -log Pr[OUT >= phi] by phi: the hazard of the OUT distribution."""
     return np.exp(np.minimum(log_density(fit.target, **fit.out_.density) - log_tail, 700.0))
-
-
-def leave_one_out(
-    values: Array, keep: np.ndarray[tuple[int, int], np.dtype[np.bool_]], *, variance: Literal["fixed", "per_sample"]
-) -> Array:
-    """Return the online log ratio of every reference as if it were the target, scored by all others, (K, N).
-
-    One pass: without the reference itself, a side's mean and sum of squares are those of the whole side with one value
-    taken out. For thresholds and choices that must not look at the target's membership.
-
-    Args:
-        values: (K, N) phi, reduced over queries.
-        keep: (K, N) IN or OUT.
-        variance: Pooled within records, or each record's own.
-
-    Raises:
-        MIAError: a record with fewer than 2 (fixed) or 3 (per_sample) references on a side.
-    """
-    need = 3 if variance == "per_sample" else 2
-    n_in = keep.sum(axis=0)
-    if min(int(n_in.min()), int((len(keep) - n_in).min())) < need:
-        raise MIAError(f"leaving one out needs {need} references on each side of every record")
-    width = max(1, 2**17 // len(keep))  # so that the many passes over a block stay near the processor
-    parts = [slice(start, start + width) for start in range(0, keep.shape[1], width)]
-    pooled = {True: np.nan, False: np.nan} if variance == "per_sample" else _pooled(values, keep, parts)
-    score = np.empty(values.shape)
-    for part in parts:
-        block = values[:, part]
-        score[:, part] = 0.0
-        for in_, sign in ((True, -0.5), (False, 0.5)):
-            gap, remaining, count = _without_each(block, keep[:, part] == in_)
-            spread = remaining / (count - 1) if variance == "per_sample" else pooled[in_]
-            score[:, part] += sign * (gap * gap / spread + np.log(spread))
-    return score
-
-
-def _without_each(
-    values: Array, mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
-) -> tuple[Array, Array, NDArray[np.int64]]:
-    """Return, without each reference in turn, its distance from the side's mean, the sum of squares and the count."""
-    n = mask.sum(axis=0)
-    gap = values - (values * mask).sum(axis=0) / n
-    deviations = gap * gap * mask
-    squares = deviations.sum(axis=0)
-    remaining = np.maximum(squares - deviations * (n / (n - 1)), 1e-12 * squares)
-    return np.where(mask, gap * (n / (n - 1)), gap), remaining, n - mask
-
-
-def _pooled(
-    values: Array, keep: np.ndarray[tuple[int, int], np.dtype[np.bool_]], parts: list[slice]
-) -> dict[bool, Array | float]:
-    """Return the variance within records of either side, pooled over all records, without each reference, (K, 1)."""
-    phi_moments: dict[bool, Array | float] = {}
-    for in_ in (True, False):
-        blocks = [_without_each(values[:, part], keep[:, part] == in_)[1:] for part in parts]
-        squares = sum(remaining.sum(axis=1, keepdims=True) for remaining, _ in blocks)
-        phi_moments[in_] = np.asarray(squares / sum((count - 1).sum(axis=1, keepdims=True) for _, count in blocks))
-    return phi_moments

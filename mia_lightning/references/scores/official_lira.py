@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
 from mia_lightning.references.moments import Array, Mask, blocks, masked_median
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.base import Columns, ReferenceScore
+from mia_lightning.references.target_pool import TargetPool, without_each
 
 
 @dataclass
@@ -63,6 +65,33 @@ class OfficialLiRA(ReferenceScore):
             score[rows] = np.mean(in_ - out_, axis=-1)
         return {"": score}
 
+    def of_targets(self, pool: TargetPool) -> NDArray[np.float64]:
+        """Return the score of every model as target, (K, N); in one pass where all counts IN and OUT are equal."""
+        if pool.partner is None:
+            return super().of_targets(pool)
+        online = self.mode == "online"
+        score, spread = np.empty(pool.keep.shape), np.zeros((2, len(pool)))
+        total = pool.keep.shape[1] * pool.outputs.references.shape[2] * (len(pool) // 2 - 1)
+        for rows, stored, keep in pool.blocks():
+            phi = stored.astype(np.float64)
+            median, mean, square = _own_side(phi, keep)
+            medians, means, squares = (pool.sides(v, (v[0], v[0]), rows) for v in (median, mean, square))
+            side = 0 if online else 1
+            if self.fixed_variance:
+                spread[0] += means[side].sum(axis=(1, 2)) * (len(pool) // 2 - 1)
+                spread[1] += squares[side].sum(axis=(1, 2)) * (len(pool) // 2 - 1)
+                logs = [-0.5 * (phi - center) ** 2 for center in medians]
+            else:
+                scales = [np.sqrt(np.maximum(s - m**2, 0.0)) + 1e-30 for m, s in zip(means, squares, strict=True)]
+                logs = [-0.5 * ((phi - c) / s) ** 2 - np.log(s) for c, s in zip(medians, scales, strict=True)]
+            score[:, rows] = np.mean((logs[0] if online else 0.0) - logs[1], axis=-1)
+        if self.fixed_variance:
+            scale = np.sqrt(spread[1] / total - (spread[0] / total) ** 2) + 1e-30
+            score = score / scale[:, None] ** 2
+        if not online:  # the constant of one log density
+            score += 0.5 * np.log(2 * np.pi) + (np.log(scale)[:, None] if self.fixed_variance else 0.0)
+        return score
+
     def _cut(self, mask: Mask, least: int) -> Mask:
         return mask & (np.cumsum(mask, axis=0) <= least) if self.cut else mask
 
@@ -81,6 +110,31 @@ class OfficialLiRA(ReferenceScore):
             ].astype(np.float64)
             squares += float(((chosen - mean) ** 2).sum())
         return float(np.sqrt(squares / max(n, 1)))
+
+
+def _own_side(phi: Array, keep: Mask) -> tuple[Array, Array, Array]:
+    """Return median, mean and mean square of each model's own side of each record without the model, (K, n, Q)."""
+    median, mean, square = np.empty_like(phi), np.empty_like(phi), np.empty_like(phi)
+    for mask in (keep, ~keep):
+        shown = mask[..., None]
+        n = int(mask[:, 0].sum())
+        ordered = np.sort(np.where(shown, phi, np.inf), axis=0)[:n]
+        median = np.where(shown, _median_without(phi, ordered), median)
+        mean = np.where(shown, without_each(phi, mask) / (n - 1), mean)
+        square = np.where(shown, without_each(phi * phi, mask) / (n - 1), square)
+    return median, mean, square
+
+
+def _median_without(phi: Array, ordered: Array) -> Array:
+    """Return the median of n sorted values (n, ...) without each of the values phi (K, ...) in turn."""
+    n = len(ordered)
+    half = n // 2
+    if n % 2 == 0:  # an odd number remains, whose middle is one of two values
+        return np.asarray(np.where(phi <= ordered[half - 1], ordered[half], ordered[half - 1]))
+    middle = ordered[half]
+    below = np.where(phi > middle, middle, ordered[min(half + 1, n - 1)])
+    above = np.where(phi < middle, middle, ordered[half - 1])
+    return np.asarray((below + above) / 2)
 
 
 def _log_normal(target: Array, phi: Array, mask: Mask, spread: float | None) -> Array:

@@ -13,7 +13,7 @@ from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.attack_r import AttackR
 from mia_lightning.references.scores.difficulty_calibration import DifficultyCalibration
 from mia_lightning.references.scores.joint_lira import JointLiRA
-from mia_lightning.references.scores.lira import LiRA, fit_groups, leave_one_out
+from mia_lightning.references.scores.lira import LiRA, fit_groups
 from mia_lightning.references.scores.official_lira import OfficialLiRA
 from mia_lightning.references.scores.reference_features import ReferenceFeatures
 from mia_lightning.references.scores.rmia import BASE, RMIA, dominance_share, log_ratio, pseudo_targets, tune_a
@@ -478,23 +478,6 @@ class TestOthers:
         permuted = np.random.default_rng(1).permutation(member)
         assert auc(scores, permuted) == pytest.approx(0.5, abs=4 * np.sqrt(1 / 12 / 1500))
         assert tpr_at_fpr(scores, permuted, 0.05) == pytest.approx(0.05, abs=0.02)
-
-    def test_leave_one_out_equals_refit(self):
-        reference_outputs, _ = simulated(k=10, n=120)
-        values = reference_outputs.references[..., 0].astype(float)
-        for variance in ("fixed", "per_sample"):
-            leave_one_out_phi = leave_one_out(values, reference_outputs.keep, variance=variance)
-            for k in range(10):
-                rest = np.delete(np.arange(10), k)
-                single = ReferenceOutputs(
-                    reference_outputs.references[k],
-                    reference_outputs.references[rest],
-                    reference_outputs.keep[rest],
-                    reference_outputs.labels,
-                    10,
-                )
-                expected = LiRA(variance=variance, shrink_shift=False).columns(single)[""]
-                np.testing.assert_allclose(leave_one_out_phi[k], expected, rtol=1e-5, atol=1e-5)
 
     def test_empty_sides_in_fit_sides_are_finite(self):
         reference_outputs, _ = simulated(k=4, n=500, scheme="bernoulli")

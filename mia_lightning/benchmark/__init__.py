@@ -1,0 +1,1 @@
+"""Benchmark of attacks over many targets: every model of a pool is a target of the others."""

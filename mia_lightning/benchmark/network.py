@@ -1,0 +1,14 @@
+"""Small network for benchmarks on a processor."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def small_network(channels: int, classes: int) -> nn.Module:
+    """Return three convolutions of 16, 32 and 64 channels with batch norm and pooling, for images from 8x8 pixels."""
+    blocks: list[nn.Module] = []
+    for inputs, outputs in ((channels, 16), (16, 32), (32, 64)):
+        blocks += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+        blocks += [nn.MaxPool2d(2)]
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64 * 16, classes))

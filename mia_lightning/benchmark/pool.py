@@ -1,0 +1,212 @@
+"""Models of a benchmark: trained once on random halves of the records, or read from elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mia_lightning.benchmark.network import small_network
+from mia_lightning.config.benchmark import BenchmarkConfig
+from mia_lightning.errors import MIAError
+from mia_lightning.evaluation.pixel_features import pixel_features
+from mia_lightning.records.readers import read_records
+from mia_lightning.records.records import UNKNOWN, Records
+from mia_lightning.references.config import ReferencesConfig
+from mia_lightning.references.exchange import read_pool
+from mia_lightning.references.outputs import ReferenceOutputs
+from mia_lightning.references.prepare import INFERENCE_CODE
+from mia_lightning.references.splits import assign
+from mia_lightning.references.store import ReferenceStore
+from mia_lightning.references.training import NUMBERS
+from mia_lightning.references.training_data import TrainingData
+from mia_lightning.references.workers import ReferenceJob, device_of, train_references
+from mia_lightning.runtime.store import array_digest, key_of, source_digest
+from mia_lightning.targets.architectures import untrained
+from mia_lightning.targets.imported import source_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class BenchmarkPool:
+    """Models whose outputs are compared."""
+
+    outputs: ReferenceOutputs
+    """Its target is not read."""
+
+    features: NDArray[np.float32] | None
+    """(N, F) of the images, for quantile regression; None without images."""
+
+    description: str
+    digest: str
+    seconds: float
+    """Training time of one model; NaN where it is not known."""
+
+
+def share_of_array() -> tuple[int, int]:
+    """Return which part of the models this process trains, and of how many: that of a SLURM array's task."""
+    environment = os.environ
+    count = int(environment.get("SLURM_ARRAY_TASK_COUNT", "1"))
+    first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0"))
+    return (int(environment.get("SLURM_ARRAY_TASK_ID", str(first))) - first) % count, count
+
+
+def read_models(config: BenchmarkConfig) -> BenchmarkPool:
+    """Return the models of `--pool`.
+
+    Raises:
+        MIAError: as `read_pool`, or fewer than three models.
+    """
+    pool = read_pool(str(config.pool), labels=config.labels, option="--pool")
+    if len(pool.phi) < 3:
+        raise MIAError(f"{pool.source}: has {len(pool.phi)} models; a target needs at least two others")
+    labels = np.zeros(pool.phi.shape[1], np.int64) if pool.labels is None else pool.labels
+    outputs = ReferenceOutputs(pool.phi[0], pool.phi, pool.keep, labels, max(int(labels.max()) + 1, 2), pool.drawn)
+    covered = np.flatnonzero(outputs.covered)
+    for note in pool.notes:
+        log.info("%s", note)
+    if missing := len(labels) - len(covered):
+        log.info("%s of %s records have no model drawn IN or OUT; left out", f"{missing:,}", f"{len(labels):,}")
+        outputs = outputs.records(covered)
+    name = Path(str(config.pool)).name
+    return BenchmarkPool(outputs, None, f"{len(pool.phi)} models of {name}", array_digest(outputs.references), np.nan)
+
+
+def train_models(config: BenchmarkConfig) -> BenchmarkPool | None:
+    """Train the models that are missing in the store, and return all of them; None where other tasks still train some.
+
+    Models are complementary pairs of random halves; a target's references are other pairs, whose halves were drawn
+    independently of its own.
+
+    Raises:
+        MIAError: records that cannot be read, an unknown architecture, a batch larger than half of the records.
+    """
+    records = _records(config)
+    count = max(max(config.references) + 2, 2 if config.targets == "all" else int(config.targets))
+    count += count % 2
+    if len(records) // 2 < config.training.batch_size:
+        raise MIAError(
+            f"a model has {len(records) // 2} records to train on, fewer than one batch of "
+            f"{config.training.batch_size}; lower --training.batch_size"
+        )
+    scale = 255.0 if records.images.dtype == np.uint8 else 1.0
+    sample = records.images[:10_000].astype(np.float64) / scale
+    mean, std = (tuple(f(sample, axis=(0, 2, 3)).tolist()) for f in (np.mean, np.std))
+    std = tuple(max(value, 1e-6) for value in std)
+    classes = int(records.labels.max()) + 1
+    material = TrainingData(records.images, records.labels, mean, std, classes, config.queries)
+    keep = assign("balanced", count, np.full(len(records), UNKNOWN, np.int8), private=0, seed=config.seed).keep
+    network = partial(_network, config.architecture, records.images.shape[1], classes)
+    store = _store(config, material)
+    rows = _train(config, material, keep, network, store)
+    if rows is None:
+        return None
+    good = np.array([row.status == "trained" for row in rows])
+    pairs = np.repeat(good.reshape(-1, 2).all(axis=1), 2)  # a pair is complete or left out
+    if pairs.sum() < 4:
+        raise MIAError(f"{int((~good).sum())} of {count} models diverged; lower --training.learning_rate")
+    matrix = store.matrix(count)
+    outputs = ReferenceOutputs(
+        matrix[0], matrix if pairs.all() else matrix[pairs], keep[pairs], records.labels, classes
+    )
+    features = np.stack(list(pixel_features(records.images).values()), axis=1).astype(np.float32)
+    accuracy = [float(np.mean([getattr(row, f"accuracy_{side}") for row in rows])) for side in ("in", "out")]
+    description = (
+        f"{int(pairs.sum())} models ({config.architecture}) on halves of {len(records):,} records of "
+        f"{Path(str(config.data)).name}, accuracy {accuracy[0]:.1%} IN and {accuracy[1]:.1%} OUT"
+    )
+    seconds = float(np.mean([row.seconds for row in rows]))
+    return BenchmarkPool(outputs, features, description, store.folder.name + store.rows.name, seconds)
+
+
+def _records(config: BenchmarkConfig) -> Records:
+    records = read_records(str(config.data))
+    if (records.labels < 0).any():
+        raise MIAError(f"{records.source}: {int((records.labels < 0).sum())} records have no label to train on")
+    if config.records is not None and config.records < len(records):
+        chosen = np.random.default_rng((config.seed, 7)).permutation(len(records))[: config.records]
+        records = records.rows(np.sort(chosen))
+    return records
+
+
+def _network(architecture: str, channels: int, classes: int, seed: int) -> nn.Module:
+    if architecture != "small":
+        return untrained(architecture, classes, {}, seed=seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return small_network(channels, classes)
+
+
+def _store(config: BenchmarkConfig, material: TrainingData) -> ReferenceStore:
+    root = Path(config.cache_dir or Path(config.output).parent / ".store")
+    source = source_of(config.architecture) or source_digest(("benchmark.network",))
+    training = {
+        "benchmark": config.architecture,
+        "source": sha256(source.encode()).hexdigest(),
+        "images": array_digest(material.images),
+        "labels": array_digest(material.labels),
+        "mean": material.mean,
+        "std": material.std,
+        "training": asdict(config.training),
+        "seed": config.seed,
+        "numbers": NUMBERS,
+    }
+    inference = {"queries": material.queries, "code": source_digest(INFERENCE_CODE), "torch": torch.__version__}
+    records = len(material.labels)
+    return ReferenceStore(root, training=training, inference=inference, records=records, queries=material.queries)
+
+
+def _train(
+    config: BenchmarkConfig,
+    material: TrainingData,
+    keep: NDArray[np.bool_],
+    network: partial[nn.Module],
+    store: ReferenceStore,
+) -> list | None:  # type: ignore[type-arg]
+    """Train this task's part of the missing models; return the descriptions of all, None where any is missing."""
+    part, parts = share_of_array()
+    size = sum(tensor.nbytes for tensor in network(0).state_dict().values())
+    store.open(keep, weights_bytes=size)
+    options = ReferencesConfig(
+        count=len(keep),
+        training=config.training,
+        workers=config.workers,
+        threads=config.threads,
+        gpus_per_worker=config.gpus_per_worker,
+    )
+    device = device_of(options)
+    with nullcontext() if parts > 1 else store.lock().held("models"):  # two runs would train the same
+        jobs = [
+            ReferenceJob(number, row, _seed(config.seed, number), config.training, network, store, device)
+            for number, row in enumerate(keep)
+            if number % parts == part and store.row(number) is None
+        ]
+        log.info("models: %d of %d to train%s", len(jobs), len(keep), f" (part {part} of {parts})" if parts > 1 else "")
+        train_references(jobs, material, options, ray_address=config.ray_address)
+    rows = [store.row(number) for number in range(len(keep))]
+    missing = [number for number, row in enumerate(rows) if row is None]
+    if missing:
+        log.info("models %s are trained by other tasks; the last task writes the table", missing)
+        return None
+    return rows
+
+
+def _seed(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+
+
+def digest_of(config: BenchmarkConfig, pool: BenchmarkPool) -> str:
+    """Return the key of figures: everything that determines them."""
+    settings = {name: getattr(config, name) for name in ("heads", "folds", "seed")}
+    code = source_digest(("benchmark.attacks", "benchmark.figures", "references.standard_scores"))
+    return key_of({"pool": pool.digest, "settings": settings, "code": code})
