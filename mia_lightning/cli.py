@@ -88,8 +88,14 @@ def _train(arguments: list[str]) -> int:
 
     from mia_lightning.pipeline.run import run  # after parsing: --help and a mistake need not wait for torch
 
-    decision = run(config, overwrite=overwrite).decision
-    return 0 if decision is None else decision.exit_code
+    targets = config.evaluation.targets
+    is_table = targets is not None and (targets == "all" or len(targets) > 1 or config.data.public is not None)
+    result = None if is_table and config.data.public is None else run(config, overwrite=overwrite)
+    if is_table:
+        from mia_lightning.benchmark.run import run_targets
+
+        run_targets(config, None if result is None else result.reference_outputs)
+    return 0 if result is None or result.decision is None else result.decision.exit_code
 
 
 def _tune(arguments: list[str]) -> int:

@@ -61,13 +61,13 @@ def share_of_array() -> tuple[int, int]:
     return (int(environment.get("SLURM_ARRAY_TASK_ID", str(first))) - first) % count, count
 
 
-def read_models(config: BenchmarkConfig) -> BenchmarkPool:
-    """Return the models of `--pool`.
+def read_models(path: str, labels_file: str | None, *, option: str = "--pool") -> BenchmarkPool:
+    """Return the models of a file or folder, see `read_pool`.
 
     Raises:
         MIAError: as `read_pool`, or fewer than three models.
     """
-    pool = read_pool(str(config.pool), labels=config.labels, option="--pool")
+    pool = read_pool(path, labels=labels_file, option=option)
     if len(pool.phi) < 3:
         raise MIAError(f"{pool.source}: has {len(pool.phi)} models; a target needs at least two others")
     labels = np.zeros(pool.phi.shape[1], np.int64) if pool.labels is None else pool.labels
@@ -78,7 +78,7 @@ def read_models(config: BenchmarkConfig) -> BenchmarkPool:
     if missing := len(labels) - len(covered):
         log.info("%s of %s records have no model drawn IN or OUT; left out", f"{missing:,}", f"{len(labels):,}")
         outputs = outputs.records(covered)
-    name = Path(str(config.pool)).name
+    name = Path(path).name
     return BenchmarkPool(outputs, None, f"{len(pool.phi)} models of {name}", array_digest(outputs.references), np.nan)
 
 

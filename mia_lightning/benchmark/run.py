@@ -21,8 +21,10 @@ from mia_lightning.benchmark.plot import plot_curves
 from mia_lightning.benchmark.pool import BenchmarkPool, digest_of, read_models, train_models
 from mia_lightning.benchmark.tables import TableRow, cells, to_csv, to_latex, to_markdown
 from mia_lightning.config.benchmark import BenchmarkConfig
+from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.pipeline.requirements import check_folders
+from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores import ReferenceScore
 from mia_lightning.references.standard_scores import standard_scores
 from mia_lightning.references.target_pool import TargetPool
@@ -47,7 +49,7 @@ def run(config: BenchmarkConfig) -> list[TableRow]:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("mia_lightning").setLevel(logging.INFO)
     check_folders([("output", Path(config.output))])
-    models = read_models(config) if config.pool is not None else train_models(config)
+    models = read_models(config.pool, config.labels) if config.pool is not None else train_models(config)
     if models is None:
         return []
     pool = TargetPool(models.outputs)
@@ -65,6 +67,41 @@ def run(config: BenchmarkConfig) -> list[TableRow]:
     write(rows, folder, models.description, non_members=int((~pool.keep).sum(axis=1).min()))
     print_rows(rows, models.description, Console(width=None if sys.stdout.isatty() else 160))
     log.info("wrote benchmark.csv, benchmark.md, benchmark.tex, roc.pdf, roc.svg in %s", folder)
+    return rows
+
+
+def run_targets(config: RunConfig, outputs: ReferenceOutputs | None) -> list[TableRow]:
+    """Audit the models of `--evaluation.targets` in turn, each with the others as its references.
+
+    Args:
+        config: The run; its reference scores are computed, or the standard ones where there are none.
+        outputs: References of the run; None reads `--references.imported`.
+
+    Raises:
+        MIAError: no models, or numbers that are not theirs.
+    """
+    folder = Path(config.output)
+    if outputs is None and config.references.imported is not None:
+        models = read_models(config.references.imported, config.references.labels, option="--references.imported")
+        outputs, description = models.outputs, models.description
+        check_folders([("output", folder)])
+    elif outputs is not None:
+        folder, description = folder / "targets", f"{len(outputs.references)} reference models of the run as targets"
+    else:
+        raise MIAError("--evaluation.targets needs reference models; give --references.count or --references.imported")
+    pool, chosen = TargetPool(outputs), config.evaluation.targets
+    numbers = list(range(len(pool))) if chosen in (None, "all") else [int(number) for number in chosen or ()]
+    if wrong := [number for number in numbers if not 0 <= number < len(pool)]:
+        raise MIAError(f"--evaluation.targets {wrong[0]}: there are models 0 to {len(pool) - 1}")
+    if len(pool) < 3:
+        raise MIAError(f"--evaluation.targets needs at least three models, there are {len(pool)}")
+    results = all_targets(pool, config.references.scores or standard_scores())
+    results = {key: [of_targets[number] for number in numbers] for key, of_targets in results.items()}
+    rows = table_rows(results, outputs.references.shape[2], float("nan"))
+    make_folder(folder)
+    write(rows, folder, description, non_members=int((~pool.keep).sum(axis=1).min()))
+    print_rows(rows, description, Console(width=None if sys.stdout.isatty() else 160))
+    print(f"wrote benchmark.csv, benchmark.md, benchmark.tex, roc.pdf, roc.svg in {folder}")
     return rows
 
 

@@ -22,7 +22,7 @@ from mia_lightning.security.open import open_own
 FILES = (
     *("config.yaml", "submission.csv", "scores.csv", "references.csv", "records.csv"),
     *("decision.json", "decision.xml", "decision.md"),
-    *("private_records.csv", "metrics.json", "report.html", "audit_card.md", "roc.svg", "tensorboard"),
+    *("private_records.csv", "metrics.json", "report.html", "audit_card.md", "roc.svg", "tensorboard", "targets"),
 )
 """Names of everything that a run writes into its folder."""
 

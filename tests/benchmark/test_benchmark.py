@@ -1,0 +1,141 @@
+"""The table over many targets: trained once by two processes, resumed, and recomputed by the published formulas."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import ROOT
+
+from mia_lightning.benchmark.figures import FPRS, GRID, NAMES, figures, mean_interval
+from mia_lightning.benchmark.pool import train_models
+from mia_lightning.cli import benchmark, train
+from mia_lightning.config.command_line import parse_benchmark
+from mia_lightning.metrics.roc import auc, tpr_at_fpr
+from mia_lightning.references import workers
+
+OPTIONS = ["--targets", "2", "--references", "1,2,4", "--training.epochs", "6", "--training.batch_size", "20"]
+LEARNED = ("quantile regression", "LightGBM", "head across references")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Records, and the models trained by two processes, each as a task of a SLURM array."""
+    folder, draw = tmp_path_factory.mktemp("benchmark"), np.random.default_rng(0)
+    images, labels = draw.integers(0, 256, (160, 1, 8, 8), dtype=np.uint8), draw.integers(0, 4, 160)
+    np.savez(folder / "records.npz", images=images, labels=labels, membership=draw.integers(0, 2, 160))
+    command = [sys.executable, "-m", "mia_lightning.benchmark", *arguments(folder)]
+    array = {"SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_MIN": "1", "PYTHONPATH": str(ROOT)}
+    tasks = [
+        subprocess.Popen(
+            command, env=os.environ | array | {"SLURM_ARRAY_TASK_ID": str(task)}, stderr=subprocess.PIPE, text=True
+        )
+        for task in (1, 2)
+    ]
+    messages = [task.communicate()[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], messages
+    assert all("3 of 6 to train (part" in message for message in messages), messages
+    return folder
+
+
+def arguments(folder, output="out"):
+    return ["--data", str(folder / "records.npz"), "--output", str(folder / output), *OPTIONS]
+
+
+def read(path):
+    with path.open() as file:
+        return {(row["attack"], int(row["references"])): row for row in csv.DictReader(file)}
+
+
+def test_last_task_writes_every_file(folder):
+    assert {"benchmark.csv", "benchmark.md", "benchmark.tex", "roc.pdf", "roc.svg"} <= set(os.listdir(folder / "out"))
+    rows = read(folder / "out" / "benchmark.csv")
+    assert {("Attack P", 0), ("LightGBM", 0), ("quantile regression", 0), ("head across references", 4)} <= set(rows)
+    assert len({attack for attack, _ in rows}) >= 13
+    assert all(row["targets"] == "2" and row["queries"] == "2" for row in rows.values())
+    assert r"\toprule" in (folder / "out" / "benchmark.tex").read_text()
+    assert (folder / "out" / "roc.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_resumes(folder, monkeypatch):
+    before = (folder / "out" / "benchmark.csv").read_bytes()
+    monkeypatch.setattr(workers, "train_and_query", None)  # nothing is trained again
+    monkeypatch.setattr("mia_lightning.benchmark.run.scores_of_target", None)  # nor scored
+    assert benchmark(arguments(folder)) == 0
+    assert (folder / "out" / "benchmark.csv").read_bytes() == before
+
+
+def test_rows_equal_the_published_formulas(folder):
+    """plot.py of mi_lira_2021 (generate_ours) and RMIA's log ratio, one record at a time."""
+    models = train_models(parse_benchmark(arguments(folder))).outputs
+    phi, keep = np.asarray(models.references, np.float64), models.keep
+    areas = {"LiRA online, published": [], "RMIA online": []}
+    for target in (0, 1):  # the pair 0, 1 plays target, so the references are the other pairs
+        published, ratio = [], []
+        for i in range(phi.shape[1]):
+            sides = [phi[2:, i][keep[2:, i] == in_] for in_ in (True, False)]
+            pdf = [
+                -((phi[target, i] - np.median(s, 0)) ** 2) / (2 * (s.std(0) + 1e-30) ** 2) - np.log(s.std(0) + 1e-30)
+                for s in sides
+            ]
+            published.append((pdf[0] - pdf[1]).mean())
+            p = [1 / (1 + np.exp(-s)) for s in sides]
+            mean = (p[0].mean(0) + p[1].mean(0)) / 2
+            ratio.append(np.log(1 / (1 + np.exp(-phi[target, i])) / mean).mean())
+        for name, scores in zip(areas, (published, ratio), strict=True):
+            areas[name].append(auc(np.array(scores), keep[target].astype(np.int8)))
+    rows = read(folder / "out" / "benchmark.csv")
+    for name, values in areas.items():
+        mean, half = mean_interval(values)
+        assert float(rows[name, 4]["AUC"]) == pytest.approx(mean, abs=1e-6)
+        assert float(rows[name, 4]["AUC half width"]) == pytest.approx(half, abs=1e-6)
+
+
+def test_figures():
+    draw = np.random.default_rng(0)
+    member = draw.random(500) < 0.5
+    scores = np.round(draw.normal(size=500) + member, 1)  # with ties
+    found = figures(scores, member)
+    assert found.values[0] == pytest.approx(auc(scores, member.astype(np.int8)))
+    thresholds = np.unique(scores)
+    balanced = max((np.mean(scores[member] >= t) + np.mean(scores[~member] < t)) / 2 for t in thresholds)
+    assert found.values[1] == pytest.approx(balanced)
+    for fpr, value in zip((*FPRS, *GRID[:-1]), (*found.values[2:], *found.roc), strict=False):
+        assert value == pytest.approx(tpr_at_fpr(scores, member.astype(np.int8), fpr))
+    assert found.roc[-1] == 1
+    assert len(found.values) == len(NAMES)
+
+
+@pytest.mark.parametrize(("targets", "count"), [("all", 6), ("0,3", 2)])
+def test_models_of_an_import_are_targets(targets, count, folder, tmp_path):
+    outputs = train_models(parse_benchmark(arguments(folder))).outputs
+    np.savez(tmp_path / "pool.npz", phi=outputs.references, keep=outputs.keep, labels=outputs.labels)
+    given = [f"--references.imported={tmp_path / 'pool.npz'}", "--evaluation.targets", targets]
+    assert train([*given, "--output", str(tmp_path / "run")]) == 0
+    rows = read(tmp_path / "run" / "benchmark.csv")
+    assert rows["LiRA online", 4]["targets"] == str(count)
+    if targets == "all":
+        options = ["--pool", str(tmp_path / "pool.npz"), "--targets", "all", "--heads", "false", "--references", "4"]
+        assert benchmark([*options, "--output", str(tmp_path / "again")]) == 0
+        assert read(tmp_path / "again" / "benchmark.csv")["RMIA online", 4] == rows["RMIA online", 4]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ([], "give either --data"),
+        (["--data", "nowhere.npz"], "nowhere.npz"),
+        (["--pool", "nowhere"], "nowhere"),
+        (["--data", "x", "--references", "0"], "--references must be at least 1"),
+        (["--data", "x", "--target", "3"], "did you mean 'targets'"),
+        (["--data", "x", "--targets", "0"], "--targets must be at least 1"),
+        (["--data", "{records}", "--architecture", "resnet999"], "resnet999"),
+        (["--data", "{records}", "--training.batch_size", "500"], "lower --training.batch_size"),
+    ],
+)
+def test_mistakes(options, sentence, folder, tmp_path, capsys):
+    options = [option.format(records=folder / "records.npz") for option in options]
+    assert benchmark([*options, "--output", str(tmp_path / "out")]) == 2
+    assert sentence in capsys.readouterr().err
