@@ -131,7 +131,7 @@ def test_models_of_an_import_are_targets(targets, count, folder, tmp_path):
         (["--data", "x", "--references", "0"], "--references must be at least 1"),
         (["--data", "x", "--target", "3"], "did you mean 'targets'"),
         (["--data", "x", "--targets", "0"], "--targets must be at least 1"),
-        (["--data", "{records}", "--architecture", "resnet999"], "resnet999"),
+        (["--data", "{records}", "--architecture", "resnet999", "--training.batch_size", "20"], "resnet999"),
         (["--data", "{records}", "--training.batch_size", "500"], "lower --training.batch_size"),
     ],
 )
