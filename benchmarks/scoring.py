@@ -18,7 +18,7 @@ from time import perf_counter
 import numpy as np
 from scipy import stats
 
-from mia_lightning.benchmark.figures import figures
+from mia_lightning.benchmarking.figures import figures
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.attack_r import AttackR
 from mia_lightning.references.scores.difficulty_calibration import DifficultyCalibration

@@ -92,7 +92,7 @@ def _train(arguments: list[str]) -> int:
     is_table = targets is not None and (targets == "all" or len(targets) > 1 or config.data.public is not None)
     result = None if is_table and config.data.public is None else run(config, overwrite=overwrite)
     if is_table:
-        from mia_lightning.benchmark.run import run_targets
+        from mia_lightning.benchmarking.run import run_targets
 
         run_targets(config, None if result is None else result.reference_outputs)
     return 0 if result is None or result.decision is None else result.decision.exit_code
@@ -171,7 +171,7 @@ def _benchmark(arguments: list[str]) -> int:
     config = parse_benchmark(arguments)
     _announce(f"mia_lightning: benchmark on {config.data or config.pool}, results in {config.output}")
 
-    from mia_lightning.benchmark.run import run  # after parsing: --help and a mistake need not wait for torch
+    from mia_lightning.benchmarking.run import run  # after parsing: --help and a mistake need not wait for torch
 
     run(config)
     return 0

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mia_lightning.benchmark.network import small_network
+from mia_lightning.benchmarking.network import small_network
 from mia_lightning.config.benchmark import BenchmarkConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.pixel_features import pixel_features
@@ -149,7 +149,7 @@ def _network(architecture: str, channels: int, classes: int, seed: int) -> nn.Mo
 
 def _store(config: BenchmarkConfig, material: TrainingData) -> ReferenceStore:
     root = Path(config.cache_dir or Path(config.output).parent / ".store")
-    source = source_of(config.architecture) or source_digest(("benchmark.network",))
+    source = source_of(config.architecture) or source_digest(("benchmarking.network",))
     training = {
         "benchmark": config.architecture,
         "source": sha256(source.encode()).hexdigest(),
@@ -208,5 +208,5 @@ def _seed(seed: int, number: int) -> int:
 def digest_of(config: BenchmarkConfig, pool: BenchmarkPool) -> str:
     """Return the key of figures: everything that determines them."""
     settings = {name: getattr(config, name) for name in ("heads", "folds", "seed")}
-    code = source_digest(("benchmark.attacks", "benchmark.figures", "references.standard_scores"))
+    code = source_digest(("benchmarking.attacks", "benchmarking.figures", "references.standard_scores"))
     return key_of({"pool": pool.digest, "settings": settings, "code": code})

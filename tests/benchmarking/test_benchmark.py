@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
-from mia_lightning.benchmark.figures import FPRS, GRID, NAMES, figures, mean_interval
-from mia_lightning.benchmark.pool import train_models
+from mia_lightning.benchmarking.figures import FPRS, GRID, NAMES, figures, mean_interval
+from mia_lightning.benchmarking.pool import train_models
 from mia_lightning.cli import benchmark, train
 from mia_lightning.config.command_line import parse_benchmark
 from mia_lightning.metrics.roc import auc, tpr_at_fpr
@@ -62,7 +62,7 @@ def test_last_task_writes_every_file(folder):
 def test_resumes(folder, monkeypatch):
     before = (folder / "out" / "benchmark.csv").read_bytes()
     monkeypatch.setattr(workers, "train_and_query", None)  # nothing is trained again
-    monkeypatch.setattr("mia_lightning.benchmark.run.scores_of_target", None)  # nor scored
+    monkeypatch.setattr("mia_lightning.benchmarking.run.scores_of_target", None)  # nor scored
     assert benchmark(arguments(folder)) == 0
     assert (folder / "out" / "benchmark.csv").read_bytes() == before
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mia_lightning.benchmark.figures import NAMES, mean_interval
+from mia_lightning.benchmarking.figures import NAMES, mean_interval
 
 
 @dataclass(frozen=True)

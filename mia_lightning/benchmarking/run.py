@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from mia_lightning.benchmark.attacks import available, scores_of_target
-from mia_lightning.benchmark.figures import NAMES, Figures, figures
-from mia_lightning.benchmark.plot import plot_curves
-from mia_lightning.benchmark.pool import BenchmarkPool, digest_of, read_models, train_models
-from mia_lightning.benchmark.tables import TableRow, cells, to_csv, to_latex, to_markdown
+from mia_lightning.benchmarking.attacks import available, scores_of_target
+from mia_lightning.benchmarking.figures import NAMES, Figures, figures
+from mia_lightning.benchmarking.plot import plot_curves
+from mia_lightning.benchmarking.pool import BenchmarkPool, digest_of, read_models, train_models
+from mia_lightning.benchmarking.tables import TableRow, cells, to_csv, to_latex, to_markdown
 from mia_lightning.config.benchmark import BenchmarkConfig
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError

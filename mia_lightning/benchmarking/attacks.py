@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mia_lightning.attacks import Attack
 from mia_lightning.attacks.lightgbm import LightGBM
 from mia_lightning.attacks.quantile import QuantileRegression
-from mia_lightning.benchmark.pool import BenchmarkPool
+from mia_lightning.benchmarking.pool import BenchmarkPool
 from mia_lightning.config.benchmark import BenchmarkConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.references.columns import score_columns

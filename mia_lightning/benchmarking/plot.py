@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mia_lightning.benchmark.figures import GRID
-from mia_lightning.benchmark.tables import TableRow
+from mia_lightning.benchmarking.figures import GRID
+from mia_lightning.benchmarking.tables import TableRow
 from mia_lightning.report.plots import DASHES, FAINT, SERIES, style
 
 if TYPE_CHECKING:
