@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_lightning.errors import MIAError
 from mia_lightning.references.moments import Array, GroupMoments, Moments, Statistic, reduce_queries
 from mia_lightning.references.outputs import ReferenceOutputs
 
@@ -74,6 +75,31 @@ class TargetPool:
             self._moments[statistic] = LeaveOneOutMoments.of(self, statistic)
         moments = self._moments[statistic]
         return np.stack([score(moments.of_target(k), self.outputs.labels) for k in range(len(self))])
+
+    def by_probability(self, log_mean: Callable[[Array, Array, tuple[Array, Array]], Array]) -> Array:
+        """Return log p of every model as target minus a log mean of its references, averaged over the views, (K, N).
+
+        Args:
+            log_mean: From the sums of p over the references IN and OUT, (K, n, Q) each, and their numbers (K, n, 1).
+
+        Raises:
+            MIAError: a record without references on a side.
+        """
+        score = np.empty(self.keep.shape)
+        for rows, phi, keep in self.blocks():
+            log_p = -np.logaddexp(0.0, -phi.astype(np.float64))
+            p = np.exp(log_p)
+            own = np.where(keep[..., None], without_each(p, keep), without_each(p, ~keep))
+            in_, out_ = self.sides(own, (np.einsum("knq,kn->nq", p, keep), np.einsum("knq,kn->nq", p, ~keep)), rows)
+            n_in = keep.sum(axis=0).astype(np.float64)
+            counts = (n_in, len(keep) - n_in)
+            n = self.sides(np.where(keep, *counts) - 1.0, counts, rows)
+            if min(part.min() for part in n) < 1:
+                raise MIAError("some records have no reference on a side once a model is the target; use more models")
+            with np.errstate(divide="ignore"):
+                mean = log_mean(in_, out_, (n[0][..., None], n[1][..., None]))
+            score[:, rows] = (log_p - mean).mean(axis=-1)
+        return score
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.bool_]]]:
         """Yield blocks of records with phi (K, n, Q) and keep (K, n)."""

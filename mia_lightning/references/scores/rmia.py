@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +12,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.references.moments import Array, Mask, blocks, group_moments, log_mean_exp
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.base import Columns, ReferenceScore
-from mia_lightning.references.target_pool import TargetPool, without_each
+from mia_lightning.references.target_pool import TargetPool
 from mia_lightning.references.variances import standard_error_of_mean
 
 GRID: tuple[float, ...] = tuple(step / 10 for step in range(11))
@@ -68,8 +67,10 @@ class RMIA(ReferenceScore):
         """Return the score of every model as target, (K, N); with a to be chosen, one by one."""
         if pool.outputs.drawn is not None or (self.mode == "offline" and self.a is None):
             return super().of_targets(pool)
-        a = self.a if self.mode == "offline" else None
-        return _of_targets(pool, lambda in_, out_, n: np.log(_mixed(in_ / n[0], out_ / n[1], a)))
+        slope = self.a if self.mode == "offline" and self.a is not None else None
+        if slope is None:
+            return pool.by_probability(lambda in_, out_, n: np.log((in_ / n[0] + out_ / n[1]) / 2))
+        return pool.by_probability(lambda _, out_, n: np.log(out_ / n[1] * ((1 + slope) / 2) + (1 - slope) / 2))
 
 
 @dataclass
@@ -113,8 +114,8 @@ class BASE(ReferenceScore):
         if pool.outputs.drawn is not None:
             return super().of_targets(pool)
         if self.mode == "offline":
-            return _of_targets(pool, lambda _, out_, n: self.scale * np.log(out_ / n[1]))
-        return _of_targets(pool, lambda in_, out_, n: np.log((in_ + out_) / (n[0] + n[1])))
+            return pool.by_probability(lambda _, out_, n: self.scale * np.log(out_ / n[1]))
+        return pool.by_probability(lambda in_, out_, n: np.log((in_ + out_) / (n[0] + n[1])))
 
     def _error(self, reference_outputs: ReferenceOutputs) -> Columns:
         in_, out_ = (mask.sum(axis=0) for mask in reference_outputs.in_out_masks(slice(None)))
@@ -122,35 +123,6 @@ class BASE(ReferenceScore):
             return _error(reference_outputs, weights=(np.zeros(len(in_)), np.ones(len(in_))), scale=self.scale)
         share = in_ / np.maximum(in_ + out_, 1)
         return _error(reference_outputs, weights=(share, 1 - share))
-
-
-def _mixed(mean_in: Array, mean_out: Array, a: float | None) -> Array:
-    return (mean_in + mean_out) / 2 if a is None else mean_out * ((1 + a) / 2) + (1 - a) / 2
-
-
-def _of_targets(pool: TargetPool, log_mean: Callable[[Array, Array, tuple[Array, Array]], Array]) -> Array:
-    """Return log p of every model as target minus a log mean of its references, averaged over the queries, (K, N).
-
-    Args:
-        pool: The models.
-        log_mean: From the sums of p over the references IN and OUT, (K, n, Q) each, and their numbers (K, n, 1).
-    """
-    score = np.empty(pool.keep.shape)
-    for rows, phi, keep in pool.blocks():
-        p = np.exp(log_probability(phi))
-        own = np.where(keep[..., None], without_each(p, keep), without_each(p, ~keep))
-        whole = np.einsum("knq,kn->nq", p, keep), np.einsum("knq,kn->nq", p, ~keep)
-        in_, out_ = pool.sides(own, whole, rows)
-        ones = np.ones_like(keep, np.float64)
-        count = keep.sum(axis=0)
-        own_count = np.where(keep, count, len(keep) - count) - ones
-        n = pool.sides(own_count, (count.astype(float), len(keep) - count.astype(float)), rows)
-        if min(n[1].min(), n[0].min()) < 1:
-            raise MIAError("some records have no reference on a side once a model is the target; use more models")
-        with np.errstate(divide="ignore"):
-            mean = log_mean(in_, out_, (n[0][..., None], n[1][..., None]))
-        score[:, rows] = (log_probability(phi) - mean).mean(axis=-1)
-    return score
 
 
 def log_probability(phi: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> Array:
