@@ -16,10 +16,8 @@ from mia_lightning.references.target_pool import TargetPool
 from mia_lightning.references.variances import standard_error_of_mean
 
 GRID: tuple[float, ...] = tuple(step / 10 for step in range(11))
-"""Values of a that are tried."""
-
 GAMMAS = (1.0, 1.5, 2.0, 4.0)
-"""Values of gamma that are tried."""
+"""Values of a and of gamma that are tried."""
 
 
 @dataclass
@@ -65,10 +63,10 @@ class RMIA(ReferenceScore):
 
     def of_targets(self, pool: TargetPool) -> NDArray[np.float64]:
         """Return the score of every model as target, (K, N); with a to be chosen, one by one."""
-        if pool.outputs.drawn is not None or (self.mode == "offline" and self.a is None):
+        slope = self.a
+        if pool.outputs.drawn is not None or (self.mode == "offline" and slope is None):
             return super().of_targets(pool)
-        slope = self.a if self.mode == "offline" and self.a is not None else None
-        if slope is None:
+        if self.mode == "online" or slope is None:
             return pool.by_probability(lambda in_, out_, n: np.log((in_ / n[0] + out_ / n[1]) / 2))
         return pool.by_probability(lambda _, out_, n: np.log(out_ / n[1] * ((1 + slope) / 2) + (1 - slope) / 2))
 
