@@ -199,8 +199,6 @@ PSEUDO_TARGETS = 4
 def tune_a(reference_outputs: ReferenceOutputs) -> float:
     """Return the a of `GRID` with the highest AUC of IN against OUT, averaged over several pseudo-targets.
 
-    Each of the first `PSEUDO_TARGETS` references is the target of all others once.
-
     Raises:
         MIAError: too few references for one to stand in for the target.
     """
