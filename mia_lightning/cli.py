@@ -163,6 +163,7 @@ def _canaries(arguments: list[str]) -> int:
 
     for line in lines(audit(auditing)):
         print(printable(line))
+    return 0
 
 
 def _benchmark(arguments: list[str]) -> int:
