@@ -6,19 +6,21 @@ if TYPE_CHECKING:
     from mia_lightning.config.command_line import load_config
     from mia_lightning.config.schema import RunConfig
     from mia_lightning.errors import MIAError
-    from mia_lightning.pipeline.audit import audit
+    from mia_lightning.pipeline.audited import Audit
+    from mia_lightning.pipeline.in_memory import audit
     from mia_lightning.pipeline.results import AuditResult
 
     __version__: str
 
-__all__ = ["AuditResult", "MIAError", "RunConfig", "__version__", "audit", "load_config"]
+__all__ = ["Audit", "AuditResult", "MIAError", "RunConfig", "__version__", "audit", "load_config"]
 
 _HOMES = {
     "RunConfig": "config.schema",
     "load_config": "config.command_line",
     "MIAError": "errors",
     "AuditResult": "pipeline.results",
-    "audit": "pipeline.audit",
+    "Audit": "pipeline.audited",
+    "audit": "pipeline.in_memory",
 }
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import BasePredictionWriter, Callback
-from tqdm import tqdm
 
 from mia_lightning.errors import MIAError
 from mia_lightning.records.records import Records
 from mia_lightning.runtime.memory_maps import Arrays
+from mia_lightning.runtime.progress import progress_bar
 from mia_lightning.runtime.store import CacheEntry
 
 SHARD_BYTES = 32 << 20
@@ -121,7 +121,7 @@ class ProgressBar(Callback):
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the bar on the first process; it counts for all of them."""
         hidden = None if trainer.is_global_zero else True
-        self.bar = tqdm(total=self.total, desc="extract", unit="image", unit_scale=True, disable=hidden)
+        self.bar = progress_bar(total=self.total, desc="extract", unit="image", unit_scale=True, disable=hidden)
 
     def on_predict_batch_end(
         self,

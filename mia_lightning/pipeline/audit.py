@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,9 +13,10 @@ from numpy.typing import NDArray
 
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
-from mia_lightning.metrics.roc import Evaluation, evaluate
 from mia_lightning.outputs.outputs import Outputs
+from mia_lightning.outputs.resolution import resolution_notes
 from mia_lightning.pipeline.arrays import is_arrays_only, load_arrays
+from mia_lightning.pipeline.attack_results import attack_result
 from mia_lightning.pipeline.checks import (
     as_target_takes,
     check_names,
@@ -27,7 +27,7 @@ from mia_lightning.pipeline.checks import (
 )
 from mia_lightning.pipeline.model_outputs import ModelOutputs, target_facts
 from mia_lightning.pipeline.requirements import check_requirements
-from mia_lightning.pipeline.results import AttackResult, AuditResult, Clock, LoadedInputs, SplitInfo
+from mia_lightning.pipeline.results import AuditResult, Clock, LoadedInputs, SplitInfo
 from mia_lightning.pipeline.signal_notes import signal_notes
 from mia_lightning.pipeline.target_checks import checked_target
 from mia_lightning.records.records import UNKNOWN, Records
@@ -35,7 +35,6 @@ from mia_lightning.records.splits import Splits
 from mia_lightning.report.filing import previous_audit
 from mia_lightning.scores.crossfit import (
     NOT_IN_ANY_FOLD,
-    CrossFit,
     FitCallback,
     Reporter,
     assign_folds,
@@ -68,19 +67,37 @@ def prepare(config: RunConfig) -> LoadedInputs:
     started = perf_counter()
     if is_arrays_only(config):
         arrays = load_arrays(config)
-        _public_half(config, arrays.records)
+        split_public(config, arrays.records)
         return LoadedInputs(arrays.records, None, None, perf_counter() - started, arrays=arrays)
     check_names(config)
     previous_audit(config.report)
     log.info("reading the records")
     public, private = load_records(config)
-    _public_half(config, public)  # raises where there are fewer members or non-members than folds
+    split_public(config, public)  # raises where there are fewer members or non-members than folds
     log.info("loading the target")
     target = load_and_check_target(config, public)
     public, private = as_target_takes(config, target, public, private)
     if not public.is_image:
         config = for_records(config, public)
         check_requirements(config)
+    return check_inputs(config, public, private, target, started=started)
+
+
+def check_inputs(
+    config: RunConfig, public: Records, private: Records | None, target: Target, *, started: float
+) -> LoadedInputs:
+    """Check that the reference models can be built, and the target on a sample of the records.
+
+    Args:
+        config: The run.
+        public: Records of known membership.
+        private: Records to be scored.
+        target: The loaded target.
+        started: Value of `perf_counter` at the start of the run.
+
+    Raises:
+        MIAError: references that cannot be trained, or a label that is none of the target's classes.
+    """
     if config.references.wanted:
         from mia_lightning.references.checks import check_references
 
@@ -142,7 +159,7 @@ def query_models(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> Mod
     public, private, target = prepared.public, prepared.private, prepared.target
     if prepared.arrays is not None:
         arrays = prepared.arrays
-        half = _public_half(config, arrays.records, arrays.outputs.content_order())
+        half = split_public(config, arrays.records, arrays.outputs.content_order())
         stored = arrays.model_outputs(config, half)
         clock.lap("references")
         return stored
@@ -153,11 +170,12 @@ def query_models(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> Mod
     log.info("querying the target: %s records, views per record: %d", f"{count:,}", config.extraction.queries)
     outputs, private_outputs = _extract(config, public, private, target)
     clock.lap("extract")
+    notes += resolution_notes(outputs, public.membership)
     facts = target_facts(target, outputs, public)
     references = _references(config, prepared, outputs, private_outputs, facts)
     clock.lap("references")
     return ModelOutputs(
-        public=_public_half(config, public, outputs.content_order()),
+        public=split_public(config, public, outputs.content_order()),
         private=_private_half(private),
         outputs=outputs,
         private_outputs=private_outputs,
@@ -173,7 +191,7 @@ def run_helper_process(config: RunConfig) -> NoReturn:
     raise SystemExit(0)
 
 
-def _public_half(config: RunConfig, public: Records, order: NDArray[np.intp] | None = None) -> SplitInfo:
+def split_public(config: RunConfig, public: Records, order: NDArray[np.intp] | None = None) -> SplitInfo:
     """Assign the records that are not held out to folds, in a given order of the records where there is one.
 
     Raises:
@@ -253,44 +271,3 @@ def _private_half(private: Records | None) -> SplitInfo | None:
         return None
     none_held_out = np.zeros(len(private), np.bool_)
     return SplitInfo(private.ids, private.membership, np.full(len(private), NOT_IN_ANY_FOLD, np.int8), none_held_out)
-
-
-def attack_result(config: RunConfig, fitted: CrossFit, outputs: ModelOutputs) -> AttackResult:
-    """Calibrate and evaluate the scores of one attack over all records, (N + M,) public first."""
-    from mia_lightning.scores.calibration import cross_fit_probability
-
-    public, fprs, scores = outputs.public, config.evaluation.fprs, fitted.scores
-    member, in_folds, count = public.membership, public.fold != NOT_IN_ANY_FOLD, len(public.ids)
-    attacker_view, fold = outputs.attacker_view()
-    probabilities = cross_fit_probability(scores, attacker_view, fold, config.evaluation.calibration)
-    held_out, groups = public.held_out, public.groups
-    evaluated = partial(
-        evaluate, groups=None if groups is None else groups[in_folds], stability=fitted.stability, fprs=fprs
-    )
-    return AttackResult(
-        public_scores=scores[:count],
-        public_probabilities=probabilities[:count],
-        private_scores=scores[count:],
-        private_probabilities=probabilities[count:],
-        public=evaluated(scores[:count][in_folds], member[in_folds]),
-        public_calibrated=evaluated(probabilities[:count][in_folds], member[in_folds]),
-        held_out=_held_out_evaluation(scores[:count], public, fprs) if held_out.any() else None,
-        private=_private_evaluation(scores[count:], outputs.private, fprs),
-        seconds=fitted.seconds,
-        stability=fitted.stability,
-    )
-
-
-def _held_out_evaluation(scores: NDArray[np.float64], public: SplitInfo, fprs: tuple[float, ...]) -> Evaluation:
-    rows, groups = public.held_out, public.groups
-    return evaluate(scores[rows], public.membership[rows], fprs, groups=None if groups is None else groups[rows])
-
-
-def _private_evaluation(
-    scores: NDArray[np.float64], private: SplitInfo | None, fprs: tuple[float, ...]
-) -> Evaluation | None:
-    """Evaluate where the private membership is known; nothing else reads it."""
-    if private is None or len(np.unique(private.membership[private.membership != UNKNOWN])) < 2:
-        return None
-    labeled = private.membership != UNKNOWN
-    return evaluate(scores[labeled], private.membership[labeled], fprs=fprs)

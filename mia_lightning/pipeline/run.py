@@ -6,16 +6,15 @@ import logging
 import sys
 from dataclasses import replace
 from time import perf_counter
-from typing import NoReturn, Self
 
 from rich.console import Console
-from tqdm import tqdm
 
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.pipeline.audit import attack_target, prepare, run_helper_process
 from mia_lightning.pipeline.logger import build_logger
 from mia_lightning.pipeline.policy import check_records, policy_of_run, with_decision
+from mia_lightning.pipeline.progress import FitProgress
 from mia_lightning.pipeline.results import AuditResult, LoadedInputs
 from mia_lightning.pipeline.run_folder import RunFolder
 from mia_lightning.pipeline.run_report import assess_result, report_of
@@ -83,34 +82,8 @@ def _run(config: RunConfig, folder: RunFolder) -> AuditResult:
 
 
 def _attack(config: RunConfig, prepared: LoadedInputs, board: TensorBoard) -> AuditResult:
-    with _FitProgress(len(config.attacks) * config.evaluation.folds) as progress:
+    with FitProgress(len(config.attacks) * config.evaluation.folds) as progress:
         return attack_target(config, prepared, progress=progress, report=board.report)
-
-
-class _FitProgress:
-    """Progress bar over all fits of all attacks, shown from the first fit on."""
-
-    def __init__(self, fits: int) -> None:
-        self.fits = fits
-        self.bar: tqdm[NoReturn] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __call__(self, name: str, fold: int) -> None:
-        if fold == 0 and not sys.stderr.isatty():  # where no bar is shown
-            log.info("fitting attack %s", name)
-        if self.bar is None:
-            self.bar = tqdm(total=self.fits, unit="fit", disable=None)
-        else:
-            self.bar.update()
-        self.bar.set_description(f"attack {name}, fold {fold + 1}")
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if self.bar is not None:
-            if error is None:
-                self.bar.update()
-            self.bar.close()
 
 
 def _write_roc(folder: RunFolder, result: AuditResult) -> None:

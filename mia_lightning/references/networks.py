@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -16,13 +16,15 @@ from mia_lightning.targets.estimators import EstimatorNetwork
 from mia_lightning.targets.wrapper import unwrap, wrap
 
 
-def network_of(config: ReferencesConfig, target: Target) -> partial[nn.Module]:
+def network_of(config: ReferencesConfig, target: Target) -> Callable[[int], nn.Module]:
     """Return what makes an untrained network, or an estimator that is not fitted, from a seed."""
     form, network = target.form, unwrap(target.network)
     if isinstance(network, EstimatorNetwork):
         if config.architecture:
             raise MIAError("an estimator's references are clones of it; leave --references.architecture out")
         return partial(_clone, network.untrained(0), form=form)
+    if target.untrained is not None and config.architecture is None:
+        return target.untrained
     if config.architecture:  # another network: it shares the preprocessing, and is expected to return logits
         form = TargetForm(resize=form.resize, transform=form.transform)
     return partial(

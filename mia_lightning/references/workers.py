@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
 from mia_lightning.errors import MIAError
 from mia_lightning.outputs.phi import phi
@@ -24,6 +23,7 @@ from mia_lightning.references.store import ReferenceRecord, ReferenceStore
 from mia_lightning.references.training import DivergedError, Epoch, train_reference
 from mia_lightning.references.training_data import TrainingData
 from mia_lightning.runtime.interruption import signals_as_keyboard_interrupt
+from mia_lightning.runtime.progress import progress_bar
 from mia_lightning.runtime.ray_cluster import ray_session
 from mia_lightning.security.open import open_own
 from mia_lightning.targets.estimators import EstimatorNetwork
@@ -224,7 +224,7 @@ class _Progress:
 
     def __enter__(self) -> _Progress:
         layout = "references: {desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-        self.bar = tqdm(total=self.count * self.epochs, disable=None, bar_format=layout)
+        self.bar = progress_bar(total=self.count * self.epochs, bar_format=layout)
         self.bar.set_description(f"0/{self.count}")
         return self
 

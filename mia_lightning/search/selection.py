@@ -12,7 +12,7 @@ from mia_lightning.config.schema import RunConfig
 from mia_lightning.metrics.intervals import TAILS
 from mia_lightning.metrics.ranks import allowed
 from mia_lightning.metrics.roc import PARTIAL, Evaluation
-from mia_lightning.pipeline.audit import attack_result
+from mia_lightning.pipeline.attack_results import attack_result
 from mia_lightning.pipeline.model_outputs import ModelOutputs
 from mia_lightning.scores.crossfit import cross_fit
 from mia_lightning.search.attack_objective import AttackObjective, metric_value, required_attacks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -79,3 +79,7 @@ class Target:
 
     input_dtype: InputDtype = "float32"
     """Dtype that the network receives of records that are not images."""
+
+    untrained: Callable[[int], nn.Module] | None = None
+    """For a target in memory, returns its network untrained from a seed, picklable; None builds it by the name of the
+    architecture."""

@@ -68,10 +68,11 @@ class FunctionNetwork(nn.Module):
         return self._tensors(returned, inputs)
 
     def _tensors(self, returned: Any, inputs: Tensor) -> Any:
-        if isinstance(returned, Mapping):
-            return {name: self._tensors(value, inputs) for name, value in returned.items()}
+        if isinstance(returned, Mapping):  # a loss next to the class scores is one value
+            items = returned.items()
+            return {name: value if np.ndim(value) == 0 else self._tensors(value, inputs) for name, value in items}
         if isinstance(returned, tuple):
-            return tuple(self._tensors(value, inputs) for value in returned)
+            return tuple(value if np.ndim(value) == 0 else self._tensors(value, inputs) for value in returned)
         if isinstance(returned, list) and returned and isinstance(returned[0], Tensor | np.ndarray):
             if np.shape(returned[0])[:1] == (len(inputs),) and len(returned) != len(inputs):
                 raise MIAError(

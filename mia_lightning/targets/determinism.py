@@ -35,7 +35,7 @@ def nondeterminism(network: nn.Module, images: Tensor) -> str | None:
 
 
 def saturation(network: nn.Module, images: Tensor) -> str | None:
-    """Return a sentence where probabilities have lost confidence to rounding: one class at 1, all others at 0.
+    """Return a sentence where probabilities have lost confidence to rounding: to float16, or to 1 and 0 alone.
 
     Args:
         network: A `TargetNetwork` of probabilities; None is returned for others.
@@ -51,12 +51,26 @@ def saturation(network: nn.Module, images: Tensor) -> str | None:
             "the target returns one-hot labels without any confidence; only label-only signals (is_correct, "
             "label_agreement with --extraction.queries 18) can differ between records"
         )
+    if _is_half(outputs):
+        return (
+            "the target's probabilities have the resolution of float16, which rounds those above 0.9998 to 1; float32 "
+            "probabilities or logits would separate the most confident records"
+        )
     if count:
         return (
             f"{count} of {len(images)} sampled records have one probability at 1 and all others at 0, which ties them "
             "in every signal; a forward that returns logits would distinguish them"
         )
     return None
+
+
+def _is_half(values: Tensor) -> bool:
+    """Whether all values are float16 numbers, and not merely decimals of few digits."""
+    values = values.float().flatten()
+    values = values[values.abs() > 1e-4]  # smaller ones are subnormal
+    if len(values) < 20 or bool(((values * 1000).round() / 1000 - values).abs().max() < 1e-6):
+        return False
+    return bool((values.half().float() == values).all())
 
 
 def _difference(first: Tensor, second: Tensor) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -15,6 +16,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.targets.base import Target, TargetForm
 from mia_lightning.targets.callables import FunctionNetwork, as_array
 from mia_lightning.targets.features import probe
+from mia_lightning.targets.fresh import REMEDY, FreshNetwork
 from mia_lightning.targets.imported import first_line
 from mia_lightning.targets.output_kind import SENTENCES
 from mia_lightning.targets.weights import check_finite
@@ -33,6 +35,7 @@ def target_from(
     classes: Sequence[object] | None = None,
     form: TargetForm | None = None,
     feature_layer: str | None = None,
+    untrained: Callable[[], nn.Module] | None = None,
 ) -> Target:
     """Return the target of a model in memory, which itself stays as it is.
 
@@ -45,6 +48,7 @@ def target_from(
         classes: For functions that return labels, the label of each class in order.
         form: Preprocessing before the network.
         feature_layer: Submodule whose input is the penultimate feature vector; None looks for it.
+        untrained: Returns the network with its first weights, for reference models; None resets a copy of it.
 
     Raises:
         MIAError: an object that is neither, outputs without class scores or that contradict `output`, or a failing
@@ -77,7 +81,22 @@ def target_from(
         digest=_digest(network, name),
         form=form,
         notes=(*notes, *([sentence] if sentence else [])),
+        untrained=_untrained(model, form, untrained),
     )
+
+
+def _untrained(
+    model: object, form: TargetForm, untrained: Callable[[], nn.Module] | None
+) -> Callable[[int], nn.Module]:
+    if isinstance(model, nn.Module):
+        return FreshNetwork(_plain(model), form, untrained)
+    if untrained is not None:
+        return FreshNetwork(nn.Module(), TargetForm(), untrained)
+    return partial(_refuse, type(model).__name__)
+
+
+def _refuse(name: str, seed: int) -> nn.Module:
+    raise MIAError(f"a {name} has no network that could be trained again; {REMEDY}")
 
 
 def _network(
@@ -104,10 +123,16 @@ def _network(
     )
 
 
-def _copied(model: nn.Module) -> tuple[nn.Module, str]:
+def _plain(model: nn.Module) -> nn.Module:
+    """Return the network inside wrappers of parallel training and torch.compile."""
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         model = model.module
-    model = getattr(model, "_orig_mod", model)  # torch.compile
+    plain: nn.Module = getattr(model, "_orig_mod", model)
+    return plain
+
+
+def _copied(model: nn.Module) -> tuple[nn.Module, str]:
+    model = _plain(model)
     name = type(model).__name__
     check_finite(model.state_dict(), name)
     try:

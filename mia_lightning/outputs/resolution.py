@@ -1,0 +1,44 @@
+"""Resolution of a target's outputs: records tied at probabilities of exactly 0 or 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.outputs.outputs import Outputs
+
+LARGEST_TIE = 0.005
+"""Share of the records that may tie at one end without a note."""
+
+
+def resolution_notes(outputs: Outputs, membership: NDArray[np.int8]) -> Iterator[str]:
+    """Yield sentences about outputs that rounding has tied, with their effect on low false-positive rates.
+
+    Args:
+        outputs: Of N records.
+        membership: (N,) 1, 0 or -1.
+    """
+    logits = outputs.logits[:, 0].astype(np.float64)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    if len(logits) < 2 or bool(
+        (np.sort(shifted, axis=1)[:, :-1] < -80).all()
+    ):  # labels alone, which another note names
+        return
+    rows = np.arange(len(logits))
+    label = logits[rows, outputs.labels]
+    rest = np.where(np.arange(logits.shape[1]) == outputs.labels[:, None], -np.inf, logits)
+    phi = label - np.logaddexp.reduce(rest, axis=1)
+    for tied, reason in ((phi == phi.max(), "1"), (phi == phi.min(), "0")):
+        count, non_members = int(tied.sum()), int((tied & (membership == 0)).sum())
+        if count < max(3, LARGEST_TIE * len(phi)):
+            continue
+        total = int((membership == 0).sum())
+        effect = (
+            f"they include {non_members:,} of {total:,} non-members, so no threshold on phi has a false-positive rate "
+            f"between 0 and {non_members / total:.2g}"
+            if reason == "1" and non_members
+            else "phi cannot rank them"
+        )
+        yield f"{count:,} of {len(phi):,} records tie at a label probability of exactly {reason}: {effect}"

@@ -1,0 +1,274 @@
+"""Records from objects in memory: tensors, arrays, tables, data sets, loaders and tuples with labels."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_lightning.errors import MIAError, printable
+from mia_lightning.records.columns import make_records
+from mia_lightning.records.records import Records
+from mia_lightning.records.vocabulary import NAMES, UNKNOWN, normalize_name
+
+SOURCE = "the records in memory"
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Inputs and labels of one side, as they were given."""
+
+    inputs: NDArray[Any]
+    """(N, ...) in the layout that the model takes."""
+
+    labels: NDArray[Any] | None
+    """(N,) or one-hot (N, classes); None without labels."""
+
+    container: str
+    """Container of the inputs, which functions receive as well: "tensor", "array", "pandas" or "polars"."""
+
+    columns: tuple[str, ...] | None = None
+    """Names of a table's features."""
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+def read_side(data: object, name: str, *, label: str | None = None) -> Batch:
+    """Return one side of the records.
+
+    Args:
+        data: A tensor, an array, a pandas, Polars or pyarrow table, a `Dataset`, a `DataLoader`, or a tuple (inputs,
+            labels) of the former.
+        name: Of the argument, for messages.
+        label: Name of a table's column, or a data set's field, that has the labels; None looks for the usual names.
+
+    Raises:
+        MIAError: another type, no records, labels of another number, or text where a model needs numbers.
+    """
+    if isinstance(data, tuple) and len(data) == 2:
+        batch = _with_labels(read_side(data[0], name, label=label), _array(data[1], f"{name}[1]"), name)
+    elif (table := _table(data, name, label)) is not None:
+        batch = table
+    elif isinstance(data, np.ndarray) or _is_a(data, "torch", "Tensor"):
+        batch = Batch(_array(data, name), None, "array" if isinstance(data, np.ndarray) else "tensor")
+    elif isinstance(data, str):
+        raise MIAError(f"{name} is text; pass the records themselves, or give their file to the command line")
+    elif isinstance(data, list) and not (data and isinstance(data[0], tuple | Mapping)):
+        batch = Batch(_array(data, name), None, "array")
+    elif _is_a(data, "torch.utils.data", "DataLoader"):
+        batch = _stacked([_fields(item, name, label) for item in data], name, np.concatenate)  # type: ignore[attr-defined]
+    elif hasattr(data, "__getitem__") or hasattr(data, "__iter__"):
+        batch = _stacked([_fields(item, name, label) for item in _items(data)], name, np.stack)
+    else:
+        raise MIAError(
+            f"{name} is a {type(data).__name__}; pass a tensor, an array, a table, a Dataset, a DataLoader, or a tuple "
+            "(inputs, labels)"
+        )
+    if len(batch) == 0:
+        raise MIAError(f"{name} contains no records; give at least one")
+    return batch
+
+
+def to_records(sides: Mapping[str, Batch], membership: Mapping[str, int], classes: Sequence[object] | None) -> Records:
+    """Return the records of several sides, one after the other.
+
+    Args:
+        sides: Argument's name to its content, all in one layout (see `check_alike`).
+        membership: Argument's name to 1, 0 or -1.
+        classes: Label of each class, in the order of the target's outputs; None reads whole numbers as class numbers
+            and names in alphabetical order.
+
+    Raises:
+        MIAError: labels that are none of the classes, or another mistake that `Records` refuses.
+    """
+    inputs = np.concatenate([side.inputs for side in sides.values()])
+    labels = [_coded(side, name, classes) for name, side in sides.items()]
+    first = next(iter(sides.values()))
+    flags = np.concatenate([np.full(len(side), membership[name], np.int8) for name, side in sides.items()])
+    other: dict[str, Any] = {} if inputs.ndim == 4 else {"feature_names": first.columns, "as_images": False}
+    return make_records(
+        SOURCE,
+        np.moveaxis(inputs, -1, 1) if is_channels_last(inputs) else inputs,
+        **other,
+        labels=np.concatenate(labels) if any((values != UNKNOWN).any() for values in labels) else None,
+        membership=np.where(flags == UNKNOWN, np.nan, flags) if (flags == UNKNOWN).any() else flags,
+    )
+
+
+def is_channels_last(inputs: NDArray[Any]) -> bool:
+    """Whether inputs are images (N, H, W, 1 or 3)."""
+    return inputs.ndim == 4 and inputs.shape[3] in (1, 3) and inputs.shape[1] not in (1, 3)
+
+
+def check_alike(sides: Mapping[str, Batch]) -> None:
+    """Raise MIAError where sides differ in the shape of a record, in their columns or in having labels."""
+    (name, first), *rest = sides.items()
+    for other, side in rest:
+        if side.columns != first.columns:
+            names = [{*(part.columns or ())} for part in (first, side)]
+            odd = printable(min(names[0] ^ names[1], default="their order"), 40)
+            raise MIAError(f"{name} and {other} have different columns ({odd}); give both the same features")
+        if side.inputs.shape[1:] != first.inputs.shape[1:]:
+            raise MIAError(
+                f"{name} has records of shape {first.inputs.shape[1:]} but {other} of {side.inputs.shape[1:]}; both "
+                "must fit one model"
+            )
+        if (side.labels is None) != (first.labels is None):
+            lacking, having = (name, other) if first.labels is None else (other, name)
+            raise MIAError(f"{having} has labels but {lacking} has none; give both, such as ({lacking}, labels)")
+
+
+def vocabulary(sides: Mapping[str, Batch]) -> list[object]:
+    """Return the labels of all sides in their order, for functions that return labels; numbers from 0 on."""
+    values = [side.labels for side in sides.values() if side.labels is not None]
+    if not values:
+        return []
+    unique = np.unique(np.concatenate([np.asarray(part).reshape(len(part), -1)[:, 0] for part in values]))
+    if unique.dtype.kind in "iufb":
+        return list(range(int(unique.max()) + 1))
+    return [str(label) for label in unique.tolist()]
+
+
+def _coded(side: Batch, name: str, classes: Sequence[object] | None) -> NDArray[Any]:
+    if side.labels is None:
+        return np.full(len(side), UNKNOWN)
+    if classes is None or side.labels.ndim > 1:
+        return side.labels
+    index_of = {_key(label): number for number, label in enumerate(classes)}
+    coded = np.array([index_of.get(_key(label), UNKNOWN) for label in side.labels.tolist()])
+    if (coded == UNKNOWN).any():
+        label = side.labels[int(np.argmax(coded == UNKNOWN))]
+        raise MIAError(
+            f"{name} has label {printable(label, 40)!r}, which the model has not seen in fitting; its "
+            f"{len(index_of)} classes are {printable(', '.join(map(str, list(index_of)[:5])), 80)}, …"
+        )
+    return coded
+
+
+def _key(label: object) -> str:
+    return f"{label:g}" if isinstance(label, int | float) and not isinstance(label, bool) else str(label)
+
+
+def _with_labels(batch: Batch, labels: NDArray[Any], name: str) -> Batch:
+    if labels.ndim == 0 or len(labels) != len(batch):
+        raise MIAError(
+            f"{name} has {len(batch)} records but {labels.size if labels.ndim == 0 else len(labels)} labels; give one "
+            "label per record"
+        )
+    return Batch(batch.inputs, labels, batch.container, batch.columns)
+
+
+def _is_a(data: object, module: str, name: str) -> bool:
+    """Whether an object is of a class of a library that the program has imported."""
+    cls = getattr(sys.modules.get(module), name, None)
+    return cls is not None and isinstance(data, cls)
+
+
+def _table(data: object, name: str, label: str | None) -> Batch | None:
+    """Return a pandas, Polars or pyarrow table, None for anything else."""
+    if _is_a(data, "pyarrow", "Table"):
+        data = data.to_pandas()  # type: ignore[attr-defined]
+    for library in ("pandas", "polars"):
+        if _is_a(data, library, "DataFrame"):
+            frame: Any = data
+            break
+    else:
+        return None
+    found = _label_name(list(frame.columns), name, label)
+    labels = None if found is None else frame[found].to_numpy()
+    features = [column for column in frame.columns if column != found]
+    columns = []
+    for column in features:
+        values = frame[column].to_numpy()
+        if values.dtype.kind not in "biuf":
+            raise MIAError(
+                f"{name}: column {printable(column, 40)!r} is not numeric ({values.dtype}); encode it as the model's "
+                "training did, or drop it"
+            )
+        if values.dtype.kind == "f" and np.isnan(values).any():
+            row = int(np.argmax(np.isnan(values)))
+            raise MIAError(
+                f"{name}: column {printable(column, 40)!r} has a missing value in row {row}; fill it as the model's "
+                "training did, or drop the row"
+            )
+        columns.append(values)
+    if not columns:
+        raise MIAError(f"{name} has no columns of features")
+    return Batch(np.stack(columns, axis=1), labels, library, tuple(map(str, features)))
+
+
+def _label_name(columns: Sequence[Any], name: str, label: str | None) -> Any:
+    if label is not None:
+        if label not in columns:
+            listed = ", ".join(printable(column, 20) for column in columns[:6])
+            raise MIAError(f"{name} has no column {label!r}, which label= names; it has {listed}")
+        return label
+    return next(
+        (column for known in NAMES["label"] for column in columns if normalize_name(str(column)) == known), None
+    )
+
+
+def _items(data: Any) -> Any:
+    """Iterate over a data set; one with a length is read by position, since iteration may not end."""
+    return (data[index] for index in range(len(data))) if hasattr(data, "__len__") else iter(data)
+
+
+def _fields(item: Any, name: str, label: str | None) -> tuple[Any, Any]:
+    """Return inputs and label of an item of a data set, or of a batch of a loader."""
+    if isinstance(item, Mapping):
+        found = _label_name(list(item), name, label)
+        inputs = [
+            key for key in item if key != found and normalize_name(str(key)) in (*NAMES["image"], "inputs", "input")
+        ]
+        inputs = inputs or [key for key in item if key != found]
+        if len(inputs) != 1:
+            raise MIAError(
+                f"{name}: its items have the fields {', '.join(map(str, item))}; give items (inputs, label), or fields "
+                "image and label"
+            )
+        return item[inputs[0]], None if found is None else item[found]
+    if isinstance(item, tuple | list) and len(item) == 2:
+        return item[0], item[1]
+    if isinstance(item, tuple | list) and len(item) == 1:
+        return item[0], None
+    if isinstance(item, tuple | list):
+        raise MIAError(f"{name}: its items have {len(item)} parts; give items (inputs, label)")
+    return item, None
+
+
+def _stacked(pairs: list[tuple[Any, Any]], name: str, join: Any) -> Batch:
+    if not pairs:
+        raise MIAError(f"{name} contains no records; give at least one")
+    parts = [_array(inputs, name) for inputs, _ in pairs]
+    shapes = {part.shape[0 if join is np.stack else 1 :] for part in parts}
+    if len(shapes) > 1:
+        raise MIAError(
+            f"{name}: its records have different shapes ({', '.join(map(str, sorted(shapes)[:2]))}); give the data set "
+            "the transform of the model's evaluation"
+        )
+    labels = [label for _, label in pairs]
+    missing = any(label is None for label in labels)
+    stacked = None if missing else join([_array(label, name) for label in labels])
+    tensor = _is_a(pairs[0][0], "torch", "Tensor")
+    return Batch(join(parts), stacked, "tensor" if tensor else "array")
+
+
+def _array(values: Any, name: str) -> NDArray[Any]:
+    if _is_a(values, "torch", "Tensor"):
+        tensor = values.detach().cpu()
+        return np.asarray(tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise MIAError(f"{name}: its records have different shapes; give them one shape") from error
+    if array.dtype.kind == "O":
+        texts = [item for item in array.reshape(-1).tolist() if isinstance(item, str)]
+        if len(texts) == array.size:
+            return array.astype(np.str_)
+        raise MIAError(f"{name} holds {type(array.reshape(-1)[0]).__name__} objects; give numbers")
+    return array

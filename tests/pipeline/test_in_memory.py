@@ -1,0 +1,263 @@
+"""The one call: models and records in memory give the command line's figures, and mistakes are sentences."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+import mia_lightning
+from mia_lightning import MIAError, audit, load_config
+from mia_lightning.metrics import auc
+
+SIDE, CLASSES = 6, 4
+FAST = {"evaluation": {"folds": 2}}
+
+
+def module():
+    """Return the network that `--target.architecture` names."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 32), nn.ReLU(), nn.Linear(32, CLASSES))
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    images = rng.random((160, 1, SIDE, SIDE), dtype=np.float32)
+    return images, rng.integers(0, CLASSES, 160), np.arange(160) < 80
+
+
+@pytest.fixture(scope="module")
+def network(data):
+    images, labels, member = data
+    torch.manual_seed(0)
+    model = module()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(80):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(torch.tensor(images[member])), torch.tensor(labels[member]))
+        loss.backward()
+        optimizer.step()
+    return model
+
+
+@pytest.fixture(scope="module")
+def sides(data):
+    images, labels, member = data
+    return (images[member], labels[member]), (images[~member], labels[~member])
+
+
+@pytest.fixture(scope="module")
+def audited(network, sides):
+    return audit(network, *sides, signals={"names": ["standard"]}, extraction={"queries": 18})
+
+
+def auc_of(result):
+    return result.attacks["phi_threshold"].public.auc
+
+
+class Records(Dataset):
+    def __init__(self, side, as_mapping=False):
+        self.side, self.as_mapping = side, as_mapping
+
+    def __len__(self):
+        return len(self.side[0])
+
+    def __getitem__(self, index):
+        image, label = torch.tensor(self.side[0][index]), int(self.side[1][index])
+        return {"image": image, "label": label} if self.as_mapping else (image, label)
+
+
+def test_audit_gives_the_figures_of_the_command_line(network, data, audited, tmp_path):
+    images, labels, member = data
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    np.savez(tmp_path / "records.npz", images=images, labels=labels, membership=member.astype(int))
+    config = load_config(
+        output=str(tmp_path / "run"),
+        data={"public": str(tmp_path / "records.npz"), "mean": [0.0], "std": [1.0]},
+        target={"checkpoint": str(tmp_path / "model.pt"), "architecture": f"{__name__}:module"},
+        signals={"names": ["standard"]},
+        extraction={"queries": 18},
+    )
+    by_files = audit(config)
+    assert by_files.table.columns.keys() == audited.result.table.columns.keys()
+    for name, column in by_files.table.columns.items():
+        np.testing.assert_array_equal(column, audited.result.table.columns[name], err_msg=name)
+    assert by_files.attacks["phi_threshold"].public == audited.attacks["phi_threshold"].public
+
+
+def test_audit_leaves_no_file_and_the_model_as_it_is(network, sides, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    network.train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    result = audit(network, *sides, **FAST)
+    assert list(tmp_path.iterdir()) == []
+    assert network.training
+    assert next(network.parameters()).requires_grad
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert any("training mode" in note for note in result.notes)
+
+
+def test_interval_covers_the_truth_of_a_known_score(network, data, audited):
+    images, labels, member = data
+    with torch.inference_mode():
+        logits = network(torch.tensor(images)).double().numpy()
+    loss = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
+    direct = auc(-loss, member.astype(np.int8))
+    single = audit(
+        network, (images[member], labels[member]), (images[~member], labels[~member]), extraction={"queries": 1}
+    )
+    assert auc_of(single) == pytest.approx(direct, abs=1e-9)
+    assert single.attacks["phi_threshold"].public.auc_low < direct < single.attacks["phi_threshold"].public.auc_high
+
+
+@pytest.mark.parametrize("form", ["tensors", "dataset", "mappings", "loader", "channels_last"])
+def test_containers_give_one_answer(form, network, sides):
+    make = {
+        "tensors": lambda side: tuple(map(torch.tensor, side)),
+        "dataset": Records,
+        "mappings": lambda side: Records(side, as_mapping=True),
+        "loader": lambda side: DataLoader(TensorDataset(*map(torch.tensor, side)), batch_size=7),
+        "channels_last": lambda side: (side[0].transpose(0, 2, 3, 1), side[1]),
+    }[form]
+    result = audit(network, *map(make, sides), **FAST)
+    assert auc_of(result) == auc_of(audit(network, *sides, **FAST))
+
+
+@pytest.mark.parametrize("kind", ["logits", "log-softmax", "probabilities", "mapping", "object", "labels"])
+def test_output_of_a_function_is_recognized(kind, network, sides):
+    class Output:
+        def __init__(self, logits):
+            self.logits = logits
+
+    def logits(batch):
+        with torch.inference_mode():
+            return network(torch.tensor(batch))
+
+    function = {
+        "logits": logits,
+        "log-softmax": lambda batch: logits(batch).log_softmax(1).numpy(),
+        "probabilities": lambda batch: logits(batch).double().softmax(1).numpy(),
+        "mapping": lambda batch: {"logits": logits(batch), "loss": torch.tensor(0.0)},
+        "object": lambda batch: Output(logits(batch)),
+        "labels": lambda batch: logits(batch).argmax(1).numpy(),
+    }[kind]
+    result = audit(function, *sides, **FAST)
+    if kind == "labels":
+        images, labels = (np.concatenate(part) for part in zip(*sides, strict=True))
+        views = [logits(images).argmax(1), logits(images[..., ::-1].copy()).argmax(1)]
+        votes = sum((view.numpy() == labels).astype(float) for view in views)
+        assert auc_of(result) == auc(votes, (np.arange(160) < 80).astype(np.int8))
+        assert any("labels alone" in note for note in result.notes)
+    else:
+        assert auc_of(result) == pytest.approx(auc_of(audit(network, *sides, **FAST)), abs=1e-3)
+        named = {"probabilities": "returns probabilities", "log-softmax": "log-probabilities"}.get(kind, "")
+        assert named in " ".join(result.notes)
+
+
+def test_references_are_trained_from_the_network_reset(network, sides):
+    result = audit(network, *sides, references={"count": 4, "training": {"epochs": 1, "batch_size": 16}}, **FAST)
+    assert set(result.attacks) == {"phi_threshold", "lira_threshold"}
+    rows = result.result.references
+    assert [row.status for row in rows] == ["trained"] * 4
+    assert len({(row.accuracy_in, row.accuracy_out) for row in rows}) > 1
+    few = audit(network, *sides, references={"count": 1, "training": {"epochs": 1, "batch_size": 64}}, **FAST)
+    assert set(few.attacks) == {"phi_threshold", "calibration_threshold"}
+
+
+def test_unknown_records_are_scored(network, data, sides):
+    images, _, _ = data
+    result = audit(network, *sides, unknown=(images[:5] * 0.9, [0, 1, 2, 3, 0]), **FAST)
+    rows = result.records()
+    assert rows.part.tolist() == ["member"] * 80 + ["non_member"] * 80 + ["unknown"] * 5
+    assert rows.phi_threshold.notna().all()
+    assert (rows.fold[-5:] == -1).all()
+
+
+def test_result_shows_and_writes_itself(audited, tmp_path):
+    assert "AUC" in repr(audited)
+    assert len(repr(audited)) < 2000
+    page = audited._repr_html_()
+    assert "<script" not in page
+    assert len(page) < 20_000
+    assert audited.verdict.heading in page
+    table = audited.table()
+    assert table.loc["phi_threshold", "auc"] == auc_of(audited)
+    assert table.loc["phi_threshold", "members"] == 80
+    assert json.loads(audited.to_json(tmp_path / "m.json")) == json.loads((tmp_path / "m.json").read_text())
+    assert audited.report(tmp_path / "one.html").read_text().startswith("<!DOCTYPE html>")
+    audited.report(tmp_path / "folder")
+    names = {path.name for path in (tmp_path / "folder").iterdir()}
+    assert names >= {"report.html", "audit_card.md", "metrics.json", "records.csv"}
+    assert audited.plot_roc().axes[0].get_xlabel() == "false-positive rate"
+
+
+def linear(images):
+    return images.reshape(len(images), -1)[:, :CLASSES]
+
+
+BAD = {
+    "wrong length": (lambda a, b: (lambda batch: linear(batch)[:-1], a, b), "return one row each"),
+    "NaN": (lambda a, b: (lambda batch: linear(batch) * np.nan, a, b), "returned NaN"),
+    "failing": (lambda a, b: (lambda batch: 1 / 0, a, b), "ZeroDivisionError"),
+    "label": (lambda a, b: (linear, (a[0], a[1] + 9), b), "but the target has 4 classes"),
+    "shapes": (lambda a, b: (linear, a, (b[0][..., 1:], b[1])), "both must fit one model"),
+    "empty": (lambda a, b: (linear, (a[0][:0], a[1][:0]), b), "members contains no records"),
+    "lengths": (lambda a, b: (linear, (a[0], a[1][:-1]), b), "one label per record"),
+    "no labels": (lambda a, b: (linear, a, b[0]), "members has labels but non_members has none"),
+    "class": (lambda a, b: (nn.Linear, a, b), "pass an instance"),
+    "no model": (lambda a, b: (3, a, b), "predict_proba"),
+    "no records": (lambda a, b: (linear, a, None), "non_members is a NoneType"),
+    "NaN pixel": (lambda a, b: (linear, (a[0] * np.nan, a[1]), b), "NaN or infinite"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_mistakes_are_one_sentence(name, sides):
+    make, sentence = BAD[name]
+    with pytest.raises(MIAError, match=sentence):
+        audit(*make(*sides))
+
+
+def test_mistakes_of_estimators_and_options(network, sides):
+    inputs = np.random.default_rng(3).normal(size=(40, 2))
+    model = LogisticRegression().fit(inputs, np.arange(40) % 2)
+    with pytest.raises(MIAError, match="has not seen in fitting"):
+        audit(model, (inputs, np.arange(40) % 3), (inputs, np.arange(40) % 2))
+    with pytest.raises(MIAError, match="not numeric"):
+        audit(model, pd.DataFrame({"a": ["x"] * 9, "b": 1.0}), pd.DataFrame({"a": ["x"] * 9, "b": 1.0}))
+    with pytest.raises(MIAError, match="missing value"):
+        audit(model, pd.DataFrame({"a": [np.nan] * 9, "b": 1.0}), pd.DataFrame({"a": [0.0] * 9, "b": 1.0}))
+    few = ((side[0][:3], side[1][:3]) for side in sides)
+    with pytest.raises(MIAError, match="folds"):
+        audit(linear, *few)
+    with pytest.raises(MIAError, match="no network that could be trained again"):
+        audit(linear, *sides, references=4)
+    with pytest.raises(MIAError, match="did you mean"):
+        audit(network, *sides, extractoin={"queries": 1})
+    with pytest.raises(MIAError, match="does not fit"):
+        audit(network, *sides, output="probabilities")
+
+
+def test_layers_that_cannot_be_reset_are_refused(sides):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1))
+            self.net = module()
+
+        def forward(self, x):
+            return self.net(x) * self.scale
+
+    with pytest.raises(MIAError, match="has no reset_parameters; pass untrained="):
+        audit(Scaled(), *sides, references=4)
+    few = {"count": 1, "training": {"epochs": 1, "batch_size": 64}}
+    assert len(audit(Scaled(), *sides, references=few, untrained=Scaled, **FAST).result.references) == 1
+
+
+def test_import_is_instant():
+    assert "torch" not in mia_lightning.__dict__
+    assert "audit" in mia_lightning.__all__
