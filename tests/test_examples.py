@@ -10,6 +10,8 @@ from helpers import ROOT
 
 EXAMPLES = {
     "challenge.py": ("submission.csv: 898 rows, columns ids, score", "truth, private: AUC 0."),
+    "in_memory.py": ("covered: True",),
+    "label_only.py": ("labels alone", "covered: True"),
     "own_model.py": ("verdict:",),
     "table.py": ("forest: AUC 0.",),
     "research.py": ("lira_offline     4", "calibration      4"),

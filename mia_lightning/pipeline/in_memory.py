@@ -23,7 +23,7 @@ from mia_lightning.pipeline.progress import FitProgress
 from mia_lightning.pipeline.requirements import check_requirements
 from mia_lightning.pipeline.results import AuditResult
 from mia_lightning.records.in_memory import Batch, check_alike, is_channels_last, read_side, to_records, vocabulary
-from mia_lightning.records.records import UNKNOWN, Records, separate_ids
+from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.runtime.library_noise import quiet_lightning
 
@@ -173,8 +173,8 @@ def _records(model: object, sides: Mapping[str, Batch]) -> tuple[Records, Record
     public = to_records(known, {"members": 1, "non_members": 0}, classes)
     if "unknown" not in sides:
         return public, None
-    unknown = to_records({"unknown": sides["unknown"]}, {"unknown": UNKNOWN}, classes)
-    return separate_ids(public, unknown)
+    unknown = to_records({"unknown": sides["unknown"]}, {"unknown": UNKNOWN}, classes, first_id=len(public))
+    return public, unknown
 
 
 def _single_precision(side: Batch) -> Batch:

@@ -15,8 +15,6 @@ from mia_lightning.records.columns import make_records
 from mia_lightning.records.records import Records
 from mia_lightning.records.vocabulary import NAMES, UNKNOWN, normalize_name
 
-SOURCE = "the records in memory"
-
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -74,7 +72,9 @@ def read_side(data: object, name: str, *, label: str | None = None) -> Batch:
     return batch
 
 
-def to_records(sides: Mapping[str, Batch], membership: Mapping[str, int], classes: Sequence[object] | None) -> Records:
+def to_records(
+    sides: Mapping[str, Batch], membership: Mapping[str, int], classes: Sequence[object] | None, *, first_id: int = 0
+) -> Records:
     """Return the records of several sides, one after the other.
 
     Args:
@@ -82,6 +82,7 @@ def to_records(sides: Mapping[str, Batch], membership: Mapping[str, int], classe
         membership: Argument's name to 1, 0 or -1.
         classes: Label of each class, in the order of the target's outputs; None reads whole numbers as class numbers
             and names in alphabetical order.
+        first_id: Of the first record; the others count on.
 
     Raises:
         MIAError: labels that are none of the classes, or another mistake that `Records` refuses.
@@ -92,9 +93,10 @@ def to_records(sides: Mapping[str, Batch], membership: Mapping[str, int], classe
     flags = np.concatenate([np.full(len(side), membership[name], np.int8) for name, side in sides.items()])
     other: dict[str, Any] = {} if inputs.ndim == 4 else {"feature_names": first.columns, "as_images": False}
     return make_records(
-        SOURCE,
+        " and ".join(sides),
         np.moveaxis(inputs, -1, 1) if is_channels_last(inputs) else inputs,
         **other,
+        ids=np.arange(first_id, first_id + len(inputs)),
         labels=np.concatenate(labels) if any((values != UNKNOWN).any() for values in labels) else None,
         membership=np.where(flags == UNKNOWN, np.nan, flags) if (flags == UNKNOWN).any() else flags,
     )

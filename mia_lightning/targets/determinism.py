@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mia_lightning.targets import output_kind
+from mia_lightning.targets.callables import FunctionNetwork
 from mia_lightning.targets.wrapper import TargetNetwork
 
 TOLERANCE = 1e-3
@@ -43,6 +44,8 @@ def saturation(network: nn.Module, images: Tensor) -> str | None:
     """
     if not isinstance(network, TargetNetwork) or network.form.output != "probabilities":
         return None
+    if isinstance(network.network, FunctionNetwork) and network.network.returns_labels:
+        return None  # as `target_from` notes
     with torch.inference_mode():
         outputs = output_kind.item_of(network.network(network.inputs(images)), network.form.item)
     count = int(output_kind.is_one_hot(outputs).sum())
