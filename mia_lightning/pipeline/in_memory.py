@@ -222,6 +222,7 @@ def _target(
         output=output,
         convert=convert,
         classes=vocabulary(sides),
+        columns=first.columns,
         form=form,
         feature_layer=config.target.feature_layer,
         untrained=untrained,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mia_lightning.errors import MIAError
 from mia_lightning.targets.base import Target, TargetForm
 from mia_lightning.targets.callables import FunctionNetwork, as_array
+from mia_lightning.targets.estimators import EstimatorNetwork, is_estimator
 from mia_lightning.targets.features import probe
 from mia_lightning.targets.fresh import REMEDY, FreshNetwork
 from mia_lightning.targets.imported import first_line
@@ -34,6 +35,7 @@ def target_from(
     convert: Callable[[Tensor], Any] = as_array,
     classes: Sequence[object] | None = None,
     form: TargetForm | None = None,
+    columns: tuple[str, ...] | None = None,
     feature_layer: str | None = None,
     untrained: Callable[[], nn.Module] | None = None,
 ) -> Target:
@@ -46,6 +48,7 @@ def target_from(
         output: "auto", or a kind of output (`OutputKind`) that the values do not contradict.
         convert: For estimators and functions, their argument from a batch (B, ...).
         classes: For functions that return labels, the label of each class in order.
+        columns: Names of the features, for estimators that were fitted on a table.
         form: Preprocessing before the network.
         feature_layer: Submodule whose input is the penultimate feature vector; None looks for it.
         untrained: Returns the network with its first weights, for reference models; None resets a copy of it.
@@ -54,7 +57,7 @@ def target_from(
         MIAError: an object that is neither, outputs without class scores or that contradict `output`, or a failing
             query.
     """
-    network, name = _network(model, convert, classes)
+    network, name = _network(model, convert, classes, columns)
     notes = [TRAINING] if isinstance(model, nn.Module) and model.training else []
     try:
         form = recognized(network, form or TargetForm(), list(samples), output)
@@ -81,7 +84,7 @@ def target_from(
         digest=_digest(network, name),
         form=form,
         notes=(*notes, *([sentence] if sentence else [])),
-        untrained=_untrained(model, form, untrained),
+        untrained=None if isinstance(network, EstimatorNetwork) else _untrained(model, form, untrained),
     )
 
 
@@ -100,7 +103,10 @@ def _refuse(name: str, seed: int) -> nn.Module:
 
 
 def _network(
-    model: object, convert: Callable[[Tensor], Any], classes: Sequence[object] | None
+    model: object,
+    convert: Callable[[Tensor], Any],
+    classes: Sequence[object] | None,
+    columns: tuple[str, ...] | None,
 ) -> tuple[nn.Module, str]:
     """Return a copy of the model as a network in eval mode on the CPU, and its name."""
     if inspect.isclass(model):
@@ -108,6 +114,10 @@ def _network(
     if isinstance(model, nn.Module):
         return _copied(model)
     if callable(function := getattr(model, "predict_proba", None)):
+        if is_estimator(model):
+            network = EstimatorNetwork(model)
+            network.feature_names = columns
+            return network, type(model).__name__
         return FunctionNetwork(function, f"{type(model).__name__}.predict_proba", convert=convert), type(model).__name__
     if hasattr(model, "predict") and hasattr(model, "fit"):
         raise MIAError(

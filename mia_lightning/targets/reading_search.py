@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mia_lightning.errors import MIAError
 from mia_lightning.targets.alternatives import Alternative, class_orders
 from mia_lightning.targets.architectures import set_stem
 from mia_lightning.targets.base import Target
@@ -108,7 +109,7 @@ class Evaluator:
         """Return the outputs on the first `count` records, None where the network does not take them."""
         try:
             logits = self.logits(reading, count)
-        except (RuntimeError, ValueError):
+        except (RuntimeError, ValueError, MIAError):
             return None
         return outcome_of(reading, logits, labels)
 

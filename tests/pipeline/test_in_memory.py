@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -127,6 +129,19 @@ def test_containers_give_one_answer(form, network, sides):
     assert auc_of(result) == auc_of(audit(network, *sides, **FAST))
 
 
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_estimator_receives_tables_as_it_was_fitted(library):
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame(rng.normal(size=(120, 3)), columns=["a", "b", "c"])
+    frame["label"] = np.where(frame.a + rng.normal(size=120) > 0, "yes", "no")
+    model = LogisticRegression().fit(frame[["a", "b", "c"]], frame.label)
+    convert = {"pandas": lambda table: table, "polars": pl.from_pandas, "pyarrow": pa.Table.from_pandas}[library]
+    result = audit(model, convert(frame[:60]), convert(frame[60:].reset_index(drop=True)), **FAST)
+    proba = model.predict_proba(frame[["a", "b", "c"]])
+    p = np.where(frame.label == "yes", proba[:, 1], proba[:, 0])
+    assert auc_of(result) == pytest.approx(auc(p, (np.arange(120) < 60).astype(np.int8)), abs=1e-9)
+
+
 @pytest.mark.parametrize("kind", ["logits", "log-softmax", "probabilities", "mapping", "object", "labels"])
 def test_output_of_a_function_is_recognized(kind, network, sides):
     class Output:
@@ -156,6 +171,39 @@ def test_output_of_a_function_is_recognized(kind, network, sides):
         assert auc_of(result) == pytest.approx(auc_of(audit(network, *sides, **FAST)), abs=1e-3)
         named = {"probabilities": "returns probabilities", "log-softmax": "log-probabilities"}.get(kind, "")
         assert named in " ".join(result.notes)
+
+
+def test_rounded_probabilities_are_reported_with_their_effect():
+    rng = np.random.default_rng(4)
+    inputs, labels = rng.normal(size=(400, 5)).astype(np.float32) * 6, rng.integers(0, 5, 400)
+    inputs[::4, 0] += 40  # their other probabilities are below the smallest float16 number
+    labels[::2] = inputs[::2].argmax(1)
+
+    def half(batch):
+        return torch.tensor(batch).softmax(1).half().float()
+
+    result = audit(half, (inputs[:200], labels[:200]), (inputs[200:], labels[200:]), **FAST)
+    p = half(inputs).numpy()
+    p[np.arange(400), labels] -= 1
+    exact_1 = (p == 0).all(axis=1)
+    tied, non_members = exact_1.sum(), exact_1[200:].sum()
+    notes = " ".join(result.notes)
+    assert f"{tied} of 400 records tie at a label probability of exactly 1: they include {non_members} of 200" in notes
+    assert "float16" in notes
+    exact = audit(lambda batch: torch.tensor(batch), (inputs[:200], labels[:200]), (inputs[200:], labels[200:]), **FAST)
+    assert "exactly" not in " ".join(exact.notes)
+
+
+def test_one_probability_per_record_is_that_of_class_1():
+    rng = np.random.default_rng(2)
+    inputs, labels = rng.normal(size=(80, 3)).astype(np.float32), rng.integers(0, 2, 80)
+    weights = rng.normal(size=3)
+    p = 1 / (1 + np.exp(-inputs @ weights))
+    result = audit(
+        lambda batch: 1 / (1 + np.exp(-batch @ weights)), (inputs[:40], labels[:40]), (inputs[40:], labels[40:])
+    )
+    expected = auc(np.where(labels == 1, p, 1 - p), (np.arange(80) < 40).astype(np.int8))
+    assert auc_of(result) == pytest.approx(expected, abs=1e-6)
 
 
 def test_references_are_trained_from_the_network_reset(network, sides):
@@ -234,6 +282,8 @@ def test_mistakes_of_estimators_and_options(network, sides):
     few = ((side[0][:3], side[1][:3]) for side in sides)
     with pytest.raises(MIAError, match="folds"):
         audit(linear, *few)
+    fitted = audit(model, (inputs[:20], np.arange(20) % 2), (inputs[20:], np.arange(20) % 2), references=4, **FAST)
+    assert [row.status for row in fitted.result.references] == ["trained"] * 4
     with pytest.raises(MIAError, match="no network that could be trained again"):
         audit(linear, *sides, references=4)
     with pytest.raises(MIAError, match="did you mean"):
