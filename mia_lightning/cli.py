@@ -114,13 +114,14 @@ def _tune(arguments: list[str]) -> int:
 def _evaluate(arguments: list[str]) -> int:
     from mia_lightning.config.command_line import parse_evaluation
 
+    overwrite = _take_flag(arguments, "--overwrite")
     config = parse_evaluation(arguments)
     if config.scores:
         _announce(f"mia_lightning: evaluation of {', '.join(config.scores[:3])}{' ...' if config.scores[3:] else ''}")
 
     from mia_lightning.pipeline.evaluate_scores import run  # after parsing: --help need not wait for scipy
 
-    decision = run(config)
+    decision = run(config, overwrite=overwrite)
     return 0 if decision is None else decision.exit_code
 
 

@@ -108,7 +108,7 @@ def _evaluate() -> Command:
             ),
             *("resamples", "delta", "confidence", "seed"),
         ),
-        flags={**_HELP, **_DEBUG},
+        flags={**_HELP, **_OVERWRITE, **_DEBUG},
         examples=(
             f"  {name} scores.csv --output evaluation\n"
             f"  {name} scores.parquet \\\n    --key key.csv --output evaluation\n"

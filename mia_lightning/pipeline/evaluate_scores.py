@@ -28,8 +28,12 @@ if TYPE_CHECKING:
     from mia_lightning.scores.files import ScoresFile
 
 
-def run(config: ScoreEvaluationConfig) -> Decision | None:
+def run(config: ScoreEvaluationConfig, *, overwrite: bool = False) -> Decision | None:
     """Evaluate one file of scores, or rank submissions; print, and write the output folder if one is given.
+
+    Args:
+        config: Options of the evaluation.
+        overwrite: Whether an earlier run or evaluation in the output folder is removed first.
 
     Returns:
         The outcome of the policy, None without one.
@@ -41,10 +45,10 @@ def run(config: ScoreEvaluationConfig) -> Decision | None:
 
     console = Console(width=None if sys.stdout.isatty() else 120)  # a file or pipe has no width of its own
     if config.leaderboard is None:
-        return _run_evaluation(config, console)
+        return _run_evaluation(config, console, overwrite)
     if config.policy is not None:
         raise MIAError("--policy decides about one file of scores; leave it out with --leaderboard")
-    _run_leaderboard(config, console)
+    _run_leaderboard(config, console, overwrite)
     return None
 
 
@@ -160,14 +164,17 @@ def report_of(config: ScoreEvaluationConfig, assessment: Assessment, notes: Iter
 
 
 @contextmanager
-def _output(config: ScoreEvaluationConfig) -> Iterator[Path | None]:
+def _output(config: ScoreEvaluationConfig, overwrite: bool) -> Iterator[Path | None]:
+    from mia_lightning.pipeline.run_folder import FILES
     from mia_lightning.report.files import claimed_folder
 
-    with nullcontext() if config.output is None else claimed_folder(config.output) as folder:
+    replaceable = (*FILES, "leaderboard.csv") if overwrite else ()
+    claimed = nullcontext() if config.output is None else claimed_folder(config.output, replaceable=replaceable)
+    with claimed as folder:
         yield folder
 
 
-def _run_evaluation(config: ScoreEvaluationConfig, console: Console) -> Decision | None:
+def _run_evaluation(config: ScoreEvaluationConfig, console: Console, overwrite: bool) -> Decision | None:
     from mia_lightning.pipeline.policy import policy_of_scores, with_decision
     from mia_lightning.report.figures import draw
     from mia_lightning.report.files import write_report
@@ -176,7 +183,7 @@ def _run_evaluation(config: ScoreEvaluationConfig, console: Console) -> Decision
 
     previous_audit(config.report)
     policy = policy_of_scores(config.policy)
-    with _output(config) as folder:
+    with _output(config, overwrite) as folder:
         assessment, notes = evaluate_file(config, policy)
         report = with_decision(report_of(config, assessment, notes), policy)
         for note in notes:
@@ -188,11 +195,11 @@ def _run_evaluation(config: ScoreEvaluationConfig, console: Console) -> Decision
     return report.decision
 
 
-def _run_leaderboard(config: ScoreEvaluationConfig, console: Console) -> None:
+def _run_leaderboard(config: ScoreEvaluationConfig, console: Console, overwrite: bool) -> None:
     from mia_lightning.report.terminal import leaderboard_table
     from mia_lightning.runtime.atomic import atomic_write
 
-    with _output(config) as folder:
+    with _output(config, overwrite) as folder:
         places = rank_files(config)
         console.print(leaderboard_table(places, config.fpr))
         if folder is not None:

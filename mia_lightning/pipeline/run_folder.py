@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -16,7 +14,7 @@ from mia_lightning.config.invocation import command_line, option
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError, printable
 from mia_lightning.pipeline.results import AuditResult, SplitInfo
-from mia_lightning.runtime.output_folder import OutputFolder, next_free_folder
+from mia_lightning.runtime.output_folder import OutputFolder, next_free_folder, remove
 from mia_lightning.security.open import open_own
 
 FILES = (
@@ -97,14 +95,6 @@ class RunFolder(OutputFolder):
     def _write(self, name: str, write: Callable[[IO[str]], None]) -> None:
         with self.atomic_write(name) as file:
             write(file)
-
-
-def remove(path: Path) -> None:
-    """Remove a file, a link or a folder; what a link points to stays."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _write_submission(file: IO[str], result: AuditResult) -> None:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import shlex
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -23,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, printable
 from mia_lightning.evaluation.assessment import Assessment, Claims
 from mia_lightning.policy.files import write_decision
 from mia_lightning.report.contents import Report, RunFacts
@@ -31,7 +32,7 @@ from mia_lightning.report.figures import Drawn
 from mia_lightning.report.page import card, html
 from mia_lightning.report.verdict import verdict
 from mia_lightning.runtime.atomic import atomic_write
-from mia_lightning.runtime.output_folder import OutputFolder
+from mia_lightning.runtime.output_folder import OutputFolder, next_free_folder, remove
 from mia_lightning.security.csv_formulas import formula_safe
 
 if TYPE_CHECKING:
@@ -41,19 +42,36 @@ LIBRARIES = ("numpy", "scipy", "lightgbm")
 
 
 @contextmanager
-def claimed_folder(path: str) -> Iterator[Path]:
+def claimed_folder(path: str, *, replaceable: Collection[str] = ()) -> Iterator[Path]:
     """Reserve the folder of an evaluation, which is new, empty, or of an earlier evaluation, for this process.
+
+    Args:
+        path: The folder.
+        replaceable: Names of the files of an earlier result, which are removed first where nothing else is there.
 
     Raises:
         MIAError: it holds something else, cannot be written, or another process is writing it. A folder that is new is
             removed again where the block fails.
     """
     folder = OutputFolder(path)
-    if folder.names and ("config.yaml" in folder.names or not {"records.csv", "leaderboard.csv"} & set(folder.names)):
-        raise MIAError(f"{path} holds other files ({folder.names[0]}, …); name an empty or new --output")
-    folder.check_kinds()
+    foreign = [name for name in folder.names if name not in replaceable]
+    is_evaluation = "config.yaml" not in folder.names and {"records.csv", "leaderboard.csv"} & set(folder.names)
+    if foreign and not is_evaluation:
+        free = f"--output {shlex.quote(next_free_folder(path))}"
+        raise MIAError(
+            f"{path} holds other files ({printable(foreign[0], 60)}, …); name an empty or new folder: {free}"
+            + (
+                ", or --overwrite to replace an earlier run"
+                if "config.yaml" in folder.names and not replaceable
+                else ""
+            )
+        )
+    if foreign or not replaceable:
+        folder.check_kinds()
     folder.acquire()
     try:
+        for name in folder.names if not foreign else ():
+            remove(folder.path / name)
         yield folder.path
     except BaseException:
         folder.discard()

@@ -113,5 +113,13 @@ def next_free_folder(path: str) -> str:
     return next(candidate for candidate in candidates if not os.path.lexists(candidate))
 
 
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder; what a link points to stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _is_partial(name: str) -> bool:
     return name.startswith(".") and name.endswith(".partial")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,8 @@ def ray_session(address: str | None, *, option: str, **machine: Any) -> Iterator
     if address:
         check_address(address, option=option)
     local: dict[str, Any] = {"address": "local", "include_dashboard": False, **machine}  # whatever RAY_ADDRESS is
+    if folder := _session_folder():
+        local["_temp_dir"] = folder
     handlers = SignalHandlers()
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **({"address": address} if address else local))
@@ -63,6 +66,34 @@ def ray_session(address: str | None, *, option: str, **machine: Any) -> Iterator
     finally:
         ray.shutdown()
 
+
+LEAST_FREE = 2**28
+"""Bytes that Ray's session needs for its logs and sockets."""
+
+
+def _session_folder() -> str | None:
+    """Return a folder for Ray's session where its default cannot be written, is nearly full or too long; else None.
+
+    The default is `ray` in RAY_TMPDIR, TMPDIR or /tmp. Paths of Unix sockets are limited to 107 bytes.
+    """
+    default = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    present = os.path.join(default, "ray")
+    if len(default) <= LONGEST_FOLDER and _has_room(present if os.path.isdir(present) else default):
+        return None
+    candidates = (default, "/tmp", "/var/tmp", "/dev/shm", os.path.expanduser("~"), os.getcwd())
+    parent = next((folder for folder in candidates if len(folder) <= LONGEST_FOLDER and _has_room(folder)), None)
+    return None if parent is None else os.path.join(parent, f"ray-{os.getuid()}")
+
+
+def _has_room(folder: str) -> bool:
+    try:
+        return os.access(folder, os.W_OK | os.X_OK) and shutil.disk_usage(folder).free >= LEAST_FREE
+    except OSError:
+        return False
+
+
+LONGEST_FOLDER = 35
+"""Characters of a folder that leave room for the names of Ray's sockets."""
 
 ADDRESS_SECONDS = 4.0
 """Time that a connection to and a response of the cluster may each take."""

@@ -4,13 +4,19 @@ A few kilobytes can claim terabytes: a compressed archive, a tensor expanded fro
 value. An honest file decompresses to a modest multiple of its size; any other is refused in one sentence.
 """
 
+import os
+import struct
 import zipfile
 from pathlib import Path
 
 from mia_lightning.errors import MIAError
+from mia_lightning.security.open import open_regular
 
 RATIO = 100
 """Bytes in memory per byte of the file; blank images compress further, but not gigabytes of them."""
+
+LONGEST_LIST = 2**23
+"""Bytes of the list at the end of an archive of tensors or arrays: some 100,000 members, which take seconds to list."""
 
 SPARE = 2**30
 """Bytes that any file may decompress to, however small it is."""
@@ -34,6 +40,44 @@ def check_unfolding(needed: int, path: Path) -> None:
         )
 
 
+def check_list(path: Path) -> None:
+    """Refuse a zip archive with a list of too many members, by the size that its end states; any other file passes.
+
+    Raises:
+        MIAError: the list takes more than 8 MiB.
+    """
+    try:
+        size = _list_size(path)
+    except (MIAError, OSError, struct.error):  # missing, not a regular file, cut short: named elsewhere
+        return
+    if size > LONGEST_LIST:
+        raise MIAError(
+            f"{path.name}: lists its members in {size >> 20} MiB, more than any file of tensors or arrays needs "
+            f"({LONGEST_LIST >> 20} MiB), refused; save it again"
+        )
+
+
+def _list_size(path: Path) -> int:
+    """Return the bytes of a zip archive's list of members, 0 for other files."""
+    with open_regular(path) as file:
+        length = file.seek(0, os.SEEK_END)
+        file.seek(max(length - END - 2**16, 0))
+        tail = file.read()
+        position = tail.rfind(b"PK\x05\x06")
+        if position < 0 or len(tail) < position + END:
+            return 0
+        (size,) = struct.unpack_from("<L", tail, position + 12)
+        locator = tail[max(position - 20, 0) : position]
+        if locator.startswith(b"PK\x06\x07"):  # of an archive above 4 GiB or 65,535 members
+            file.seek(struct.unpack_from("<Q", locator, 8)[0])
+            (size,) = struct.unpack_from("<Q", file.read(56), 40)
+        return int(size)
+
+
+END = 22
+"""Bytes of the record that ends a zip archive, without its comment."""
+
+
 def is_zip(path: Path) -> bool:
     """Whether the file ends as a zip archive does; `zipfile.is_zipfile` raises for some damaged ends."""
     try:
@@ -46,9 +90,10 @@ def check_zip(path: Path) -> None:
     """Refuse a zip archive whose members together decompress too far, by the sizes that its own list claims.
 
     Raises:
-        MIAError: see `check_unfolding`; or two members of one name, of which readers pick different ones.
+        MIAError: see `check_list`, `check_unfolding`; or two members of one name, of which readers pick different ones.
         zipfile.BadZipFile: it is not a zip archive.
     """
+    check_list(path)
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     check_unfolding(sum(entry.file_size for entry in entries), path)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mia_lightning.errors import MIAError, printable
-from mia_lightning.security.archives import check_unfolding
+from mia_lightning.security.archives import check_list, check_unfolding
 from mia_lightning.security.file_kinds import file_kind
 from mia_lightning.security.open import check_regular
 from mia_lightning.security.plain import plain_dict
@@ -63,6 +63,7 @@ def check_kind(path: Path) -> None:
     Raises:
         MIAError: the file is missing, a folder, pipe or device, or of a kind that no reader here takes.
     """
+    check_list(path)
     kind = file_kind(path)
     if kind is not None and kind.name not in READ + PLAIN:
         raise MIAError(f"{path.name or path}: is {kind.description}, expected a checkpoint; {kind.fix}")

@@ -226,3 +226,23 @@ def test_ids_that_do_not_match_the_key(tmp_path, capsys):
 def test_a_reported_bound_is_checked_before_work(scores, capsys, options, part):
     assert evaluate([scores, *options]) == 2
     assert part in capsys.readouterr().err
+
+
+def test_overwrite_replaces_an_earlier_result_only(scores, tmp_path, capsys):
+    folder = tmp_path / "it"
+    arguments = [str(scores), *QUICK, "--output", str(folder)]
+    folder.mkdir()
+    (folder / "config.yaml").write_text("seed: 1")
+    (folder / "submission.csv").write_text("old")
+    assert evaluate(arguments) == 2
+    assert f"--output {tmp_path}/it-2, or --overwrite to replace" in capsys.readouterr().err
+    assert evaluate([*arguments, "--overwrite"]) == 0
+    assert not (folder / "submission.csv").exists()
+    assert (folder / "metrics.json").exists()
+    (folder / "leaderboard.csv").write_text("old")
+    assert evaluate([*arguments, "--overwrite"]) == 0
+    assert not (folder / "leaderboard.csv").exists()
+    (folder / "config.yaml").write_text("seed: 1")
+    (folder / "thesis.tex").write_text("mine")
+    assert evaluate([*arguments, "--overwrite"]) == 2
+    assert (folder / "thesis.tex").read_text() == "mine"

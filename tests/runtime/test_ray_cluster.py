@@ -84,3 +84,29 @@ def test_own_ray_whatever_the_environment_names(address, tmp_path):
     environment = os.environ | {"RAY_ADDRESS": address, "HOME": str(tmp_path / "home")}
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == "started 127.0.0.1", done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("writable", "default", "expected"),
+    [
+        (("/tmp", "/tmp/ray"), None, None),
+        (("/var/tmp",), None, "/var/tmp/ray-"),
+        (("/var/tmp", "/scratch"), "/scratch", None),
+        (("/dev/shm",), "/scratch", "/dev/shm/ray-"),
+        (("/dev/shm", "/" + 90 * "x"), "/" + 90 * "x", "/dev/shm/ray-"),
+        ((), None, None),
+    ],
+)
+def test_session_folder_has_room_and_a_short_name(writable, default, expected, monkeypatch):
+    for name in ("RAY_TMPDIR", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    if default:
+        monkeypatch.setenv("TMPDIR", default)
+    monkeypatch.setattr(ray_cluster, "_has_room", lambda folder: folder in writable)
+    folder = ray_cluster._session_folder()
+    assert folder is None if expected is None else folder.startswith(expected)
+
+
+def test_room(tmp_path):
+    assert ray_cluster._has_room(str(tmp_path))
+    assert not ray_cluster._has_room(str(tmp_path / "absent"))
