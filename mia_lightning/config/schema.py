@@ -52,7 +52,8 @@ class DataConfig:
 
     transform: str | None = None
     """package.module:function applied to each normalized (and resized) batch (B, C, H, W) on its device, for target and
-    reference models alike; mia_lightning.targets.transforms has a few."""
+    reference models alike; mia_lightning.targets.transforms has a few. In a folder of image files it is applied to each
+    PIL image, as the evaluation's transforms of torchvision and timm are, and returns a float tensor (C, H, W)."""
 
     def __post_init__(self) -> None:
         if self.resize is not None and not 1 <= self.resize <= 4096:

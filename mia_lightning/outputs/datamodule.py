@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mia_lightning.records.lazy_images import LazyImages
 from mia_lightning.records.normalization import normalization
 from mia_lightning.records.records import Records
 from mia_lightning.records.splits import Splits
@@ -33,9 +35,10 @@ class _Rows(Dataset[Batch]):
 
     def __getitems__(self, items: list[int]) -> Batch:
         rows = self.rows[items]
+        images: Any = self.records.images
         return {
-            "index": torch.from_numpy(rows),
-            "images": torch.from_numpy(self.records.images[rows]),  # a copy, also of a memory map
+            "index": torch.from_numpy(rows),  # an indexed array is a copy, also of a memory map
+            "images": images.batch(rows) if isinstance(images, LazyImages) else torch.from_numpy(images[rows]),
             "labels": torch.from_numpy(self.records.labels[rows]),
         }
 
@@ -52,6 +55,7 @@ class MembershipDataModule(L.LightningDataModule):
         mean: Per channel, of images in [0, 1]; None = that of the public images.
         std: Per channel, of images in [0, 1]; None = that of the public images.
         batch_size: Records per batch.
+        workers: Processes that decode images that stay in their files; -1 = one per CPU core.
         rows: By the name of a split, the rows that all processes together load of it; None = all rows of both.
 
     Raises:
@@ -65,6 +69,7 @@ class MembershipDataModule(L.LightningDataModule):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         batch_size: int = 256,
+        workers: int = -1,
         rows: Mapping[str, NDArray[np.int64]] | None = None,
     ) -> None:
         super().__init__()
@@ -72,7 +77,7 @@ class MembershipDataModule(L.LightningDataModule):
         self.records = dict(records.items())
         self.rows = rows or {name: np.arange(len(split)) for name, split in self.records.items()}
         self.loaded = [name for name in self.records if len(self.rows.get(name, ())) > 0]
-        self.batch_size = batch_size
+        self.batch_size, self.workers = batch_size, len(os.sched_getaffinity(0)) if workers < 0 else workers
         self.mean, self.std = normalization(records.public, mean, std)
 
     def public_dataloader(self) -> DataLoader[Batch]:
@@ -92,7 +97,8 @@ class MembershipDataModule(L.LightningDataModule):
         # of neighbors, which a file larger than memory delivers faster than every n-th record.
         world, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
         rows = _Rows(self.records[split], np.array_split(self.rows[split], world)[rank])
-        return DataLoader(rows, batch_size=self.batch_size, collate_fn=_identity)
+        workers = self.workers if isinstance(self.records[split].images, LazyImages) else 0
+        return DataLoader(rows, batch_size=self.batch_size, collate_fn=_identity, num_workers=workers)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return the target's inputs: (B, C, H, W) float32, of which uint8 is scaled from 0..255 to [0, 1]; records of

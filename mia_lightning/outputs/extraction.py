@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from mia_lightning.outputs.lightning_module import InferenceModule, is_out_of_me
 from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.outputs.request import ExtractionRequest
 from mia_lightning.outputs.shards import ProgressBar, ShardWriter
+from mia_lightning.records.lazy_images import LazyImages
 from mia_lightning.records.records import Records
 from mia_lightning.records.splits import Splits
 from mia_lightning.runtime.hardware import is_first_process, is_started_from_outside
@@ -34,6 +36,9 @@ from mia_lightning.runtime.trainers import new_trainer
 from mia_lightning.targets.features import FeatureTap
 
 log = logging.getLogger(__name__)
+
+LAZY_BYTES = 64 << 20
+"""Largest batch of images that are decoded by the loader's processes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +132,13 @@ def _predict(request: ExtractionRequest, tasks: list[_Task]) -> None:
             )
     default = 256 if trainer.strategy.root_device.type == "cpu" else 4096
     batch_size = min(request.hardware.batch_size or default, max(len(task.records) for task in tasks))
+    images: Any = request.records.public.images
+    if isinstance(images, LazyImages):  # several batches of each process are in memory
+        batch_size = max(1, min(batch_size, LAZY_BYTES // (4 * math.prod(images.shape[1:]))))
     mean, std = request.normalization
-    data = MembershipDataModule(request.records, mean=mean, std=std, batch_size=batch_size, rows=rows)
+    data = MembershipDataModule(
+        request.records, mean=mean, std=std, batch_size=batch_size, workers=request.hardware.loader_workers, rows=rows
+    )
     module = InferenceModule(
         _network(request),
         data.normalize,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.pipeline.requirements import check_folders, check_requirements
 from mia_lightning.records.duplicates import duplicate_notes, find_duplicates, with_copies_grouped
+from mia_lightning.records.lazy_images import LazyImages
 from mia_lightning.records.records import (
     UNKNOWN,
     Records,
@@ -50,7 +51,8 @@ def load_records(config: RunConfig) -> tuple[Records, Records | None]:
     from mia_lightning.targets.image_scale import check_scale, gray_to_rgb
 
     assert config.data.public is not None
-    public = read_records(config.data.public, reader=config.data.reader, columns=config.data.columns)
+    options = {"reader": config.data.reader, "columns": config.data.columns, **_image_transform(config)}
+    public = read_records(config.data.public, **options)
     sides = np.unique(public.membership[public.membership != UNKNOWN])
     if len(sides) < 2:
         content = {0: "only non-members", 1: "only members"}[int(sides[0])] if len(sides) else "no known membership"
@@ -60,13 +62,22 @@ def load_records(config: RunConfig) -> tuple[Records, Records | None]:
     if config.data.private is None:
         check_scale(public, None, config.data.mean, config.data.std)
         return public, None
-    private = read_records(config.data.private, reader=config.data.reader, columns=config.data.columns)
+    private = read_records(config.data.private, **options)
     private = gray_to_rgb(private) if config.data.gray_to_rgb else private
     public, private = align_class_names(*separate_ids(public, private))
     check_disjoint(public, private)
     public, private = align_inputs(public, private)
     check_scale(public, private, config.data.mean, config.data.std)
     return public, private
+
+
+def _image_transform(config: RunConfig) -> dict[str, Any]:
+    """Return the user's transform as the readers of image files take it."""
+    if (name := config.data.transform) is None:
+        return {}
+    from mia_lightning.targets.imported import import_callable
+
+    return {"transform": import_callable(name, "--data.transform"), "transform_name": name}
 
 
 def load_and_check_target(config: RunConfig, public: Records) -> Target:
@@ -85,7 +96,7 @@ def load_and_check_target(config: RunConfig, public: Records) -> Target:
         output=config.target.output,
         stem=config.target.stem,
         resize=config.data.resize,
-        transform=config.data.transform,
+        transform=None if isinstance(public.images, LazyImages) else config.data.transform,
         class_order=None if config.target.class_order is None else tuple(config.target.class_order),
         image_shape=public.images.shape[1:],
         sample=None if public.is_image else sample_of(public),

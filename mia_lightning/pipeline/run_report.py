@@ -78,7 +78,7 @@ def _pixels(records: Records, rows: NDArray[np.integer]) -> NDArray[Any] | None:
     """Return the images of some records, None where records are not images or arrays alone are audited."""
     if not records.is_image or 0 in records.images.shape:
         return None
-    return records.images if len(rows) == len(records) else records.images[rows]  # an index would copy them
+    return records.pixels if len(rows) == len(records) else records.pixels[rows]  # an index would copy them
 
 
 def _audited_columns(

@@ -84,12 +84,12 @@ def find_duplicates(public: Records, private: Records | None = None) -> Duplicat
         private: records to be scored, with images of the same shape.
     """
     splits = [split for split in (public, private) if split is not None]
-    exact = np.unique(np.concatenate([pixel_hashes(split.images) for split in splits]), return_inverse=True)[1]
+    exact = np.unique(np.concatenate([pixel_hashes(split.pixels) for split in splits]), return_inverse=True)[1]
     if not public.is_image:  # only images have near copies
         count = _count(exact, splits)
         return Duplicates(count, count, exact.astype(np.int64))
     representatives = np.unique(exact, return_index=True)[1]
-    pairs = near_pairs([split.images for split in splits], representatives)
+    pairs = near_pairs([split.pixels for split in splits], representatives)
     near = _components(len(representatives), pairs)[exact]
     return Duplicates(_count(exact, splits), _count(near, splits), near.astype(np.int64))
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
+from mia_lightning.records.lazy_images import LazyImages
 from mia_lightning.records.records import Records
 
 
@@ -21,7 +22,7 @@ def normalization(
     Raises:
         MIAError: not one value per channel, or values for records that are not images.
     """
-    if not public.is_image or not isinstance(public.images, np.ndarray):
+    if not public.is_image or isinstance(public.images, LazyImages):
         if mean or std:
             raise MIAError(
                 f"--data.mean and --data.std apply to stored images alone, but {public.source} has "

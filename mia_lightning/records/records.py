@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable
+from mia_lightning.records.lazy_images import LazyImages
 from mia_lightning.records.vocabulary import UNKNOWN
 from mia_lightning.security.csv_formulas import is_formula
 
@@ -83,6 +85,11 @@ class Records:
         return self.images.ndim == 4
 
     @property
+    def pixels(self) -> NDArray[np.uint8] | NDArray[np.float32]:
+        """(N, C, H, W) images for checks and thumbnails: small versions of images that stay in their files."""
+        return self.images.small if isinstance(self.images, LazyImages) else self.images
+
+    @property
     def described(self) -> str:
         """Shape of a record in words, for messages."""
         shape = self.images.shape[1:]
@@ -97,10 +104,12 @@ class Records:
 
     def rows(self, index: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Records:
         """Return the records at these positions, all columns included."""
+        images: Any = self.images
+        chosen: Any = images.subset(index) if isinstance(images, LazyImages) else images[index]
         return replace(
             self,
             ids=self.ids[index],
-            images=self.images[index],
+            images=chosen,
             labels=self.labels[index],
             membership=self.membership[index],
             groups=None if self.groups is None else self.groups[index],
@@ -176,7 +185,7 @@ def _check_inputs(records: Records) -> None:
 
 
 def _check_finite(records: Records) -> None:
-    if records.images.dtype.kind != "f" or not isinstance(records.images, np.ndarray):  # files are checked when read
+    if records.images.dtype.kind != "f" or isinstance(records.images, LazyImages):  # these are checked when decoded
         return
     for start in range(0, len(records), 4096):  # in blocks, so that a memory-mapped file is never copied whole
         block = records.images[start : start + 4096]

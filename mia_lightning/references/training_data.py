@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mia_lightning.records.lazy_images import LazyImages
+
 Images = NDArray[np.uint8] | NDArray[np.float32]
 
 
@@ -22,6 +24,12 @@ class ImageParts:
         self.dtype: np.dtype[Any] = parts[0].dtype
         self.starts = np.cumsum([0, *(len(part) for part in parts)])
         self.shape: tuple[int, ...] = (int(self.starts[-1]), *parts[0].shape[1:])
+
+    @property
+    def content_digest(self) -> str | None:
+        """Digest of images that stay in their files, None for arrays."""
+        digests = [getattr(part, "content_digest", None) for part in self.parts]
+        return None if None in digests else " ".join(map(str, digests))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -90,7 +98,7 @@ def on_device(material: TrainingData, device: torch.device) -> tuple[Tensor | Ma
     if device.type == "cpu":
         if isinstance(images, ImageParts):
             return MappedImages(images), labels
-        if isinstance(images, np.memmap):
+        if isinstance(images, np.memmap | LazyImages):
             return MappedImages(ImageParts((images,))), labels
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # they are only read

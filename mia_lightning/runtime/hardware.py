@@ -28,6 +28,9 @@ class Hardware:
     batch_size: int = 0
     """Images per forward pass and device; 0 = 256 on a CPU, 4096 elsewhere."""
 
+    loader_workers: int = -1
+    """Processes that decode image files with a --data.transform; -1 = one per CPU core."""
+
     fuse: bool = True
     """Whether batch normalization is folded and convolutions over tiny maps are rewritten, which changes logits by
     rounding only and is checked on a sample."""

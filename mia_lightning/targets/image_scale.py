@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
+from mia_lightning.records.lazy_images import LazyImages
 from mia_lightning.records.normalization import normalization
 from mia_lightning.records.records import Records
 
@@ -26,6 +27,8 @@ def gray_to_rgb(records: Records) -> Records:
     """
     if not records.is_image:
         raise MIAError(f"--data.gray_to_rgb true: {records.source} has {records.described}, no images; leave it out")
+    if isinstance(records.images, LazyImages):
+        raise MIAError("--data.gray_to_rgb true: image files are decoded to RGB already; leave it out")
     channels = records.images.shape[1]
     if channels != 1:
         raise MIAError(f"--data.gray_to_rgb true: the images of {records.source} have {channels} channels already")
@@ -43,7 +46,7 @@ def check_scale(
     Raises:
         MIAError: one of these, or mean or standard deviation is NaN or infinite.
     """
-    if not public.is_image or not isinstance(public.images, np.ndarray):
+    if not public.is_image or isinstance(public.images, LazyImages):
         normalization(public, mean, std)  # refuses both
         return
     values = [*(mean or ()), *(std or ())]

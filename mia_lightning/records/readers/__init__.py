@@ -16,10 +16,11 @@ import importlib
 import inspect
 import os
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.records.records import Records
@@ -38,7 +39,14 @@ def known_formats() -> str:
     return "; ".join(_built_in(name).FORMATS for name in reader_names())
 
 
-def read_records(source: str, *, reader: str = "auto", columns: Mapping[str, str] | None = None) -> Records:
+def read_records(
+    source: str,
+    *,
+    reader: str = "auto",
+    columns: Mapping[str, str] | None = None,
+    transform: Callable[[Any], Any] | None = None,
+    transform_name: str = "",
+) -> Records:
     """Read candidate records from a file, a folder or a named data set.
 
     Args:
@@ -46,6 +54,9 @@ def read_records(source: str, *, reader: str = "auto", columns: Mapping[str, str
         reader: ``auto`` to choose by the source's content, a name of `reader_names`, or a ``package.module`` of the
             user's own with a function ``read(source: str) -> Records``.
         columns: meaning of the source's columns by name (`records.vocabulary`), before the built-in vocabulary.
+        transform: for readers of image files of any size: from a PIL image to a float tensor (C, H, W). The images
+            are then decoded when they are needed (`records.lazy_images`). Other readers leave it out.
+        transform_name: its name, for messages.
 
     Returns:
         Records with images (N, C, H, W), uint8 or float32, exactly as stored.
@@ -58,7 +69,7 @@ def read_records(source: str, *, reader: str = "auto", columns: Mapping[str, str
     name = Path(source).name or source
     try:
         module = _recognized(source) if reader == "auto" else _named(reader)
-        records = _read(module, source, columns)
+        records = _read(module, source, columns, {"transform": transform, "transform_name": transform_name})
     except FileNotFoundError as error:
         if os.path.lexists(source):
             raise MIAError(f"{name}: cannot be read ({error.strerror}: {error.filename}); check the path") from None
@@ -74,9 +85,11 @@ def read_records(source: str, *, reader: str = "auto", columns: Mapping[str, str
     return records
 
 
-def _read(module: ModuleType, source: str, columns: Mapping[str, str]) -> object:
-    if "columns" in inspect.signature(module.read).parameters:
-        return module.read(source, columns=columns)
+def _read(module: ModuleType, source: str, columns: Mapping[str, str], options: Mapping[str, Any]) -> object:
+    parameters = inspect.signature(module.read).parameters
+    taken = {name: value for name, value in options.items() if name in parameters}
+    if "columns" in parameters:
+        return module.read(source, columns=columns, **taken)
     if columns:
         raise MIAError(f"--data.columns: reader {module.__name__.rpartition('.')[2]!r} takes no mapping; leave it out")
     return module.read(source)

@@ -177,18 +177,32 @@ def stack(files: Iterable[Member], row_of: Callable[[str], int | None], ids: Any
 
 def _decode(data: bytes, shape: tuple[int, ...] | None, what: str) -> tuple[NDArray[np.uint8], bool]:
     """Return (H, W, 3) pixels and whether the image is gray; its size is checked before it is decompressed."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    with damaged_image_reported(data, what):
+        image = open_image(data)
         if shape is not None and image.size[::-1] != shape:
             raise MIAError(f"{what} is {image.size[::-1]}, others are {shape}; give all images one size")
         if image.mode.startswith(("I", "F")):
             raise MIAError(f"{what} has {image.mode} pixels; expected 8 bits per channel")
         gray = image.mode in ("1", "L")
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), gray
+
+
+def open_image(data: bytes) -> Any:
+    """Return a PIL image whose pixels are not decoded yet; see `damaged_image_reported`."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+@contextlib.contextmanager
+def damaged_image_reported(data: bytes, what: str) -> Iterator[None]:
+    """Turn the exceptions of PIL into one sentence."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise MIAError(f"{what} has over {Image.MAX_IMAGE_PIXELS} pixels; expected small images") from None
     except (MIAError, MemoryError):
