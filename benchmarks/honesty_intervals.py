@@ -177,20 +177,27 @@ def class_strata(classes: int, records: int, repetitions: int) -> Iterator[Row]:
 
 
 def private_thresholds(names: list[str], n: int, repetitions: int) -> Iterator[Row]:
-    """Whether `fpr_high` of a public threshold bounds its FPR on records scored by the mean of all folds' models."""
+    """Whether the interval of a public threshold's FPR holds that on new records, by single models and by the mean."""
     for name in names:
-        hits: dict[float, list[bool]] = {0.01: [], 0.05: []}
+        both: dict[float, list[bool]] = {0.01: [], 0.05: []}
+        upper: dict[float, list[bool]] = {0.01: [], 0.05: []}
         for seed in range(repetitions):
             table, member = simulated(n, 0.76, np.random.default_rng((11, seed)), FRESH)
             fold = assign_folds(np.where(np.arange(len(member)) < n, member, -1).astype(np.int8), folds=5, seed=seed)
-            scores = cross_fit(ATTACKS[name], table, member, fold, seed=0)["a"].scores
-            e = evaluate(scores[:n], member[:n], tuple(hits))
-            new = scores[n:][member[n:] == 0]
-            for fpr, held in hits.items():
-                held.append(float((new > e.at(fpr).threshold).mean()) <= e.at(fpr).fpr_high)
-        for fpr, held in hits.items():
-            yield share("FPR of a public threshold on private records is at most fpr_high",
-                        f"{name}, n = {n:,}, {100 * fpr:g}%", held, ">= 0.975")  # fmt: skip
+            fit = cross_fit(ATTACKS[name], table, member, fold, seed=0)["a"]
+            e = evaluate(fit.scores[:n], member[:n], tuple(both))
+            single, mean = (s[n:][member[n:] == 0] for s in (fit.single, fit.scores))
+            for fpr in both:
+                point = e.at(fpr)
+                rate = float((single > point.threshold).mean())
+                noise = 2 * np.sqrt(fpr * (1 - fpr) / len(single))  # of the new records' own rate
+                both[fpr].append(point.fpr_low - noise <= rate <= point.fpr_high + noise)
+                upper[fpr].append(float((mean > point.threshold).mean()) <= point.fpr_high)
+        for fpr in both:
+            scenario = f"{name}, n = {n:,}, {100 * fpr:g}%"
+            yield share("FPR of a public threshold on new records, one model each", scenario, both[fpr], ">= 0.93")
+            yield share("FPR of a public threshold on new records, mean of models, is at most fpr_high",
+                        scenario, upper[fpr], ">= 0.975")  # fmt: skip
 
 
 def rows(cells: Iterable[tuple[str, int, float, int]], repetitions: int) -> Iterator[Row]:

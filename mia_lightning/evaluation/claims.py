@@ -47,8 +47,8 @@ def claim_new(scores: Array, calibration: Array, levels: Sequence[float] = LEVEL
 
     Conformal p-values against known non-members that were scored by the same rule; Benjamini-Hochberg on them controls
     the false-discovery rate at each level times the share of non-members (Bates et al. 2023), whatever that share is.
-    Out-of-fold scores of single models are not the same rule as the mean over the folds' models, which exceeds a
-    threshold more rarely for non-members: the list is then shorter than it could be, and still valid.
+    The mean over the folds' models is not the same rule as the single models of out-of-fold scores, and exceeds a
+    threshold more rarely for non-members; `CrossFit.single` is the same.
 
     Args:
         scores: (M,) finite scores of the records.

@@ -33,8 +33,8 @@ class OperatingPoint:
 
     fpr_low: float
     """95% interval of this threshold's FPR in the population, for scores computed as these were; see `fpr_interval`.
-    For out-of-fold scores these are scores of one fitted model. Records scored by the mean of the models of all folds
-    exceed the threshold more rarely: for them only `fpr_high` holds, as an upper bound."""
+    For out-of-fold scores these are scores of one fitted model each, as new records have in `CrossFit.single`. Records
+    scored by the mean of the models of all folds exceed the threshold more rarely: for them only `fpr_high` holds."""
 
     fpr_high: float
 

@@ -38,6 +38,7 @@ def attack_result(config: RunConfig, fitted: CrossFit, outputs: ModelOutputs) ->
         private=_private_evaluation(scores[count:], outputs.private, fprs),
         seconds=fitted.seconds,
         stability=fitted.stability,
+        private_single=None if fitted.single is None else fitted.single[count:],
     )
 
 

@@ -79,6 +79,9 @@ class AttackResult:
     stability: float | None = None
     """`CrossFit.stability`."""
 
+    private_single: NDArray[np.float64] | None = None
+    """(M,) `CrossFit.single` of the private records, which thresholds of public scores carry over to."""
+
 
 @dataclass(frozen=True, eq=False)
 class AuditResult:

@@ -159,7 +159,10 @@ def _private_claims(result: AuditResult) -> dict[str, Claims]:
         return {}
     non_members = (result.public.fold != NOT_IN_ANY_FOLD) & (result.public.membership == 0)
     return {
-        name: claim_new(attack.private_scores, attack.public_scores[non_members])
+        name: claim_new(
+            attack.private_scores if attack.private_single is None else attack.private_single,
+            attack.public_scores[non_members],
+        )
         for name, attack in result.attacks.items()
     }
 

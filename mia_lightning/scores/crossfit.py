@@ -40,6 +40,11 @@ class CrossFit:
     """Correlation, within members and within non-members, of the scores of two fits on different records of the same
     number, in [0, 1]; 0 if it was not estimated; None if no fit enters the scores. `metrics.evaluate` takes it."""
 
+    single: NDArray[np.float64] | None = None
+    """(N,) scores of one model each: out-of-fold as in `scores`; of a row in no fold, the score of one fold's model,
+    whose number follows from the row's content. A threshold chosen on out-of-fold scores has the same false-positive
+    rate for them, which it has not for a mean over models."""
+
 
 def cross_fit(
     attacks: Mapping[str, Attack],
@@ -71,6 +76,9 @@ def cross_fit(
     """
     folds, order = range(int(fold.max()) + 1), table.content_order()
     scores = {name: np.zeros(len(table)) for name in attacks}
+    single = {name: np.zeros(len(table)) for name in attacks}
+    model, unlabeled = fold.astype(np.intp), order[fold[order] == NOT_IN_ANY_FOLD]
+    model[unlabeled] = np.arange(len(unlabeled)) % len(folds)
     seconds = dict.fromkeys(attacks, 0.0)
     for held_out in folds:
         fit_rows = order[((fold != held_out) & (fold != NOT_IN_ANY_FOLD))[order]]
@@ -80,11 +88,15 @@ def cross_fit(
         fits = _fit_and_score(attacks, table, member, fold, fit_rows, new_rows, held_out, seed, progress, watched)
         for name, new_scores, elapsed in fits:
             scores[name][new_rows] += np.where(held, new_scores, new_scores / len(folds))
+            by_model = model[new_rows] == held_out
+            single[name][new_rows[by_model]] = new_scores[by_model]
             seconds[name] += elapsed
     stabilities = _stabilities(attacks, table, member, fold, seed) if stability else {}
     fitted = _depends_on_a_fit(attacks)
     return {
-        name: CrossFit(scores[name], seconds[name], stabilities.get(name, 0.0) if name in fitted else None)
+        name: CrossFit(
+            scores[name], seconds[name], stabilities.get(name, 0.0) if name in fitted else None, single[name]
+        )
         for name in attacks
     }
 

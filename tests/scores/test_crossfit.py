@@ -276,3 +276,23 @@ def test_row_order_does_not_matter():
         results.append((fold[np.argsort(rows)], scores))
     np.testing.assert_array_equal(results[0][0], results[1][0])
     np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
+def test_a_public_threshold_has_its_false_positive_rate_on_records_scored_by_one_model():
+    """The mean of five models exceeds the threshold too rarely; one model per record exceeds it at its own rate."""
+    rates = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        member = (np.arange(2600) % 2).astype(np.int8)
+        columns = {f"x{k}": rng.normal(size=2600) for k in range(8)}
+        columns["x0"] = columns["x0"] + 0.7 * member
+        table = SignalTable(columns, np.zeros(2600, np.int64), 1)
+        fold = assign_folds(np.where(np.arange(2600) < 600, member, -1).astype(np.int8), folds=5, seed=0)
+        fit = cross_fit({"a": LightGBM(["x*"], n_estimators=20, n_jobs=1)}, table, member, fold, seed=0)["a"]
+        np.testing.assert_array_equal(fit.single[:600], fit.scores[:600])
+        threshold = evaluate(fit.scores[:600], member[:600], (0.05,)).points[0].threshold
+        new = member[600:] == 0
+        rates.append([(scores[600:][new] > threshold).mean() for scores in (fit.single, fit.scores)])
+    single, mean = np.mean(rates, axis=0)
+    assert single == pytest.approx(0.053, abs=0.012)  # (k + 1) / (n + 1) of 300 non-members
+    assert mean < 0.75 * single
