@@ -1,4 +1,4 @@
-"""One epoch of a reference: the product's loop, the barest loop that does the same, and Lightning's Trainer.
+"""One epoch of a reference: the product's loops, the barest loop that does the same, and Lightning's Trainer.
 
 python benchmarks/training.py [--records 4096] [--rounds 3]
 
@@ -25,11 +25,13 @@ from torch.utils.data import DataLoader, IterableDataset
 from torchvision.models import resnet18
 
 from mia_lightning.references.config import ReferenceTraining
+from mia_lightning.references.fitting import fit_reference
 from mia_lightning.references.training import _batches, train_reference, with_small_convolutions
 from mia_lightning.references.training_data import TrainingData
 from mia_lightning.runtime.library_noise import quiet_lightning
 
-RECIPE = ReferenceTraining(epochs=1, batch_size=128, learning_rate=0.01, schedule="constant")
+RECIPE = ReferenceTraining(epochs=1, batch_size=128, learning_rate=0.01, schedule="constant", flip=False)
+OWN = replace(RECIPE, class_path="training:Own")
 
 
 def small() -> nn.Module:
@@ -104,6 +106,40 @@ class Module(L.LightningModule):
         return make_optimizer(self.network)
 
 
+class Own(L.LightningModule):
+    """The same training as a user writes it; the product's datamodule gives the batches."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return self.network(images)
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return make_optimizer(self.network)
+
+
+def by_module(network, material, keep):
+    losses = []
+    with tempfile.TemporaryDirectory() as folder:
+        fit_reference(
+            Own(network),
+            material,
+            keep,
+            OWN,
+            {},
+            seed=0,
+            checkpoint=Path(folder) / "checkpoint",
+            device="cpu",
+            on_epoch=lambda _, loss: losses.append(loss),
+        )
+    return losses[0]
+
+
 class Epoch(IterableDataset):
     """The batches of one epoch, ready-made."""
 
@@ -132,7 +168,12 @@ def lightning(network, material, keep):
     return float(module.total) / module.steps
 
 
-WAYS = {"barest loop": bare, "the product's loop": own, "Lightning's Trainer, lean": lightning}
+WAYS = {
+    "barest loop": bare,
+    "the product's loop": own,
+    "Lightning's Trainer, lean": lightning,
+    "a user's LightningModule": by_module,
+}
 
 
 def main() -> None:

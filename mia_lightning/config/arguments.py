@@ -96,7 +96,7 @@ def _read_option(
     if is_file:
         result.files.append(values[0])
         return
-    parsed = _parse(",".join(values) if is_list else values[0], name)
+    parsed = _parse_plain(values[0], name) if hint is FREE else _parse(",".join(values) if is_list else values[0], name)
     if name.endswith("+"):
         result.appended.append((path, parsed))
     else:
@@ -114,6 +114,19 @@ def _current_name(name: str, cls: type, flags: Sequence[str]) -> str:
     return f"{current}+" if name.endswith("+") else current
 
 
+FREE = object()
+"""Type of an entry below an option whose values are not described: plain values as in YAML."""
+
+
+def _parse_plain(text: str, name: str) -> Any:
+    """Return the YAML value of a text; numbers such as 1e-3, which YAML takes for text, too."""
+    value = parse_yaml(f"value: {text}", f"--{name}")["value"]
+    try:
+        return float(value) if isinstance(value, str) and value[-1:].isdigit() else value
+    except ValueError:
+        return value
+
+
 def _locate(name: str, cls: type, flags: Sequence[str]) -> tuple[tuple[str, ...], Any]:
     """Return the path of an option in nested values, and its type (Any below a class)."""
     path: list[str] = []
@@ -121,6 +134,8 @@ def _locate(name: str, cls: type, flags: Sequence[str]) -> tuple[tuple[str, ...]
     parts = name.split(".")
     while parts:
         part = parts.pop(0)
+        if get_origin(hint) is dict and get_args(hint)[1] is Any:
+            return (*path, part, *parts), FREE
         if not is_group(hint):
             raise unknown_option(name, option_names(cls, flags))
         options = option_types(hint)

@@ -167,7 +167,8 @@ class RayConfig:
 
     address: str | None = None
     """Address of a running Ray cluster, as `ray start` prints it, or auto (default: Ray is started on this machine).
-    Every machine of the cluster must have access to the folder of --cache_dir."""
+    Every machine of the cluster must have access to --cache_dir, a shared folder or an address such as
+    s3://bucket/folder."""
 
 
 @dataclass
@@ -228,7 +229,8 @@ class RunConfig:
 
     cache_dir: str | None = None
     """Folder of cached model outputs and reference models, keyed by everything that determines them (default: .store in
-    the folder that contains the output folder)."""
+    the folder that contains the output folder). An address such as s3://bucket/folder or gs://bucket/folder keeps a
+    copy of the reference models there, for Ray workers that share no folder with this machine."""
 
     data: DataConfig = field(default_factory=DataConfig)
     target: TargetConfig = field(default_factory=TargetConfig)

@@ -223,7 +223,10 @@ def _example(base: type) -> str:
     return {"Attack": "MLP", "Calibrator": "Platt", "ReferenceScore": "LiRA"}.get(base.__name__, "CLASS")
 
 
-_IMPORTS = ("target.architecture", "references.architecture", "data.transform", "signals.names")
+_IMPORTS = (
+    *("target.architecture", "references.architecture", "references.training.transform"),
+    *("data.transform", "signals.names"),
+)
 """Options that may hold package.module:NAME."""
 
 

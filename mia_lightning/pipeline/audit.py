@@ -256,14 +256,24 @@ def _references(
         accuracy_on_members=float(str(facts["accuracy_on_members"])),
         accuracy_on_non_members=float(str(facts["accuracy_on_non_members"])),
     )
+    from mia_lightning.references.remote import is_address
+
     return load_or_train_references(
-        config.references, audited, store=store_folder(config), seed=config.seed, ray_address=config.ray.address
+        config.references,
+        audited,
+        store=store_folder(config),
+        seed=config.seed,
+        ray_address=config.ray.address,
+        remote=config.cache_dir if is_address(config.cache_dir) else None,
     )
 
 
 def store_folder(config: RunConfig) -> Path:
-    """Return the folder of cached model outputs and reference models."""
-    return Path(config.cache_dir or Path(config.output).parent / ".store")
+    """Return the folder of cached model outputs and reference models on this machine."""
+    from mia_lightning.references.remote import is_address
+
+    local = None if is_address(config.cache_dir) else config.cache_dir
+    return Path(local or Path(config.output).parent / ".store")
 
 
 def _private_half(private: Records | None) -> SplitInfo | None:

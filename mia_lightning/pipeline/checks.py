@@ -22,6 +22,7 @@ from mia_lightning.records.records import (
     separate_ids,
 )
 from mia_lightning.records.splits import Splits
+from mia_lightning.references.remote import RemoteFolder, is_address
 
 if TYPE_CHECKING:
     from mia_lightning.targets.base import Target
@@ -37,7 +38,11 @@ def check_names(config: RunConfig) -> None:
     if config.data.public is None:
         raise MIAError("--data.public is not given; name the records whose membership is known")
     check_requirements(config)
-    cache = [("cache_dir", Path(config.cache_dir))] if config.cache_dir is not None else []
+    cache = []
+    if config.cache_dir is not None and is_address(config.cache_dir):
+        RemoteFolder(config.cache_dir).check()
+    elif config.cache_dir is not None:
+        cache = [("cache_dir", Path(config.cache_dir))]
     check_folders([("output", Path(config.output)), *cache])
 
 

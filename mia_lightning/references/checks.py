@@ -6,18 +6,24 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from mia_lightning.errors import MIAError
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.references.columns import reference_columns
-from mia_lightning.references.config import ReferencesConfig
+from mia_lightning.references.config import ReferencesConfig, ReferenceTraining
 from mia_lightning.references.exchange import is_checkpoint_folder, load_reference_outputs
 from mia_lightning.references.exchange.checkpoints import read_checkpoint_folder
+from mia_lightning.references.fitting import try_training
 from mia_lightning.references.independence import make_independent
 from mia_lightning.references.networks import network_of
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.phi import view_columns
 from mia_lightning.references.splits import assign, content_order
+from mia_lightning.references.training_data import ImageParts, TrainingData
+from mia_lightning.references.user_training import OPTION as TRAINING_OPTION
+from mia_lightning.references.user_training import resolved_training, trainer_code
+from mia_lightning.references.workers import device_of
 from mia_lightning.runtime.ray_cluster import check_address
 from mia_lightning.targets.base import Target
 from mia_lightning.targets.estimators import EstimatorNetwork
@@ -80,7 +86,9 @@ def check_references(
     else:
         queries = config.queries or extraction_queries
         view_columns(extraction_queries, queries)
-        _check_architecture(config, target)
+        training = resolved_training(config, target)
+        trainer_code(training)
+        network = _check_architecture(config, training, target)
         if config.workers and ray_address is not None:
             check_address(ray_address, option="--ray.address")
         private_count = len(membership) - len(public)
@@ -94,17 +102,22 @@ def check_references(
             order=order,
         )
         if not isinstance(unwrap(target.network), EstimatorNetwork):
-            _check_batches(config, assignment.keep)
+            _check_batches(training, assignment.keep)
+        if not training.is_built_in:
+            _try_training(config, training, network, public, target.num_classes)
         keep, drawn = assignment.keep, assignment.drawn
     reference_columns(config.scores, _simulated(keep, drawn, queries, seed))
     if config.exported is not None and not Path(config.exported).absolute().parent.is_dir():
         raise MIAError(f"--references.exported {config.exported}: its folder does not exist; create it")
 
 
-def _check_architecture(config: ReferencesConfig, target: Target) -> None:
+def _check_architecture(config: ReferencesConfig, training: ReferenceTraining, target: Target) -> nn.Module:
+    """Return an untrained network."""
     try:
-        network_of(config, target)(0)
+        return network_of(config, target)(0)
     except MIAError as error:
+        if not training.is_built_in:
+            raise MIAError(str(error).replace("--target.architecture", TRAINING_OPTION)) from error
         option = "--references.architecture"
         if config.architecture is None:
             hint = "" if option in str(error) else f"; name the references' network by {option} package.module:Class"
@@ -113,10 +126,25 @@ def _check_architecture(config: ReferencesConfig, target: Target) -> None:
         raise MIAError(f"{option} {config.architecture}: {message}") from error
 
 
-def _check_batches(config: ReferencesConfig, keep: NDArray[np.bool_]) -> None:
-    if (fewest := int(keep.sum(axis=1).min())) < config.training.batch_size:
+def _try_training(
+    config: ReferencesConfig, training: ReferenceTraining, network: nn.Module, public: Records, classes: int
+) -> None:
+    """Train one batch of public records by the user's LightningModule."""
+    _, count = training.counts()
+    rows = np.arange(count) % len(public)
+    labels = np.maximum(public.labels[rows], 0)
+    channels = public.images.shape[1] if public.images.ndim == 4 else 0  # other records are not normalized
+    material = TrainingData(
+        ImageParts((public.images,))[rows], labels, (0.5,) * channels, (0.25,) * channels, classes, queries=1
+    )
+    try_training(network, material, training, config.trainer, device=device_of(config))
+
+
+def _check_batches(training: ReferenceTraining, keep: NDArray[np.bool_]) -> None:
+    _, batch_size = training.counts()
+    if (fewest := int(keep.sum(axis=1).min())) < batch_size:
         raise MIAError(
-            f"a reference has {fewest} records to train on, fewer than one batch of {config.training.batch_size}; "
+            f"a reference has {fewest} records to train on, fewer than one batch of {batch_size}; "
             "lower --references.training.batch_size"
         )
 

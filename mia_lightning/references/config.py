@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from mia_lightning.references.scores import ReferenceScore
+
+BUILT_IN = "built_in"
+"""Value of `ReferenceTraining.class_path` for training by its options."""
+
+EPOCHS, BATCH_SIZE = 20, 256
+"""Defaults where no checkpoint states them."""
 
 
 @dataclass
 class ReferenceTraining:
     """Training of reference models; the closer to the target's own training, the better the attacks."""
 
-    epochs: int = 20
-    """Training epochs of each reference model."""
+    class_path: str | None = None
+    """package.module:NAME of a LightningModule with its own training_step and configure_optimizers, or of a function
+    train(network, dataset, seed, on_epoch) that returns the trained network; built_in is training by the options below
+    (default: the target's class where it is such a LightningModule, otherwise built_in)."""
 
-    batch_size: int = 256
-    """Records per training step; the last, smaller batch of an epoch is dropped."""
+    init_args: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the LightningModule; a parameter called network, net or model gets the target's network, untrained,
+    unless it is given here."""
+
+    transform: str | None = None
+    """package.module:NAME of the transform of your own training, which replaces normalization: called with each stored
+    image as torchvision's data sets do (a PIL image; a tensor (C, H, W) where it cannot be one), it returns the input
+    of training_step. For training of your own only (default: normalized images)."""
+
+    epochs: int | None = None
+    """Training epochs of each reference model (default: those that the target's Lightning checkpoint was trained for,
+    where its LightningModule trains, otherwise 20)."""
+
+    batch_size: int | None = None
+    """Records per training step; the last, smaller batch of an epoch is dropped (default: the batch_size that the
+    target's Lightning checkpoint saved, where its LightningModule trains, otherwise 256)."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """Optimizer of reference training; sgd uses Nesterov momentum."""
@@ -50,8 +72,8 @@ class ReferenceTraining:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"references.training.{name} must be at least 1, got {getattr(self, name)}")
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise ValueError(f"references.training.{name} must be at least 1, got {count}")
         if self.learning_rate <= 0:
             raise ValueError(f"references.training.learning_rate must be above 0, got {self.learning_rate}")
         for name, below in (("momentum", 1.0), ("warmup", 1.0), ("label_smoothing", 1.0)):
@@ -59,6 +81,29 @@ class ReferenceTraining:
                 raise ValueError(f"references.training.{name} must be in [0, {below:g}), got {getattr(self, name)}")
         if self.weight_decay < 0 or self.shift < 0:
             raise ValueError("references.training.weight_decay and .shift must be 0 or more")
+        if (self.init_args or self.transform) and self.class_path in (None, BUILT_IN):
+            option = "init_args" if self.init_args else "transform"
+            raise ValueError(
+                f"references.training.{option} belongs to training of your own; name it by "
+                "--references.training.class_path package.module:NAME"
+            )
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether the options of this class train, rather than code of the user's."""
+        return self.class_path in (None, BUILT_IN)
+
+    def counts(self) -> tuple[int, int]:
+        """Return epochs and records per step."""
+        return self.epochs or EPOCHS, self.batch_size or BATCH_SIZE
+
+    def key_inputs(self) -> dict[str, Any]:
+        """Return the options that determine the weights."""
+        values = {**asdict(self), **dict(zip(("epochs", "batch_size"), self.counts(), strict=True))}
+        own = ("class_path", "init_args", "transform")
+        if self.is_built_in:
+            return {name: value for name, value in values.items() if name not in own}
+        return {name: values[name] for name in (*own, "epochs", "batch_size", "precision")}
 
 
 @dataclass
@@ -81,6 +126,10 @@ class ReferencesConfig:
     function that returns it trained."""
 
     training: ReferenceTraining = field(default_factory=ReferenceTraining)
+
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Options of Lightning's Trainer for references trained by a LightningModule, such as {max_epochs: 30, precision:
+    bf16-mixed, gradient_clip_val: 1.0}; callbacks are a list of {class_path, init_args}."""
 
     queries: Literal[1, 2, 18, 50] | None = None
     """Views per record on which target and reference models are compared (default: --extraction.queries)."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -10,44 +12,75 @@ from torch import nn
 
 from mia_lightning.errors import MIAError
 from mia_lightning.references.config import ReferencesConfig
+from mia_lightning.references.user_training import architecture_of, is_module, resolved_training, trainer_code
 from mia_lightning.targets.architectures import untrained
 from mia_lightning.targets.base import Target, TargetForm
 from mia_lightning.targets.estimators import EstimatorNetwork
 from mia_lightning.targets.wrapper import unwrap, wrap
 
+NETWORK_PARAMETERS = ("network", "net", "model")
+"""Parameters without a default by which a LightningModule takes the network that it trains."""
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkFactory:
+    """Untrained networks of references, by seed. Picklable."""
+
+    architecture: str
+    num_classes: int
+    like: Mapping[str, torch.Tensor]
+    """Weights of the target."""
+    form: TargetForm
+    arguments: Mapping[str, object]
+    taken: str | None = None
+    """Parameter of a LightningModule by which it takes its network."""
+    inner: str = ""
+    """Architecture of that network."""
+
+    def __call__(self, seed: int) -> nn.Module:
+        """Return a network with the starting weights of a seed.
+
+        Raises:
+            MIAError: it cannot be built, or is the trained target.
+        """
+        build = partial(untrained, num_classes=self.num_classes, like=self.like, seed=seed)
+        arguments = dict(self.arguments)
+        if self.taken is not None:
+            arguments[self.taken] = build(self.inner, form=TargetForm(stem=self.form.stem))
+        return build(self.architecture, form=self.form, hyper_parameters=arguments)
+
 
 def network_of(config: ReferencesConfig, target: Target) -> Callable[[int], nn.Module]:
-    """Return what makes an untrained network, or an estimator that is not fitted, from a seed."""
-    form, network = target.form, unwrap(target.network)
+    """Return what makes an untrained network, or an estimator that is not fitted, from a seed.
+
+    Raises:
+        MIAError: see `trainer_code`.
+    """
+    network = unwrap(target.network)
     if isinstance(network, EstimatorNetwork):
         if config.architecture:
             raise MIAError("an estimator's references are clones of it; leave --references.architecture out")
-        return partial(_clone, network.untrained(0), form=form)
-    if target.untrained is not None and config.architecture is None:
+        return partial(_clone, network.untrained(0), form=target.form)
+    training = resolved_training(config, target)
+    code = trainer_code(training)
+    architecture, form = config.architecture or target.architecture, target.form
+    by_module = code is not None and is_module(code)
+    name = str(training.class_path) if by_module else architecture
+    is_target = name.partition(" (")[0] == architecture_of(ReferencesConfig(), target)
+    of_target = not by_module or (is_target and not training.init_args)
+    if target.untrained is not None and config.architecture is None and of_target:
         return target.untrained
-    if config.architecture:  # another network: it shares the preprocessing, and is expected to return logits
-        form = TargetForm(resize=form.resize, transform=form.transform)
-    return partial(
-        _untrained,
-        config.architecture or target.architecture,
-        target.num_classes,
-        dict(unwrap(target.network).state_dict()),
-        form=form,
-        hyper_parameters=target.hyper_parameters,
-    )
+    if config.architecture or not is_target:  # another network: it shares the preprocessing, and returns logits
+        form = TargetForm(resize=form.resize, transform=form.transform, stem=form.stem if by_module else "auto")
+    arguments = dict(target.hyper_parameters)
+    taken = None
+    if by_module and code is not None:
+        arguments = (arguments if is_target else {}) | training.init_args
+        required = [p.name for p in inspect.signature(code).parameters.values() if p.default is p.empty]
+        taken = next((key for key in NETWORK_PARAMETERS if key in required and key not in arguments), None)
+    like = dict(network.state_dict())
+    return NetworkFactory(name, target.num_classes, like, form, arguments, taken, architecture)
 
 
 def _clone(network: EstimatorNetwork, seed: int, *, form: TargetForm) -> nn.Module:
     return wrap(network.untrained(seed), form)
-
-
-def _untrained(
-    architecture: str,
-    num_classes: int,
-    like: Mapping[str, torch.Tensor],
-    seed: int,
-    *,
-    form: TargetForm | None = None,
-    hyper_parameters: Mapping[str, object] | None = None,
-) -> nn.Module:
-    return untrained(architecture, num_classes, like, seed=seed, form=form, hyper_parameters=hyper_parameters)

@@ -35,6 +35,7 @@ from mia_lightning.references.splits import Assignment, assign, content_order
 from mia_lightning.references.store import ReferenceRecord, ReferenceStore
 from mia_lightning.references.training import NUMBERS
 from mia_lightning.references.training_data import ImageParts, TrainingData
+from mia_lightning.references.user_training import resolved_training, training_inputs, untrainable_module
 from mia_lightning.references.workers import ReferenceJob, device_of, train_references
 from mia_lightning.runtime.store import array_digest, source_digest
 from mia_lightning.targets.base import Target
@@ -66,14 +67,19 @@ class ReferenceInputs:
 
 
 def load_or_train_references(
-    config: ReferencesConfig, inputs: ReferenceInputs, *, store: Path, seed: int, ray_address: str | None = None
+    config: ReferencesConfig,
+    inputs: ReferenceInputs,
+    *,
+    store: Path,
+    seed: int,
+    ray_address: str | None = None,
+    remote: str | None = None,
 ) -> References:
-    """Return the references of a run, of which those missing in the store are trained.
+    """Return the references of a run, of which those missing in the store are trained; `remote`: see `RemoteFolder`.
 
     Raises:
         MIAError: an architecture that cannot be trained from scratch, too few references for the scheme, a full disk,
-        or all
-            references diverged.
+            or all references diverged.
     """
     queries = config.queries or inputs.outputs.logits.shape[1]
     target = np.concatenate([target_phi(half, queries, temperature=config.temperature) for half in _halves(inputs)])
@@ -103,7 +109,7 @@ def load_or_train_references(
         released=config.anchored_release,
         order=material.order,
     )
-    reference_store = _store(config, inputs, material, assignment, membership, store=store, seed=seed)
+    reference_store = _store(config, inputs, material, assignment, membership, store=store, seed=seed, remote=remote)
     with reference_store.lock().held("references"):  # two runs would train the same
         rows = _trained(config, inputs, material, assignment, reference_store, seed=seed, ray_address=ray_address)
     references = _references(config, inputs, reference_store, rows, assignment, target, labels)
@@ -167,6 +173,7 @@ def _store(
     *,
     store: Path,
     seed: int,
+    remote: str | None,
 ) -> ReferenceStore:
     architecture = config.architecture or inputs.target.architecture
     network = unwrap(inputs.target.network)
@@ -185,7 +192,11 @@ def _store(
         "scheme": config.scheme,
         "drawn_with": [config.anchored_release, array_digest(membership)] if config.scheme == "anchored" else [],
         "private": int((inputs.private is not None) and len(inputs.private)),
-        "training": {} if isinstance(network, EstimatorNetwork) else asdict(config.training),
+        **(
+            {"training": {}}
+            if isinstance(network, EstimatorNetwork)
+            else training_inputs(resolved_training(config, inputs.target), config.trainer)
+        ),
         "seed": seed,
         "numbers": NUMBERS,
     }
@@ -196,7 +207,12 @@ def _store(
         "torch": torch.__version__,
     }
     return ReferenceStore(
-        store, training=training, inference=inference, records=len(material.labels), queries=material.queries
+        store,
+        training=training,
+        inference=inference,
+        records=len(material.labels),
+        queries=material.queries,
+        remote=remote,
     )
 
 
@@ -211,7 +227,13 @@ def _trained(
     ray_address: str | None,
 ) -> tuple[ReferenceRecord, ...]:
     """Return the description of each reference, after training those that are missing."""
-    network = network_of(config, inputs.target)
+    network, training = network_of(config, inputs.target), resolved_training(config, inputs.target)
+    if not training.is_built_in:
+        log.info(
+            "references: trained by %s, epochs: %d, records per batch: %d", training.class_path, *training.counts()
+        )
+    elif reason := untrainable_module(config, inputs.target):
+        log.warning("%s", reason)
     size = sum(tensor.nbytes for tensor in network(0).state_dict().values())
     reference_store.open(assignment.keep, weights_bytes=size)
     rows: dict[int, ReferenceRecord] = {}
@@ -224,7 +246,9 @@ def _trained(
             log.warning("phi of reference %d is damaged and computed again", number)
         model_seed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
         jobs.append(
-            ReferenceJob(number, keep, model_seed, config.training, network, reference_store, device_of(config))
+            ReferenceJob(
+                number, keep, model_seed, training, network, reference_store, device_of(config), dict(config.trainer)
+            )
         )
     if rows:
         log.info("references: %d of %d are in the store", len(rows), config.count)

@@ -8,6 +8,8 @@ import os
 import shutil
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
+from copy import copy
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from io import BytesIO
@@ -18,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
+from mia_lightning.references.remote import RemoteFolder
 from mia_lightning.runtime.atomic import STORE_FIX, make_folder, readable_write_error, write_atomically
 from mia_lightning.runtime.locks import Lock
 from mia_lightning.runtime.own_files import ArraySpec, DamagedFileError, read_array, read_json
@@ -65,17 +68,34 @@ class ReferenceStore:
         inference: Everything besides the weights that determines phi.
         records: N.
         queries: Q.
+        remote: Address of a folder behind fsspec that holds a copy, which other machines have access to.
     """
 
     def __init__(
-        self, root: Path, *, training: Mapping[str, Any], inference: Mapping[str, Any], records: int, queries: int
+        self,
+        root: Path,
+        *,
+        training: Mapping[str, Any],
+        inference: Mapping[str, Any],
+        records: int,
+        queries: int,
+        remote: str | None = None,
     ) -> None:
-        key = key_of(training)
-        self.folder = root / "references" / key
-        self.rows = self.folder / f"phi-{key_of(inference)[:16]}"
-        self.phi = self.rows / "phi.float32"
-        self.shape = (records, queries)
         self.key_inputs = {"training": dict(training), "inference": dict(inference)}
+        self.shape = (records, queries)
+        self.remote = None if remote is None else RemoteFolder(remote).joined(f"references/{key_of(training)}")
+        self._place(root)
+
+    def _place(self, root: Path) -> None:
+        self.folder = root / "references" / key_of(self.key_inputs["training"])
+        self.rows = self.folder / f"phi-{key_of(self.key_inputs['inference'])[:16]}"
+        self.phi = self.rows / "phi.float32"
+
+    def at(self, root: Path) -> ReferenceStore:
+        """Return the same store with its local files in another folder, of a machine that shares none."""
+        moved = copy(self)
+        moved._place(root)
+        return moved
 
     def open(self, keep: NDArray[np.bool_], *, weights_bytes: int) -> None:
         """Create the folders and reserve room for K references; existing files are kept.
@@ -139,8 +159,40 @@ class ReferenceStore:
         """Return the file of a trained reference's weights."""
         return self.folder / f"{number:04d}.safetensors"
 
+    def fetch_checkpoint(self, number: int) -> None:
+        """Copy a reference's last finished epoch from the remote folder, where there is one."""
+        if self.remote is not None:
+            self.remote.fetch(self.checkpoint(number))
+
+    def send_checkpoint(self, number: int) -> None:
+        """Copy a reference's last finished epoch into the remote folder, where there is one."""
+        if self.remote is not None and self.checkpoint(number).exists():
+            self.remote.send(self.checkpoint(number))
+
+    def progress(self, number: int) -> bytes:
+        """Return the beginnings of a reference's files, which change with each epoch; empty if nothing is stored."""
+        beginnings = []
+        for path in (self.checkpoint(number), self.weights(number)):
+            if self.remote is not None:
+                beginnings.append(self.remote.read(path.name, 32) or b"")
+                continue
+            with suppress(OSError, MIAError), open_own(path) as file:
+                beginnings.append(file.read(32))  # the checksum of a checkpoint
+        return b"".join(beginnings)
+
+    def _fetch_row(self, number: int) -> None:
+        """Copy a finished reference's phi and description from the remote folder, if they are only there."""
+        if self.remote is None or self.has_description(number):
+            return
+        rows = self.remote.joined(self.rows.name)
+        description, phi = rows.read(f"{number:04d}.json"), rows.read(f"{number:04d}.float32")
+        if description is not None and phi is not None and len(phi) in (0, self._row_bytes):
+            self._write_phi(number, phi)
+            write_atomically(self._description(number), description)
+
     def row(self, number: int) -> ReferenceRecord | None:
         """Return the description of a finished reference, or None; one that or whose phi is damaged is not finished."""
+        self._fetch_row(number)
         try:
             row = read_json(self._description(number), ReferenceRecord)
             payload = self._read(number) if row.status == "trained" else b""
@@ -169,15 +221,25 @@ class ReferenceStore:
         """
         payload = b"" if phi is None else np.ascontiguousarray(phi, np.float32).tobytes()
         with readable_write_error("references into the store", STORE_FIX):
-            if payload:
-                with update_own(self.phi) as file:
-                    file.seek(row.number * self._row_bytes)
-                    file.write(payload)
-                    file.flush()
-                    os.fsync(file.fileno())
-            description = asdict(replace(row, sha256=_row_digest(row, payload)))
-            write_atomically(self._description(row.number), json.dumps(description, indent=2).encode())
+            self._write_phi(row.number, payload)
+            described = asdict(replace(row, sha256=_row_digest(row, payload)))
+            description = json.dumps(described, indent=2).encode()
+            write_atomically(self._description(row.number), description)
             self.checkpoint(row.number).unlink(missing_ok=True)
+        if self.remote is not None:
+            rows = self.remote.joined(self.rows.name)
+            rows.write(f"{row.number:04d}.float32", payload)
+            rows.write(f"{row.number:04d}.json", description)
+            self.remote.remove(self.checkpoint(row.number).name)
+
+    def _write_phi(self, number: int, payload: bytes) -> None:
+        if not payload:
+            return
+        with update_own(self.phi) as file:
+            file.seek(number * self._row_bytes)
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
 
     def matrix(self, count: int) -> NDArray[np.float32]:
         """Return phi of the first references as a read-only memory map, (K, N, Q)."""
@@ -191,12 +253,16 @@ class ReferenceStore:
         state = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
         payload = save(state, metadata={"sha256": _digest(state)})
         write_atomically(self.weights(number), payload)
+        if self.remote is not None:
+            self.remote.write(self.weights(number).name, payload)
 
     def load_weights(self, number: int, like: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """Return a reference's weights, or None where they are missing, damaged or unlike these in shape or dtype."""
         from safetensors import SafetensorError, safe_open
 
         path = self.weights(number)
+        if self.remote is not None:
+            self.remote.fetch(path)
         try:
             open_own(path).close()  # safetensors would follow a link and wait for a named pipe
             with safe_open(path, "pt") as file:

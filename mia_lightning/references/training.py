@@ -65,10 +65,11 @@ def train_reference(
     fabric = isolated_fabric(device, precision=recipe.precision)
     order = np.arange(len(keep)) if material.order is None else material.order
     rows = torch.from_numpy(order[keep[order]])
-    steps = len(rows) // recipe.batch_size
+    epochs, batch_size = recipe.counts()
+    steps = len(rows) // batch_size
     if steps == 0:
         raise MIAError(
-            f"a reference has {len(rows)} records to train on, fewer than one batch of {recipe.batch_size}; lower "
+            f"a reference has {len(rows)} records to train on, fewer than one batch of {batch_size}; lower "
             "--references.training.batch_size"
         )
     images, labels = on_device(material, fabric.device)
@@ -76,10 +77,10 @@ def train_reference(
     network = with_small_convolutions(network, images.shape[1:]) if is_image else network
     network = network.to(fabric.device).to(memory_format=torch.channels_last)
     optimizer = _optimizer(network, recipe)
-    schedule = _schedule(optimizer, recipe, steps)
-    first = _resume(checkpoint, network, optimizer, schedule, recipe.epochs)
+    schedule = _schedule(optimizer, recipe, steps * epochs)
+    first = _resume(checkpoint, network, optimizer, schedule, epochs)
     network.train()
-    for epoch in range(first, recipe.epochs):
+    for epoch in range(first, epochs):
         total = torch.zeros((), device=fabric.device)
         for index, batch in _batches(images, rows, material, recipe, seed=seed, epoch=epoch):
             with fabric.autocast():
@@ -92,7 +93,7 @@ def train_reference(
         mean = float(total) / steps  # the only time that the host waits
         if not np.isfinite(mean):
             raise DivergedError(f"its loss became {mean} in epoch {epoch + 1}")
-        if epoch + 1 < recipe.epochs:
+        if epoch + 1 < epochs:
             state = {"epoch": epoch + 1, "network": network.state_dict(), "schedule": schedule.state_dict()}
             save_checkpoint(checkpoint, {**state, "optimizer": optimizer.state_dict()})
         if on_epoch:
@@ -108,9 +109,8 @@ def _optimizer(network: nn.Module, recipe: ReferenceTraining) -> torch.optim.Opt
 
 
 def _schedule(
-    optimizer: torch.optim.Optimizer, recipe: ReferenceTraining, steps: int
+    optimizer: torch.optim.Optimizer, recipe: ReferenceTraining, total: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    total = steps * recipe.epochs
     if recipe.schedule == "one_cycle":
         return torch.optim.lr_scheduler.OneCycleLR(
             optimizer, recipe.learning_rate, total + 1, pct_start=recipe.warmup, cycle_momentum=False
@@ -158,8 +158,9 @@ def _batches(
     mirrored = (torch.rand(len(rows), generator=draw) < 0.5).to(images.device)
     shift = torch.randint(-recipe.shift, recipe.shift + 1, (2, len(rows)), generator=draw).to(images.device)
     normalize = Normalize(material, images)
-    for start in range(0, len(rows) - recipe.batch_size + 1, recipe.batch_size):
-        part = slice(start, start + recipe.batch_size)
+    _, batch_size = recipe.counts()
+    for start in range(0, len(rows) - batch_size + 1, batch_size):
+        part = slice(start, start + batch_size)
         batch = normalize(images[order[part]])
         if batch.ndim != 4:  # only images are shifted and mirrored
             yield order[part], batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from mia_lightning.records.lazy_images import LazyImages
 
@@ -129,3 +131,66 @@ class Normalize:
         if self.is_identity:
             return images
         return torch.addcmul(self.shift, images.float(), self.scale)
+
+
+class ReferenceDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Records IN one reference's training set, as the inputs of its network with their labels.
+
+    An index returns (C, H, W) and its label, a tensor of indices a batch (B, C, H, W) and its labels (B,).
+
+    Args:
+        material: All records.
+        keep: (N,) True for the records to train on.
+        device: Device of the batches.
+        inputs: Applied to normalized batches (B, C, H, W).
+        class_order: Label of each class in the network's outputs; default: unchanged.
+        transform: The user's own, in place of normalization: from a stored image to the network's input (C, H, W).
+    """
+
+    def __init__(
+        self,
+        material: TrainingData,
+        keep: NDArray[np.bool_],
+        device: torch.device,
+        *,
+        inputs: Callable[[Tensor], Tensor] | None = None,
+        class_order: tuple[int, ...] | None = None,
+        transform: Callable[..., Any] | None = None,
+    ) -> None:
+        self.device, self.transform, self.inputs = device, transform, inputs
+        self.images, self.labels = on_device(material, torch.device("cpu") if transform else device)
+        self.normalize = Normalize(material, self.images)
+        if class_order is not None:
+            self.labels = torch.tensor(class_order, device=self.labels.device)[self.labels]
+        order = np.arange(len(keep)) if material.order is None else material.order
+        self.rows = torch.from_numpy(order[keep[order]]).to(self.labels.device)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int | Tensor) -> tuple[Tensor, Tensor]:
+        if not isinstance(index, Tensor):
+            images, labels = self[torch.tensor([range(len(self))[index]])]
+            return images[0], labels[0]
+        rows = self.rows[index.to(self.rows.device)]
+        images = self.images[rows]
+        if self.transform is not None:
+            images = torch.stack([self.transform(_as_stored(image)) for image in images])
+        else:
+            images = self.normalize(images)
+            images = images if self.inputs is None else self.inputs(images)
+        return images.to(self.device), self.labels[rows].to(self.device)
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
+        """Return several records; a DataLoader calls this once per batch."""
+        return list(zip(*self[torch.tensor(indices)], strict=True))
+
+
+def _as_stored(image: Tensor) -> Any:
+    """Return an image (C, H, W) as a PIL image, or unchanged where it cannot be one."""
+    if image.dtype != torch.uint8 or image.shape[0] not in (1, 3):
+        return image
+    from PIL import Image
+
+    array = image.numpy()
+    return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0).copy())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
@@ -18,14 +19,15 @@ from torch import nn
 from mia_lightning.errors import MIAError
 from mia_lightning.outputs.phi import phi
 from mia_lightning.references.config import ReferencesConfig, ReferenceTraining
+from mia_lightning.references.fitting import fit_reference
 from mia_lightning.references.inference import compute_phi
 from mia_lightning.references.store import ReferenceRecord, ReferenceStore
-from mia_lightning.references.training import DivergedError, Epoch, train_reference
+from mia_lightning.references.training import DivergedError, Epoch
 from mia_lightning.references.training_data import TrainingData
+from mia_lightning.runtime.hardware import mps_is_running
 from mia_lightning.runtime.interruption import signals_as_keyboard_interrupt
 from mia_lightning.runtime.progress import progress_bar
 from mia_lightning.runtime.ray_cluster import ray_session
-from mia_lightning.security.open import open_own
 from mia_lightning.targets.estimators import EstimatorNetwork
 from mia_lightning.targets.imported import first_line
 from mia_lightning.targets.wrapper import unwrap
@@ -47,6 +49,8 @@ class ReferenceJob:
     network: Network
     store: ReferenceStore
     device: str
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Options of Lightning's Trainer."""
 
 
 def train_references(
@@ -59,7 +63,7 @@ def train_references(
     """
     if not jobs:
         return
-    with _Progress(len(jobs), jobs[0].recipe.epochs) as progress:
+    with _Progress(len(jobs), jobs[0].recipe.counts()[0]) as progress:
         results = (
             _with_ray(jobs, material, config, ray_address)
             if config.workers
@@ -89,16 +93,24 @@ def train_and_query(job: ReferenceJob, material: TrainingData, *, on_epoch: Epoc
     if (state := job.store.load_weights(job.number, network.state_dict())) is not None:
         network.load_state_dict(state)
     else:
+        job.store.fetch_checkpoint(job.number)
+
+        def finished(epoch: int, loss: float) -> None:
+            job.store.send_checkpoint(job.number)
+            if on_epoch is not None:
+                on_epoch(epoch, loss)
+
         try:
-            network = train_reference(
+            network = fit_reference(
                 network,
                 material,
                 job.keep,
                 job.recipe,
+                job.trainer,
                 seed=job.seed,
                 checkpoint=job.store.checkpoint(job.number),
                 device=job.device,
-                on_epoch=on_epoch,
+                on_epoch=finished,
             )
         except DivergedError as error:
             return ReferenceRecord(job.number, "diverged", seconds=perf_counter() - started, reason=str(error)), None
@@ -133,10 +145,15 @@ def _with_ray(
 ) -> Iterator[tuple[ReferenceJob, Result]]:
     """Train by Ray's workers, as many at a time as there are processors for.
 
-    A job whose worker is lost is given to another. Only losses without progress count as failures: a preempted worker
-    leaves a checkpoint behind, from which the next one goes on.
+    A job whose worker is lost is given to another, which goes on from its last finished epoch. Losses of machines do
+    not count as failures; see `Losses`.
     """
     gpus = {"num_gpus": torch.cuda.device_count()} if config.gpus_per_worker else {}
+    if 0 < config.gpus_per_worker < 1 and not mps_is_running():
+        log.warning(
+            "several references share a GPU, but NVIDIA MPS is not running, so their work takes turns; start it by "
+            "nvidia-cuda-mps-control -d on each machine, or use --references.gpus_per_worker 1"
+        )
     machine: dict[str, Any] = {"num_cpus": config.workers * config.threads, **gpus}
     with ray_session(ray_address, option="--ray.address", **machine) as ray:
         shared = ray.put(material)
@@ -157,7 +174,7 @@ def _with_ray(
             try:
                 yield job, _fetched(ray, done[0])
             except ray.exceptions.RayError as error:
-                losses[job.number].add(progress_of(job), type(error).__name__)
+                losses[job.number].add(job.store.progress(job.number), type(error).__name__, weight_of(error))
                 waiting.appendleft(job)
 
 
@@ -174,45 +191,53 @@ def _fetched(ray: Any, reference: Any) -> Result:
 class Losses:
     """Losses of one job's workers since its last progress."""
 
-    count: int = 0
+    count: float = 0
     progress: bytes = b""
 
-    def add(self, progress: bytes, cause: str) -> None:
+    def add(self, progress: bytes, cause: str, weight: float = 1.0) -> None:
         """Count a loss, from zero again where the job got further than at the loss before.
 
         Args:
-            progress: From `progress_of`.
+            progress: From `ReferenceStore.progress`.
             cause: Name of the error.
+            weight: 1 for a crash of the job, less for what may be a preemption, 0 for a lost machine.
 
         Raises:
             MIAError: `LOSSES` losses without progress.
         """
-        self.count = self.count + 1 if progress == self.progress else 1
+        self.count = self.count + weight if progress == self.progress else weight
         self.progress = progress
         if self.count >= LOSSES:
+            times = f"{self.count / weight:.0f} times"
             raise MIAError(
-                f"a worker that trained a reference was lost {self.count} times without finishing an epoch ({cause}); "
+                f"a worker that trained a reference was lost {times} without finishing an epoch ({cause}); "
                 "lower --references.workers, as memory is the usual reason; finished references are kept"
             )
         log.warning("a worker was lost (%s); its reference goes on from its last finished epoch", cause)
 
 
 LOSSES = 5
-"""Losses of one job's workers without progress that end a run."""
+"""Crashes of one job without progress that end a run."""
+
+KILL_WEIGHT = 0.25
+"""Weight of a worker's process that was killed on a running machine: by a scheduler, for its memory or by its code."""
 
 
-def progress_of(job: ReferenceJob) -> bytes:
-    """Return the beginnings of a job's files, which change with each finished epoch; empty where nothing is stored."""
-    beginnings = []
-    for path in (job.store.checkpoint(job.number), job.store.weights(job.number)):
-        with suppress(OSError, MIAError), open_own(path) as file:
-            beginnings.append(file.read(32))  # the checksum of a checkpoint
-    return b"".join(beginnings)
+def weight_of(error: Exception) -> float:
+    """Return the weight of an error of Ray's in `Losses`."""
+    from ray import exceptions as errors
+
+    if isinstance(error, errors.NodeDiedError | errors.LocalRayletDiedError | errors.ObjectLostError):
+        return 0.0  # the machine was lost
+    return KILL_WEIGHT if isinstance(error, errors.WorkerCrashedError) else 1.0
 
 
 def _in_worker(job: ReferenceJob, material: TrainingData, threads: int) -> Result:
     torch.set_num_threads(threads)
-    return train_and_query(job, material)
+    if job.store.remote is None:
+        return train_and_query(job, material)
+    with TemporaryDirectory(prefix="mia-references-") as folder:  # this machine may share no folder with the driver's
+        return train_and_query(replace(job, store=job.store.at(Path(folder))), material)
 
 
 class _Progress:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 
@@ -52,3 +53,8 @@ def is_started_from_outside() -> bool:
 def is_first_process() -> bool:
     """Whether this process goes on after extraction; the others only help with it."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+
+
+def mps_is_running() -> bool:
+    """Whether the control daemon of NVIDIA's Multi-Process Service runs here, by its pipe."""
+    return (Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")) / "control").exists()

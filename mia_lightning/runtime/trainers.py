@@ -87,18 +87,20 @@ def isolated_trainer(
     Args:
         callbacks: Called before the one that restores signal handlers.
         plugins: Cluster environment; default: one process on this machine, whatever started it.
-        options: Further arguments of Lightning's Trainer.
+        options: Further arguments of Lightning's Trainer, or others than these.
     """
+    defaults: dict[str, Any] = {
+        "default_root_dir": NOWHERE,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     with without_variables(*VARIABLES):
         return L.Trainer(
             callbacks=[*callbacks, _RestoreHandlers()],
             plugins=list(plugins) or [LocalEnvironment()],
-            default_root_dir=NOWHERE,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            **options,
+            **defaults | options,
         )
 
 

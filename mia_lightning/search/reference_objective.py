@@ -17,17 +17,19 @@ from mia_lightning.outputs.phi import phi
 from mia_lightning.pipeline.model_outputs import ModelOutputs
 from mia_lightning.pipeline.results import LoadedInputs
 from mia_lightning.records.records import UNKNOWN
+from mia_lightning.references.fitting import fit_reference
 from mia_lightning.references.networks import network_of
 from mia_lightning.references.phi import target_phi
 from mia_lightning.references.prepare import ReferenceInputs, material_of
 from mia_lightning.references.splits import assign
-from mia_lightning.references.training import train_reference
 from mia_lightning.references.training_data import Normalize, TrainingData, on_device
-from mia_lightning.references.workers import Network, device_of
+from mia_lightning.references.user_training import resolved_training
+from mia_lightning.references.workers import device_of
 from mia_lightning.search.space import Space
 from mia_lightning.search.trial import EpochCallback, Params, TrialResult
+from mia_lightning.targets.base import Target
 
-ROOTS = ("references.training",)
+ROOTS = ("references.training", "references.trainer")
 """Part of a run that a trial can change."""
 
 METRIC = "mismatch"
@@ -56,7 +58,9 @@ class ReferenceObjective:
 
     space: Space
     material: TrainingData
-    network: Network
+    form: Target
+    """The target's architecture and preprocessing."""
+
     keep: NDArray[np.bool_]
     """(K, N) training set of each reference of a trial."""
 
@@ -72,12 +76,13 @@ class ReferenceObjective:
 
     def evaluate(self, params: Params, report: EpochCallback | None = None) -> TrialResult:
         """Train the references of one configuration and return their mean mismatch with the target."""
-        training = self.space.apply(params).references.training
+        references = self.space.apply(params).references
+        training, networks = resolved_training(references, self.form), network_of(references, self.form)
         mismatches = []
         with tempfile.TemporaryDirectory(prefix="mia-references-") as scratch:
             checkpoint = Path(scratch) / "epoch"
             for number, keep in enumerate(self.keep):
-                network = self.network(self.seed + number)
+                network = networks(self.seed + number)
 
                 def on_epoch(
                     epoch: int, _: float, network: nn.Module = network, keep: NDArray[np.bool_] = keep
@@ -85,11 +90,12 @@ class ReferenceObjective:
                     if report is not None:
                         report(epoch, -mismatch(self.behavior(network, keep), self.target, self.scale)[METRIC])
 
-                trained = train_reference(
+                trained = fit_reference(
                     network,
                     self.material,
                     keep,
                     training,
+                    references.trainer,
                     seed=self.seed + number,
                     checkpoint=checkpoint,
                     device=self.device,
@@ -102,7 +108,7 @@ class ReferenceObjective:
     @torch.inference_mode()
     def behavior(self, network: nn.Module, keep: NDArray[np.bool_]) -> Behavior:
         """Evaluate a reference on stored images IN and OUT; its mode is restored."""
-        training = network.training
+        modes = [(module, module.training) for module in network.modules()]
         network.eval()
         device = next(network.parameters()).device
         images, labels = on_device(self.material, device)
@@ -118,7 +124,8 @@ class ReferenceObjective:
                 correct.append(logits.argmax(dim=1) == labels[rows])
             accuracy.append(float(torch.cat(correct).float().mean()))
             quantiles.append(_quantiles(torch.cat(values).cpu().numpy()))
-        network.train(training)
+        for module, mode in modes:
+            module.training = mode
         return Behavior((accuracy[0], accuracy[1]), (quantiles[0], quantiles[1]))
 
     def fresh(self) -> ReferenceObjective:
@@ -197,7 +204,7 @@ def build_reference_objective(
     return ReferenceObjective(
         space=space.without_paths(),
         material=material_of(audited, labels, 1),
-        network=network_of(config.references, prepared.target),
+        form=prepared.target,
         keep=assign("bernoulli", count, unknown, private=0, seed=config.seed).keep,
         target=Behavior((accuracy[0], accuracy[1]), (_quantiles(phi[member == 1]), _quantiles(phi[member == 0]))),
         scale=max(float(high - low), 1e-6),

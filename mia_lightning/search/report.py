@@ -25,6 +25,9 @@ from mia_lightning.search.trial import Trial
 SHOWN = 5
 """Trials on the terminal."""
 
+MATCHED = 0.02
+"""Difference in accuracy up to which references match the target."""
+
 
 def write_trials(folder: RunFolder, trials: Sequence[Trial], space: Space, metric: str) -> None:
     """Write trials.csv: a row per trial with parameters, figures, the metric by fold, time and message."""
@@ -116,14 +119,27 @@ def fresh_sentences(
     ]
 
 
+def unmatched_sentences(winner: Mapping[str, float], target: tuple[float, float]) -> list[str]:
+    """Return what the winner's references do not match, from their figures and the target's accuracies."""
+    return [
+        f"not matched: accuracy on {group}, {winner[f'accuracy_{side}']:.1%} of the references and {accuracy:.1%} of "
+        "the target; search other options of the training, or more trials"
+        for side, group, accuracy in zip(("in", "out"), ("members", "non-members"), target, strict=True)
+        if abs(winner[f"accuracy_{side}"] - accuracy) > MATCHED
+    ]
+
+
 def print_reference_search(
     config: TuneConfig, ranked: Sequence[Trial], trials: Sequence[Trial], space: Space,
-    fresh: Sequence[Mapping[str, float]], console: Console,
+    fresh: Sequence[Mapping[str, float]], target: tuple[float, float], console: Console,
 ) -> None:  # fmt: skip
-    """Print the best trials, the mismatch of the best on references that no trial trained, and what to do next."""
+    """Print the best trials, the mismatch of the best on references that no trial trained, and what to do next.
+
+    `target` is the target's accuracy on known members and non-members; a difference above `MATCHED` is named.
+    """
     _print(console, count_sentence(trials))
     console.print(_best("reference training closest to the target (0: alike)", ranked, space, "mismatch"))
-    for sentence in fresh_sentences(trials, ranked, fresh):
+    for sentence in [*fresh_sentences(trials, ranked, fresh), *unmatched_sentences(fresh[-1], target)]:
         _print(console, sentence)
     _print(console, "wrote best.yaml, trials.csv, search_result.json, report.html in", config.output)
     count = config.references.count or 4

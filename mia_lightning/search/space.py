@@ -31,6 +31,9 @@ DIGITS = 4
 MOST_CHOICES, MOST_COMBINATIONS = 200, 10_000
 """Values of one choice, and combinations of a grid."""
 
+FREE = ("references.training.init_args", "references.trainer")
+"""Fields that hold any entries."""
+
 
 class Space:
     """The fields that a search changes, checked against the run whose fields they are.
@@ -230,11 +233,16 @@ def _grid_points(distribution: Any, steps: int) -> list[float]:
 
 
 def _resolve(config: RunConfig, name: str, roots: Sequence[str]) -> str:
-    """Return a dotted field without the words class_path and init_args, after a check that the run has it."""
+    """Return a dotted field without the init_args of plug-ins, after a check that the run has it."""
     node: Any = config
-    parts = [part for part in str(name).split(".") if part != "init_args"]
+    parts = str(name).split(".")
+    is_free = any(str(name).startswith(f"{free}.") for free in FREE)
+    parts = parts if is_free else [part for part in parts if part != "init_args"]
     for depth, part in enumerate(parts):
         legal = list(node) if isinstance(node, dict) else _options(node)
+        if is_free and isinstance(node, dict) and depth > 1:  # checked where they are used
+            node = node.get(part, {})
+            continue
         if part not in legal:
             path = ".".join(parts[: depth + 1])
             above = f"{'.'.join(parts[:depth])} has no such field" if depth else "not a field of a run"
@@ -261,9 +269,10 @@ def _parse_fields(config: RunConfig, plain: Params) -> Params:
     for key, value in plain.items():
         node = mapping
         *above, last = key.split(".")
-        for part in above:
-            node = node[part]
-            node = node.get("init_args", node) if "class_path" in node else node
+        for part, following in zip(above, [*above[1:], last], strict=True):
+            node = node.setdefault(part, {})
+            if "class_path" in node and following not in node:
+                node = node.get("init_args", node)
         node[last] = value
     try:
         parsed: Any = parse_mapping(mapping)
@@ -287,5 +296,5 @@ def _replaced(node: Any, parts: list[str], value: Any) -> Any:
         return value
     head, rest = parts[0], parts[1:]
     if isinstance(node, dict):
-        return {**node, head: _replaced(node[head], rest, value)}
+        return {**node, head: _replaced(node.get(head, {}), rest, value)}
     return replace(node, **{head: _replaced(getattr(node, head), rest, value)})

@@ -167,7 +167,7 @@ def _run_trials(config: TuneConfig, space: Space, objective: Any, recorder: Reco
     from mia_lightning.search.ray_tune import run_with_ray, state_folder
 
     epochs = [int(attack.epochs) for attack in config.attacks.values() if hasattr(attack, "epochs")]
-    epochs += [config.references.training.epochs] * (config.search.goal == "reference_training")
+    epochs += [config.references.training.counts()[0]] * (config.search.goal == "reference_training")
     run_with_ray(
         objective,
         space,
@@ -175,7 +175,7 @@ def _run_trials(config: TuneConfig, space: Space, objective: Any, recorder: Reco
         seed=config.seed,
         recorder=recorder,
         address=config.ray.address,
-        most_epochs=max([1, *epochs, *space.largest("epochs")]),
+        most_epochs=max([1, *epochs, *space.largest("epochs"), *space.largest("max_epochs")]),
         state=state_folder(folder.path, folder.text, new=len(done) == 1),
     )
 
@@ -215,10 +215,11 @@ def _conclude(config: TuneConfig, space: Space, objective: Any, outputs: ModelOu
         other = objective.fresh()
         fresh = [other.evaluate(params).figures for params in ({}, winner.params)]
         result = {"metric": metric, "searched": [trials[0].figures, winner.figures], "fresh": fresh}
-        report.write_result(folder, result)
-        sentences = [*report.fresh_sentences(trials, ranked, fresh), report.count_sentence(trials)]
+        report.write_result(folder, {**result, "target_accuracy": list(objective.target.accuracy)})
+        unmatched = report.unmatched_sentences(fresh[-1], objective.target.accuracy)
+        sentences = [*report.fresh_sentences(trials, ranked, fresh), *unmatched, report.count_sentence(trials)]
         write_page(folder, sweep_page(config, trials, ranked, space, metric, sentences))
-        report.print_reference_search(config, ranked, trials, space, fresh, console)
+        report.print_reference_search(config, ranked, trials, space, fresh, objective.target.accuracy, console)
         return Sweep(trials, winner, best)
     default = selection.estimate(objective, outputs, config.run, 0)
     chosen = default if winner.number == 0 else selection.estimate(objective, outputs, best, winner.number)

@@ -83,3 +83,6 @@ class Target:
     untrained: Callable[[int], nn.Module] | None = None
     """For a target in memory, returns its network untrained from a seed, picklable; None builds it by the name of the
     architecture."""
+
+    epochs: int | None = None
+    """Epochs that Lightning had finished when it saved the weights."""

@@ -88,6 +88,7 @@ def load(checkpoint: str | None, options: LoadOptions) -> Target:
         notes=(*fitted.notes, *target.notes),
         other_weights=fitted.other_weights,
         hyper_parameters=file.hyper_parameters,
+        epochs=file.epochs,
     )
 
 

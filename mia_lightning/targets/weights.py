@@ -41,6 +41,9 @@ class Checkpoint:
     hyper_parameters: dict[str, object]
     """Plain values only (numbers, text, booleans, lists and dictionaries of these); empty for other files."""
 
+    epochs: int | None = None
+    """Epochs that Lightning had finished; None for other files."""
+
 
 def read_weights(path: Path) -> Checkpoint:
     """Return the tensors of a checkpoint.
@@ -117,7 +120,7 @@ def _checkpoint(payload: object, path: Path) -> Checkpoint:
         raise MIAError(f"{path.name}: expected a state dict, but {_without_tensors(payload)}; {INSTEAD}")
     check_unfolding(sum(tensor.nbytes for tensor in tensors.values()), path)  # an expanded tensor claims much
     _check_types(tensors, path.name)
-    return Checkpoint(tensors, _hyper_parameters(payload))
+    return Checkpoint(tensors, _hyper_parameters(payload), _finished_epochs(payload))
 
 
 def _check_types(tensors: Mapping[str, Tensor], source: str) -> None:
@@ -171,6 +174,13 @@ def _hyper_parameters(payload: Mapping[Any, Any]) -> dict[str, object]:
     plain = {str(key): value for key, value in plain_dict(saved).items() if _is_plain(value, 4)}
     name = payload.get("hparams_name")  # the constructor's parameter that takes all of them
     return plain if not isinstance(name, str) or name == "kwargs" or name in plain else {**plain, name: plain}
+
+
+def _finished_epochs(payload: Mapping[Any, Any]) -> int | None:
+    value: object = payload.get("loops")
+    for key in ("fit_loop", "epoch_progress", "current", "processed"):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value if isinstance(value, int) and 0 < value < 2**31 else None
 
 
 def _is_plain(value: object, depth: int) -> bool:

@@ -40,7 +40,7 @@ from mia_lightning.references.training import (
     with_small_convolutions,
 )
 from mia_lightning.references.training_data import ImageParts, Normalize, TrainingData
-from mia_lightning.references.workers import LOSSES, Losses
+from mia_lightning.references.workers import LOSSES, Losses, weight_of
 from mia_lightning.runtime.store import array_digest
 from mia_lightning.targets.architectures import untrained
 
@@ -531,9 +531,9 @@ import numpy as np
 from mia_lightning.references.config import ReferenceTraining, ReferencesConfig
 from mia_lightning.references.training_data import TrainingData
 from mia_lightning.references.store import ReferenceStore
-from mia_lightning.references.prepare import _untrained
+from mia_lightning.references.networks import NetworkFactory
 from mia_lightning.references.workers import ReferenceJob, train_references
-from functools import partial
+from mia_lightning.targets.base import TargetForm
 
 folder, epochs, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 draw = np.random.default_rng(0)
@@ -542,7 +542,7 @@ material = TrainingData(images, labels, (0.5,), (0.5,), 10, 2)
 keep = draw.random((2, 300)) < 0.5
 store = ReferenceStore(folder / ".store", training={}, inference={}, records=300, queries=2)
 store.open(keep, weights_bytes=1000)
-network = partial(_untrained, "mia_lightning.targets.demo:digits_network", 10, {})
+network = NetworkFactory("mia_lightning.targets.demo:digits_network", 10, {}, TargetForm(), {})
 recipe = ReferenceTraining(epochs=epochs, batch_size=8, learning_rate=0.02)
 jobs = [ReferenceJob(k, keep[k], k, recipe, network, store, "cpu") for k in range(2) if store.row(k) is None]
 train_references(jobs, material, ReferencesConfig(workers=workers))
@@ -595,6 +595,19 @@ class TestLosses:
             losses.add(b"epoch 7", "WorkerCrashedError")
         with pytest.raises(MIAError, match=r"lost 5 times .* lower --references.workers"):
             losses.add(b"epoch 7", "WorkerCrashedError")
+
+    def test_lost_machines_do_not_count(self):
+        from ray import exceptions
+
+        losses = Losses()
+        for _ in range(100):
+            losses.add(b"", "NodeDiedError", weight_of(exceptions.NodeDiedError("preempted")))
+        killed = weight_of(exceptions.WorkerCrashedError())
+        for _ in range(19):
+            losses.add(b"", "WorkerCrashedError", killed)
+        with pytest.raises(MIAError, match="lost 20 times without finishing an epoch"):
+            losses.add(b"", "WorkerCrashedError", killed)
+        assert weight_of(exceptions.OutOfMemoryError("memory")) == 1
 
 
 class TestKills:
