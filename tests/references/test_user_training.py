@@ -42,9 +42,8 @@ def material(seed=0):
 def target(name="Lit", epochs=None, form=None, hyper_parameters=None):
     torch.manual_seed(5)
     network = getattr(own_training, name)()
-    return Target(
-        network, 4, None, f"{HERE}:{name}", "d", form or TargetForm(), (), True, hyper_parameters or {}, epochs
-    )
+    form, saved = form or TargetForm(), hyper_parameters or {}
+    return Target(network, 4, None, f"{HERE}:{name}", "d", form=form, hyper_parameters=saved, epochs=epochs)
 
 
 def config(name="Lit", trainer=None, **training):
