@@ -81,7 +81,7 @@ class Around(Lit):
     """Trains the network that it is given."""
 
     def __init__(self, net, lr=0.05):
-        L.LightningModule.__init__(self)
+        super(Lit, self).__init__()
         self.save_hyperparameters(ignore="net")
         self.network = net
 
