@@ -94,10 +94,11 @@ def train_models(config: BenchmarkConfig) -> BenchmarkPool | None:
     records = _records(config)
     count = max(max(config.references) + 2, 2 if config.targets == "all" else int(config.targets))
     count += count % 2
-    if len(records) // 2 < config.training.batch_size:
+    _, batch_size = config.training.counts()
+    if len(records) // 2 < batch_size:
         raise MIAError(
             f"a model has {len(records) // 2} records to train on, fewer than one batch of "
-            f"{config.training.batch_size}; lower --training.batch_size"
+            f"{batch_size}; lower --training.batch_size"
         )
     scale = 255.0 if records.images.dtype == np.uint8 else 1.0
     sample = records.images[:10_000].astype(np.float64) / scale

@@ -157,7 +157,7 @@ def _configuration(
 
 def _few(count: int, records: int) -> dict[str, Any]:
     """Return the options of a number of references, with batches that leave eight steps to an epoch of few records."""
-    batch = ReferenceTraining().batch_size
+    _, batch = ReferenceTraining().counts()
     return {"count": count, "training": {"batch_size": max(1, min(batch, 1 << max(records // 16, 1).bit_length() - 1))}}
 
 
