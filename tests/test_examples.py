@@ -13,6 +13,7 @@ EXAMPLES = {
     "in_memory.py": ("covered: True",),
     "label_only.py": ("labels alone", "covered: True"),
     "own_model.py": ("verdict:",),
+    "image_folder.py": ("AUC 0.",),
     "table.py": ("forest: AUC 0.",),
     "own_training.py": ("accuracy on their training records: passed", "accuracy on held-out records: passed"),
     "research.py": ("lira_offline     4", "calibration      4"),
