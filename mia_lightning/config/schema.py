@@ -11,6 +11,7 @@ from typing import Any, Literal
 from mia_lightning.attacks import Attack, Threshold
 from mia_lightning.errors import suggest
 from mia_lightning.evaluation.config import FilingConfig
+from mia_lightning.outputs.access import Access
 from mia_lightning.references.config import ReferencesConfig
 from mia_lightning.runtime.hardware import Hardware
 from mia_lightning.scores.calibration import Calibrator, Platt
@@ -239,6 +240,11 @@ class RunConfig:
     signals: SignalsConfig = field(default_factory=SignalsConfig)
     references: ReferencesConfig = field(default_factory=ReferencesConfig)
     ray: RayConfig = field(default_factory=RayConfig)
+
+    access: Access = "references"
+    """Access of the attacker, least first: label (the predicted class), top1, topk, probabilities_2, probabilities_4
+    (rounded to so many decimals), probabilities, logits, features, or references (everything configured). What is
+    beyond it is withheld from all attacks."""
 
     attacks: dict[str, Attack] = field(default_factory=lambda: {"phi_threshold": Threshold()})
     """Attacks by name. Later ones may read the scores of earlier ones."""

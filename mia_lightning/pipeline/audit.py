@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
+from mia_lightning.outputs.access import restrict
 from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.outputs.resolution import resolution_notes
 from mia_lightning.pipeline.arrays import is_arrays_only, load_arrays
@@ -151,6 +152,7 @@ def attack_target(
         reference_outputs=None if outputs.references is None else outputs.references.reference_outputs,
         seconds=clock.seconds,
         reading=prepared.reading,
+        outputs=outputs.unreduced,
     )
 
 
@@ -177,8 +179,9 @@ def query_models(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> Mod
     return ModelOutputs(
         public=split_public(config, public, outputs.content_order()),
         private=_private_half(private),
-        outputs=outputs,
-        private_outputs=private_outputs,
+        outputs=restrict(outputs, config.access),
+        private_outputs=None if private_outputs is None else restrict(private_outputs, config.access),
+        unreduced=outputs,
         target=facts,
         references=references,
         notes=notes + ([] if references is None else list(references.notes)),

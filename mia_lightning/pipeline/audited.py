@@ -95,6 +95,27 @@ class Audit:
         frame: pd.DataFrame = _pandas().DataFrame(columns)
         return frame
 
+    def ladder(self) -> pd.DataFrame:
+        """Return one row per level of access: queries and reference models, figures and the gain over the row above.
+
+        Raises:
+            MIAError: too few records.
+        """
+        run = self.contents.run
+        ladder = None if run is None else run.ladder
+        if ladder is None or not ladder.rungs:
+            raise MIAError("there is no access ladder" if ladder is None else ladder.reason)
+        rows = {}
+        for rung in ladder.rungs:
+            row: dict[str, Any] = {"access": rung.access, "queries": rung.queries, "models": rung.models}
+            row |= _figures(rung.evaluation) | {"seconds": rung.seconds}
+            for gain in rung.gain:
+                name = f"{gain.figure}_gain"
+                row |= {name: gain.value, f"{name}_low": gain.low, f"{name}_high": gain.high}
+            rows[rung.name] = row
+        frame: pd.DataFrame = _pandas().DataFrame.from_dict(rows, orient="index")
+        return frame
+
     def plot_roc(self) -> Figure:
         """Return the ROC of every attack on log axes, out-of-fold, with the 95% band of the submitted one."""
         from mia_lightning.report.plots import plot_roc

@@ -40,6 +40,9 @@ class ModelOutputs:
     """None where the run has none."""
 
     notes: list[str]
+    unreduced: Outputs | None = None
+    """Of the public records, as the target returns them, before `--access` reduces them; None for arrays alone."""
+
     signals: list[str] | None = None
     """Signals of the table, where these are not the configured ones (arrays alone)."""
 

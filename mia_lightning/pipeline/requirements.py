@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mia_lightning.config.schema import ExtractionConfig, RunConfig
 from mia_lightning.config.values import option_types
 from mia_lightning.errors import MIAError, suggest
+from mia_lightning.outputs.access import restrict
 from mia_lightning.outputs.outputs import Outputs
 
 RECORDS, CLASSES, FEATURES, GRADIENT_NORMS = 400, 10, 6, 4
@@ -38,6 +39,9 @@ def check_requirements(config: RunConfig) -> None:
             or score that the number of views or reference models makes constant or impossible; with the option that
             resolves it.
     """
+    if config.access != "references" and (config.references.wanted or config.extraction.gradients):
+        option = "--references.count" if config.references.wanted else "--extraction.gradients"
+        raise MIAError(f"--access {config.access} has neither reference models nor gradients; leave out {option}")
     signals = _signal_columns(config, config.extraction.queries)
     if clash := set(signals) & set(config.references.scores):
         raise MIAError(f"score {min(clash)!r} has the same name as a signal; give it another name")
@@ -112,6 +116,7 @@ def _signal_columns(config: RunConfig, queries: int) -> Columns:
         gradient_norms=rng.uniform(1, 2, (RECORDS, GRADIENT_NORMS * config.extraction.gradients)).astype(np.float32),
         labels=rng.integers(0, CLASSES, RECORDS),
     )
+    sample = restrict(sample, config.access)
     table = build_table(sample, names=config.signals.names, query_reduction=config.signals.query_reduction)
     return dict(table.columns)
 

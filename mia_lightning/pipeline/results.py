@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.metrics.roc import Evaluation
+from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.records.records import Records
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.signals.table import SignalTable
@@ -118,6 +119,9 @@ class AuditResult:
     reading: ReadingCheck | None = None
     """Check of the target's inputs and labels; where its status is "warn", its sentence stands above any verdict. None
     where it could not run (no labels)."""
+
+    outputs: Outputs | None = None
+    """Of the public records, before `--access` reduces them; None for arrays alone."""
 
 
 @dataclass(frozen=True, eq=False)

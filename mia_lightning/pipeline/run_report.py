@@ -24,7 +24,9 @@ from mia_lightning.evaluation.learning_curve import learning_curve
 from mia_lightning.evaluation.permutation import refitted_permutation_test
 from mia_lightning.evaluation.reference_columns import reference_columns
 from mia_lightning.evaluation.sanity_checks import generalization_gap
+from mia_lightning.outputs.access import DESCRIPTIONS, LEVELS
 from mia_lightning.pipeline.explain import explain, methods_not_run, methods_of
+from mia_lightning.pipeline.ladder import ladder_of
 from mia_lightning.pipeline.results import AuditResult, LoadedInputs
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.report.contents import Reference, Report, RunFacts, Source, Stage
@@ -150,6 +152,7 @@ def _facts(result: AuditResult, prepared: LoadedInputs, seconds: float) -> RunFa
         private_ids=None if result.private is None else result.private.ids,
         private_claims=_private_claims(result),
         searched=config.searched,
+        ladder=ladder_of(result, prepared),
     )
 
 
@@ -209,8 +212,9 @@ def _threat(result: AuditResult) -> tuple[str, ...]:
     views = config.extraction.queries
     if config.data.public is None and result.reference_outputs is not None:  # arrays alone
         views = result.reference_outputs.target.shape[1]
+    seen = DESCRIPTIONS[min(config.access, "logits", key=LEVELS.index)].replace("the logits", "the target's logits")
     queried = "each record as stored" if views == 1 else f"{views} views of each record (shifts and flips)"
-    sentences = [f"Query access: the attacker sees the target's logits on {queried}."]
+    sentences = [f"Query access: the attacker sees {seen} on {queried}."]
     needs = {needed for name in read if (needed := _need(name)) is not None}
     if "features" in needs:
         sentences.append("White-box access to penultimate features.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_lightning.evaluation.access_ladder import AccessLadder
 from mia_lightning.evaluation.assessment import Assessment, Claims, CurvePoint
 from mia_lightning.evaluation.config import FilingConfig
 from mia_lightning.evaluation.explanation import Explanation
@@ -125,6 +126,9 @@ class RunFacts:
 
     not_run: tuple[tuple[str, str, str], ...] = ()
     """Name, sentence and reason of each method of this package that was not run."""
+
+    ladder: AccessLadder | None = None
+    """What an attacker reaches at every level of access; None for arrays alone."""
 
     searched: SearchedConfig | None = None
     """Search that selected the configuration; None where none did."""

@@ -37,6 +37,11 @@ def plot_forest(points: Mapping[str, OperatingPoint], headline: str) -> Figure:
     return figure
 
 
+def plot_ladder(rungs: Mapping[str, OperatingPoint]) -> Figure:
+    """Return the TPR of each level of access at one FPR with its 95% interval, least access above, chance dotted."""
+    return plot_forest(rungs, list(rungs)[-1])
+
+
 def _color(name: str, headline: str) -> str:
     return SERIES[1] if name == headline else SERIES[0]
 

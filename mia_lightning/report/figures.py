@@ -45,6 +45,7 @@ def draw(report: Report) -> Iterator[Drawn]:
     for name, scores in records.scores.items():
         histogram = plots.plot_histogram(scores, records.membership)
         yield Drawn(f"scores/{name}", histogram, _histogram_description(name, assessment.attacks[name]))
+    yield from _of_ladder(report)
     yield from _of_explanation(report)
     if assessment.classes:
         classes = [row for row in assessment.classes[headline] if row.auc is not None]
@@ -91,6 +92,16 @@ def inline_svg(drawn: Drawn, number: int) -> str:
 
 
 XLINK = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+
+
+def _of_ladder(report: Report) -> Iterator[Drawn]:
+    ladder = None if report.run is None else report.run.ladder
+    if ladder is None or not ladder.rungs:
+        return
+    points = {rung.name: rung.evaluation.points[-1] for rung in ladder.rungs}
+    reached = ", ".join(f"{name} {percent(point.tpr)}" for name, point in points.items())
+    words = f"True-positive rate at {percent(next(iter(points.values())).fpr)} FPR by access: {reached}."
+    yield Drawn("access", explanation_plots.plot_ladder(points), words)
 
 
 def _of_explanation(report: Report) -> Iterator[Drawn]:

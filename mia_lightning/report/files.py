@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable
+from mia_lightning.evaluation.access_ladder import AccessLadder
 from mia_lightning.evaluation.assessment import Assessment, Claims
 from mia_lightning.policy.files import write_decision
 from mia_lightning.report.contents import Report, RunFacts
@@ -200,7 +201,28 @@ def _run(run: RunFacts) -> dict[str, Any]:
             name: {f"{level:g}": len(rows) for level, rows in claims.claimed.items()}
             for name, claims in run.private_claims.items()
         },
+        "ladder": None if run.ladder is None else _ladder(run.ladder),
         "searched": None if run.searched is None else asdict(run.searched),
+    }
+
+
+def _ladder(ladder: AccessLadder) -> dict[str, Any]:
+    return {
+        "reason": ladder.reason,
+        "rungs": [
+            {
+                "name": rung.name,
+                "access": rung.access,
+                "queries": rung.queries,
+                "records": rung.records,
+                "models": rung.models,
+                "seconds": rung.seconds,
+                "attack": rung.attack,
+                "evaluation": rung.evaluation.to_dict(),
+                "gain": [asdict(gain) for gain in rung.gain],
+            }
+            for rung in ladder.rungs
+        ],
     }
 
 
