@@ -218,6 +218,23 @@ class SearchedConfig:
 
 
 @dataclass
+class BoundaryConfig:
+    """Label-only attack by the distance to the decision boundary (HopSkipJump), a rung of the access ladder."""
+
+    queries: int = 0
+    """Most queries per record; 0 leaves the attack out."""
+
+    records: int = 200
+    """Records that are drawn for it, half of them members."""
+
+    def __post_init__(self) -> None:
+        if self.queries != 0 and not 10 <= self.queries <= 100_000:
+            raise ValueError(f"--boundary.queries must be 0 or between 10 and 100000, got {self.queries}")
+        if not 20 <= self.records <= 100_000:
+            raise ValueError(f"--boundary.records must be between 20 and 100000, got {self.records}")
+
+
+@dataclass
 class RunConfig:
     """Options of one run."""
 
@@ -245,6 +262,8 @@ class RunConfig:
     """Access of the attacker, least first: label (the predicted class), top1, topk, probabilities_2, probabilities_4
     (rounded to so many decimals), probabilities, logits, features, or references (everything configured). What is
     beyond it is withheld from all attacks."""
+
+    boundary: BoundaryConfig = field(default_factory=BoundaryConfig)
 
     attacks: dict[str, Attack] = field(default_factory=lambda: {"phi_threshold": Threshold()})
     """Attacks by name. Later ones may read the scores of earlier ones."""

@@ -65,6 +65,8 @@ class Rung:
     @property
     def name(self) -> str:
         """Access and number of queries, such as "label, 18 queries"."""
+        if self.attack != LEARNER:
+            return f"label, {self.attack} of {self.records} records, {self.queries} queries"
         return rung_name(self.access, self.queries)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mia_lightning.evaluation.access_ladder import AccessLadder, access_ladder
 from mia_lightning.outputs.access import highest_access
+from mia_lightning.pipeline.boundary import with_boundary
 from mia_lightning.pipeline.results import AuditResult, LoadedInputs
 
 
@@ -22,7 +23,7 @@ def ladder_of(result: AuditResult, prepared: LoadedInputs) -> AccessLadder | Non
         for column, values in result.table.columns.items()
         if any(column == name or column.startswith(f"{name}_") for name in names)
     }
-    return access_ladder(
+    ladder = access_ladder(
         result.outputs,
         result.public.membership,
         result.public.fold,
@@ -33,3 +34,4 @@ def ladder_of(result: AuditResult, prepared: LoadedInputs) -> AccessLadder | Non
         seed=result.config.seed,
         groups=result.public.groups,
     )
+    return with_boundary(ladder, result, prepared)

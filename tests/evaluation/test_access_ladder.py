@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
 from mia_lightning import MIAError, audit
 from mia_lightning.evaluation.access_ladder import access_ladder
 from mia_lightning.outputs.access import LEVELS, highest_access, reduce_logits, restrict
+from mia_lightning.outputs.boundary import boundary_distances
 from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.scores.folds import assign_folds
 
@@ -83,3 +85,40 @@ def test_restricted_run_reads_labels_alone(simulated):
         audit(model, *sides, access="label", references=4)
     with pytest.raises(MIAError, match="access"):
         audit(model, *sides, access="lable")
+
+
+@pytest.mark.parametrize(("budget", "most"), [(100, 2.0), (1000, 1.1)])
+def test_boundary_distance_approaches_that_of_a_half_space(budget, most):
+    rng = torch.Generator().manual_seed(0)
+    normal, inputs = torch.randn(20, generator=rng), torch.randn(40, 20, generator=rng)
+    normal /= normal.norm()
+    asked = 0
+
+    def predict(batch):
+        nonlocal asked
+        asked += len(batch)
+        return (batch @ normal > 0).long()
+
+    labels = predict(inputs)
+    asked = 0
+    labels[0] = 1 - labels[0]
+    result = boundary_distances(predict, inputs, labels, inputs, budget=budget, seed=0)
+    ratio = result.distances * inputs.std() / (inputs @ normal).abs()
+    assert result.distances[0] == 0
+    assert ratio[1:].min() > 0.999
+    assert ratio[1:].median() < most
+    assert result.queries <= budget
+    assert asked <= (budget + 1) * len(inputs)
+
+
+def test_boundary_is_a_rung_with_its_budget(simulated):
+    outputs, member = simulated
+    sides = [(outputs.logits[member == side, 0], outputs.labels[member == side]) for side in (1, 0)]
+    result = audit(lambda batch: batch.argmax(1), *sides, boundary={"queries": 60, "records": 60}, **FAST)
+    rungs = result.ladder()
+    (row,) = [row for name, row in rungs.iterrows() if "boundary distance of 60 records" in name]
+    assert 30 < row.queries <= 60
+    assert row.auc > rungs.iloc[0].auc + 0.2  # members lie farther from the boundary, and all are correct
+    assert row.members == 30
+    with pytest.raises(MIAError, match="queries must be 0 or between"):
+        audit(lambda batch: batch.argmax(1), *sides, boundary={"queries": 3})
