@@ -91,13 +91,13 @@ def vet(path: Path, *, stand_ins: Collection[str] = ()) -> None:
     _follow_all(record, 1, path.name, stand_ins)
 
 
-def vet_bytes(content: bytes, source: str) -> None:
+def vet_bytes(content: bytes, source: str, *, stand_ins: Collection[str] = ()) -> None:
     """Refuse the content of a torch file of the old form as `vet` does.
 
     Raises:
         MIAError: see `vet`.
     """
-    _follow_all(content, 5, source, ())
+    _follow_all(content, 5, source, stand_ins)
 
 
 def _follow_all(content: bytes | mmap, count: int, source: str, stand_ins: Collection[str]) -> None:

@@ -8,6 +8,7 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,7 +16,8 @@ import torch
 
 from mia_lightning.errors import MIAError
 from mia_lightning.security.archives import is_zip
-from mia_lightning.security.torch_pickles import vet
+from mia_lightning.security.module_sources import without_module_sources
+from mia_lightning.security.torch_pickles import vet, vet_bytes
 
 INSTEAD = "save model.state_dict() instead"
 
@@ -81,14 +83,18 @@ def read_pickle(path: Path) -> object:
         raise MIAError(f"{path.name}: refused, its pickle names a class {odd[:80]!r}; {INSTEAD}")
     if malicious := next((name for name in names if MALICIOUS.match(name)), None):
         raise MIAError(f"{path.name}: would run {malicious} while loading, refused; {INSTEAD}")
-    vet(path, stand_ins=names)
-    payload = _load(path, names)
+    content = None if zipped else without_module_sources(path)
+    if content is None:
+        vet(path, stand_ins=names)
+    else:
+        vet_bytes(content, path.name, stand_ins=names)
+    payload = _load(path, names, content)
     if is_stand_in(payload):
         raise _whole_object(path, getattr(payload, "name", ""), names)
     return payload
 
 
-def _load(path: Path, names: list[str]) -> object:
+def _load(path: Path, names: list[str], content: bytes | None) -> object:
     """Load with a stand-in for each name; a class whose objects are filled as containers becomes a plain container."""
     makers: dict[str, Callable[..., object]] = {name: _stand_in(name) for name in names}
     for _ in range(ATTEMPTS):
@@ -99,7 +105,7 @@ def _load(path: Path, names: list[str]) -> object:
         ):
             warnings.simplefilter("ignore")
             try:
-                return torch.load(path, map_location="cpu", weights_only=True)
+                return torch.load(path if content is None else BytesIO(content), map_location="cpu", weights_only=True)
             except pickle.UnpicklingError as error:
                 if not _as_container(makers, str(error)):
                     message = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
