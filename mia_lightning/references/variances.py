@@ -34,12 +34,13 @@ def variance_prior(variances: Array, degrees_of_freedom: Array) -> Prior:
 
     degrees_of_freedom = np.broadcast_to(np.asarray(degrees_of_freedom, np.float64), variances.shape)
     floor = 1e-12 * max(float(variances.mean()), 1e-300)  # equal values of all references: a variance of 0
-    logs = np.log(np.maximum(variances, floor)) - digamma(degrees_of_freedom / 2) + np.log(degrees_of_freedom / 2)
-    excess = float(logs.var(ddof=1) - polygamma(1, degrees_of_freedom / 2).mean()) if len(logs) > 1 else 0.0
+    half = _one_if_equal(degrees_of_freedom) / 2
+    logs = np.log(np.maximum(variances, floor)) - digamma(half) + np.log(half)
+    excess = float(logs.var(ddof=1) - polygamma(1, half).mean()) if len(logs) > 1 else 0.0
     if excess <= 0:
         return Prior(np.inf, float((variances * degrees_of_freedom).sum() / degrees_of_freedom.sum()))
-    half = inverse_trigamma(excess)
-    return Prior(2 * half, float(np.exp(logs.mean() + digamma(half) - np.log(half))))
+    root = inverse_trigamma(excess)
+    return Prior(2 * root, float(np.exp(logs.mean() + digamma(root) - np.log(root))))
 
 
 def inverse_trigamma(value: float) -> float:
@@ -91,15 +92,22 @@ def log_density(x: Array, *, center: Array, variance: Array, degrees_of_freedom:
     from scipy.special import gammaln
 
     z2 = (x - center) ** 2 / variance
-    finite = np.minimum(degrees_of_freedom, NORMAL)
+    normal = -0.5 * (z2 + np.log(2 * np.pi * variance))
+    if (degrees_of_freedom >= NORMAL).all():
+        return np.asarray(normal)
+    finite = np.minimum(_one_if_equal(degrees_of_freedom), NORMAL)
     student = (
         gammaln((finite + 1) / 2)
         - gammaln(finite / 2)
         - 0.5 * np.log(finite * np.pi * variance)
         - (finite + 1) / 2 * np.log1p(z2 / finite)
     )
-    normal = -0.5 * (z2 + np.log(2 * np.pi * variance))
     return np.asarray(np.where(degrees_of_freedom >= NORMAL, normal, student))
+
+
+def _one_if_equal(values: Array) -> Array:
+    """Return the first value alone where all are equal, so that special functions are computed once."""
+    return values[:1] if values.size and values.max() == values.min() else values
 
 
 def log_multivariate_density(z: Array, correlation: Array, degrees_of_freedom: Array) -> Array:

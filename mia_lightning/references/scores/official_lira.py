@@ -140,10 +140,12 @@ def _median_without(phi: Array, ordered: Array) -> Array:
 def _log_normal(target: Array, phi: Array, mask: Mask, spread: float | None) -> Array:
     """Return the log density of the target under each record's normal, (n, Q)."""
     shown = mask[..., None]
-    n = mask.sum(axis=0)[:, None]
-    mean = np.where(shown, phi, 0.0).sum(axis=0) / n
-    deviation = np.sqrt(np.where(shown, (phi - mean) ** 2, 0.0).sum(axis=0) / n)
-    scale = (deviation if spread is None else spread) + 1e-30
+    if spread is None:
+        n = mask.sum(axis=0)[:, None]
+        mean = np.where(shown, phi, 0.0).sum(axis=0) / n
+        scale = np.sqrt(np.where(shown, (phi - mean) ** 2, 0.0).sum(axis=0) / n) + 1e-30
+    else:
+        scale = np.full(phi.shape[1:], spread + 1e-30)
     return np.asarray(
         -0.5 * ((target - masked_median(phi, shown)) / scale) ** 2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
     )
