@@ -14,6 +14,7 @@ from mia_lightning.outputs.datamodule import Batch
 from mia_lightning.outputs.phi import phi
 from mia_lightning.outputs.views import views
 from mia_lightning.records.records import UNKNOWN
+from mia_lightning.targets.callables import FunctionNetwork
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class InferenceModule(L.LightningModule):
         super().__init__()
         self.network, self.normalize = network, normalize
         self.queries, self.gradients, self.batch_size = queries, gradients, batch_size
+        self.is_function = any(isinstance(module, FunctionNetwork) for module in network.modules())
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Return index (B,), logits (B, Q, C), features (B, D), gradient_norms (B, 0 or 3) and labels (B,).
@@ -89,7 +91,8 @@ class InferenceModule(L.LightningModule):
 
     def _outputs(self, batch: Batch) -> dict[str, Tensor]:
         count, logits, features = len(batch["index"]), [], None
-        stored, given = (_filled(batch[name], self.batch_size) for name in ("images", "labels"))
+        rows = count if self.is_function else self.batch_size  # a function may be paid by the query
+        stored, given = (_filled(batch[name], rows) for name in ("images", "labels"))
         images = self.normalize(stored)
         for view in views(images, self.queries):
             view_logits, tapped = self.network(view)

@@ -41,9 +41,11 @@ def checked_target(
         return target, None
     from mia_lightning.outputs.request import check_labels
     from mia_lightning.records.normalization import normalization
+    from mia_lightning.targets.callables import FunctionNetwork
     from mia_lightning.targets.determinism import nondeterminism, saturation
     from mia_lightning.targets.reading_search import Evaluator
     from mia_lightning.targets.readings import check_readings
+    from mia_lightning.targets.wrapper import unwrap
 
     check_labels(public, target)
     mean, std = normalization(public, config.data.mean, config.data.std)
@@ -52,15 +54,17 @@ def checked_target(
         images = evaluator.inputs(SAMPLE)
         unstable, saturated = nondeterminism(target.network, images), saturation(target.network, images)
     records = len(public) + (0 if private is None else len(private))
-    reading = check_readings(
-        target,
-        public,
-        mean,
-        std,
-        records=records,
-        device=device,
-        weight_sets=lambda: _other_weights(config, target, public),
-    )
+    reading = None
+    if type(unwrap(target.network)) is not FunctionNetwork:  # it takes records as given, and may be paid by the query
+        reading = check_readings(
+            target,
+            public,
+            mean,
+            std,
+            records=records,
+            device=device,
+            weight_sets=lambda: _other_weights(config, target, public),
+        )
     if reading is not None:
         log.log(logging.WARNING if reading.status == "warn" else logging.INFO, "%s", reading.sentence)
     notes = [sentence for sentence in (unstable, saturated) if sentence]

@@ -194,6 +194,18 @@ def test_rounded_probabilities_are_reported_with_their_effect():
     assert "exactly" not in " ".join(exact.notes)
 
 
+def test_function_is_queried_for_the_records_alone(sides):
+    rows = 0
+
+    def model(batch):
+        nonlocal rows
+        rows += len(batch)
+        return linear(batch)
+
+    audit(model, *sides, **FAST)
+    assert rows <= 2 * 160 + 6 * 64  # two views of each, and checks of samples
+
+
 def test_one_probability_per_record_is_that_of_class_1():
     rng = np.random.default_rng(2)
     inputs, labels = rng.normal(size=(80, 3)).astype(np.float32), rng.integers(0, 2, 80)
