@@ -49,8 +49,11 @@ def main(folder: Path, count: int, names: list[str]) -> None:
         target, references = {"architecture": f"table:{name}"}, {"count": count}
         config = load_config("table", data=data, target=target, references=references, output=str(folder / name))
         result = audit(config).attacks["rmia_threshold"]
-        low, high, truth = result.public.auc_low, result.public.auc_high, result.private.auc
-        print(f"{name}: AUC {result.public.auc:.3f} [{low:.3f}, {high:.3f}], withheld records {truth:.3f}")
+        known, truth = result.public, result.private
+        intervals = (
+            f"AUC [{known.auc_low:.3f}, {known.auc_high:.3f}], withheld [{truth.auc_low:.3f}, {truth.auc_high:.3f}]"
+        )
+        print(f"{name}: {intervals}")
 
 
 if __name__ == "__main__":
