@@ -1,4 +1,4 @@
-"""A ResNet that was just trained, audited in three lines, next to the interval of records whose membership was withheld.
+"""A ResNet that was just trained, audited in three lines, and compared with records of withheld membership.
 
 python examples/in_memory.py [FOLDER]
 """
