@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def _of_transformers(config: Mapping[str, object]) -> nn.Module:
 
 def is_folder(path: Path) -> bool:
     """Whether a path is a folder of Hugging Face."""
-    return (path / CONFIG).is_file()
+    return os.path.isfile(path / CONFIG)  # False for names that are too long, where Path.is_file raises
 
 
 def load_folder(folder: Path) -> tuple[nn.Module, str, dict[str, object]]:

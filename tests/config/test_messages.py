@@ -10,9 +10,11 @@ from helpers import ROOT
 
 from mia_lightning import MIAError, load_config
 from mia_lightning.attacks import Attack
+from mia_lightning.canary.config import AuditConfig, MakeConfig
 from mia_lightning.cli import evaluate, train, tune
 from mia_lightning.config import renamed
 from mia_lightning.config.arguments import option_names
+from mia_lightning.config.benchmark import BenchmarkConfig
 from mia_lightning.config.class_paths import PLUG_IN_BASES, components
 from mia_lightning.config.command_line import parse_arguments, parse_evaluation, parse_tuning
 from mia_lightning.config.commands import command_of
@@ -21,7 +23,7 @@ from mia_lightning.config.search import TuneConfig
 from mia_lightning.config.shipped import FOLDER, locate
 from mia_lightning.config.values import option_types
 from mia_lightning.errors import suggest
-from mia_lightning.evaluation.config import ScoreEvaluationConfig
+from mia_lightning.evaluation.config import ComparisonConfig, ScoreEvaluationConfig
 
 COMMANDS = {train: RunConfig, tune: TuneConfig, evaluate: ScoreEvaluationConfig}
 OTHERS = {"logdir", "faint", "series"}
@@ -30,7 +32,7 @@ OTHERS = {"logdir", "faint", "series"}
 
 def existing():
     names = {"help", "config"}
-    for cls in COMMANDS.values():
+    for cls in (*COMMANDS.values(), ComparisonConfig, MakeConfig, AuditConfig, BenchmarkConfig):
         names |= {*option_names(cls), *command_of(cls).flags}
     groups = {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 1)}
     return (

@@ -78,7 +78,11 @@ def run(kind: str, path: str, good: dict[str, str], scratch: str, *, whole: bool
         from mia_lightning.records.readers import read_records
         from mia_lightning.targets import load_target
 
-        return cli._guarded(lambda _: (read_records if kind == "records" else load_target)(path), [])
+        def read(_: list[str]) -> int:
+            (read_records if kind == "records" else load_target)(path)
+            return 0
+
+        return cli._guarded(read, [])
     output = ["--output", f"{scratch}/out"]
     if kind in ("records", "target", "config"):
         data, target = good["records"] if kind != "records" else path, good["target"] if kind != "target" else path

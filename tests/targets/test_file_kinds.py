@@ -61,7 +61,6 @@ def test_file(name, tmp_path):
 
 
 FOLDERS = {
-    "save_pretrained": (["config.json", "model.safetensors"], "model.safetensors"),
     "TensorFlow SavedModel": (["saved_model.pb"], "in its own framework"),
     "distributed torch checkpoint": ([".metadata", "__0_0.distcp"], "dcp_to_torch"),
     "Lightning run": (["hparams.yaml", "checkpoints"], "ckpt"),
@@ -78,6 +77,13 @@ def test_folder(name, tmp_path):
         (tmp_path / "model" / entry).touch()
     with pytest.raises(MIAError, match=rf"^model: is .*{name}.*; .*{fix}"):
         load_target(str(tmp_path / "model"))
+
+
+def test_pretrained_folder_without_safetensors(tmp_path):
+    for entry in ("config.json", "pytorch_model.bin"):
+        (tmp_path / entry).touch()
+    with pytest.raises(MIAError, match=r"no model\.safetensors; .*save_pretrained"):
+        load_target(str(tmp_path))
 
 
 def test_torchscript(tmp_path):

@@ -1,0 +1,1 @@
+"""Measurements: one script each; `README.md` has the figures."""
