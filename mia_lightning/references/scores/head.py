@@ -178,7 +178,7 @@ class _Sources:
                 highest = np.where(used.out_, others, -np.inf).max(axis=0)
                 lowest = np.where(used.in_, others, np.inf).min(axis=0)
                 parts += [ratio, (own - out_.mean) / np.sqrt(variance), own - highest, own - lowest]
-        return np.asarray(np.nan_to_num(np.stack(parts, axis=1)), np.float32)
+        return np.asarray(np.nan_to_num(np.stack(parts, axis=1).astype(np.float32)))
 
 
 def _lowest(rank: Array, mask: Mask, count: NDArray[np.int64]) -> Mask:
