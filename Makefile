@@ -6,11 +6,12 @@ INSTALLED := .venv/.installed
 
 export UV_COMPILE_BYTECODE = 1
 
-.PHONY: demo test check docs gpu test-minimum lock help clean
+.PHONY: demo test test-all check docs gpu test-minimum lock help clean
 
 help:
 	@echo "make demo   set up .venv and attack a small target on embedded images"
 	@echo "make test   set up .venv, then lint, format check, types, doctests and tests"
+	@echo "make test-all  every test, further launchers and kills included"
 	@echo "make check FILE=tests/...   ruff, mypy on the changed files and one test file"
 	@echo "make gpu    measure on the graphics card, in under ten minutes"
 	@echo "make docs   build the documentation into site/, warnings are errors"
@@ -43,6 +44,9 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not extended"
+
+test-all: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 # The inner loop: checks of the files that differ from the last commit, and one test file.

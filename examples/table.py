@@ -49,11 +49,8 @@ def main(folder: Path, count: int, names: list[str]) -> None:
         target, references = {"architecture": f"table:{name}"}, {"count": count}
         config = load_config("table", data=data, target=target, references=references, output=str(folder / name))
         result = audit(config).attacks["rmia_threshold"]
-        known, truth = result.public, result.private
-        intervals = (
-            f"AUC [{known.auc_low:.3f}, {known.auc_high:.3f}], withheld [{truth.auc_low:.3f}, {truth.auc_high:.3f}]"
-        )
-        print(f"{name}: {intervals}")
+        print(f"{name}: AUC [{result.public.auc_low:.3f}, {result.public.auc_high:.3f}],", end=" ")
+        print(f"withheld [{result.private.auc_low:.3f}, {result.private.auc_high:.3f}]")
 
 
 if __name__ == "__main__":

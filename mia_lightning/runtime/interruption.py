@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -53,8 +54,23 @@ def interruptible() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    if _in_finalizer(frame):  # Python swallows what a finalizer raises
+        threading.Timer(RETRY, os.kill, (os.getpid(), number)).start()
+        return
     signal.signal(number, signal.SIG_DFL)
     raise Interrupted(number)
+
+
+RETRY = 0.05
+"""Seconds after which a signal that arrived in a finalizer is sent again."""
+
+
+def _in_finalizer(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager
@@ -66,6 +82,9 @@ def signals_as_keyboard_interrupt() -> Iterator[None]:
     received: list[int] = []
 
     def handler(number: int, frame: FrameType | None) -> None:
+        if _in_finalizer(frame):
+            threading.Timer(RETRY, os.kill, (os.getpid(), number)).start()
+            return
         signal.signal(number, signal.SIG_DFL)
         received.append(number)
         raise KeyboardInterrupt

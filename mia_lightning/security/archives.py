@@ -58,7 +58,7 @@ def check_list(path: Path) -> None:
 
 
 def _list_size(path: Path) -> int:
-    """Return the bytes of a zip archive's list of members, 0 for other and for damaged files."""
+    """Return the bytes of a zip archive's list of members, 0 for other files."""
     with open_regular(path) as file:
         length = file.seek(0, os.SEEK_END)
         file.seek(max(length - END - 2**16, 0))
@@ -70,8 +70,9 @@ def _list_size(path: Path) -> int:
         locator = tail[max(position - 20, 0) : position]
         if locator.startswith(b"PK\x06\x07"):  # of an archive above 4 GiB or 65,535 members
             file.seek(struct.unpack_from("<Q", locator, 8)[0])
-            (size,) = struct.unpack_from("<Q", file.read(56), 40)
-        return int(size) if size <= length else 0  # a list longer than its file is that of a damaged one
+            record = file.read(56)
+            size = struct.unpack_from("<Q", record, 40)[0] if record.startswith(b"PK\x06\x06") else 0
+        return int(size)
 
 
 END = 22

@@ -530,9 +530,9 @@ def launched(folder, count, *, devices=2, launcher="helpers", kill_after=0):
     ("launcher", "devices", "count"),
     [
         ("helpers", 3, 46),
-        ("torchrun", 2, 41),
-        ("slurm", 2, 42),
-        ("nodes", 4, 47),
+        pytest.param("torchrun", 2, 41, marks=pytest.mark.extended),
+        pytest.param("slurm", 2, 42, marks=pytest.mark.extended),
+        pytest.param("nodes", 4, 47, marks=pytest.mark.extended),
     ],  # 46 = 3 x 15 + 1; 41 = 2 x 20 + 1: a batch of one
 )
 def test_launchers_are_bit_equal(tmp_path, launcher, devices, count):
@@ -545,6 +545,7 @@ def test_launchers_are_bit_equal(tmp_path, launcher, devices, count):
         np.testing.assert_array_equal(arrays["features"], single.features)
 
 
+@pytest.mark.extended
 def test_resume_with_fewer_records_than_processes(tmp_path):
     killed = run_script(tmp_path, kill_after=11)  # 44 of 45 records
     assert killed.returncode == -signal.SIGKILL

@@ -492,6 +492,7 @@ class TestRuns:
         with pytest.raises(MIAError, match=sentence):
             prepare(load_config(DEMO, **overrides(tmp_path, **{"count": 1} | changes)))  # before any query
 
+    @pytest.mark.extended
     def test_exported_phi_gives_the_same_scores(self, tmp_path):
         path = str(tmp_path / "phi.npz")
         first = audit(load_config(DEMO, **overrides(tmp_path, 2, exported=path)))
@@ -627,6 +628,7 @@ class TestKills:
         np.testing.assert_array_equal(matrix_of(cut), matrix_of(whole))
 
     @pytest.mark.slow
+    @pytest.mark.extended
     def test_ray_gives_the_same_phi_though_a_worker_is_killed(self, tmp_path):
         here, ray = tmp_path / "here", tmp_path / "ray"
         process = run_script(here, 40)

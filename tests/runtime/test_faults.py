@@ -220,6 +220,7 @@ def test_worker_error_propagates(audit, tmp_path, fault, sentence):
     assert "Traceback" not in stderr
 
 
+@pytest.mark.extended
 def test_workers_exit_with_main_process(audit, whole, tmp_path):
     code, stderr = run_with_faulty_helper(audit, tmp_path, "orphan")
     assert code == -signal.SIGKILL, stderr
@@ -261,6 +262,7 @@ def test_locked_folder_error_message(audit, whole, tmp_path):
     assert not (output / ".lock").exists()
 
 
+@pytest.mark.extended
 def test_concurrent_runs_extract_once(audit, whole, tmp_path):
     store = ["--cache_dir", str(tmp_path / "store")]
     (tmp_path / "slow.py").write_text(SLOW)
@@ -488,6 +490,7 @@ def demo(folder, name, *options):
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_demo_is_deterministic_across_workers(tmp_path):
     two_devices = ["--hardware.accelerator", "cpu", "--hardware.devices", "2", "--hardware.strategy", "ddp"]
     ways = {"one": ["--references.workers", "1"], "two": ["--references.workers", "2", *two_devices]}

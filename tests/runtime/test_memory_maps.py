@@ -110,6 +110,7 @@ def test_outputs_are_read_only_maps(tmp_path):
         outputs.logits[0] = 0
 
 
+@pytest.mark.extended
 def test_memory_does_not_grow_with_the_number_of_records(tmp_path):
     """Sixteen times the records are 177 MiB more of images and 8 MiB more of outputs; neither is in memory."""
     command = [sys.executable, str(ROOT / "benchmarks" / "memory.py"), "--records", "4000", "64000", "--plain"]

@@ -106,6 +106,7 @@ def test_tensorboard(sweep):
     assert b"attacks.mlp.learning_rate" in plugin
 
 
+@pytest.mark.extended
 def test_two_devices(quick_args, sweep):
     arguments, folder = quick_args
     own = [
@@ -147,7 +148,9 @@ def test_resume_after_kill(quick_args, sweep):
     assert all(float(again[n]) == pytest.approx(float(value), abs=2e-3) for n, value in first.items())
 
 
-@pytest.mark.parametrize(("engine", "number"), [("local", signal.SIGTERM), ("ray", signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("engine", "number"), [("local", signal.SIGTERM), pytest.param("ray", signal.SIGINT, marks=pytest.mark.extended)]
+)
 def test_signal_ends_the_search(quick_args, sweep, engine, number):
     arguments, folder = quick_args
     output = folder / f"{engine}-{number.name}"
