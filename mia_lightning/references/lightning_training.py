@@ -149,7 +149,7 @@ class _Progress(Checkpoint):
             raise DivergedError(f"its loss became {mean} in epoch {epoch}")
         if self.checkpoint is not None and epoch < self.epochs:
             file = self.scratch / "epoch.ckpt"
-            trainer.save_checkpoint(file, weights_only=False)
+            trainer.save_checkpoint(file)
             payload = file.read_bytes()
             write_atomically(self.checkpoint, sha256(payload).digest() + payload)
         if self.on_epoch is not None:
