@@ -27,7 +27,7 @@ class BoundaryDistances:
 
     distances: Tensor
     """(R,) L2 to the nearest point found that gets another label, in standard deviations of the inputs; 0 for records
-    that the target misclassifies, infinite where no input with another label is at hand."""
+    that the target misclassifies, infinite where no input with another label was found."""
 
     queries: int
     """Queries per record, at most the budget."""

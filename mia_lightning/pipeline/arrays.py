@@ -174,7 +174,7 @@ def load_arrays(config: RunConfig) -> ArrayInputs:
 def array_inputs(pool: Pool, targets: object) -> ArrayInputs:
     """Return one target of a pool with its references: the stored target, or a model of the pool by its number.
 
-    Records of which no reference says anything are left out, and counted in the notes.
+    Records without any reference drawn are left out, and counted in the notes.
 
     Args:
         pool: The models.

@@ -33,7 +33,7 @@ def fit_reference(
     device: str,
     on_epoch: Epoch | None = None,
 ) -> nn.Module:
-    """Train one reference as the recipe says, resuming from its last finished epoch if there is one, and return it.
+    """Train one reference by the recipe, resuming from its last finished epoch if there is one, and return it.
 
     A function of the user's has no checkpoints and starts from the beginning.
 
@@ -93,7 +93,7 @@ def try_training(
     except Exception as error:
         raise user_error(name, error, "forward is called with images (B, C, H, W) and returns logits") from error
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    is_target = isinstance(network, TargetNetwork)  # which knows how to read other outputs
+    is_target = isinstance(network, TargetNetwork)  # which converts other outputs
     if not is_target and shape != (2, material.num_classes):
         raise MIAError(
             f"{OPTION} {name}: its forward returns {shape} for 2 images; it must return logits (2, "

@@ -48,7 +48,7 @@ class ReferenceOutputs:
         return np.ones(len(self), bool) if self.drawn is None else np.asarray(self.drawn.any(axis=0), bool)
 
     def require_covered(self) -> None:
-        """Raise MIAError where a record has no reference drawn IN or OUT, about which no score can say anything."""
+        """Raise MIAError where a record has no reference drawn IN or OUT, for which no score is defined."""
         if missing := int((~self.covered).sum()):
             raise MIAError(
                 f"{missing:,} of {len(self):,} records have no reference drawn IN or OUT; leave them out (`covered`)"

@@ -148,7 +148,7 @@ class _Reader:
 
     def _named(self, name: str) -> Unbuilt:
         if MALICIOUS.match(name):
-            raise MIAError(f"{self.source}: asks to run {name} while loading, refused; {AGAIN}")
+            raise MIAError(f"{self.source}: would run {name} while loading, refused; {AGAIN}")
         return Unbuilt(name)
 
     def _built(self, name: str, arguments: Any) -> object:

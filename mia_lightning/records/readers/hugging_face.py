@@ -44,9 +44,13 @@ class _Opener:
         """Return the bytes of an image file."""
         stored = self.dataset[number][self.column]
         if stored["bytes"] is not None:
-            return bytes(stored["bytes"])
-        with open_regular(Path(stored["path"])) as file:
-            return file.read(_image_files.LARGEST + 1)
+            data = bytes(stored["bytes"])
+        else:
+            with open_regular(Path(stored["path"])) as file:
+                data = file.read(_image_files.LARGEST + 1)
+        if len(data) > _image_files.LARGEST:
+            raise MIAError(f"{self.source}: image {number} has over {_image_files.LARGEST >> 20} MiB; make it smaller")
+        return data
 
     def __call__(self, number: int) -> Any:
         data = self.content(number)

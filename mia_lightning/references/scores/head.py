@@ -22,7 +22,7 @@ LEAST_ROWS = 20
 """Fewest IN or OUT rows to fit on."""
 
 COMPLEMENTARY = -0.5
-"""Correlation of two rows of `keep` below which one reference tells the membership in the other."""
+"""Correlation of two rows of `keep` below which one reference predicts the membership in the other."""
 
 
 @dataclass
