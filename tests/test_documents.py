@@ -109,6 +109,7 @@ def test_evaluate_commands_run(command, folder, capsys):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(scores)
     (folder / "key.csv").write_text("ids,membership\n" + "".join(f"{i},{m}\n" for i, m in enumerate(member)))
+    (folder / "unlabeled.csv").write_text("id,score\n" + "".join(f"u{i},{rng.normal()}\n" for i in range(100)))
     (folder / "policy.yaml").write_text("criteria: [{figure: auc, max: 0.95}]")
     (folder / "submissions").mkdir()
     for name in "ab":

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_lightning.evaluation.fraction import Fraction
 from mia_lightning.metrics.roc import Evaluation
 from mia_lightning.scores.scored_records import ScoredRecords
 
@@ -187,6 +188,9 @@ class Assessment:
 
     notes: tuple[str, ...]
     """Sentences on how the file of records was made; they do not enter the verdict."""
+
+    fraction: Fraction | None = None
+    """Share of members in an unlabeled set; None without one."""
 
     def check(self, name: str) -> SanityCheck | None:
         """Return the sanity check of that name, None where there is none."""

@@ -81,6 +81,10 @@ class ScoreEvaluationConfig:
     primary_attack: str | None = None
     """Primary attack of the verdict, chosen before looking at results (default: the last score column)."""
 
+    unlabeled: str | None = None
+    """File of scores of records of unknown membership, computed by the same rule: the fraction of them that was in
+    training is estimated from the primary attack (default: none)."""
+
     policy: str | None = None
     """Decision rule, a YAML file of criteria with margins: exit code 0 = passed, 3 = failed, 4 = inconclusive (default:
     none)."""

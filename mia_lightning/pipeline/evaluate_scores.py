@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mia_lightning.evaluation.assessment import Assessment
+    from mia_lightning.evaluation.fraction import Fraction
     from mia_lightning.evaluation.leaderboard import Place
     from mia_lightning.policy.decision import Decision
     from mia_lightning.policy.policy import Policy
     from mia_lightning.report.contents import Report
     from mia_lightning.scores.files import ScoresFile
+    from mia_lightning.scores.scored_records import ScoredRecords
 
 
 def run(config: ScoreEvaluationConfig, *, overwrite: bool = False) -> Decision | None:
@@ -46,8 +48,9 @@ def run(config: ScoreEvaluationConfig, *, overwrite: bool = False) -> Decision |
     console = Console(width=None if sys.stdout.isatty() else 120)  # a file or pipe has no width of its own
     if config.leaderboard is None:
         return _run_evaluation(config, console, overwrite)
-    if config.policy is not None:
-        raise MIAError("--policy decides about one file of scores; leave it out with --leaderboard")
+    for option in ("policy", "unlabeled"):
+        if getattr(config, option) is not None:
+            raise MIAError(f"--{option} is for one file of scores; leave it out with --leaderboard")
     _run_leaderboard(config, console, overwrite)
     return None
 
@@ -94,6 +97,8 @@ def evaluate_file(config: ScoreEvaluationConfig, policy: Policy | None = None) -
     if policy is not None:
         policy.check_attacks(names)
         check_contents(policy, file.records, has_gap=False)
+    headline = config.primary_attack or names[-1]
+    fraction = None if config.unlabeled is None else _fraction(config.unlabeled, headline, file.records, config.seed)
     assessment = assess(
         file.records,
         fprs=config.fprs,
@@ -105,7 +110,24 @@ def evaluate_file(config: ScoreEvaluationConfig, policy: Policy | None = None) -
         bound=config.bound,
         columns=file.columns,
     )
-    return assessment, file.notes
+    return replace(assessment, fraction=fraction), file.notes
+
+
+def _fraction(path: str, attack: str, records: ScoredRecords, seed: int) -> Fraction:
+    """Return the fraction of an unlabeled file that was in training."""
+    from mia_lightning.evaluation.fraction import fraction_in_training
+    from mia_lightning.scores.unlabeled import read_unlabeled
+
+    unlabeled, groups = read_unlabeled(path, attack)
+    return fraction_in_training(
+        attack,
+        unlabeled,
+        records.scores[attack],
+        records.membership,
+        groups=records.groups,
+        unlabeled_groups=groups,
+        seed=seed,
+    )
 
 
 def _read_pool(config: ScoreEvaluationConfig) -> ScoresFile:

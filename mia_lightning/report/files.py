@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from mia_lightning.errors import MIAError, printable
 from mia_lightning.evaluation.access_ladder import AccessLadder
 from mia_lightning.evaluation.assessment import Assessment, Claims
+from mia_lightning.evaluation.fraction import Fraction
 from mia_lightning.policy.files import write_decision
 from mia_lightning.report.contents import Report, RunFacts
 from mia_lightning.report.figures import Drawn
@@ -138,6 +139,7 @@ def metrics(report: Report) -> dict[str, Any]:
         "previous": None if report.previous is None else asdict(report.previous),
         "seed": assessment.seed,
         "versions": dict(report.versions),
+        "fraction": None if assessment.fraction is None else _fraction(assessment, assessment.fraction),
         "decision": None if report.decision is None else report.decision.to_dict(),
         "run": None if report.run is None else _run(report.run),
     }
@@ -157,6 +159,12 @@ def _attack(assessment: Assessment, name: str) -> dict[str, Any]:
         },
         "classes": [asdict(row) for row in assessment.classes.get(name, ())],
     }
+
+
+def _fraction(assessment: Assessment, fraction: Fraction) -> dict[str, Any]:
+    points = [point for point in assessment.attacks[fraction.attack].points if point.resolvable]
+    shares = [(point.fpr, *fraction.precision(point)) for point in points]
+    return asdict(fraction) | {"precision": [{"fpr": fpr, "value": value, "low": low} for fpr, value, low in shares]}
 
 
 def _agreement(assessment: Assessment) -> dict[str, Any] | None:

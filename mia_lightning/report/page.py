@@ -124,6 +124,7 @@ def _context(report: Report) -> dict[str, Any]:
         "increments": _differences(tuple(gain for gain in assessment.increments if gain.first == report.headline)),
         "bounds": [bound for bound in assessment.bounds if bound.epsilon is not None],
         "methods": list(dict.fromkeys(bound.method for bound in assessment.bounds if bound.epsilon is not None)),
+        "fraction_sentence": wording.fraction_sentence(report),
         "reported": [bound.method for bound in assessment.bounds if bound.reported],
         "epsilons": _epsilons(assessment),
         "assumptions": list(dict.fromkeys(b.assumptions for b in assessment.bounds if b.epsilon is not None)),

@@ -16,7 +16,7 @@ from mia_lightning.metrics.roc import PRIORS, Evaluation, OperatingPoint
 from mia_lightning.policy.files import lines as policy_lines
 from mia_lightning.report.contents import Report
 from mia_lightning.report.verdict import verdict
-from mia_lightning.report.wording import resolved
+from mia_lightning.report.wording import fraction_sentence, resolved
 
 MOST_DIFFERENCES = 30
 
@@ -41,6 +41,8 @@ def print_conclusion(report: Report, console: Console) -> None:
     print_checks(report.assessment.checks, console)
     for note in report.assessment.notes:
         _print(f"note: {note}", console)
+    if report.assessment.fraction is not None:
+        _print(fraction_sentence(report), console)
     if report.decision is not None:
         for line in policy_lines(report.decision):
             _print(line, console)

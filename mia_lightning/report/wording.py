@@ -1,6 +1,7 @@
 """Numbers in words."""
 
 from mia_lightning.metrics.roc import OperatingPoint
+from mia_lightning.report.contents import Report
 
 
 def percent(value: float) -> str:
@@ -44,3 +45,21 @@ def seconds(value: float) -> str:
 def resolved(point: OperatingPoint) -> bool:
     """Whether the non-members suffice for this rate; a rate of 0, the TPR at no false positive, always is shown."""
     return point.resolvable or point.fpr == 0
+
+
+def fraction_sentence(report: Report) -> str:
+    """Return the fraction of an unlabeled set that was in training and its precision, empty without such a set."""
+    fraction = report.assessment.fraction
+    if fraction is None:
+        return ""
+    sentence = (
+        f"In training: {percent(fraction.value)} {between(fraction.low, fraction.high)} of the {fraction.records:,} "
+        f"unlabeled records, by the scores of “{fraction.attack}”."
+    )
+    if not fraction.fits:
+        p = p_value(fraction.fit_p_value)
+        return f"{sentence} Not to be relied on: these scores are not a mixture of the known ones (p {p})."
+    points = [point for point in report.assessment.attacks[fraction.attack].points if point.resolvable]
+    rates = [(rate_name(point.fpr), *map(percent, fraction.precision(point))) for point in points]
+    shares = ", ".join(f"{value} at {rate} FPR (at least {low})" for rate, value, low in rates)
+    return f"{sentence} Precision at that share of members: {shares}." if rates else sentence
