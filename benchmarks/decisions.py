@@ -1,4 +1,4 @@
-"""Coverage and power of decisions: policies, comparisons, bounds, fraction, exposure, planner.
+"""Coverage and power of decisions: policies, comparisons, fraction of an unlabeled set.
 
     python benchmarks/decisions.py policy compare      # or all parts without a name; --repeats 100
 
@@ -81,6 +81,35 @@ def compare(repeats):
                 rows.append((*covers, rate.high < 0))
             shares = np.array(rows).T
             print(f"| {tpr}, {tpr - change:g} | {correlation} | {' | '.join(share(column) for column in shares)} |")
+
+
+@part
+def fraction(repeats):
+    """Coverage and width of the share of an unlabeled set, at AUC 0.84 (equal shifts) and 0.78 (gamma shifts)."""
+    from mia_lightning.evaluation.fraction import fraction_in_training
+
+    n = 20_000
+    member = np.arange(n) % 2
+
+    def scores(rng, in_training, spread):
+        shift = rng.gamma(1, 1.75, n) if spread else 1.4
+        return rng.standard_t(8, n) + shift * in_training if spread else rng.normal(size=n) + shift * in_training
+
+    print(
+        "\n| scores | fraction | covered | mean width | mean estimate | fit rejected at 5% |\n|---|---|---|---|---|---|"
+    )
+    for spread in (False, True):
+        for truth in (0, 0.1, 0.5, 0.9):
+            rows = []
+            for seed in range(2 * repeats):
+                rng = np.random.default_rng([seed, int(10 * truth), spread])
+                labeled, unlabeled = (scores(rng, side, spread) for side in (member, rng.random(n) < truth))
+                row = fraction_in_training("a", unlabeled, labeled, member, seed=seed)
+                rows.append((row.low <= truth <= row.high, row.high - row.low, row.value, row.fit_p_value < 0.05))
+            covers, widths, values, misfits = np.array(rows).T
+            name = "heterogeneous" if spread else "Gaussian"
+            figures = f"{share(covers)} | {widths.mean():.4f} | {values.mean():.4f} | {share(misfits)}"
+            print(f"| {name} | {truth} | {figures} |", flush=True)
 
 
 if __name__ == "__main__":
