@@ -71,7 +71,7 @@ def change_table(change: Change) -> Table:
     against = ", against reference models" if change.against_references else ""
     table = Table(title=escape(f"{change.attack}{against}: {counts}"), title_justify="left", title_style="", box=None)
     for column in ("figure", "before", "after", "after - before", "95% interval", "p", "p, Holm"):
-        table.add_column(column, justify="left" if column == "figure" else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column == "figure" else "right", no_wrap=column != "95% interval")
     for row in change.differences:
         first, second = (_figure(evaluation, row.figure) for evaluation in (change.before, change.after))
         interval = f"{row.low:+.4f} to {row.high:+.4f}"

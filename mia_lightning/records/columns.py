@@ -23,7 +23,14 @@ from mia_lightning.records.values import (
     value_list,
     whole_number,
 )
-from mia_lightning.records.vocabulary import SIGNED_NOTE, UNKNOWN, is_signed, membership_codes
+from mia_lightning.records.vocabulary import (
+    SIGNED_NOTE,
+    UNKNOWN,
+    is_signed,
+    membership_codes,
+    names_training,
+    split_note,
+)
 
 LONGEST_ID = 256
 """Characters of an id."""
@@ -36,6 +43,7 @@ def make_records(
     ids: Values | None = None,
     labels: Values | None = None,
     membership: Values | None = None,
+    splits: Values | None = None,
     groups: Values | None = None,
     class_names: object = None,
     feature_names: Sequence[str] | None = None,
@@ -51,6 +59,7 @@ def make_records(
         ids: (N,) integers or texts; numbered from 0 when missing, so that they clash with no id of the other half.
         labels: (N,) or (N, 1) whole numbers, names of classes, or (N, classes) one-hot; None and NaN are missing.
         membership: (N,) or (N, 1) of 1/0, +1/-1, true/false or words (`records.vocabulary`); None and NaN are unknown.
+        splits: (N,) names of training and test sets, which stand for membership where that is missing.
         groups: (N,) integers or texts: person, patient, camera; a record without one is its own group.
         class_names: names of class 0, 1, ..., or a mapping between names and classes.
         feature_names: name of each column of a table.
@@ -67,6 +76,8 @@ def make_records(
     names = class_name_column(class_names, source)
     numbers, own_names = label_column(labels, count, source, collected, names)
     keys = np.arange(count, dtype=np.int64) if ids is None else id_column(ids, source)
+    if membership is None and splits is not None:
+        membership = _split_membership(splits, count, source, collected)
     return Records(
         ids=keys,
         images=stacked,
@@ -82,7 +93,7 @@ def make_records(
 
 
 def id_column(values: Values, name: str) -> NDArray[np.int64] | NDArray[np.str_]:
-    """Return (N,) ids: int64 when all are integers, strings when all are strings.
+    """Return (N,) ids: int64 when all are integers or whole floats, strings when all are strings.
 
     Raises:
         MIAError: ids of another type or of mixed types, above 64 bits, or longer than 256 characters.
@@ -92,6 +103,8 @@ def id_column(values: Values, name: str) -> NDArray[np.int64] | NDArray[np.str_]
         return numbers
     items = value_list(values, "ids", name)
     types = {type(item) for item in items}
+    if types == {float} and all(map(is_whole_float, items)):
+        items, types = [int(item) for item in items], {int}
     if all(issubclass(type_, int | np.integer) and type_ is not bool for type_ in types):
         return int64_array(items, "ids", name)
     if all(issubclass(type_, str) for type_ in types):
@@ -140,6 +153,14 @@ def membership_column(values: Values | None, count: int, name: str, notes: list[
     given = np.array([not is_missing(item) for item in items], dtype=bool)
     whole = int64_array([whole_number(item, "membership", name) for item in items], "membership", name)
     return _membership_numbers(whole, given, name, notes)
+
+
+def _split_membership(splits: Values, count: int, name: str, notes: list[str]) -> Values | None:
+    """Return the names of splits where they mean membership, else None."""
+    items = value_list(flat(splits), "splits", name, count)
+    words = list(dict.fromkeys("" if is_missing(item) else shown(item) for item in items))
+    notes.append(split_note(name, "split", words))
+    return items if names_training(words) else None
 
 
 def _membership_numbers(

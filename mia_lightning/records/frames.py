@@ -30,8 +30,6 @@ def frame_table(frame: object, source: str) -> Table:
     unnamed = [name for name in table.column_names if re.fullmatch(r"__index_level_\d+__", name)]
     table = table.drop_columns(unnamed)
     for index, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):  # a categorical of pandas
-            table = table.set_column(index, field.name, table.column(index).cast(field.type.value_type))
-        elif pa.types.is_string_view(field.type):  # of Polars
+        if pa.types.is_string_view(field.type):  # of Polars
             table = table.set_column(index, field.name, table.column(index).cast(pa.string()))
     return checked_table(table, source, 0)

@@ -52,7 +52,12 @@ def image_column(
         raise MIAError(f"{name}: images have shape {array.shape}; expected (N, channels, height, width)")
     if array.shape[1] not in (1, 3):
         if array.shape[3] not in (1, 3):
-            raise MIAError(f"{name}: images have shape {array.shape}; expected 1 or 3 channels on the second axis")
+            alpha = 4 in (array.shape[1], array.shape[3])
+            fix = ", such as images[:, :3] of RGBA" if array.shape[1] == 4 else ", such as images[..., :3] of RGBA"
+            raise MIAError(
+                f"{name}: images have shape {array.shape}; expected 1 or 3 channels on the second axis"
+                f"{fix if alpha else ''}"
+            )
         array = array.transpose(0, 3, 1, 2)
     if mapped and array.dtype in (np.uint8, np.float32):
         return array

@@ -149,6 +149,10 @@ def _check_ids(ids: NDArray[np.int64] | NDArray[np.str_], source: str) -> None:
 
     if ids.dtype.kind == "U":
         _check_texts(ids.tolist(), source)
+        stripped = np.char.strip(ids)
+        if len(np.unique(stripped)) < len(ids):  # files of scores and keys are read without such blanks
+            first = next(text for text, short in zip(ids, stripped, strict=True) if text != short)
+            raise MIAError(f"{source}: id {first[:40]!r} differs from another only in blanks around it; rename it")
 
 
 def _check_texts(ids: list[str], source: str) -> None:
@@ -197,7 +201,7 @@ def _check_finite(records: Records) -> None:
 
 def check_disjoint(public: Records, private: Records) -> None:
     """Raise MIAError when an id occurs in both halves."""
-    shared = np.intersect1d(public.ids.astype(str), private.ids.astype(str))
+    shared = np.intersect1d(*(np.char.strip(half.ids.astype(str)) for half in (public, private)))
     if len(shared):
         raise MIAError(
             f"{len(shared)} ids occur in both {public.source} and {private.source}, first {shared[0]}; drop the "

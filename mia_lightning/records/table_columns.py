@@ -11,15 +11,23 @@ from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable
 from mia_lightning.records.tables import Table, is_number
-from mia_lightning.records.vocabulary import UNKNOWN, is_blank, label_codes, membership_codes
+from mia_lightning.records.vocabulary import (
+    UNKNOWN,
+    Columns,
+    is_blank,
+    label_codes,
+    membership_codes,
+    names_training,
+    split_note,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Ids = NDArray[np.int64] | NDArray[np.str_]
 
-PLAIN = re.compile(r"0|-?[1-9]\d{0,17}", re.ASCII)
-"""A whole number that is written the same way again; 007 stays text."""
+PLAIN = re.compile(r"(0|-?[1-9]\d{0,17})(\.0)?", re.ASCII)
+"""A whole number, also as pandas writes it in a column of floats (3.0); 007 stays text."""
 
 LONGEST_ID = 256
 """Characters of an id."""
@@ -34,16 +42,17 @@ def id_column(table: Table, name: str | None) -> Ids:
     """Return (N,) unique ids: int64 when all are plain whole numbers, else text; row numbers without a column.
 
     Raises:
-        MIAError: an id is missing, repeated or longer than 256 characters, or ids are floating-point numbers; the line
-            is named.
+        MIAError: an id is missing, repeated, longer than 256 characters or a fraction; the line is named.
     """
     if name is None:
         return np.arange(len(table), dtype=np.int64)
     import pyarrow as pa
 
-    if pa.types.is_floating(table.columns[name].type):
-        raise MIAError(f"{table.source}: ids are {table.columns[name].type}; expected whole numbers or text")
     texts = text_column(table, name)
+    if pa.types.is_floating(table.columns[name].type) and not all(map(PLAIN.fullmatch, filter(None, texts))):
+        raise MIAError(f"{table.source}: ids are {table.columns[name].type}; expected whole numbers or text")
+    ids = _numbers_or_texts(texts)
+    texts = ids.astype(np.str_).tolist()
     first: dict[str, int] = {}
     for row, text in enumerate(texts):
         if not text:
@@ -54,9 +63,7 @@ def id_column(table: Table, name: str | None) -> Ids:
             line = first[text] + table.first_row
             raise MIAError(f"{table.where(row)}: id {printable(text, 40)} duplicates {line}; ids must be unique")
         first[text] = row
-    if all(map(PLAIN.fullmatch, texts)):
-        return np.array(texts, dtype=np.int64)
-    return np.array(texts, dtype=np.str_)
+    return ids
 
 
 def membership_column(table: Table, name: str | None) -> tuple[NDArray[np.int8], list[str]]:
@@ -70,6 +77,20 @@ def membership_column(table: Table, name: str | None) -> tuple[NDArray[np.int8],
     words, codes = _distinct(table, name)
     meanings, notes = membership_codes(words, _where(table, name, codes))
     return np.array(meanings, dtype=np.int8)[codes], [f"{table.source}: {note}" for note in notes]
+
+
+def membership_of(table: Table, columns: Columns) -> tuple[NDArray[np.int8], list[str]]:
+    """Return membership as `membership_column`, from a column of splits (train, test) where there is no other.
+
+    Raises:
+        MIAError: a word is not understood; the line is named.
+    """
+    name, split = columns.get("membership"), columns.get("split")
+    if name is not None or split is None:
+        return membership_column(table, name)
+    words, _ = _distinct(table, split)
+    membership, notes = membership_column(table, split if names_training(words) else None)
+    return membership, [split_note(table.source, split, words), *notes]
 
 
 def label_column(table: Table, name: str | None) -> tuple[NDArray[np.int64], tuple[str, ...] | None]:
@@ -92,7 +113,13 @@ def group_column(table: Table, name: str | None, ids: Ids) -> Ids | None:
     if name is None:
         return None
     texts = [f"record {i}" if is_blank(text) else text for text, i in zip(text_column(table, name), ids, strict=True)]
-    return np.array(texts, np.int64) if all(map(PLAIN.fullmatch, texts)) else np.array(texts, np.str_)
+    return _numbers_or_texts(texts)
+
+
+def _numbers_or_texts(texts: list[str]) -> Ids:
+    if all(map(PLAIN.fullmatch, texts)):
+        return np.array([text.removesuffix(".0") for text in texts], dtype=np.int64)
+    return np.array(texts, dtype=np.str_)
 
 
 def number_column(table: Table, name: str, rows: NDArray[np.intp] | None = None) -> NDArray[np.float64]:

@@ -240,7 +240,7 @@ def _parquet(path: Path) -> pa.Table:
 
     with parquet.ParquetFile(path) as probe:
         schema, rows = probe.schema_arrow, probe.metadata.num_rows
-    _check_plain(schema.empty_table(), path.name)
+    _check_plain(unfolded(schema.empty_table()), path.name)
     check_unfolding(8 * rows * len(schema), path)
     texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
     table = parquet.ParquetFile(path, read_dictionary=texts).read()
@@ -248,7 +248,7 @@ def _parquet(path: Path) -> pa.Table:
         if pa.types.is_dictionary(column.type):
             longest = (compute.max(compute.binary_length(chunk.dictionary)).as_py() or 0 for chunk in column.chunks)
             check_unfolding(rows * max(longest, default=0), path)
-            table = table.set_column(position, name, column.cast(pa.string()))
+            table = table.set_column(position, name, column.cast(column.type.value_type))
     table.validate(full=True)  # texts that are not UTF-8 among it
     return table
 
@@ -257,10 +257,21 @@ def checked_table(table: pa.Table, source: str, first_row: int, notes: Sequence[
     """Return an Arrow table with its columns checked, see `read_table`."""
     names = [name.strip() for name in table.column_names]
     _check_names(names, source)
+    table = unfolded(table)
     _check_plain(table, source)
     if table.num_rows == 0:
         raise MIAError(f"{source}: contains no records; expected a header with id, and one line per record")
     return Table(dict(zip(names, table.columns, strict=True)), source, first_row, tuple(notes))
+
+
+def unfolded(table: pa.Table) -> pa.Table:
+    """Return a table whose categorical columns (of pandas) hold their values."""
+    import pyarrow as pa
+
+    for index, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(index, field.name, table.column(index).cast(field.type.value_type))
+    return table
 
 
 def _check_names(names: Sequence[str], source: str) -> None:

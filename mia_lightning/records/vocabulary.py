@@ -22,7 +22,9 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     ),
     "membership": (
         "membership", "memberships", "member", "members", "is_member", "is_members", "ismember", "in_train", "is_train",
-        "in_training", "is_training", "in_training_set", "is_in",
+        "in_training", "is_training", "in_training_set", "is_in", "in_trainset", "in_train_set", "seen", "is_seen",
+        "was_seen", "train", "trained", "trained_on", "is_trained", "was_trained", "used_in_training",
+        "used_for_training", "in_target", "in_target_train",
     ),
     "label": (
         "label", "labels", "target", "targets", "y", "class", "class_id", "class_index", "class_idx", "class_label",
@@ -51,11 +53,14 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Meaning to the normalized column names that have it, the best one first."""
 
-RECORD_COLUMNS = ("id", "image", "label", "membership", "group", "class_name")
+RECORD_COLUMNS = ("id", "image", "label", "membership", "group", "class_name", "split")
 """Meanings in a file of arrays."""
 
-TABLE_COLUMNS = ("id", "file", "label", "membership", "group", "class_name")
+TABLE_COLUMNS = ("id", "file", "label", "membership", "group", "class_name", "split")
 """Meanings in a table next to images."""
+
+SPLITS = (("train", "training"), ("test", "testing", "val", "valid", "validation"))
+"""Names of the sets whose records are members, and of those whose records are not, the best first."""
 
 IGNORE = "ignore"
 """Meaning in `--data.columns` of a column that is neither used nor named."""
@@ -69,7 +74,8 @@ MEMBERSHIP_WORDS: Mapping[str, int] = {
     **dict.fromkeys(
         (
             "0", "false", "f", "no", "n", "non-member", "nonmember", "non-members", "nonmembers", "not-member", "out",
-            "test", "testing", "holdout", "held-out", "heldout", "unseen", "val", "valid", "validation",
+            "test", "testing", "holdout", "held-out", "heldout", "unseen", "val", "valid", "validation", "dev", "eval",
+            "evaluation", "not-seen", "not-in-train",
         ),
         0,
     ),
@@ -114,6 +120,32 @@ def membership_code(text: str) -> int | None:
     if zeros and not zeros.strip("0"):  # pandas writes 1.0 when a column has gaps
         word = head
     return MEMBERSHIP_WORDS.get(word)
+
+
+def names_training(words: Iterable[str]) -> bool:
+    """Whether the distinct values of a column of splits name training or test sets, which is membership.
+
+    Numbers do not: whether 0 or 1 is the training set differs from file to file.
+    """
+    return any(membership_code(word) in (0, 1) for word in words if NUMBER.fullmatch(word.strip()) is None)
+
+
+def training_and_test(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return the names of the training set and of the test set (else the validation set); None without either."""
+    normal = {normalize_name(name): name for name in names}
+    train, test = (next((normal[name] for name in order if name in normal), None) for order in SPLITS)
+    return None if train is None or test is None else (train, test)
+
+
+def split_note(source: str, name: str, words: Sequence[str]) -> str:
+    """Return the note of how a column of splits without a column of membership was read."""
+    if names_training(words):
+        return f"{source}: membership is read from {printable(name, 40)}: training records are members"
+    shown = ", ".join(printable(word, 20) for word in words[:3]) + (", …" if words[3:] else "")
+    return (
+        f"{source}: column not used: {printable(name, 40)}, whose values ({shown}) name no training or test set; map "
+        "it with --data.columns '{NAME: membership}' where its 1 means member"
+    )
 
 
 def is_signed(values: Iterable[object]) -> bool:

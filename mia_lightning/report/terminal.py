@@ -70,8 +70,8 @@ def figures_table(name: str, evaluation: Evaluation, *, primary: bool = False) -
     counts = f"{evaluation.n_members:,} members, {evaluation.n_non_members:,} non-members"
     table = _table(f"{name}{' (primary attack)' if primary else ''}: {counts}")
     columns = ("figure", "value", "95% interval", "false\npositives", "FPR of this\nthreshold, 95%", _priors())
-    for column in columns:
-        table.add_column(column, justify="left" if column == "figure" else "right", no_wrap=True)
+    for position, column in enumerate(columns):  # at 80 columns, the two with blanks in their cells give way
+        table.add_column(column, justify="right" if position else "left", no_wrap=0 < position < len(columns) - 1)
     table.add_row("AUC", f"{evaluation.auc:.4f}", _between(evaluation.auc_low, evaluation.auc_high))
     partial = _between(evaluation.partial_auc_low, evaluation.partial_auc_high)
     table.add_row("partial AUC (FPR <= 5%)", f"{evaluation.partial_auc:.4f}", partial)

@@ -27,6 +27,7 @@ from mia_lightning.records.table_columns import (
     id_column,
     label_column,
     membership_column,
+    membership_of,
     number_column,
     text_column,
 )
@@ -95,12 +96,14 @@ def read_scores(
     if key is not None and meanings.get("id") is None:
         raise MIAError(f"{table.source}: has no column id, by which --key is matched; name the column of record ids id")
     ids = id_column(table, meanings.get("id"))
-    membership, membership_notes = membership_column(table, meanings.get("membership"))
-    notes += membership_notes
     if key is not None:
+        membership, membership_notes = membership_column(table, meanings.get("membership"))
         membership = membership_from_key(table.source, ids, membership, read_key(key), Path(key).name)
-    elif meanings.get("membership") is None:
-        raise MIAError(_without_membership(table, meanings))
+    else:
+        membership, membership_notes = membership_of(table, meanings)
+        if meanings.get("membership") is None and (membership == UNKNOWN).all():
+            raise MIAError(_without_membership(table, meanings))
+    notes += membership_notes
     used = _used_rows(table, meanings, membership, split, notes)
     check_classes(table.source, membership[used])
     covariates = {name: number_column(table, _column(table, name), used) for name in columns}

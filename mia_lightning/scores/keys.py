@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable
-from mia_lightning.records.table_columns import Ids, id_column, membership_column, number_column
+from mia_lightning.records.table_columns import Ids, id_column, membership_of, number_column
 from mia_lightning.records.tables import Table, read_table
 from mia_lightning.records.vocabulary import UNKNOWN, find_columns, meaning
 from mia_lightning.security.open import open_regular
@@ -59,9 +59,9 @@ def read_key(path: str | Path) -> tuple[Ids, NDArray[np.int8]]:
     table = read_scores_table(path)
     meanings = find_columns(table.names, table.source, None, MEANINGS)
     for required in ("id", "membership"):
-        if meanings.get(required) is None:
+        if meanings.get(required) is None and (required == "id" or meanings.get("split") is None):
             raise MIAError(f"{table.source}: has no column {required}; a key has the columns id and membership")
-    ids, (membership, _) = id_column(table, meanings.get("id")), membership_column(table, meanings.get("membership"))
+    ids, (membership, _) = id_column(table, meanings.get("id")), membership_of(table, meanings)
     if (membership == UNKNOWN).any():
         row = int(np.argmax(membership == UNKNOWN))
         raise MIAError(f"{table.where(row)}: membership is unknown; a key has 1 or 0 for every record")

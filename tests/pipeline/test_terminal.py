@@ -15,6 +15,7 @@ from mia_lightning.config import invocation
 from mia_lightning.metrics.roc import evaluate
 from mia_lightning.pipeline.run_folder import RunFolder
 from mia_lightning.pipeline.terminal import evaluation_tables, print_next_commands, print_result
+from mia_lightning.report.terminal import figures_table
 from mia_lightning.runtime.output_folder import next_free_folder
 
 NAMES = ("published_offline_fixed_variance_threshold", "a", "[red]brackets[/red]")
@@ -43,6 +44,18 @@ def test_tables_cut_no_name_and_no_digit(width):
             assert f"{point.low:.3f}-{point.high:.3f}" in text
         first_cells = "".join(line[: text.splitlines()[3].find("AUC")].strip() for line in text.splitlines())
         assert name in first_cells.replace(" ", "") or name in text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_figures_of_an_attack_cut_no_digit(width):
+    console = Console(file=io.StringIO(), width=width)
+    member = np.repeat(np.array([0, 1], np.int8), 150)
+    evaluation = evaluate(member + np.linspace(0, 0.5, 300), member, fprs=(0.01, 0.1))
+    console.print(figures_table("score", evaluation))
+    text = console.file.getvalue()
+    assert "…" not in text
+    for point in evaluation.points:
+        assert f"{point.low:.4f}-{point.high:.4f}" in text
 
 
 def hints(output, capsys, monkeypatch, argv0="train.py", **options):

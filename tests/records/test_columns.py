@@ -1,9 +1,11 @@
 """Columns in every common form, through the function that all readers of arrays use."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers.datasets import make_images
+from PIL import Image
 
 from mia_lightning.errors import MIAError
 from mia_lightning.records.columns import make_records
@@ -100,9 +102,7 @@ def _saved(path, columns):
     return [str(path.with_suffix(suffix)) for suffix in (".npz", ".pt")]
 
 
-@pytest.mark.parametrize(
-    "names", [("x", "y", "is_member"), ("data", "targets", "members"), ("img", "label", "in_train")]
-)
+@pytest.mark.parametrize("names", [("x", "y", "is_member"), ("data", "targets", "members"), ("img", "label", "seen")])
 def test_names_of_columns_in_every_reader(tmp_path, names):
     columns = dict(zip(names, (IMAGES, np.array([0, 1, 2, 3]), np.array([1, 0, 1, 0])), strict=True))
     for source in _saved(tmp_path / "a", columns | {"person": np.array(["p", "p", "q", "q"]), "extra": np.arange(4)}):
@@ -122,6 +122,54 @@ def test_mapping_in_every_reader(tmp_path):
         assert records.ids.tolist() == [10, 11, 12, 13]
         assert records.membership.tolist() == [1, 0, 0, 1]
         assert records.notes == ()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pt", ".csv", "/images"])
+def test_split_is_membership_in_every_reader(tmp_path, suffix):
+    def read(split):
+        frame = pd.DataFrame({"id": [10.0, 11.0, 12.0, 13.0], "label": [0, 1, 2, 3], "split": split})
+        columns = {name: frame[name].to_numpy() for name in ("id", "label")} | {"split": np.array(split).astype(str)}
+        if suffix == ".csv":
+            frame.assign(age=1.5).to_csv(tmp_path / "a.csv", index=False)
+        elif suffix == "/images":
+            (tmp_path / "images").mkdir(exist_ok=True)
+            frame.to_csv(tmp_path / "images" / "t.csv", index=False)
+            for number in range(4):
+                Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "images" / f"{10 + number}.png")
+        else:
+            _saved(tmp_path / "a", columns | {"images": IMAGES})
+        return read_records(str(tmp_path / (suffix[1:] if suffix == "/images" else f"a{suffix}")))
+
+    records = read(["train", "val", "Train", "test"])
+    assert records.ids.tolist() == [10, 11, 12, 13]
+    assert records.membership.tolist() == [1, 0, 1, 0]
+    assert any("membership is read from split" in note for note in records.notes)
+    for split in ([1, 0, 1, 0], ["public", "private", "public", "public"]):  # which number means training is unknown
+        records = read(split)
+        assert records.membership.tolist() == [-1] * 4
+        assert any("column not used: split" in note for note in records.notes)
+
+
+def test_ids_that_differ_only_in_blanks(tmp_path):
+    np.savez(tmp_path / "a.npz", images=IMAGES, ids=np.array(["a", "a ", "b", "c"]))
+    with pytest.raises(MIAError, match="id 'a ' differs from another only in blanks"):
+        read_records(str(tmp_path / "a.npz"))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"y_test": None}, "has labels y_train but none for x_test; give both or none"),
+        ({"y_test": np.array(["cat"])}, "the labels y_train and y_test differ"),
+        ({"x_test": np.zeros((1, 3, 4, 4), np.uint8)}, "images x_train are float32 and x_test uint8; store both on"),
+        ({"x_test": IMAGES[3:, :, :2]}, "the images x_train and x_test differ"),
+    ],
+)
+def test_train_and_test_arrays_of_different_form(tmp_path, change, sentence):
+    arrays = {"x_train": IMAGES[:3], "y_train": np.array([1, 2, 3]), "x_test": IMAGES[3:], "y_test": np.array([0])}
+    np.savez(tmp_path / "a.npz", **{name: value for name, value in (arrays | change).items() if value is not None})
+    with pytest.raises(MIAError, match=sentence):
+        read_records(str(tmp_path / "a.npz"))
 
 
 @pytest.mark.parametrize(

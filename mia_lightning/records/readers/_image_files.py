@@ -11,7 +11,9 @@ import tarfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
+from mia_lightning.records.lazy_images import LazyImages, Transform, lazy_digest
 from mia_lightning.records.readers import _files
 from mia_lightning.security.archives import RATIO, SPARE, is_zip
 from mia_lightning.security.file_kinds import HEAD, bytes_kind
@@ -102,6 +105,49 @@ def _file_content(path: Path) -> bytes:
         return file.read(LARGEST + 1)
 
 
+@dataclass(frozen=True, eq=False)
+class ImageOpener:
+    """Opens the image files of a source by number, for `LazyImages`; picklable."""
+
+    stored: Callable[[int], bytes | str]
+    """Returns the bytes of an image file, or its path; picklable."""
+
+    names: Sequence[str]
+    """By number, for messages."""
+
+    source: str
+
+    def content(self, number: int) -> bytes:
+        """Return the bytes of an image file."""
+        stored = self.stored(number)
+        data = _file_content(Path(stored)) if isinstance(stored, str) else stored
+        if len(data) > LARGEST:
+            raise MIAError(f"{self.what(number)} has over {LARGEST >> 20} MiB; make it smaller")
+        return data
+
+    def what(self, number: int) -> str:
+        """Return the name of an image for messages."""
+        return f"{self.source}: {self.names[number]}"
+
+    def header(self, number: int) -> tuple[bytes, tuple[int, int, int]]:
+        """Return the SHA-256 of an image file, and its bytes, width and height, without decoding it."""
+        data = self.content(number)
+        with damaged_image_reported(data, self.what(number)):
+            return sha256(data).digest(), (len(data), *open_image(data).size)
+
+    def __call__(self, number: int) -> Any:
+        data = self.content(number)
+        with damaged_image_reported(data, self.what(number)):
+            image = open_image(data)
+            check_depth(image, self.what(number))
+            return image.convert("RGB")
+
+    def lazy(self, digests: Sequence[bytes], transform: Transform, transform_name: str) -> LazyImages:
+        """Return the images as a transform returns them, decoded when they are needed."""
+        digest = lazy_digest(digests, transform, transform_name)
+        return LazyImages(self, np.arange(len(self.names)), self.names, transform, transform_name, digest)
+
+
 def _zip(store: Path) -> Iterator[Member]:
     with zipfile.ZipFile(store) as archive:
         for entry in archive.infolist():
@@ -181,10 +227,15 @@ def _decode(data: bytes, shape: tuple[int, ...] | None, what: str) -> tuple[NDAr
         image = open_image(data)
         if shape is not None and image.size[::-1] != shape:
             raise MIAError(f"{what} is {image.size[::-1]}, others are {shape}; give all images one size")
-        if image.mode.startswith(("I", "F")):
-            raise MIAError(f"{what} has {image.mode} pixels; expected 8 bits per channel")
+        check_depth(image, what)
         gray = image.mode in ("1", "L")
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), gray
+
+
+def check_depth(image: Any, what: str) -> None:
+    """Raise MIAError for a PIL image of more than 8 bits per channel, which PIL would clip, not scale, to 8."""
+    if image.mode.startswith(("I", "F")):
+        raise MIAError(f"{what} has {image.mode} pixels; expected 8 bits per channel")
 
 
 def open_image(data: bytes) -> Any:

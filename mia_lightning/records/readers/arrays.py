@@ -15,7 +15,14 @@ from mia_lightning.errors import MIAError, printable
 from mia_lightning.records.columns import make_records
 from mia_lightning.records.readers import _files
 from mia_lightning.records.records import Records
-from mia_lightning.records.vocabulary import RECORD_COLUMNS, find_columns, meaning, normalize_name
+from mia_lightning.records.vocabulary import (
+    RECORD_COLUMNS,
+    SPLITS,
+    find_columns,
+    meaning,
+    normalize_name,
+    training_and_test,
+)
 from mia_lightning.runtime.memory_maps import map_npz, map_safetensors
 from mia_lightning.security.archives import check_unfolding, check_zip
 
@@ -28,7 +35,7 @@ OVERHEAD = 256
 MAPPED = 64 << 20
 """Bytes from which on an array stays in its file: smaller ones are faster, and safe from changes, in memory."""
 
-SPLIT = re.compile(r"(train|test)_(.+)|(.+)_(train|test)")
+SPLIT = re.compile("({0})_(.+)|(.+)_({0})".format("|".join((*SPLITS[0], *SPLITS[1]))))
 """Names such as train_images or x_test: members and non-members in arrays of their own."""
 
 Arrays = dict[str, NDArray[Any]]
@@ -60,9 +67,7 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
     load = _load_safetensors if _is_safetensors(source) else _load_npz
     halves = _splits(stored)
     if halves and not any(meaning(name, ("image",)) for name in (*stored, *(columns or ()))):
-        return _read_splits(
-            path, load(path, [name for half in halves.values() for name in half.values()]), halves, stored
-        )
+        return _read_splits(path, load(path, [name for half in halves for name in half.values()]), halves, stored)
     chosen = find_columns(stored, path.name, columns, RECORD_COLUMNS)
     arrays = load(path, list(chosen.by_meaning.values()))
     by_meaning = {means: arrays.pop(name) for means, name in chosen.by_meaning.items() if name in arrays}
@@ -88,40 +93,59 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
         ids=ids,
         labels=by_meaning.get("label"),
         membership=by_meaning.get("membership"),
+        splits=by_meaning.get("split"),
         groups=by_meaning.get("group"),
         class_names=by_meaning.get("class_name", _safetensors_class_names(path) if _is_safetensors(source) else None),
         notes=chosen.notes(path.name),
     )
 
 
-def _splits(names: Sequence[str]) -> dict[str, dict[str, str]] | None:
-    """Return the image and label array of the train and the test split by their names; None unless both have images."""
-    halves: dict[str, dict[str, str]] = {"train": {}, "test": {}}
+def _splits(names: Sequence[str]) -> list[dict[str, str]] | None:
+    """Return the image and label array of the train and of the test split by their names; None without both images."""
+    splits: dict[str, dict[str, str]] = {}
     for name in names:
         if match := SPLIT.fullmatch(normalize_name(name)):
             column = meaning(match[2] or match[3], ("image", "label"))
             if column is not None:
-                halves[match[1] or match[4]].setdefault(column, name)
-    return halves if all("image" in half for half in halves.values()) else None
+                splits.setdefault(match[1] or match[4], {}).setdefault(column, name)
+    chosen = training_and_test(split for split, half in splits.items() if "image" in half)
+    return None if chosen is None else [splits[split] for split in chosen]
 
 
-def _read_splits(path: Path, arrays: Arrays, halves: dict[str, dict[str, str]], stored: Sequence[str]) -> Records:
-    train, test = halves["train"], halves["test"]
+def _read_splits(path: Path, arrays: Arrays, halves: Sequence[dict[str, str]], stored: Sequence[str]) -> Records:
+    train, test = halves
     check_unfolding(sum(array.nbytes for array in arrays.values()), path)
-    images = [arrays[half["image"]] for half in (train, test)]
-    if images[0].shape[1:] != images[1].shape[1:]:
-        raise MIAError(f"{path.name}: train and test images differ in shape, {images[0].shape} and {images[1].shape}")
-    labels = [arrays[half["label"]] for half in (train, test) if "label" in half]
+    images, labels = ([arrays[half[column]] for half in halves if column in half] for column in ("image", "label"))
+    _check_alike(images, "images", train["image"], test["image"], path)
+    if len(labels) == 1:
+        labeled, other = (train, test) if "label" in train else (test, train)
+        raise MIAError(f"{path.name}: has labels {labeled['label']} but none for {other['image']}; give both or none")
+    if labels:
+        _check_alike(labels, "labels", train["label"], test["label"], path)
     unused = [name for name in stored if name not in {*train.values(), *test.values()}]
     notes = [f"{path.name}: {train['image']} is read as members, {test['image']} as non-members"]
     notes += [f"{path.name}: not used: {', '.join(printable(name, 40) for name in unused[:8])}"] if unused else []
     return make_records(
         path.name,
         np.concatenate(images),
-        labels=np.concatenate(labels) if len(labels) == 2 else None,
+        labels=np.concatenate(labels) if labels else None,
         membership=np.repeat([1, 0], [len(half) for half in images]),
         notes=notes,
     )
+
+
+def _check_alike(arrays: Sequence[NDArray[Any]], what: str, first: str, second: str, path: Path) -> None:
+    """Raise MIAError where the arrays of the two splits differ in shape, in being text, or in their scale."""
+    forms = [(array.ndim, array.shape[1:], array.dtype.kind in "SU") for array in arrays]
+    if forms[0] != forms[1] or 0 in (array.ndim for array in arrays):
+        shapes = f"{arrays[0].dtype} {arrays[0].shape} and {arrays[1].dtype} {arrays[1].shape}"
+        raise MIAError(f"{path.name}: the {what} {first} and {second} differ, {shapes}; give both one form")
+    kinds = {array.dtype.kind for array in arrays}
+    if what == "images" and "f" in kinds and len(kinds) == 2:  # joined, uint8 would become floats on another scale
+        raise MIAError(
+            f"{path.name}: the images {first} are {arrays[0].dtype} and {second} {arrays[1].dtype}; store both on one "
+            "scale"
+        )
 
 
 def _npz_names(path: Path) -> list[str]:

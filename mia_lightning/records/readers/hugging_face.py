@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +14,15 @@ import numpy as np
 from mia_lightning.errors import MIAError, printable
 from mia_lightning.records.columns import make_records
 from mia_lightning.records.frames import frame_table
-from mia_lightning.records.lazy_images import LazyImages, lazy_digest
 from mia_lightning.records.readers import _image_files
 from mia_lightning.records.readers.table import table_records
 from mia_lightning.records.records import Records
-from mia_lightning.records.vocabulary import find_columns
+from mia_lightning.records.vocabulary import find_columns, training_and_test
 from mia_lightning.runtime.extras import require
-from mia_lightning.security.open import open_regular
 
 FORMATS = "data sets of Hugging Face on disk (save_to_disk)"
 
-SPLITS = {"train": 1, "test": 0}
-
-MEANINGS = ("image", "label", "membership", "id", "group")
-
-
-@dataclass(frozen=True, eq=False)
-class _Opener:
-    """Decodes an image of a data set by its number; picklable."""
-
-    dataset: Any
-    """With images that are not decoded."""
-
-    column: str
-    source: str
-
-    def content(self, number: int) -> bytes:
-        """Return the bytes of an image file."""
-        stored = self.dataset[number][self.column]
-        if stored["bytes"] is not None:
-            data = bytes(stored["bytes"])
-        else:
-            with open_regular(Path(stored["path"])) as file:
-                data = file.read(_image_files.LARGEST + 1)
-        if len(data) > _image_files.LARGEST:
-            raise MIAError(f"{self.source}: image {number} has over {_image_files.LARGEST >> 20} MiB; make it smaller")
-        return data
-
-    def __call__(self, number: int) -> Any:
-        data = self.content(number)
-        with _image_files.damaged_image_reported(data, f"{self.source}: image {number}"):
-            return _image_files.open_image(data).convert("RGB")
+MEANINGS = ("image", "label", "membership", "id", "group", "split")
 
 
 def matches(source: str) -> bool:
@@ -75,7 +42,9 @@ def read_transformed(
     transform: Callable[[Any], Any] | None = None,
     transform_name: str = "",
 ) -> Records:
-    """Read a data set with a column of images, or a table; the splits train and test are members and non-members.
+    """Read a data set with a column of images, or a table.
+
+    The splits train and test (or validation) are members and non-members.
 
     Args:
         source: Path of the folder.
@@ -90,11 +59,12 @@ def read_transformed(
     try:
         loaded = datasets.load_from_disk(source)
         parts = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
-        used = parts if "" in parts else {split: parts[split] for split in SPLITS if split in parts}
-        if "" not in parts and len(used) < 2:
+        chosen_splits = ("",) if "" in parts else training_and_test(parts)
+        if chosen_splits is None:
             raise MIAError(
                 f"{name}: has the splits {', '.join(parts)}; expected train (members) and test (non-members)"
             )
+        used = {split: parts[split] for split in chosen_splits}
         dataset = datasets.concatenate_datasets(list(used.values()))
     except MIAError:
         raise
@@ -105,18 +75,17 @@ def read_transformed(
     image = chosen.get("image")
     if image is None or not isinstance(dataset.features[image], datasets.Image):
         records = table_records(frame_table(dataset.with_format("arrow")[:], name), columns)
-        return records if "" in used else replace(records, membership=_membership(used))
-    opener = _Opener(dataset.cast_column(image, datasets.Image(decode=False)), image, name)
+        notes = (*records.notes, *_notes(name, used, parts))
+        return records if "" in used else replace(records, membership=_membership(used), notes=notes)
+    numbers = np.arange(len(dataset))
+    undecoded = dataset.cast_column(image, datasets.Image(decode=False))
+    opener = _image_files.ImageOpener(partial(_stored, undecoded, image), [f"image {row}" for row in numbers], name)
     images: Any
     if transform is None:
-        numbers = np.arange(len(dataset))
         files = ((str(row), 0, partial(opener.content, row)) for row in range(len(dataset)))
         images = _image_files.stack(files, int, numbers, name)
     else:
-        digests = [sha256(opener.content(row)).digest() for row in range(len(dataset))]
-        names = [f"image {row}" for row in range(len(dataset))]
-        digest = lazy_digest(digests, transform, transform_name)
-        images = LazyImages(opener, np.arange(len(dataset)), names, transform, transform_name, digest)
+        images = opener.lazy([opener.header(row)[0] for row in range(len(dataset))], transform, transform_name)
     values = {meaning: dataset[column][:] for meaning, column in chosen.by_meaning.items() if meaning != "image"}
     label = chosen.get("label")
     records = make_records(
@@ -125,11 +94,29 @@ def read_transformed(
         ids=values.get("id"),
         labels=values.get("label"),
         membership=values.get("membership") if "" in used else _membership(used),
+        splits=values.get("split") if "" in used else None,
         groups=values.get("group"),
         class_names=None if label is None else getattr(dataset.features[label], "names", None),
+        notes=[*_notes(name, used, parts), *chosen.notes(name)],
     )
     return replace(records, images=images)
 
 
-def _membership(splits: Mapping[str, Any]) -> np.ndarray:
-    return np.repeat(np.array([1, 0], np.int8), [len(splits[name]) for name in SPLITS])
+def _stored(dataset: Any, column: str, number: int) -> bytes | str:
+    """Return the bytes of an image, or the path of its file."""
+    stored = dataset[number][column]
+    return str(stored["path"]) if stored["bytes"] is None else bytes(stored["bytes"])
+
+
+def _membership(used: Mapping[str, Any]) -> np.ndarray:
+    return np.repeat(np.array([1, 0], np.int8), [len(part) for part in used.values()])
+
+
+def _notes(name: str, used: Mapping[str, Any], parts: Mapping[str, Any]) -> list[str]:
+    """Return how the splits were read, and which are not used."""
+    if "" in used:
+        return []
+    train, test = used
+    unused = [split for split in parts if split not in used]
+    notes = [f"{name}: split {train} is read as members, {test} as non-members"]
+    return [*notes, f"{name}: splits not used: {', '.join(unused)}"] if unused else notes

@@ -4,48 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mia_lightning.errors import MIAError, printable
-from mia_lightning.records.lazy_images import LazyImages, lazy_digest
 from mia_lightning.records.readers import _image_files
 from mia_lightning.records.records import UNKNOWN, Records
-from mia_lightning.security.open import open_regular
+from mia_lightning.records.vocabulary import SPLITS, training_and_test
 
 FORMATS = "folders of images by class (train/CLASS/ members, test/CLASS/ non-members)"
 
-SPLITS = {"train": 1, "test": 0}
 
-
-@dataclass(frozen=True)
-class _Opener:
-    """Opens image files by number; picklable."""
-
-    files: tuple[str, ...]
-    source: str
-
-    def content(self, number: int) -> bytes:
-        """Return the bytes of a file."""
-        with open_regular(Path(self.files[number])) as file:
-            data = file.read(_image_files.LARGEST + 1)
-        if len(data) > _image_files.LARGEST:
-            raise MIAError(f"{self.what(number)} has over {_image_files.LARGEST >> 20} MiB; make it smaller")
-        return data
-
-    def what(self, number: int) -> str:
-        """Return the name of a file for messages."""
-        path = Path(self.files[number])
-        return f"{self.source}: image {path.parent.name}/{path.name}"
-
-    def __call__(self, number: int) -> Any:
-        data = self.content(number)
-        with _image_files.damaged_image_reported(data, self.what(number)):
-            return _image_files.open_image(data).convert("RGB")
+COVARIATES = ("bytes of the file", "width of the file", "height of the file")
 
 
 def matches(source: str) -> bool:
@@ -56,7 +28,7 @@ def matches(source: str) -> bool:
     if any(entry.name.lower().endswith((".csv", ".tsv")) for entry in entries):
         return False
     folders = [entry for entry in entries if entry.is_dir()]
-    if any(entry.name in SPLITS for entry in folders):
+    if any(entry.name in (*SPLITS[0], *SPLITS[1]) for entry in folders):
         return True
     return any(_is_image(file.name) for entry in folders for file in os.scandir(entry))
 
@@ -89,13 +61,21 @@ def read_transformed(
             damaged image.
     """
     root = Path(source)
-    splits = [name for name in SPLITS if (root / name).is_dir()]
-    if len(splits) == 1:
-        other = "test" if splits == ["train"] else "train"
+    folders = [entry.name for entry in sorted(root.iterdir()) if entry.is_dir()]
+    splits = training_and_test(folders)
+    if splits is None and (present := [name for name in folders if name in (*SPLITS[0], *SPLITS[1])]):
+        other = "test" if present[0] in SPLITS[0] else "train"
         raise MIAError(
-            f"{root.name}: has {splits[0]}/ but no {other}/; members belong into train/, non-members into test/"
+            f"{root.name}: has {present[0]}/ but no {other}/; members belong into train/, non-members into test/"
         )
     listed = {name: _listed(root / name) for name in splits or [""]}
+    notes = [
+        f"{root.name}: {len(set().union(*listed.values()))} classes by the names of folders, in alphabetical order"
+    ]
+    if splits is not None:
+        notes.append(f"{root.name}: {splits[0]}/ is read as members, {splits[1]}/ as non-members")
+        if unused := [name for name in folders if name not in splits]:
+            notes.append(f"{root.name}: folders not used: {printable(', '.join(unused[:8]), 200)}")
     classes = sorted(set().union(*listed.values()))
     for name, by_class in listed.items():
         if lacking := [text for text in classes if not by_class.get(text)]:
@@ -104,24 +84,24 @@ def read_transformed(
                 f"({len(lacking)} such classes); give every class images in train/ and in test/"
             )
     files = [(name, label, file) for name, by_class in listed.items() for label in classes for file in by_class[label]]
-    opener = _Opener(tuple(str(file) for _, _, file in files), root.name)
     ids = np.array([file.relative_to(root).as_posix() for _, _, file in files])
-    digests, sizes = _headers(opener)
+    stored = tuple(str(file) for _, _, file in files).__getitem__
+    opener = _image_files.ImageOpener(stored, ids.tolist(), root.name)
+    digests, sizes = zip(*(opener.header(number) for number in range(len(files))), strict=True)
     images: Any
     if transform is None:
         images = _stacked([file for _, _, file in files], root, ids)
     else:
-        digest = lazy_digest(digests, transform, transform_name)
-        images = LazyImages(opener, np.arange(len(files)), ids.tolist(), transform, transform_name, digest)
+        images = opener.lazy(digests, transform, transform_name)
     return Records(
         ids=ids,
         images=images,
         labels=np.array([classes.index(label) for _, label, _ in files], np.int64),
-        membership=np.array([SPLITS.get(name, UNKNOWN) for name, _, _ in files], np.int8),
+        membership=np.array([UNKNOWN if splits is None else name == splits[0] for name, _, _ in files], np.int8),
         source=root.name,
         class_names=tuple(classes),
-        notes=(f"{root.name}: {len(classes)} classes by the names of folders, in alphabetical order",),
-        covariates=dict(zip(("bytes of the file", "width of the file", "height of the file"), sizes.T, strict=True)),
+        notes=tuple(notes),
+        covariates=dict(zip(COVARIATES, np.array(sizes, np.float64).T, strict=True)),
     )
 
 
@@ -155,14 +135,3 @@ def _listed(folder: Path) -> dict[str, list[Path]]:
 
 def _is_image(name: str) -> bool:
     return name.lower().endswith(_image_files.SUFFIXES) and not name.startswith(".")
-
-
-def _headers(opener: _Opener) -> tuple[list[bytes], np.ndarray]:
-    """Return the digest of each file, and its bytes, width and height, (N, 3), without decoding it."""
-    digests, sizes = [], np.empty((len(opener.files), 3))
-    for number in range(len(opener.files)):
-        data = opener.content(number)
-        with _image_files.damaged_image_reported(data, opener.what(number)):
-            sizes[number] = len(data), *_image_files.open_image(data).size
-        digests.append(sha256(data).digest())
-    return digests, sizes

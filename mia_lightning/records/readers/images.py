@@ -17,7 +17,7 @@ from mia_lightning.records.table_columns import (
     group_column,
     id_column,
     label_column,
-    membership_column,
+    membership_of,
     text_column,
 )
 from mia_lightning.records.tables import Table, header_names, parse_csv, read_table
@@ -56,7 +56,7 @@ def matches(source: str) -> bool:
     names = header_names(start)
     if not names or not (source.lower().endswith(TABLES) or any(meaning(name, ("id", "file")) for name in names)):
         return bool(start) and source.lower().endswith(TABLES)
-    has_features = any(meaning(name, (*TABLE_COLUMNS, "split", "index")) is None for name in names)
+    has_features = any(meaning(name, (*TABLE_COLUMNS, "index")) is None for name in names)
     return not has_features or any(meaning(name, ("file",)) for name in names) or _has_images(Path(source).parent)
 
 
@@ -149,7 +149,7 @@ def _records(
     rows: _Rows, files: Iterable[_image_files.Member], row_of: Callable[[str], int | None], name: str
 ) -> Records:
     table, columns = rows.table, rows.columns
-    membership, notes = membership_column(table, columns.get("membership"))
+    membership, notes = membership_of(table, columns)
     labels, class_names = label_column(table, columns.get("label"))
     if class_names:
         notes.append(class_order_note(table.source, class_names))

@@ -54,6 +54,7 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
             ids=ids,
             labels=_plain(values.get("label"), path),
             membership=_plain(values.get("membership"), path),
+            splits=_plain(values.get("split"), path),
             groups=_plain(values.get("group"), path),
             class_names=_plain(values.get("class_name"), path),
             notes=[*notes, *chosen.notes(path.name)],

@@ -15,7 +15,7 @@ from mia_lightning.records.table_columns import (
     group_column,
     id_column,
     label_column,
-    membership_column,
+    membership_of,
     number_column,
 )
 from mia_lightning.records.tables import Table, header_names, read_table
@@ -78,7 +78,7 @@ def table_records(table: Table, columns: Mapping[str, str] | None = None) -> Rec
     if len(features) * len(table) > MOST_CELLS:
         raise MIAError(f"{source}: has {len(features):,} features of {len(table):,} records, too many; give fewer")
     ids = id_column(table, chosen.get("id"))
-    membership, notes = membership_column(table, chosen.get("membership") or chosen.get("split"))
+    membership, notes = membership_of(table, chosen)
     labels, class_names = label_column(table, chosen.get("label"))
     if class_names:
         notes.append(class_order_note(source, class_names))

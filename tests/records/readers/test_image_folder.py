@@ -132,8 +132,8 @@ def test_wrong_transform_is_one_sentence(transform, sentence, tmp_path):
         (lambda f: [p.unlink() for p in (f / "train" / "cat").iterdir()], "train/cat/ is missing or has no images"),
         (lambda f: (f / "test").rename(f / "other"), "has train/ but no test/; members belong into train/"),
         (lambda f: (f / "train" / "cat" / "0.jpg").rename(f / "train" / "0.jpg"), "0.jpg is outside of a class's"),
-        (lambda f: (f / "test" / "cat" / "1.jpg").write_bytes(b"no image"), "image cat/1.jpg is damaged or not an"),
-        (lambda f: (f / "test" / "cat" / "1.jpg").write_bytes(b""), "image cat/1.jpg is damaged or not an image"),
+        (lambda f: (f / "test" / "cat" / "1.jpg").write_bytes(b"no image"), "test/cat/1.jpg is damaged or not an"),
+        (lambda f: (f / "test" / "cat" / "1.jpg").write_bytes(b""), "test/cat/1.jpg is damaged or not an image"),
     ],
 )
 def test_broken_folder_is_one_sentence(break_, sentence, tmp_path):
@@ -141,3 +141,21 @@ def test_broken_folder_is_one_sentence(break_, sentence, tmp_path):
     break_(tmp_path)
     with pytest.raises(MIAError, match=sentence):
         read(source)
+
+
+def test_validation_folder_holds_non_members_without_a_test_folder(tmp_path):
+    source = make_folder(tmp_path)
+    (tmp_path / "test").rename(tmp_path / "val")
+    (tmp_path / "other").mkdir()
+    records = read(source)
+    assert set(records.membership.tolist()) == {0, 1}
+    assert any("train/ is read as members, val/ as non-members" in note for note in records.notes)
+    assert any("folders not used: other" in note for note in records.notes)
+
+
+def test_deep_pixels_are_refused_not_clipped(tmp_path):
+    source = make_folder(tmp_path)
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "test" / "cat" / "1.jpg", format="PNG")
+    records = read_records(source, transform=evaluation, transform_name="own:evaluation")
+    with pytest.raises(MIAError, match=r"test/cat/1\.jpg has I;16 pixels; expected 8 bits per channel"):
+        records.images[:]
