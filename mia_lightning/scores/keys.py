@@ -29,11 +29,16 @@ def read_scores_table(path: str | Path) -> Table:
     Raises:
         MIAError: it cannot be read, or the arrays of an .npz differ in length.
     """
-    if Path(path).suffix != ".npz":
+    source = Path(path).name
+    try:
+        with open_regular(path) as file:
+            is_zip = file.read(4) == b"PK\x03\x04"
+    except OSError:
+        is_zip = False  # `read_table` names the error
+    if not is_zip:
         return read_table(path)
     import pyarrow as pa
 
-    source = Path(path).name
     try:
         with open_regular(path) as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: np.squeeze(stored[name]) for name in stored.files}

@@ -46,7 +46,10 @@ def _check_logits(target: Target, logits: object, size: str) -> None:
             "give --target.num_classes, or a forward that returns logits"
         )
     if not torch.isfinite(logits).all():
-        raise MIAError(f"the target returns NaN or infinite logits for two black {size}; its weights are damaged")
+        raise MIAError(
+            f"the target returns NaN or infinite logits for two black {size}; its weights are damaged, or its "
+            "forward masks classes or divides by zero"
+        )
 
 
 def image_channels(network: nn.Module) -> int | None:

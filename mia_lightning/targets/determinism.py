@@ -36,13 +36,17 @@ def nondeterminism(network: nn.Module, images: Tensor) -> str | None:
 
 
 def saturation(network: nn.Module, images: Tensor) -> str | None:
-    """Return a sentence where probabilities have lost confidence to rounding: to float16, or to 1 and 0 alone.
+    """Return a sentence where outputs have lost confidence: probabilities rounded to float16 or to 1 and 0, or outputs
+    of the predicted class alone.
 
     Args:
-        network: A `TargetNetwork` of probabilities; None is returned for others.
+        network: Of logits or, as a `TargetNetwork`, of probabilities; None is returned for others.
         images: (B, C, H, W) normalized, on its device.
     """
-    if not isinstance(network, TargetNetwork) or network.form.output != "probabilities":
+    output = network.form.output if isinstance(network, TargetNetwork) else "logits"
+    if output == "logits":
+        return _top_class_only(network, images)
+    if not isinstance(network, TargetNetwork) or output != "probabilities":
         return None
     if isinstance(network.network, FunctionNetwork) and network.network.returns_labels:
         return None  # as `target_from` notes
@@ -65,6 +69,17 @@ def saturation(network: nn.Module, images: Tensor) -> str | None:
             "in every signal; a forward that returns logits would distinguish them"
         )
     return None
+
+
+def _top_class_only(network: nn.Module, images: Tensor) -> str | None:
+    with torch.inference_mode():
+        logits = network(images)
+    if logits.shape[1] < 3 or not output_kind.is_one_hot(logits).all():
+        return None
+    return (
+        "the target returns one value per image and 0 for every other class, so that only the predicted class has a "
+        "confidence; a forward that returns all classes would separate the records better"
+    )
 
 
 def _is_half(values: Tensor) -> bool:

@@ -163,6 +163,8 @@ def _fit(name: str, file: weights.Checkpoint, options: LoadOptions, source: str)
 def _fit_once(name: str, file: weights.Checkpoint, options: LoadOptions, classes: int, source: str) -> _Fitted:
     network = architectures.build(name, classes, file.tensors, file.hyper_parameters)
     sets = weight_sets.weight_sets(file.tensors, network)
+    if options.num_classes is not None and any(item.fits(network) for item in sets):
+        sets = [item for item in sets if item.fits(network)]
     if not sets:
         _refuse(network, weight_sets.closest(file.tensors, network.state_dict()), name, source)
     taken, notes = weight_sets.choose(sets, options.weights, source)

@@ -144,7 +144,8 @@ def _names(path: Path, zipped: bool) -> list[str]:
     """Return the names of classes and functions in a file that torch does not build itself, without building any."""
     try:
         if zipped:
-            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+            return sorted({spelling for name in names for spelling in _spellings(*name.rpartition(".")[::2])})
         with path.open("rb") as file:
             return sorted({name for name in _scan(file) if not BUILT_BY_TORCH.fullmatch(name)})
     except Exception:  # damage, which loading reports
@@ -158,10 +159,15 @@ def _scan(file: BinaryIO) -> Iterator[str]:
             for opcode, argument, _position in pickletools.genops(file):
                 if opcode.name in ("GLOBAL", "INST"):
                     module, _, name = str(argument).partition(" ")
-                    module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))  # of Python 2
-                    yield f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"
+                    yield from _spellings(module, name)
     except (ValueError, IndexError, EOFError, OverflowError):
         return
+
+
+def _spellings(module: str, name: str) -> set[str]:
+    """Return a name as the file has it, and that of Python 3 for one of Python 2, which pickles of protocol 2 hold."""
+    new_module, new_name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
+    return {f"{module}.{name}", f"{_compat_pickle.IMPORT_MAPPING.get(new_module, new_module)}.{new_name}"}
 
 
 def _whole_object(path: Path, name: str, names: list[str]) -> MIAError:

@@ -1,7 +1,7 @@
 """Sets of weights in a checkpoint: every assignment of its tensors to a network's names, up to prefixes."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,20 @@ from mia_lightning.errors import MIAError, printable
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module.")
 """Components that torch.compile, FSDP, activation checkpointing and Fabric insert at any depth."""
 
-AVERAGED = ("ema", "ema_model", "averag", "swa", "teacher", "momentum", "shadow", "encoder_k", "target_")
-"""Parts of names of averaged or teacher weights: the plain set has precedence."""
+AVERAGED = (
+    "ema",
+    "avg",
+    "averag",
+    "swa",
+    "polyak",
+    "teacher",
+    "momentum",
+    "shadow",
+    "encoder_k",
+    "pretrain",
+    "initial",
+)
+"""Parts of names of averaged, teacher or earlier weights: the plain set has precedence."""
 
 USUAL_ROOTS = ("state_dict", "model_state_dict", "model", "net", "module")
 """Roots and prefixes that need no note."""
@@ -37,6 +49,9 @@ class WeightSet:
     left_out: tuple[str, ...] = ()
     """Names in the same dictionary that the network does not have."""
 
+    around: tuple[str, ...] = ()
+    """Names in the file that are under the prefix of no set."""
+
     built: tuple[str, ...] = ()
     """Buffers of a wrapper module that the file lacks; they stay as built."""
 
@@ -44,6 +59,11 @@ class WeightSet:
     def name(self) -> str:
         """As `--target.weights` takes it: the prefix without its last dot, or "the file itself"."""
         return self.prefix.rstrip(".") or "the file itself"
+
+    def fits(self, network: nn.Module) -> bool:
+        """Whether every tensor has the shape that a network has room for."""
+        expected = network.state_dict()
+        return all(tensor.shape == expected[name].shape for name, tensor in self.tensors.items())
 
 
 def weight_sets(files: Mapping[str, Tensor], network: nn.Module) -> list[WeightSet]:
@@ -70,6 +90,7 @@ def weight_sets(files: Mapping[str, Tensor], network: nn.Module) -> list[WeightS
                         item.prefix,
                         {root + name: tensor for name, tensor in item.tensors.items()},
                         item.left_out,
+                        item.around,
                         tuple(around),
                     )
                     for item in sets
@@ -98,8 +119,14 @@ def choose(sets: Sequence[WeightSet], wanted: str | None, source: str) -> tuple[
             raise MIAError(f"--target.weights {wanted!r} {problem} {source}; choose one of: {listed}")
         taken = (exact or matching)[0]
     else:
-        taken = min(distinct, key=lambda item: any(word in item.name.lower() for word in AVERAGED))
+        names = " ".join(item.name.lower() for item in distinct)
+        taken = min(distinct, key=lambda item: _is_averaged(item.name.lower(), names))
     return taken, _sentences(taken, distinct, source)
+
+
+def _is_averaged(name: str, names: str) -> bool:
+    """Whether a name is that of averaged weights; "target" too, unless shadow models are next to it."""
+    return any(word in name for word in AVERAGED) or ("target" in name and "shadow" not in names)
 
 
 def others(sets: Sequence[WeightSet], taken: WeightSet) -> tuple[str, ...]:
@@ -149,7 +176,8 @@ def _sets(names: Mapping[str, Tensor], expected: Sequence[str]) -> list[WeightSe
             suffixes = [n.removeprefix(prefix) for n in names if n.startswith(prefix)]
             extra = tuple(n for n in suffixes if n not in tensors)
             sets.append(WeightSet(prefix, tensors, extra))
-    return sets
+    around = tuple(n for n in names if not n.startswith(tuple(s.prefix for s in sets)) and not n.endswith("n_averaged"))
+    return [replace(item, around=around) for item in sets]
 
 
 def _roots(expected: Sequence[str]) -> list[str]:
@@ -205,9 +233,10 @@ def _sentences(taken: WeightSet, distinct: Sequence[WeightSet], source: str) -> 
         )
     elif any(part not in USUAL_ROOTS for part in taken.prefix.split(".") if part):
         sentences.append(f"{source}: took the weights under {taken.name!r}")
-    if taken.left_out:
-        more = f" and {len(taken.left_out) - 3} more" if len(taken.left_out) > 3 else ""
-        sentences.append(f"{source}: left out {', '.join(taken.left_out[:3])}{more}, no part of the network")
+    for names, why in ((taken.left_out, "no part of the network"), (taken.around, f"outside of {taken.name!r}")):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            sentences.append(f"{source}: left out {', '.join(names[:3])}{more}, {why}")
     if taken.built:
         sentences.append(f"{source}: {', '.join(taken.built[:3])} of the wrapper module stay as built")
     return [printable(sentence) for sentence in sentences]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mia_lightning.errors import MIAError, printable
 from mia_lightning.security.archives import check_list, check_unfolding
 from mia_lightning.security.file_kinds import file_kind
-from mia_lightning.security.open import check_regular
+from mia_lightning.security.open import check_regular, open_regular
 from mia_lightning.security.plain import plain_dict
 from mia_lightning.targets.pickles import described, first_line, is_stand_in, read_pickle
 from mia_lightning.targets.plain_pickles import read_plain_pickle
@@ -29,6 +29,10 @@ PLAIN = ("pickle", "torch pickle")
 
 DEEPEST = 5
 """Levels of dictionaries that are searched for tensors: a dictionary may contain itself."""
+
+
+LONGEST = 1000
+"""Items of a list or tuple that is searched for dictionaries."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +76,24 @@ def check_kind(path: Path) -> None:
         raise MIAError(f"{path.name or path}: is {kind.description}, expected a checkpoint; {kind.fix}")
     try:
         check_regular(path)
+        if kind is None and (content := _content(path)):
+            raise MIAError(f"{path.name}: {content}, expected a checkpoint; copy or download it again")
     except OSError as error:
         problem = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         raise MIAError(f"{printable(path, 300)}: {problem}; --target.checkpoint expects a checkpoint") from error
+
+
+def _content(path: Path) -> str:
+    """Return what a file without a known kind is where its first bytes are zeros or text, else an empty text."""
+    with open_regular(path) as file:
+        start = file.read(4096)
+    if not start.strip(b"\0"):
+        return "begins with zeros only (an incomplete copy)"
+    try:
+        is_text = start[:4000].decode("utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8")
+    except UnicodeDecodeError:
+        return ""
+    return "is a text file" if is_text.replace("\n", "").replace("\r", "").replace("\t", "").isprintable() else ""
 
 
 def check_finite(weights: Mapping[str, Tensor], source: str) -> None:
@@ -107,8 +126,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _checkpoint(payload: object, path: Path) -> Checkpoint:
-    if not isinstance(payload, Mapping):
+    numbered = _numbered(payload)
+    if numbered is None:
         raise MIAError(f"{path.name}: contains {described(payload)}, expected a state dict; {INSTEAD}")
+    payload = numbered
     if {"images", "imgs"} & set(payload) and {"ids", "labels", "membership"} & set(payload):
         raise MIAError(
             f"{path.name}: contains records ({', '.join(map(str, payload))}), not a checkpoint; give it as data"
@@ -155,8 +176,17 @@ def _collect(mapping: Mapping[Any, Any], prefix: str, tensors: dict[str, Tensor]
             continue
         if isinstance(value, Tensor):
             tensors.setdefault(prefix + key, value.detach())
-        elif isinstance(value, Mapping) and depth > 1 and not key.lower().startswith(SKIPPED):
-            _collect(value, f"{prefix}{key}.", tensors, depth - 1)
+        elif depth > 1 and not key.lower().startswith(SKIPPED) and (inner := _numbered(value)) is not None:
+            _collect(inner, f"{prefix}{key}.", tensors, depth - 1)
+
+
+def _numbered(value: object) -> Mapping[Any, Any] | None:
+    """Return a dictionary, or a list or tuple with dictionaries (an ensemble, or weights and epoch) by position."""
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, list | tuple) and len(value) <= LONGEST and any(isinstance(item, Mapping) for item in value):
+        return {str(position): item for position, item in enumerate(value) if isinstance(item, Mapping)}
+    return None
 
 
 def _without_tensors(payload: Mapping[Any, Any]) -> str:

@@ -84,6 +84,8 @@ def recognized(network: nn.Module, form: TargetForm, samples: list[Tensor], outp
     tensors = [output_kind.select_tensor(outputs) for outputs in returned]
     item = tensors[0][1]
     values = torch.cat([_vectors(tensor, len(sample)) for (tensor, _), sample in zip(tensors, samples, strict=True)])
+    if values.shape[1] == 1 and len(values) > 1 and bool((values == values.round()).all()):
+        raise MIAError(_class_numbers(values))
     recognized_kind = output_kind.recognize(values)
     if output != "auto" and output != recognized_kind:
         _check_configured(output, recognized_kind, values)
@@ -109,10 +111,7 @@ def _checked_inputs(wrapper: TargetNetwork, sample: Tensor) -> Tensor:
 def _vectors(outputs: Tensor, count: int) -> Tensor:
     """Return outputs (N, K) or (N,) as (N, K)."""
     if not outputs.is_floating_point():
-        raise MIAError(
-            f"the target returns {str(outputs.dtype).removeprefix('torch.')} values, class numbers rather than logits; "
-            "use a forward that returns one value per class"
-        )
+        raise MIAError(_class_numbers(outputs))
     if outputs.ndim == 1 and len(outputs) == count:
         outputs = outputs[:, None]
     if outputs.ndim != 2 or len(outputs) != count or outputs.shape[1] == 0:
@@ -121,6 +120,15 @@ def _vectors(outputs: Tensor, count: int) -> Tensor:
             "forward that returns logits"
         )
     return outputs
+
+
+def _class_numbers(outputs: Tensor) -> str:
+    kind = str(outputs.dtype).removeprefix("torch.")
+    whole = "whole " if outputs.is_floating_point() else ""
+    return (
+        f"the target returns {whole}{kind} values, class numbers rather than logits; use a forward that returns one "
+        "value per class"
+    )
 
 
 def _check_configured(output: str, recognized: str, values: Tensor) -> None:

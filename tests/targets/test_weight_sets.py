@@ -37,6 +37,17 @@ class LogSoftmax(Net):
         return super().forward(images).log_softmax(1)
 
 
+class ClassNumber(Net):
+    def forward(self, images):
+        return super().forward(images).argmax(1).float()
+
+
+class TopClass(Net):
+    def forward(self, images):
+        logits = super().forward(images)
+        return torch.where(logits == logits.max(dim=1, keepdim=True).values, logits, 0.0)
+
+
 class AsDict(Net):
     def forward(self, images):
         return {"logits": super().forward(images), "features": images.mean(dim=(2, 3))}
@@ -134,6 +145,21 @@ class TestSets:
         same(load(tmp_path / "c.pt", both), network_of(0), images)
         same(load(tmp_path / "c.pt", both, weights="teacher"), network_of(1), images)
 
+    @pytest.mark.parametrize(
+        "names", [("target", "online"), ("model_avg", "model"), ("shadow_model", "target_model"), ("pretrained", "net")]
+    )
+    def test_plain_set_has_precedence_in_any_order(self, names, images, tmp_path):
+        sets = {name: network_of(seed).state_dict() for name, seed in zip(names, (1, 0), strict=True)}
+        same(load(tmp_path / "c.pt", sets), network_of(0), images)
+
+    def test_set_with_the_number_of_classes(self, images, tmp_path):
+        sets = {"a": Net(7).state_dict(), "b": network_of(0).state_dict()}
+        same(load(tmp_path / "c.pt", sets, num_classes=5), network_of(0), images)
+
+    @pytest.mark.parametrize("form", [lambda weights: (weights, 3), lambda weights: {"networks": [weights]}])
+    def test_weights_in_a_list(self, form, images, tmp_path):
+        same(load(tmp_path / "c.pt", form(network_of(0).state_dict())), network_of(0), images)
+
     def test_equal_copies_are_one_set(self, payload, tmp_path):
         payload["state_dict_ema"] = payload["state_dict"]
         assert load(tmp_path / "c.pt", payload).notes == ()
@@ -164,6 +190,23 @@ def test_extra_names_are_left_out_and_named(extra, images, tmp_path):
     assert next(iter(extra)) in " ".join(target.notes)
 
 
+def test_names_outside_of_the_prefix_are_named(images, tmp_path):
+    weights = {f"model.{name}": tensor for name, tensor in network_of().state_dict().items()}
+    target = load(tmp_path / "c.pt", weights | {"temperature": torch.ones(1), "n_averaged": torch.tensor(2)})
+    same(target, network_of(), images)
+    assert target.notes == ("c.pt: left out temperature, outside of 'model'",)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(b"a,b\n1,2\n", "is a text file"), ("a: 1".encode("utf-16"), "is a text file"), (bytes(5000), "zeros only")],
+)
+def test_content_that_no_reader_takes_is_named(content, sentence, tmp_path):
+    (tmp_path / "c.pt").write_bytes(content)
+    with pytest.raises(MIAError, match=sentence):
+        load_target(str(tmp_path / "c.pt"), architecture=f"{HERE}:Net")
+
+
 def test_unknown_layer_is_refused(tmp_path):
     with pytest.raises(MIAError, match=r"unexpected: block\.weight"):
         load(tmp_path / "c.pt", network_of().state_dict() | {"block.weight": torch.ones(4, 4)})
@@ -189,6 +232,7 @@ BESIDE = {
     "object": Custom(),
     "loss": nn.CrossEntropyLoss(),
     "slice": slice(1, 2),
+    "error": ValueError("diverged"),
 }
 
 
@@ -244,6 +288,15 @@ class TestOutputs:
         target = load(tmp_path / "c.pt", network.state_dict(), "Softmax")
         assert "one-hot labels" in saturation(target.network, images)
         assert saturation(load(tmp_path / "c.pt", network_of().state_dict(), "Softmax").network, images) is None
+
+    def test_top_class_only(self, images, tmp_path):
+        target = load(tmp_path / "c.pt", network_of().state_dict(), "TopClass")
+        assert "only the predicted class has a confidence" in saturation(target.network, images)
+        assert saturation(network_of(), images) is None
+
+    def test_class_numbers_are_refused(self, tmp_path):
+        with pytest.raises(MIAError, match="returns whole float32 values, class numbers rather than logits"):
+            load(tmp_path / "c.pt", network_of().state_dict(), "ClassNumber")
 
     @pytest.mark.parametrize(("cls", "word"), [("Dropout", "dropout"), ("BatchStatistics", "batch")])
     def test_nondeterminism(self, cls, word, images, tmp_path):
