@@ -201,7 +201,7 @@ def _check_finite(records: Records) -> None:
 
 def check_disjoint(public: Records, private: Records) -> None:
     """Raise MIAError when an id occurs in both halves."""
-    shared = np.intersect1d(*(np.char.strip(half.ids.astype(str)) for half in (public, private)))
+    shared = np.intersect1d(np.char.strip(public.ids.astype(str)), np.char.strip(private.ids.astype(str)))
     if len(shared):
         raise MIAError(
             f"{len(shared)} ids occur in both {public.source} and {private.source}, first {shared[0]}; drop the "
