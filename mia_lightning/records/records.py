@@ -149,7 +149,7 @@ def _check_ids(ids: NDArray[np.int64] | NDArray[np.str_], source: str) -> None:
 
     if ids.dtype.kind == "U":
         _check_texts(ids.tolist(), source)
-        stripped = np.char.strip(ids)
+        stripped = np.char.strip(ids.astype(np.str_))
         if len(np.unique(stripped)) < len(ids):  # files of scores and keys are read without such blanks
             first = next(text for text, short in zip(ids, stripped, strict=True) if text != short)
             raise MIAError(f"{source}: id {first[:40]!r} differs from another only in blanks around it; rename it")
