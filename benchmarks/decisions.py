@@ -1,4 +1,4 @@
-"""Coverage and power of decisions: policies, comparisons, fraction of an unlabeled set.
+"""Coverage and power of decisions: policies, comparisons, one-run bounds, fraction of an unlabeled set.
 
     python benchmarks/decisions.py policy compare      # or all parts without a name; --repeats 100
 
@@ -10,6 +10,7 @@ import argparse
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from mia_lightning.evaluation.config import OneRun
 from mia_lightning.metrics.intervals import tpr_interval
 
 PARTS = {}
@@ -40,7 +41,10 @@ def policy(repeats):
     for fpr, shift, n in ((0.05, 0.5, 500), (0.05, 0.5, 5000), (0.01, 0.5, 2000), (0.01, 1.5, 2000)):
         margin = float(ndtr(shift - ndtri(1 - fpr)))
         ends = np.array([tpr_interval(*gaussian(rng, n, shift), fpr) for _ in range(5 * repeats)])
-        print(f"| {fpr:g} | {margin:.4f} | {n:,} | {share(ends[:, 1] < margin)} | {share(ends[:, 0] > margin)} |")
+        print(
+            f"| {fpr:g} | {margin:.4f} | {n:,} | {share(ends[:, 1] < margin)} | {share(ends[:, 0] > margin)} |",
+            flush=True,
+        )
     print("\n| FPR | TPR | margin | planner's n | n with power 80% | ratio |\n|---|---|---|---|---|---|")
     levels = (np.arange(20_000) + 0.5) / 20_000
     for fpr, shift, margin in ((0.05, 0.5, 0.16), (0.05, 0.5, 0.10), (0.05, 0.3, 0.105), (0.01, 0.5, 0.05)):
@@ -53,7 +57,10 @@ def policy(repeats):
             power.append(np.mean([high < margin if tpr < margin else low > margin for low, high in ends]))
         slope, intercept = np.polyfit(np.log(sizes), ndtri(np.clip(power, 0.01, 0.99)), 1)
         needed = np.exp((ndtri(0.8) - intercept) / slope)
-        print(f"| {fpr:g} | {tpr:.4f} | {margin:g} | {planned:,.0f} | {needed:,.0f} | {planned / needed:.2f} |")
+        print(
+            f"| {fpr:g} | {tpr:.4f} | {margin:g} | {planned:,.0f} | {needed:,.0f} | {planned / needed:.2f} |",
+            flush=True,
+        )
 
 
 @part
@@ -65,22 +72,63 @@ def compare(repeats):
     member = (np.arange(n) % 2).astype(np.int8)
     print("\n| TPR@5% before, after | correlation | AUC covers | TPR@5% covers | change in TPR@5% found |")
     print("|---|---|---|---|---|")
-    for correlation in (0.5, 0.8):
+    for correlation in (0.8, 0.95):
         for tpr, change in ((0.2, 0.0), (0.2, 0.02), (0.4, 0.0), (0.4, 0.02)):
             shifts = [float(ndtri(rate) + ndtri(1 - fpr)) for rate in (tpr, tpr - change)]
             aucs = [float(ndtr(shift / np.sqrt(2))) for shift in shifts]
             rows = []
             for seed in range(repeats):
-                rng = np.random.default_rng([seed, int(10 * correlation)])
+                rng = np.random.default_rng([seed, *(round(100 * part) for part in (correlation, tpr, change))])
                 common = rng.normal(size=n) * np.sqrt(correlation)
-                own = (rng.normal(size=n) * np.sqrt(1 - correlation) for _ in shifts)
-                scores = [{"a": common + o + s * member} for o, s in zip(own, shifts, strict=True)]
+                noise = [rng.normal(size=n) * np.sqrt(1 - correlation) for _ in shifts]
+                scores = [{"a": common + own + shift * member} for own, shift in zip(noise, shifts, strict=True)]
                 (result,) = compare(*scores, member, fprs=(fpr,), resamples=200, seed=seed)
                 auc, rate = result.differences
                 covers = auc.low <= aucs[1] - aucs[0] <= auc.high, rate.low <= -change <= rate.high
                 rows.append((*covers, rate.high < 0))
             shares = np.array(rows).T
-            print(f"| {tpr}, {tpr - change:g} | {correlation} | {' | '.join(share(column) for column in shares)} |")
+            figures = " | ".join(share(column) for column in shares)
+            print(f"| {tpr}, {tpr - change:g} | {correlation} | {figures} |", flush=True)
+
+
+@part
+def one_run(repeats):
+    """Bounds of one run on 2,000 records by three preset numbers of guesses, of the counts with ties, and validity."""
+    from mia_lightning.evaluation.epsilon import exact_epsilon
+    from mia_lightning.evaluation.one_run import PRESETS, one_run_epsilon
+    from mia_lightning.evaluation.privacy import privacy_bounds
+    from mia_lightning.metrics.ranks import split
+
+    m, error = 2000, 0.05 / len(PRESETS)
+    print("\n| scores | truth | one run, median | above truth | counts, median | counts without breaking ties |")
+    print("|---|---|---|---|---|---|")
+    for name, truth in (("bits", 1), ("bits", 4), ("bits", 8), ("Gaussian", 0)):
+        rng, right, one, counts, tied = np.random.default_rng(truth), 1 / (1 + np.exp(-truth)), [], [], []
+
+        def scores(member, rng=rng, right=right, name=name):
+            answers = np.where(rng.random(member.shape) < right, member, 1 - member)
+            return rng.normal(size=member.shape) if name == "Gaussian" else answers + 1e-3 * rng.random(member.shape)
+
+        above, guesses = np.zeros(50 * repeats, bool), [int(m * part) for part in PRESETS]
+        member = rng.integers(0, 2, (50 * repeats, m))
+        ranked = np.take_along_axis(member, scores(member).argsort(axis=1), axis=1)
+        for count in guesses:
+            correct = ranked[:, m - count :].sum(axis=1) + count - ranked[:, :count].sum(axis=1)
+            least, most = 0, 2 * count + 1  # the fewest correct guesses that refute the truth, by bisection
+            while least < most:
+                middle = (least + most) // 2
+                refutes = middle > 2 * count or one_run_epsilon(m, 2 * count, middle, delta=0, error=error) > truth
+                least, most = (least, middle) if refutes else (middle + 1, most)
+            above |= correct >= least
+        for seed in range(max(1, repeats // 2)):
+            member = rng.integers(0, 2, m)
+            values = scores(member) if name == "Gaussian" else scores(member).round()
+            bounds = privacy_bounds("a", values, member, delta=0, one_run=OneRun(random_inclusion=True), seed=seed)
+            one.append(bounds[1].epsilon or 0.0)  # refused where the coins came out too uneven
+            counts.append(bounds[0].epsilon)
+            tied.append(exact_epsilon(*split(values, member), delta=0, error=0.05))
+        medians = [f"{np.median(values):.2f}" for values in (one, counts, tied)]
+        print(f"| {name} | {truth} | {medians[0]} | {share(above)} | {medians[1]} | {medians[2]} |", flush=True)
 
 
 @part

@@ -21,8 +21,8 @@ class OneRun:
     of guesses were fixed before any score was seen, and no score was computed with the membership of these records."""
 
     guesses_in: int | None = None
-    """Number of highest scores guessed to be members (default: a 20th, an 8th and a 3rd of the records, each at a third
-    of the error)."""
+    """Number of highest scores guessed to be members (default: a 20th, a 6th and 9 20ths of the records, each at a
+    third of the error)."""
 
     guesses_out: int | None = None
     """Number of lowest scores guessed to be non-members (default: as many as are guessed to be members)."""
@@ -142,3 +142,14 @@ class ComparisonConfig:
 
     seed: int = 0
     """Random seed of the resamples."""
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """Options of a plan of reference models."""
+
+    run: tuple[str, ...] = ()
+    """Output folder of a run of train.py with 4 or more references."""
+
+    output: str | None = None
+    """File of the plan in JSON (default: nothing is written)."""

@@ -11,9 +11,9 @@ from mia_lightning.evaluation.assessment import Bound
 from mia_lightning.evaluation.config import OneRun
 from mia_lightning.metrics.ranks import Array, Membership
 
-PRESETS = (20, 8, 3)
-"""The one-run audit guesses a 20th, an 8th and a 3rd of the records in and as many out, each at a third of the error,
-unless the numbers are given."""
+PRESETS = (1 / 20, 1 / 6, 9 / 20)
+"""The one-run audit guesses these shares of the records in and as many out, each at a third of the error, unless the
+numbers are given. The largest leaves room for coins that come out uneven."""
 
 
 RANDOM_INCLUSION = (
@@ -190,8 +190,8 @@ def one_run_bounds(
 def _guesses(records: int, declared: OneRun) -> list[tuple[int, int]]:
     """Return the numbers of guesses in and out: those declared, or every preset."""
     given = (declared.guesses_in, declared.guesses_out)
-    divisors = PRESETS if given == (None, None) else PRESETS[:1]
-    filled = ([max(1, records // divisor) if count is None else count for count in given] for divisor in divisors)
+    shares = PRESETS if given == (None, None) else PRESETS[:1]
+    filled = ([max(1, int(records * share)) if count is None else count for count in given] for share in shares)
     return list(dict.fromkeys((in_, out) for in_, out in filled))
 
 

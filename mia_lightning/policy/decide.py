@@ -245,7 +245,7 @@ def _sizes(policy: Policy, evaluation: Evaluation) -> Iterator[Result]:
 
 
 def _reversed(name: str) -> Result:
-    sentence = "the scores point the other way (AUC below 0.5 for certain): their figures say nothing about the members"
+    sentence = "the scores rank non-members above members (AUC below 0.5 for certain); give the negated scores"
     return Result("valid audit", name, "inconclusive", sentence)
 
 
