@@ -44,6 +44,11 @@ def benchmark(argv: Sequence[str] | None = None) -> int:
     return _guarded(_benchmark, argv)
 
 
+def planner(argv: Sequence[str] | None = None) -> int:
+    """Run `python -m mia_lightning.planner`: forecast more reference models. Return the exit code."""
+    return _guarded(_planner, argv, repeat="rerun the same command to start again")
+
+
 def _guarded(command: Callable[[list[str]], int], argv: Sequence[str] | None, *, repeat: str = REPEAT) -> int:
     """Run a command and return its exit code: its own, 2 for a user's mistake, 128 plus the signal that ended it."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -174,6 +179,18 @@ def _benchmark(arguments: list[str]) -> int:
     _announce(f"mia_lightning: benchmark on {config.data or config.pool}, results in {config.output}")
 
     from mia_lightning.benchmarking.run import run  # after parsing: --help and a mistake need not wait for torch
+
+    run(config)
+    return 0
+
+
+def _planner(arguments: list[str]) -> int:
+    from mia_lightning.config.command_line import parse_files
+    from mia_lightning.evaluation.config import PlannerConfig
+
+    config = parse_files(arguments, PlannerConfig, "run")
+
+    from mia_lightning.planning.run import run  # after parsing: --help need not wait for scipy
 
     run(config)
     return 0

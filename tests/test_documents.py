@@ -23,6 +23,7 @@ TUNE = [c for c in COMMANDS if c.startswith("python tune.py")]
 EVALUATE = [c for c in COMMANDS if c.startswith("python -m mia_lightning.evaluate")]
 COMPARE = [c for c in COMMANDS if c.startswith("python -m mia_lightning.compare")]
 CANARIES = [c for c in COMMANDS if c.startswith("python -m mia_lightning.canaries")]
+PLANNER = ["python -m mia_lightning.planner runs/references"]
 INFORMATION = [c for c in COMMANDS if c.startswith("mia-train") and c not in TRAIN]
 
 
@@ -33,7 +34,7 @@ def arguments(command):
 
 def test_every_command_is_covered():
     makes = [c for c in COMMANDS if c.startswith("make ")]
-    assert sorted([*TRAIN, *TUNE, *EVALUATE, *COMPARE, *CANARIES, *INFORMATION, *makes]) == COMMANDS
+    assert sorted([*TRAIN, *TUNE, *EVALUATE, *COMPARE, *CANARIES, *PLANNER, *INFORMATION, *makes]) == COMMANDS
     makefile = (ROOT / "Makefile").read_text()
     assert all(f"\n{command.split()[1]}: " in makefile for command in makes)
 

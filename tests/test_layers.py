@@ -27,6 +27,7 @@ ORDER = [  # a package imports from itself and the packages above it in this lis
     "config",
     "pipeline",
     "comparison",
+    "planning",
     "search",
     "benchmarking",
     "cli",
@@ -34,6 +35,7 @@ ORDER = [  # a package imports from itself and the packages above it in this lis
     "compare",
     "canaries",
     "benchmark",
+    "planner",
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LONGEST = 300
@@ -111,7 +113,16 @@ def test_no_import_circles():
 
 def test_modules_next_to_packages():
     files = sorted(path.name for path in PACKAGE.glob("*.py"))
-    assert files == ["__init__.py", "benchmark.py", "canaries.py", "cli.py", "compare.py", "errors.py", "evaluate.py"]
+    assert files == [
+        "__init__.py",
+        "benchmark.py",
+        "canaries.py",
+        "cli.py",
+        "compare.py",
+        "errors.py",
+        "evaluate.py",
+        "planner.py",
+    ]
 
 
 def test_importing_the_package_is_free():

@@ -64,7 +64,7 @@ def read_run(path: str) -> ScoredRun:
         file = read_scores(folder / "scores.csv")
     else:
         file = read_scores(folder)
-    facts = _facts(folder / "metrics.json") if folder.is_dir() else {}
+    facts = run_facts(folder / "metrics.json") if folder.is_dir() else {}
     records = file.records
     references = folder / "references.csv"
     sources = {part.get("part"): part.get("digest") for part in facts.get("sources", ()) if isinstance(part, dict)}
@@ -152,7 +152,7 @@ def _reference_scores(path: Path, ids: NDArray[Any]) -> dict[str, Array]:
     return {column: number_column(table, column)[rows] for column in columns}
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def run_facts(path: Path) -> dict[str, Any]:
     """Return the facts of a run in its metrics.json, nothing where there is none."""
     if not path.is_file():
         return {}

@@ -8,7 +8,7 @@ from mia_lightning.config.help import Command
 from mia_lightning.config.invocation import command as typed
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.config.search import TuneConfig
-from mia_lightning.evaluation.config import ComparisonConfig, ScoreEvaluationConfig
+from mia_lightning.evaluation.config import ComparisonConfig, PlannerConfig, ScoreEvaluationConfig
 
 _HELP = {"help_all": "Show all options, and those of every class."}
 _DEBUG = {"debug": "Show the traceback of an error."}
@@ -39,6 +39,7 @@ def command_of(cls: type) -> Command:
         TuneConfig: _tune,
         ScoreEvaluationConfig: _evaluate,
         ComparisonConfig: _compare,
+        PlannerConfig: _plan,
         MakeConfig: _make_canaries,
         AuditConfig: _audit_canaries,
         BenchmarkConfig: _benchmark,
@@ -169,4 +170,17 @@ def _benchmark() -> Command:
             f"  {name} --data torchvision:CIFAR10 \\\n    --targets 10 --references 1,2,4,8,16,64\n"
             f"  {name} --pool shadow_models \\\n    --targets all --heads false\n"
         ),
+    )
+
+
+def _plan() -> Command:
+    name = typed("planner")
+    return Command(
+        name=name,
+        summary="Plan of reference models: TPR at up to 64 of them, with intervals and hours, and when to stop.",
+        cls=PlannerConfig,
+        common=("output",),
+        flags={**_HELP, **_DEBUG},
+        examples=f"  {name} runs/references\n",
+        positional="RUN: Output folder of a run of train.py with 4 or more references.",
     )
