@@ -29,7 +29,7 @@ from mia_lightning.references.splits import assign
 from mia_lightning.scores.crossfit import assign_folds, cross_fit
 from mia_lightning.signals.table import SignalTable
 
-Row = tuple[str, str, float, float, float]
+Row = tuple[str, str, float, float, float | str]
 
 QUERIES = 18
 SCENARIOS = ("leave one out of halves", "leave one out of pairs", "leave one out of coins", "balanced", "anchored")
@@ -124,34 +124,55 @@ def without_costly_choices(scores: dict[str, ReferenceScore]) -> dict[str, Refer
 
 
 def rows(
-    *, records: int = 2000, repetitions: int = 8, references: tuple[int, ...] = (3, 15, 63), heads: bool = True
+    *,
+    records: int = 2000,
+    repetitions: int = 8,
+    references: tuple[int, ...] = (3, 15, 63),
+    heads: bool = True,
+    scenarios: tuple[str, ...] = SCENARIOS,
 ) -> Iterator[Row]:
-    """Yield rows for every scenario, number of references, shipped configuration, column and head."""
-    for scenario in SCENARIOS:
+    """Yield rows for every scenario, number of references, shipped configuration, column and head.
+
+    Every repetition draws a target, its membership and its references; all columns and heads share the repetitions.
+    """
+    for scenario in scenarios:
         for count in references:
             if scenario == "balanced":
                 count += 1
             if scenario == "anchored":
                 count = max(16, count)
-            for name, _ in CONFIGURATIONS:
-                measured: dict[str, list[float]] = {}
-                scores, patterns = configuration(name)
-                for seed in range(repetitions):
-                    data = null_data(scenario, count, records, seed)
+            measured: dict[str, list[float]] = {}
+            for seed in range(repetitions):
+                data = null_data(scenario, count, records, seed)
+                for name, _ in CONFIGURATIONS:
+                    scores, patterns = configuration(name)
                     columns = columns_of(without_costly_choices(scores), data, seed)
                     for column, values in columns.items():
-                        measured.setdefault(f"column {column}", []).append(float(auc(values, data.member)))
+                        measured.setdefault(f"{name}.yaml, column {column}", []).append(float(auc(values, data.member)))
                     for head, value in (head_aucs(columns, patterns, data) if heads else {}).items():
-                        measured.setdefault(f"{head} on {name}.yaml", []).append(value)
-                yield from _summary(f"{scenario}, K = {count}, n = {records}", measured, records)
+                        measured.setdefault(f"{name}.yaml, {head}", []).append(value)
+            yield from _summary(f"{scenario}, K = {count}, n = {records}", measured, records)
 
 
 def _summary(scenario: str, measured: dict[str, list[float]], records: int) -> Iterator[Row]:
-    for name, values in measured.items():
-        chance = float(np.sqrt((records + 1) / 3) / records)  # standard deviation of one AUC under the null
-        spread = float(np.std(values, ddof=1)) if len(values) > 1 else chance
-        error = max(spread, chance) / np.sqrt(len(values))  # the spread of few repetitions is uncertain
-        yield ("no label through references: AUC 0.5", f"{scenario}, {name}", float(np.mean(values)), error, 0.5)
+    """Yield the mean of each score, and the number beyond 2 standard errors with its p-value.
+
+    Scores of one repetition depend on each other, so that few or many of them miss together. The p-value is the share
+    of random signs of the repetitions' deviations, one sign for all scores, that give as many misses or more.
+    """
+    chance = float(np.sqrt((records + 1) / 3) / records)  # standard deviation of one AUC under the null
+    deviations = np.array(list(measured.values())) - 0.5  # (scores, repetitions)
+    repetitions = deviations.shape[1]
+    spread = deviations.std(axis=1, ddof=1) if repetitions > 1 else np.zeros(len(deviations))
+    errors = np.maximum(spread, chance) / np.sqrt(repetitions)  # the spread of few repetitions is uncertain
+    for name, mean, error in zip(measured, deviations.mean(axis=1), errors, strict=True):
+        yield ("no label through references: AUC 0.5", f"{scenario}, {name}", 0.5 + float(mean), float(error), 0.5)
+    signs = np.random.default_rng(0).choice([-1, 1], (repetitions, 10_000))
+    misses = int((abs(deviations.mean(axis=1)) > 2 * errors).sum())
+    drawn = (abs(deviations @ signs / repetitions) > 2 * errors[:, None]).sum(axis=0)
+    p_value = float((1 + (drawn >= misses).sum()) / (1 + len(drawn)))
+    text = f"{scenario}: {misses} of {len(deviations)} scores beyond 2 s.e., p-value of so many"
+    yield ("no label through references, all scores", text, p_value, 0.0, ">= 0.01")
 
 
 def main() -> None:
@@ -160,11 +181,13 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=2000)
     parser.add_argument("--repetitions", type=int, default=8)
     parser.add_argument("--references", type=int, nargs="+", default=[3, 15, 63])
+    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS)
+    parser.add_argument("--heads", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
-    for promise, scenario, measured, error, nominal in rows(
-        records=arguments.records, repetitions=arguments.repetitions, references=tuple(arguments.references)
-    ):
-        flag = "" if abs(measured - nominal) <= 2 * error else "  beyond 2 standard errors"
+    arguments.references, arguments.scenarios = tuple(arguments.references), tuple(arguments.scenarios)
+    for promise, scenario, measured, error, nominal in rows(**vars(arguments)):
+        is_off = isinstance(nominal, float) and abs(measured - nominal) > 2 * error
+        flag = "  beyond 2 standard errors" if is_off else ""
         print(f"{promise} | {scenario} | {measured:.4f} | {error:.4f} | {nominal}{flag}", flush=True)
 
 

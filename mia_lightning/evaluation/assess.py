@@ -103,7 +103,10 @@ def assess(
         agreement=agreement(records.scores, member, shared) if len(records.scores) > 1 else None,
         classes=_classes(records, shared),
         class_fpr=shared,
-        claims={name: claim(scores, member, records.labels) for name, scores in records.scores.items()},
+        claims={
+            name: claim(scores, member, records.labels, groups=records.groups)
+            for name, scores in records.scores.items()
+        },
         bounds=tuple(
             epsilon
             for name, scores in ordered.records.scores.items()

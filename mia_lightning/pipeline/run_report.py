@@ -165,6 +165,7 @@ def _private_claims(result: AuditResult) -> dict[str, Claims]:
         name: claim_new(
             attack.private_scores if attack.private_single is None else attack.private_single,
             attack.public_scores[non_members],
+            groups=None if result.public.groups is None else result.public.groups[non_members],
         )
         for name, attack in result.attacks.items()
     }

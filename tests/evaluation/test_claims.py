@@ -100,3 +100,43 @@ def test_p_values_of_new_records_are_their_definition():
     assert claims.p_value.tolist() == [1 / 3, 1.0, 2 / 3]
     with pytest.raises(MIAError, match="need known non-members"):
         claim_new(np.zeros(3), np.zeros(0))
+
+
+def grouped(seed, people=20, images=5):
+    """Return scores and groups of people's images, which depend on each other within a person."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(people), images)
+    return rng.normal(size=people)[groups] + 0.1 * rng.normal(size=len(groups)), groups
+
+
+def test_p_values_by_group_are_their_definition():
+    rng = np.random.default_rng(3)
+    scores, groups = rng.integers(0, 6, 40).astype(float), rng.integers(0, 8, 40)
+    member = (rng.random(40) < 0.5).astype(np.int8)
+    p_values = conformal_p_values(scores, member, groups)
+    for row in range(40):
+        others = [g for g in range(8) if g != groups[row] and ((groups == g) & (member == 0)).any()]
+        shares = [(scores[(groups == g) & (member == 0)] >= scores[row]).mean() for g in others]
+        assert p_values[row] == pytest.approx((1 + sum(shares)) / (1 + len(others)))
+    assert np.array_equal(conformal_p_values(scores, member, np.arange(40)), conformal_p_values(scores, member))
+
+
+def test_p_values_by_group_hold_their_level_where_those_by_record_do_not():
+    by_record, by_group = [], []
+    for seed in range(600):
+        scores, groups = grouped(seed)
+        new = groups == 0  # the first person is new
+        calibration, known = scores[~new], groups[~new]
+        by_record.append(claim_new(scores[new], calibration).p_value[0])
+        by_group.append(claim_new(scores[new], calibration, groups=known).p_value[0])
+    error = np.sqrt(0.05 * 0.95 / 600)
+    assert np.mean(np.array(by_group) <= 0.05) <= 0.05 + 3 * error
+    assert np.mean(np.array(by_record) <= 0.011) > 0.011 + 3 * np.sqrt(0.01 * 0.99 / 600)
+    assert min(by_group) == 0.05  # what 19 people resolve
+
+
+def test_claims_are_by_group():
+    scores, groups = grouped(1)
+    member = (groups < 10).astype(np.int8)
+    assert np.array_equal(claim(scores, member, groups=groups).p_value, conformal_p_values(scores, member, groups))
+    assert claim(scores, member, groups=groups).p_value.min() > claim(scores, member).p_value.min()
