@@ -74,10 +74,8 @@ def claim_new(scores: Array, calibration: Array, levels: Sequence[float] = LEVEL
     scores = np.asarray(scores, dtype=np.float64)
     calibration = np.asarray(calibration, dtype=np.float64)
     if groups is None:
-        above, total = count_at_least(np.sort(calibration), scores), len(calibration)
-    else:
-        above, total = _groups_at_least(calibration, groups, scores), len(np.unique(groups))
-    p_value: Array = (1 + above) / (1 + total)
+        groups = np.arange(len(calibration))
+    p_value: Array = (1 + _groups_at_least(calibration, groups, scores)) / (1 + len(np.unique(groups)))
     q_value = q_values(p_value) if len(scores) else p_value
     ranked = np.lexsort((-scores, p_value))
     return Claims(
