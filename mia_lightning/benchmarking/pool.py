@@ -94,7 +94,7 @@ def train_models(config: BenchmarkConfig) -> BenchmarkPool | None:
     records = _records(config)
     count = max(max(config.references) + 2, 2 if config.targets == "all" else int(config.targets))
     count += count % 2
-    if not config.training.is_built_in:
+    if config.training.is_head or not config.training.is_built_in:
         raise MIAError("--training.class_path: the models of the benchmark are trained by --training.*; leave it out")
     _, batch_size = config.training.counts()
     if len(records) // 2 < batch_size:

@@ -7,7 +7,7 @@ of access. No further query is made.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -62,6 +62,9 @@ class Rung:
 
     attack: str = LEARNER
 
+    scores: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
+    """(records,) scores of the records in folds; empty for an attack on a sample of them."""
+
     @property
     def name(self) -> str:
         """Access and number of queries, such as "label, 18 queries"."""
@@ -84,6 +87,9 @@ class AccessLadder:
 
     reason: str = ""
     """Sentence in place of the rungs; empty where there are some."""
+
+    notes: tuple[str, ...] = ()
+    """Sentences on attacks that could not be run."""
 
 
 def rung_name(access: Access, queries: int) -> str:
@@ -153,6 +159,7 @@ def access_ladder(
             len(rows),
             models if access == "references" else 0,
             seconds,
+            scores=scores[rung_name(access, queries)],
         )
         for access, queries, evaluation, seconds in steps
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -15,6 +16,7 @@ from mia_lightning.references.config import ReferencesConfig, ReferenceTraining
 from mia_lightning.references.exchange import is_checkpoint_folder, load_reference_outputs
 from mia_lightning.references.exchange.checkpoints import read_checkpoint_folder
 from mia_lightning.references.fitting import try_training
+from mia_lightning.references.head_references import check_heads
 from mia_lightning.references.independence import make_independent
 from mia_lightning.references.networks import network_of
 from mia_lightning.references.outputs import ReferenceOutputs
@@ -88,7 +90,9 @@ def check_references(
         view_columns(extraction_queries, queries)
         training = resolved_training(config, target)
         trainer_code(training)
-        network = _check_architecture(config, training, target)
+        if training.is_head:
+            check_heads(config, training, target, _sample(public))
+        network = None if training.is_head else _check_architecture(config, training, target)
         if config.workers and ray_address is not None:
             check_address(ray_address, option="--ray.address")
         private_count = len(membership) - len(public)
@@ -103,7 +107,7 @@ def check_references(
         )
         if not isinstance(unwrap(target.network), EstimatorNetwork):
             _check_batches(training, assignment.keep)
-        if not training.is_built_in:
+        if not training.is_built_in and network is not None:
             _try_training(config, training, network, public, target.num_classes)
         keep, drawn = assignment.keep, assignment.drawn
     reference_columns(config.scores, _simulated(keep, drawn, queries, seed))
@@ -124,6 +128,13 @@ def _check_architecture(config: ReferencesConfig, training: ReferenceTraining, t
             raise MIAError(f"references cannot be trained from the target's architecture: {error}{hint}") from error
         message = str(error).replace("--target.architecture", option)
         raise MIAError(f"{option} {config.architecture}: {message}") from error
+
+
+def _sample(public: Records) -> torch.Tensor:
+    """Return a few inputs of the target's network: noise in place of images, which are not normalized here."""
+    if public.is_image:
+        return torch.randn(8, *public.images.shape[1:], generator=torch.Generator().manual_seed(0))
+    return torch.from_numpy(np.ascontiguousarray(public.images[:8]))
 
 
 def _try_training(

@@ -10,6 +10,9 @@ from mia_lightning.references.scores import ReferenceScore
 BUILT_IN = "built_in"
 """Value of `ReferenceTraining.class_path` for training by its options."""
 
+HEAD = "head"
+"""Value of `ReferenceTraining.class_path` for training of the last layer alone, by the options."""
+
 EPOCHS, BATCH_SIZE = 20, 256
 """Defaults where no checkpoint states them."""
 
@@ -20,8 +23,10 @@ class ReferenceTraining:
 
     class_path: str | None = None
     """package.module:NAME of a LightningModule with its own training_step and configure_optimizers, or of a function
-    train(network, dataset, seed, on_epoch) that returns the trained network; built_in is training by the options below
-    (default: the target's class where it is such a LightningModule, otherwise built_in)."""
+    train(network, dataset, seed, on_epoch) that returns the trained network; built_in is training by the options below,
+    and head trains by them only the target's last linear layer, on features of the target computed once, all references
+    at the same time (default: the target's class where it is such a LightningModule; head for a model in memory of
+    which only the last layer requires gradients; otherwise built_in)."""
 
     init_args: dict[str, Any] = field(default_factory=dict)
     """Arguments of the LightningModule; a parameter called network, net or model gets the target's network, untrained,
@@ -81,7 +86,7 @@ class ReferenceTraining:
                 raise ValueError(f"references.training.{name} must be in [0, {below:g}), got {getattr(self, name)}")
         if self.weight_decay < 0 or self.shift < 0:
             raise ValueError("references.training.weight_decay and .shift must be 0 or more")
-        if (self.init_args or self.transform) and self.class_path in (None, BUILT_IN):
+        if (self.init_args or self.transform) and self.is_built_in:
             option = "init_args" if self.init_args else "transform"
             raise ValueError(
                 f"references.training.{option} belongs to training of your own; name it by "
@@ -91,7 +96,12 @@ class ReferenceTraining:
     @property
     def is_built_in(self) -> bool:
         """Whether the options of this class train, rather than code of the user's."""
-        return self.class_path in (None, BUILT_IN)
+        return self.class_path in (None, BUILT_IN, HEAD)
+
+    @property
+    def is_head(self) -> bool:
+        """Whether only the target's last layer is trained."""
+        return self.class_path == HEAD
 
     def counts(self) -> tuple[int, int]:
         """Return epochs and records per step."""

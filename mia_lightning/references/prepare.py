@@ -26,6 +26,7 @@ from mia_lightning.references.fidelity import (
     order_check,
     training_checks,
 )
+from mia_lightning.references.head_references import head_factory, train_heads
 from mia_lightning.references.independence import make_independent
 from mia_lightning.references.networks import network_of
 from mia_lightning.references.outputs import ReferenceOutputs
@@ -46,6 +47,7 @@ from mia_lightning.targets.wrapper import unwrap
 log = logging.getLogger(__name__)
 
 INFERENCE_CODE = ("references.inference", "references.training_data", "outputs.fuse", "outputs.views")
+HEAD_CODE = ("references.head_references", "references.stacked_heads")
 """Modules whose source determines phi of given weights."""
 
 
@@ -94,12 +96,12 @@ def load_or_train_references(
             material=lambda: material_of(inputs, labels, queries, temperature=config.temperature),
             device=device_of(config),
         )
-        references = _checked_import(imported, inputs, target[:, 0], source=Path(config.imported).name, seed=seed)
-        return _exported(config, references)
+        source = Path(config.imported).name
+        return _exported(config, _checked_import(imported, inputs, target[:, 0], source=source, seed=seed))
     material = material_of(inputs, labels, queries, temperature=config.temperature)
-    membership = inputs.public.membership
     private = 0 if inputs.private is None else len(inputs.private)
-    membership = np.append(membership, np.full(private, UNKNOWN, np.int8))  # the private half's own stays out of reach
+    unknown = np.full(private, UNKNOWN, np.int8)  # the private half's own membership stays out of reach
+    membership = np.append(inputs.public.membership, unknown)
     assignment = assign(
         config.scheme,
         config.count,
@@ -160,8 +162,8 @@ def material_of(
         raise MIAError("public and private images have different dtypes; references need both as uint8 or as float32")
     images = ImageParts(tuple(half.images for half in halves)) if len(halves) > 1 else halves[0].images
     mean, std = normalization(inputs.public, inputs.mean, inputs.std)
-    order = content_order(inputs.public, inputs.private)
-    return TrainingData(images, labels, mean, std, inputs.target.num_classes, queries, temperature, order)
+    classes, order = inputs.target.num_classes, content_order(inputs.public, inputs.private)
+    return TrainingData(images, labels, mean, std, classes, queries, temperature, order)
 
 
 def _store(
@@ -178,6 +180,7 @@ def _store(
     architecture = config.architecture or inputs.target.architecture
     network = unwrap(inputs.target.network)
     like = {} if config.architecture else network.state_dict()
+    recipe = resolved_training(config, inputs.target)
     training = {
         **({"estimator": network.untrained(0).digest()} if isinstance(network, EstimatorNetwork) else {}),
         "architecture": architecture,
@@ -192,18 +195,15 @@ def _store(
         "scheme": config.scheme,
         "drawn_with": [config.anchored_release, array_digest(membership)] if config.scheme == "anchored" else [],
         "private": int((inputs.private is not None) and len(inputs.private)),
-        **(
-            {"training": {}}
-            if isinstance(network, EstimatorNetwork)
-            else training_inputs(resolved_training(config, inputs.target), config.trainer)
-        ),
+        **({"training": {}} if isinstance(network, EstimatorNetwork) else training_inputs(recipe, config.trainer)),
+        **({"head": [inputs.target.digest, inputs.target.feature_layer]} if recipe.is_head else {}),
         "seed": seed,
         "numbers": NUMBERS,
     }
     inference = {
         "queries": material.queries,
         "temperature": material.temperature,
-        "code": source_digest(INFERENCE_CODE),
+        "code": source_digest(HEAD_CODE + INFERENCE_CODE if recipe.is_head else INFERENCE_CODE),
         "torch": torch.__version__,
     }
     return ReferenceStore(
@@ -227,11 +227,10 @@ def _trained(
     ray_address: str | None,
 ) -> tuple[ReferenceRecord, ...]:
     """Return the description of each reference, after training those that are missing."""
-    network, training = network_of(config, inputs.target), resolved_training(config, inputs.target)
-    if not training.is_built_in:
-        log.info(
-            "references: trained by %s, epochs: %d, records per batch: %d", training.class_path, *training.counts()
-        )
+    training = resolved_training(config, inputs.target)
+    network = head_factory(inputs.target) if training.is_head else network_of(config, inputs.target)
+    if training.is_head or not training.is_built_in:
+        log.info("references: training %s, epochs: %d, records per batch: %d", training.class_path, *training.counts())
     elif reason := untrainable_module(config, inputs.target):
         log.warning("%s", reason)
     size = sum(tensor.nbytes for tensor in network(0).state_dict().values())
@@ -252,7 +251,10 @@ def _trained(
         )
     if rows:
         log.info("references: %d of %d are in the store", len(rows), config.count)
-    train_references(jobs, material, config, ray_address=ray_address)
+    if training.is_head:
+        train_heads(jobs, material, inputs.target, training, seed=seed)
+    else:
+        train_references(jobs, material, config, ray_address=ray_address)
     return tuple(rows.get(number) or _described(reference_store, number) for number in range(config.count))
 
 
@@ -279,10 +281,10 @@ def _references(
         raise MIAError(
             f"all {len(rows)} references diverged ({rows[0].reason}); lower --references.training.learning_rate"
         )
-    matrix = reference_store.matrix(len(rows))
+    phi = reference_store.matrix(len(rows))
     reference_outputs = ReferenceOutputs(
         target=target,
-        references=matrix if good.all() else matrix[good],
+        references=phi if good.all() else phi[good],
         keep=assignment.keep[good],
         labels=labels,
         num_classes=inputs.target.num_classes,

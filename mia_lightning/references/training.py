@@ -76,8 +76,8 @@ def train_reference(
     is_image = len(images.shape) == 4
     network = with_small_convolutions(network, images.shape[1:]) if is_image else network
     network = network.to(fabric.device).to(memory_format=torch.channels_last)
-    optimizer = _optimizer(network, recipe)
-    schedule = _schedule(optimizer, recipe, steps * epochs)
+    optimizer = optimizer_of(network, recipe)
+    schedule = schedule_of(optimizer, recipe, steps * epochs)
     first = _resume(checkpoint, network, optimizer, schedule, epochs)
     network.train()
     for epoch in range(first, epochs):
@@ -101,16 +101,18 @@ def train_reference(
     return network.eval()
 
 
-def _optimizer(network: nn.Module, recipe: ReferenceTraining) -> torch.optim.Optimizer:
+def optimizer_of(network: nn.Module, recipe: ReferenceTraining) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer of all parameters."""
     options: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(network.parameters(), momentum=recipe.momentum, nesterov=recipe.momentum > 0, **options)
     return torch.optim.AdamW(network.parameters(), **options)
 
 
-def _schedule(
+def schedule_of(
     optimizer: torch.optim.Optimizer, recipe: ReferenceTraining, total: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return the recipe's learning-rate schedule over a number of steps."""
     if recipe.schedule == "one_cycle":
         return torch.optim.lr_scheduler.OneCycleLR(
             optimizer, recipe.learning_rate, total + 1, pct_start=recipe.warmup, cycle_momentum=False

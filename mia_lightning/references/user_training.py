@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mia_lightning.errors import MIAError, suggest
-from mia_lightning.references.config import BUILT_IN, ReferencesConfig, ReferenceTraining
+from mia_lightning.references.config import BUILT_IN, HEAD, ReferencesConfig, ReferenceTraining
 from mia_lightning.targets.architectures import is_lightning_module
 from mia_lightning.targets.base import Target
 from mia_lightning.targets.imported import import_callable
@@ -39,11 +39,13 @@ def resolved_training(config: ReferencesConfig, target: Target) -> ReferenceTrai
     if isinstance(training.class_path, str) and ":" not in training.class_path and not training.is_built_in:
         module, _, attribute = training.class_path.rpartition(".")
         if not module:
-            raise MIAError(f"{OPTION} {attribute}: must be written as package.module:NAME, or {BUILT_IN}")
+            raise MIAError(f"{OPTION} {attribute}: must be written as package.module:NAME, {BUILT_IN} or {HEAD}")
         training = replace(training, class_path=f"{module}:{attribute}")
     name = architecture_of(config, target)
     if training.class_path is None and _trains(name):
         training = replace(training, class_path=name)
+    if training.class_path is None and target.trains_head_alone and not (config.architecture or training.shift):
+        training = replace(training, class_path=HEAD)
     if training.is_built_in:
         if config.trainer:
             raise MIAError(

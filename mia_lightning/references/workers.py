@@ -63,7 +63,7 @@ def train_references(
     """
     if not jobs:
         return
-    with _Progress(len(jobs), jobs[0].recipe.counts()[0]) as progress:
+    with Progress(len(jobs), jobs[0].recipe.counts()[0]) as progress:
         results = (
             _with_ray(jobs, material, config, ray_address)
             if config.workers
@@ -75,7 +75,7 @@ def train_references(
 
 
 def _train_locally(
-    jobs: list[ReferenceJob], material: TrainingData, progress: _Progress
+    jobs: list[ReferenceJob], material: TrainingData, progress: Progress
 ) -> Iterator[tuple[ReferenceJob, Result]]:
     for job in jobs:
         yield job, train_and_query(job, material, on_epoch=progress.epoch)
@@ -240,14 +240,14 @@ def _in_worker(job: ReferenceJob, material: TrainingData, threads: int) -> Resul
         return train_and_query(replace(job, store=job.store.at(Path(folder))), material)
 
 
-class _Progress:
+class Progress:
     """Progress line: references done and to do, time left, references per hour."""
 
     def __init__(self, count: int, epochs: int) -> None:
         self.count, self.epochs, self.done = count, epochs, 0
         self.started = perf_counter()
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> Progress:
         layout = "references: {desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
         self.bar = progress_bar(total=self.count * self.epochs, bar_format=layout)
         self.bar.set_description(f"0/{self.count}")

@@ -217,6 +217,7 @@ def _run(run: RunFacts) -> dict[str, Any]:
 def _ladder(ladder: AccessLadder) -> dict[str, Any]:
     return {
         "reason": ladder.reason,
+        "notes": list(ladder.notes),
         "rungs": [
             {
                 "name": rung.name,

@@ -84,5 +84,8 @@ class Target:
     """For a target in memory, returns its network untrained from a seed, picklable; None builds it by the name of the
     architecture."""
 
+    trains_head_alone: bool = False
+    """Whether of a target in memory only the last linear layer requires gradients."""
+
     epochs: int | None = None
     """Epochs that Lightning had finished when it saved the weights."""

@@ -63,6 +63,7 @@ def target_from(
         form = recognized(network, form or TargetForm(), list(samples), output)
         wrapped = wrap(network, form).eval()
         logits, layer = probe(wrapped, samples[0])
+        layer = prefix_of(wrapped) + feature_layer if feature_layer else layer
     except MIAError:
         raise
     except Exception as error:
@@ -79,13 +80,25 @@ def target_from(
     return Target(
         network=wrapped,
         num_classes=int(logits.shape[1]),
-        feature_layer=prefix_of(wrapped) + feature_layer if feature_layer else layer,
+        feature_layer=layer,
         architecture=name,
         digest=_digest(network, name),
         form=form,
         notes=(*notes, *([sentence] if sentence else [])),
         untrained=None if isinstance(network, EstimatorNetwork) else _untrained(model, form, untrained),
+        trains_head_alone=untrained is None and _trains_alone(model, layer, prefix_of(wrapped)),
     )
+
+
+def _trains_alone(model: object, layer: str | None, prefix: str) -> bool:
+    """Whether a linear layer has all the parameters that require gradients, among others that do not."""
+    if not isinstance(model, nn.Module):
+        return False
+    model = _plain(model)
+    head = dict(model.named_modules()).get((layer or "").removeprefix(prefix))
+    trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    is_linear = isinstance(head, nn.Linear) and trained == {id(parameter) for parameter in head.parameters()}
+    return is_linear and len(trained) < len(list(model.parameters()))
 
 
 def _untrained(

@@ -111,7 +111,7 @@ def test_boundary_distance_approaches_that_of_a_half_space(budget, most):
     assert asked <= (budget + 1) * len(inputs)
 
 
-def test_boundary_is_a_rung_with_its_budget(simulated):
+def test_boundary_is_a_rung_with_its_budget(simulated, tmp_path):
     outputs, member = simulated
     sides = [(outputs.logits[member == side, 0], outputs.labels[member == side]) for side in (1, 0)]
     result = audit(lambda batch: batch.argmax(1), *sides, boundary={"queries": 60, "records": 60}, **FAST)
@@ -120,5 +120,25 @@ def test_boundary_is_a_rung_with_its_budget(simulated):
     assert 30 < row.queries <= 60
     assert row.auc > rungs.iloc[0].auc + 0.2  # members lie farther from the boundary, and all are correct
     assert row.members == 30
+    every = result.contents.run.ladder.rungs
+    number, rung = next((i, rung) for i, rung in enumerate(every) if rung.attack == "boundary distance")
+    (gain,) = (gain for gain in rung.gain if gain.figure == "auc")
+    assert gain.low <= gain.value <= gain.high
+    sampled = rung.evaluation.auc - gain.value  # of the labels, on the sampled records
+    assert abs(sampled - every[number - 1].evaluation.auc) < 0.2
+    result.report(tmp_path / "report")
+    card = (tmp_path / "report" / "audit_card.md").read_text()
+    table = card[card.index("## Access ladder") : card.index("## Sanity checks")]
+    assert table.count("\n| ") == len(rungs) + 1
+    assert f"({gain.low:+.3f} to {gain.high:+.3f})" in table
     with pytest.raises(MIAError, match="queries must be 0 or between"):
         audit(lambda batch: batch.argmax(1), *sides, boundary={"queries": 3})
+
+
+def test_boundary_of_whole_numbers_is_a_note():
+    rng = np.random.default_rng(0)
+    sides = [(rng.integers(0, 9, (40, 5)), rng.integers(0, 3, 40)) for _ in range(2)]
+    result = audit(lambda batch: batch[:, :3] * 1.0, *sides, boundary={"queries": 60, "records": 20}, **FAST)
+    ladder = result.contents.run.ladder
+    assert ladder.rungs == ()
+    assert "not measured: it needs inputs of floating-point numbers or uint8 images, not int" in ladder.notes[0]
