@@ -31,12 +31,13 @@ class StackedHeads(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the logits of all heads."""
-        return F.linear(features, self.weight, self.bias).float().unflatten(1, self.shape)
+        return F.linear(features, self.weight, self.bias).float().view(len(features), *self.shape)
 
     def state_of(self, index: int) -> dict[str, Tensor]:
         """Return one head's weights, by the names of `nn.Linear`."""
-        named = {name: tensor.detach().unflatten(0, self.shape)[:, index] for name, tensor in self.named_parameters()}
-        return {name: tensor.cpu().contiguous() for name, tensor in named.items()}
+        named = {name: tensor.detach() for name, tensor in self.named_parameters()}
+        stacked = {name: tensor.view(*self.shape, *tensor.shape[1:]) for name, tensor in named.items()}
+        return {name: tensor[:, index].cpu().contiguous() for name, tensor in stacked.items()}
 
 
 def fit(
