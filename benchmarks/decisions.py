@@ -1,4 +1,4 @@
-"""Coverage and power of decisions: policies, comparisons, one-run bounds, fraction of an unlabeled set.
+"""Coverage and power of decisions: policies, comparisons, one-run bounds, DP-SGD, fraction of an unlabeled set.
 
     python benchmarks/decisions.py policy compare      # or all parts without a name; --repeats 100
 
@@ -129,6 +129,55 @@ def one_run(repeats):
             tied.append(exact_epsilon(*split(values, member), delta=0, error=0.05))
         medians = [f"{np.median(values):.2f}" for values in (one, counts, tied)]
         print(f"| {name} | {truth} | {medians[0]} | {share(above)} | {medians[1]} | {medians[2]} |", flush=True)
+
+
+@part
+def dp_sgd(repeats):
+    """Bounds of one run of DP-SGD (Opacus) at a known epsilon: a linear classifier on 300 orthogonal canaries."""
+    import warnings
+
+    import torch
+    from opacus import PrivacyEngine
+    from torch.nn.functional import cross_entropy
+
+    from mia_lightning.evaluation.privacy import privacy_bounds
+    from mia_lightning.signals.functional import phi
+
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    canaries, delta = 300, 1e-5
+    print("\n| epsilon | seeds | above it: counts, Steinke, f-DP, Gaussian | largest bounds |\n|---|---|---|---|")
+    for epsilon in (1.0, 8.0):
+        bounds = []
+        for seed in range(repeats):
+            torch.manual_seed(seed)
+            rng = np.random.default_rng(seed)
+            images = torch.eye(canaries)
+            labels, coins = torch.from_numpy(rng.integers(0, 2, canaries)), rng.integers(0, 2, canaries)
+            data = torch.utils.data.TensorDataset(images[coins == 1], labels[coins == 1])
+            network = torch.nn.Linear(canaries, 2)
+            network, optimizer, loader = PrivacyEngine(accountant="rdp").make_private_with_epsilon(
+                module=network,
+                optimizer=torch.optim.SGD(network.parameters(), lr=1.0),
+                data_loader=torch.utils.data.DataLoader(data, batch_size=50),
+                target_epsilon=epsilon,
+                target_delta=delta,
+                epochs=10,
+                max_grad_norm=1.0,
+            )
+            for _ in range(10):
+                for batch, target in loader:
+                    optimizer.zero_grad()
+                    if len(batch):
+                        cross_entropy(network(batch), target).backward()
+                        optimizer.step()
+            with torch.no_grad():
+                scores = phi(network(images).numpy(), labels.numpy()).astype(np.float64)
+            declared = OneRun(random_inclusion=True)
+            of_seed = privacy_bounds("a", scores, coins, delta=delta, one_run=declared, seed=seed)
+            bounds.append([bound.epsilon or 0.0 for bound in of_seed])
+        above, largest = (np.array(bounds) > epsilon).sum(axis=0), np.max(bounds, axis=0)
+        print(f"| {epsilon:g} | {repeats} | {above.tolist()} | {largest.round(2).tolist()} |", flush=True)
 
 
 @part

@@ -45,6 +45,7 @@ from mia_lightning.scores.crossfit import (
 
 if TYPE_CHECKING:
     from mia_lightning.references.result import References
+    from mia_lightning.references.workers import Finished
     from mia_lightning.targets.base import Target
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,12 @@ def check_inputs(
 
 
 def attack_target(
-    config: RunConfig, prepared: LoadedInputs, *, progress: FitCallback | None = None, report: Reporter | None = None
+    config: RunConfig,
+    prepared: LoadedInputs,
+    *,
+    progress: FitCallback | None = None,
+    report: Reporter | None = None,
+    on_reference: Finished | None = None,
 ) -> AuditResult:
     """Extract, compute signals, fit and score the attacks out-of-fold, evaluate.
 
@@ -126,9 +132,10 @@ def attack_target(
         prepared: From `prepare`; consumed: its images are released.
         progress: Callback invoked before each fit.
         report: Callback invoked after each epoch of an attack that has epochs.
+        on_reference: Callback invoked with each reference when it is trained.
     """
     clock, config = Clock(load=prepared.seconds), for_records(config, prepared.public)
-    outputs = query_models(config, prepared, clock)
+    outputs = query_models(config, prepared, clock, on_reference)
     table = outputs.table(config)
     clock.lap("signals")
     member, fold = outputs.attacker_view()
@@ -156,7 +163,9 @@ def attack_target(
     )
 
 
-def query_models(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> ModelOutputs:
+def query_models(
+    config: RunConfig, prepared: LoadedInputs, clock: Clock, on_reference: Finished | None = None
+) -> ModelOutputs:
     """Query the target and any reference models on all records, and assign folds."""
     public, private, target = prepared.public, prepared.private, prepared.target
     if prepared.arrays is not None:
@@ -174,7 +183,7 @@ def query_models(config: RunConfig, prepared: LoadedInputs, clock: Clock) -> Mod
     clock.lap("extract")
     notes += resolution_notes(outputs, public.membership)
     facts = target_facts(target, outputs, public)
-    references = _references(config, prepared, outputs, private_outputs, facts)
+    references = _references(config, prepared, outputs, private_outputs, facts, on_reference)
     clock.lap("references")
     return ModelOutputs(
         public=split_public(config, public, outputs.content_order()),
@@ -241,6 +250,7 @@ def _references(
     outputs: Outputs,
     private_outputs: Outputs | None,
     facts: Mapping[str, object],
+    on_reference: Finished | None,
 ) -> References | None:
     """Return the references of the run, None where it has none."""
     if not config.references.wanted:
@@ -258,6 +268,7 @@ def _references(
         std=config.data.std,
         accuracy_on_members=float(str(facts["accuracy_on_members"])),
         accuracy_on_non_members=float(str(facts["accuracy_on_non_members"])),
+        on_reference=on_reference,
     )
     from mia_lightning.references.remote import is_address
 

@@ -83,7 +83,7 @@ def _run(config: RunConfig, folder: RunFolder) -> AuditResult:
 
 def _attack(config: RunConfig, prepared: LoadedInputs, board: TensorBoard) -> AuditResult:
     with FitProgress(len(config.attacks) * config.evaluation.folds) as progress:
-        return attack_target(config, prepared, progress=progress, report=board.report)
+        return attack_target(config, prepared, progress=progress, report=board.report, on_reference=board.reference)
 
 
 def _write_roc(folder: RunFolder, result: AuditResult) -> None:

@@ -132,7 +132,7 @@ def _facts(result: AuditResult, prepared: LoadedInputs, seconds: float) -> RunFa
         sources=tuple(_source(part, half) for part, half in halves if half is not None),
         threat=_threat(result),
         references=tuple(
-            Reference(row.number, row.status, row.accuracy_in, row.accuracy_out, row.seconds, row.reason)
+            Reference(row.number, row.status, row.accuracy_in, row.accuracy_out, row.seconds, row.reason, row.losses)
             for row in result.references
         ),
         learning_curve=_curve(result),

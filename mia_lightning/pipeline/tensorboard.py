@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
     from mia_lightning.pipeline.results import AuditResult
+    from mia_lightning.references.store import ReferenceRecord
     from mia_lightning.report.contents import Report
     from mia_lightning.report.figures import Drawn
 
@@ -27,7 +28,7 @@ Hook = Callable[[threading.ExceptHookArgs], object]
 class TensorBoard:
     """TensorBoard writer of a run: epochs during the run, report and final values at its end.
 
-    Every fold is a run of its own, so that one chart shows the folds of an attack.
+    Every fold is a run of its own, so that one chart shows the folds of an attack; every reference is one, too.
 
     Args:
         folder: Of the events; those of an earlier attempt are replaced.
@@ -42,6 +43,7 @@ class TensorBoard:
         self.folder, self.logger = folder, logger
         self.writer = SummaryWriter(str(folder))
         self.folds: dict[int, SummaryWriter] = {}
+        self.references: set[int] = set()
 
     def report(self, attack: str, fold: int, epoch: int, values: Mapping[str, float]) -> None:
         """Add one epoch of an attack in one fold."""
@@ -54,8 +56,30 @@ class TensorBoard:
         if self.logger is not None:
             self.logger.log_metrics({f"{attack}/{name}/fold {fold}": v for name, v in values.items()}, step=epoch)
 
+    def reference(self, row: ReferenceRecord) -> None:
+        """Add the losses and accuracies of one reference, which is a run of its own in the charts of all."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.references.add(row.number)
+        epochs = range(1, len(row.losses) + 1)
+        values = [("references/loss", loss, epoch) for epoch, loss in zip(epochs, row.losses, strict=True)]
+        if row.status == "trained":
+            values += [
+                ("references/accuracy on training records", row.accuracy_in, max(1, len(epochs))),
+                ("references/accuracy on others", row.accuracy_out, max(1, len(epochs))),
+            ]
+        with SummaryWriter(str(self.folder / f"reference {row.number:02d}")) as writer:
+            for name, value, epoch in values:
+                writer.add_scalar(name, value, epoch)
+        if self.logger is not None:
+            for name, value, epoch in values:
+                self.logger.log_metrics({f"{name}/reference {row.number}": value}, step=epoch)
+
     def finish(self, result: AuditResult, report: Report, drawn: Iterable[Drawn]) -> None:
         """Add the audit card, the report's figures in its order, and a row of hyper-parameters; close the files."""
+        for row in result.references:
+            if row.number not in self.references:  # from the cache
+                self.reference(row)
         writer: Any = self.writer
         writer.add_text("audit card", card(report))
         for number, drawing in enumerate(drawn):

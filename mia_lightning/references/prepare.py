@@ -37,7 +37,7 @@ from mia_lightning.references.store import ReferenceRecord, ReferenceStore
 from mia_lightning.references.training import NUMBERS
 from mia_lightning.references.training_data import ImageParts, TrainingData
 from mia_lightning.references.user_training import resolved_training, training_inputs, untrainable_module
-from mia_lightning.references.workers import ReferenceJob, device_of, train_references
+from mia_lightning.references.workers import Finished, ReferenceJob, device_of, train_references
 from mia_lightning.runtime.store import array_digest, source_digest
 from mia_lightning.targets.base import Target
 from mia_lightning.targets.estimators import EstimatorNetwork
@@ -66,6 +66,7 @@ class ReferenceInputs:
     std: tuple[float, ...] | None
     accuracy_on_members: float
     accuracy_on_non_members: float
+    on_reference: Finished | None = None
 
 
 def load_or_train_references(
@@ -254,7 +255,7 @@ def _trained(
     if training.is_head:
         train_heads(jobs, material, inputs.target, training, seed=seed)
     else:
-        train_references(jobs, material, config, ray_address=ray_address)
+        train_references(jobs, material, config, ray_address=ray_address, on_finished=inputs.on_reference)
     return tuple(rows.get(number) or _described(reference_store, number) for number in range(config.count))
 
 

@@ -53,6 +53,9 @@ class ReferenceRecord:
     reason: str = ""
     """Reason for leaving it out."""
 
+    losses: tuple[float, ...] = ()
+    """Mean training loss of each epoch; of the last ones only where training was interrupted."""
+
     sha256: str = ""
     """Digest of the other fields and its row of phi (hex)."""
 
@@ -281,7 +284,10 @@ class ReferenceStore:
 
 
 def _row_digest(row: ReferenceRecord, phi: bytes) -> str:
-    text = json.dumps(asdict(replace(row, sha256="")), sort_keys=True)
+    values = asdict(replace(row, sha256=""))
+    if not row.losses:  # descriptions of earlier versions have none
+        del values["losses"]
+    text = json.dumps(values, sort_keys=True)
     return sha256(text.encode() + phi).hexdigest()
 
 

@@ -53,8 +53,17 @@ class ReferenceJob:
     """Options of Lightning's Trainer."""
 
 
+Finished = Callable[[ReferenceRecord], object]
+"""Callback invoked with each reference when it is trained."""
+
+
 def train_references(
-    jobs: list[ReferenceJob], material: TrainingData, config: ReferencesConfig, *, ray_address: str | None = None
+    jobs: list[ReferenceJob],
+    material: TrainingData,
+    config: ReferencesConfig,
+    *,
+    ray_address: str | None = None,
+    on_finished: Finished | None = None,
 ) -> None:
     """Run the jobs with one line of progress; finished references are in the store however this ends.
 
@@ -72,6 +81,8 @@ def train_references(
         for job, (row, phi) in results:
             job.store.finish(row, phi)
             progress.finished(row)
+            if on_finished is not None:
+                on_finished(row)
 
 
 def _train_locally(
@@ -87,7 +98,7 @@ Result = tuple[ReferenceRecord, NDArray[np.float32] | None]
 def train_and_query(job: ReferenceJob, material: TrainingData, *, on_epoch: Epoch | None = None) -> Result:
     """Train one reference unless its weights are stored, query it, and return its description and phi."""
     started = perf_counter()
-    network = job.network(job.seed)
+    network, losses = job.network(job.seed), []
     if isinstance(inner := unwrap(network), EstimatorNetwork):
         return _fit_and_query(job, network, inner, material, started)
     if (state := job.store.load_weights(job.number, network.state_dict())) is not None:
@@ -97,6 +108,7 @@ def train_and_query(job: ReferenceJob, material: TrainingData, *, on_epoch: Epoc
 
         def finished(epoch: int, loss: float) -> None:
             job.store.send_checkpoint(job.number)
+            losses.append(float(loss))
             if on_epoch is not None:
                 on_epoch(epoch, loss)
 
@@ -120,7 +132,7 @@ def train_and_query(job: ReferenceJob, material: TrainingData, *, on_epoch: Epoc
     if not np.isfinite(result.phi).all():
         return ReferenceRecord(job.number, "diverged", seconds=seconds, reason="its outputs are not finite"), None
     in_, out_ = (float(result.correct[rows].mean()) if rows.any() else 0.0 for rows in (job.keep, ~job.keep))
-    return ReferenceRecord(job.number, "trained", in_, out_, seconds), result.phi
+    return ReferenceRecord(job.number, "trained", in_, out_, seconds, losses=tuple(losses)), result.phi
 
 
 def _fit_and_query(

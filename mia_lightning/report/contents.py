@@ -72,6 +72,9 @@ class Reference:
     reason: str
     """Reason for leaving it out; empty where it is used."""
 
+    losses: tuple[float, ...] = ()
+    """Mean training loss of each epoch."""
+
 
 @dataclass(frozen=True, eq=False)
 class RunFacts:

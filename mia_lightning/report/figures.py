@@ -154,6 +154,12 @@ def _of_references(report: Report) -> Iterator[Drawn]:
             f"{percent(max(accuracy_out))} on others (the target {percent(target[1])})."
         )
         yield Drawn("references/fidelity", plots.plot_fidelity(accuracy_in, accuracy_out, target), words)
+    if losses := [reference.losses for reference in trained if reference.losses]:
+        last = [curve[-1] for curve in losses]
+        words = (
+            f"Training loss of {len(losses)} reference models; in the last epoch {min(last):.3f} to {max(last):.3f}."
+        )
+        yield Drawn("references/loss", plots.plot_losses(losses), words)
     if run.learning_curve:
         ends = "; ".join(
             f"{name} {curve[0].auc:.3f} with {curve[0].references} and {curve[-1].auc:.3f} with {curve[-1].references}"

@@ -154,12 +154,12 @@ def plot_classes(classes: Sequence[ClassMetrics], *, title: str = "") -> Figure:
 def plot_agreement(agreement: Agreement, *, title: str = "") -> Figure:
     """Return the Jaccard indices of the records that attacks identify, as a shaded matrix with its numbers."""
     count = len(agreement.names)
-    figure, axes = new_figure(max(3.6, 1.6 + 0.55 * count), max(2.6, 1.0 + 0.42 * count))
+    figure, axes = new_figure(min(5.4, max(3.6, 1.6 + 0.55 * count)), min(5.4, max(2.6, 1.0 + 0.42 * count)))
     axes.imshow(agreement.jaccard, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     names = [short_name(name, 18) for name in agreement.names]
     axes.set_xticks(range(count), names, rotation=40, ha="right", fontsize=8)
     axes.set_yticks(range(count), names, fontsize=8)
-    if count <= 12:
+    if count <= 8:  # more numbers would be too small
         for (row, column), value in np.ndenumerate(agreement.jaccard):
             dark = "white" if value > 0.55 else "#111111"
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=dark)
@@ -228,6 +228,28 @@ def plot_fidelity(
     axes.set_xticks(numbers[:: max(1, len(numbers) // 16)])
     axes.yaxis.set_major_formatter(percent_label)
     axes.set(xlabel="reference model", ylabel="accuracy", title=title)
+    axes.grid(axis="y")
+    axes.legend(**LEGEND, **ABOVE)
+    return figure
+
+
+def plot_losses(losses: Sequence[Sequence[float]], *, title: str = "") -> Figure:
+    """Return the mean training loss of each reference over the epochs; the median of them in color.
+
+    Args:
+        losses: Per reference, by epoch; of the last epochs where training was interrupted.
+        title: Of the figure.
+    """
+    figure, axes = new_figure(5.0, 2.6)
+    epochs = max(map(len, losses))
+    values = np.full((len(losses), epochs), np.nan)
+    for row, curve in zip(values, losses, strict=True):
+        row[epochs - len(curve) :] = curve
+        axes.plot(range(1, epochs + 1), row, color=FAINT, linewidth=0.8)
+    marker = "o" if epochs == 1 else None
+    median = np.nanmedian(values, axis=0)
+    axes.plot(range(1, epochs + 1), median, marker=marker, color=SERIES[0], linewidth=1.6, label="median")
+    axes.set(xlabel="epoch", ylabel="training loss", title=title, ylim=(0, None))
     axes.grid(axis="y")
     axes.legend(**LEGEND, **ABOVE)
     return figure

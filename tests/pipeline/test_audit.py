@@ -13,6 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mia_lightning import audit, load_config
 from mia_lightning.cli import train
 from mia_lightning.pipeline.run_folder import FILES, RunFolder
+from mia_lightning.pipeline.tensorboard import TensorBoard
+from mia_lightning.references.store import ReferenceRecord
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,18 @@ def test_tensorboard_shows_epochs_figures_and_hyper_parameters(run):
     figures = json.loads((run / "metrics.json").read_text())
     final = EventAccumulator(str(run / "tensorboard" / "hparams")).Reload()
     assert final.Scalars("final/auc")[0].value == pytest.approx(figures["attacks"]["fusion"]["auc"])
+
+
+def test_tensorboard_shows_references_as_runs_of_one_chart(tmp_path):
+    board = TensorBoard(tmp_path)
+    for number in range(2):
+        board.reference(ReferenceRecord(number, "trained", 0.9, 0.5, losses=(2.0, 1.0)))
+    board.reference(ReferenceRecord(2, "diverged", losses=()))
+    board.writer.close()
+    events = EventAccumulator(str(tmp_path / "reference 01")).Reload()
+    assert [(point.step, point.value) for point in events.Scalars("references/loss")] == [(1, 2.0), (2, 1.0)]
+    assert events.Scalars("references/accuracy on others")[0].value == 0.5
+    assert EventAccumulator(str(tmp_path / "reference 02")).Reload().Tags()["scalars"] == []
 
 
 def test_saved_configuration_reruns_to_the_same_bytes(run, tmp_path):

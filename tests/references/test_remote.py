@@ -62,6 +62,14 @@ def train(job):
     return job.store.matrix(1).copy()
 
 
+def test_finished_references_are_reported_with_their_losses(tmp_path):
+    trained, rows = job(tmp_path, None), []
+    train_references([trained], material(), ReferencesConfig(), on_finished=rows.append)
+    assert len(rows[0].losses) == 3
+    assert rows[0].losses[-1] < rows[0].losses[0]
+    assert trained.store.row(0).losses == rows[0].losses
+
+
 class Preempted(BaseException):
     """Stands for the loss of a machine."""
 

@@ -40,6 +40,14 @@ def store(tmp_path):
     return store
 
 
+def test_description_of_an_earlier_version_is_read(store):
+    path = store.rows / "0001.json"
+    values = json.loads(path.read_text())
+    assert values.pop("losses") == []
+    path.write_text(json.dumps(values))
+    assert store.row(1).accuracy_in == 0.9
+
+
 def network():
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 4))

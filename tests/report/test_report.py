@@ -50,7 +50,11 @@ def facts(given):
         | {"accuracy_on_members": 0.9, "accuracy_on_non_members": 0.8},
         sources=(Source("public", HOSTILE[0], len(given.ids), *counts, "1" * 64),),
         threat=("The attacker sees logits.",),
-        references=(Reference(0, "trained", 0.9, 0.8, 2.0, ""), Reference(1, "diverged", 0, 0, 0, HOSTILE[3])),
+        references=(
+            Reference(0, "trained", 0.9, 0.8, 2.0, "", (2.0, 1.0, 0.5)),
+            Reference(1, "diverged", 0, 0, 0, HOSTILE[3]),
+            Reference(2, "trained", 0.9, 0.8, 2.0, "", (0.75,)),  # was interrupted before its last epoch
+        ),
         learning_curve={HOSTILE[1]: tuple(curve)},
         by_probability={},
         held_out={},
@@ -137,7 +141,7 @@ def test_page_is_accessible(page):
     for reference in re.findall(r'xlink:href="#(\w+)"|url\(#(\w+)\)', page):
         assert "".join(reference) in ids
     drawings = elements.all("svg")
-    assert len(drawings) == 1 + len(HOSTILE) + 2 + 2 + 2  # ROC, histograms, forest, precision, classes, ...
+    assert len(drawings) == 1 + len(HOSTILE) + 2 + 2 + 3  # ROC, histograms, forest, precision, classes, ...
     assert all(drawing["role"] == "img" and "aria-labelledby" in drawing for drawing in drawings)
     assert all(image.get("alt") for image in elements.all("img"))
     assert len(elements.all("h1")) == 1
