@@ -102,6 +102,8 @@ def audit(
             raise MIAError("a RunConfig names its records; pass it alone, or a model with members and non_members")
         return configured.audit(model)
     started = perf_counter()
+    if members is non_members and members is not None:
+        raise MIAError("members and non_members are the same object; give records that the model was not trained on")
     given = {"members": members, "non_members": non_members, "unknown": unknown}
     sides = {
         name: read_side(data, name, label=label)
@@ -143,6 +145,8 @@ def _configuration(
     else:
         values["extraction"] = {"queries": 1}
     chosen = overlay(read_configurations(files), {name: to_mapping(value) for name, value in options.items()})
+    if isinstance(references, bool) or not isinstance(references, int | Mapping):
+        raise MIAError(f"references is {references!r}; give a number, or options such as {{'count': 8}}")
     if references:
         wanted = dict(references) if isinstance(references, Mapping) else _few(references, records)
         chosen = overlay(chosen, {"references": to_mapping(wanted)})

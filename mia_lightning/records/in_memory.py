@@ -48,6 +48,9 @@ def read_side(data: object, name: str, *, label: str | None = None) -> Batch:
     Raises:
         MIAError: another type, no records, labels of another number, or text where a model needs numbers.
     """
+    if isinstance(data, Mapping):
+        data = _fields(data, name, label)
+        data = data[0] if data[1] is None else data
     if isinstance(data, tuple) and len(data) == 2:
         batch = _with_labels(read_side(data[0], name, label=label), _array(data[1], f"{name}[1]"), name)
     elif (table := _table(data, name, label)) is not None:
@@ -58,8 +61,10 @@ def read_side(data: object, name: str, *, label: str | None = None) -> Batch:
         raise MIAError(f"{name} is text; pass the records themselves, or give their file to the command line")
     elif isinstance(data, list) and not (data and isinstance(data[0], tuple | Mapping)):
         batch = Batch(_array(data, name), None, "array")
+    elif isinstance(data, tuple) and data and all(hasattr(part, "__array__") for part in data):
+        raise MIAError(f"{name} is a tuple of {len(data)} arrays; pass (inputs, labels)")
     elif _is_a(data, "torch.utils.data", "DataLoader"):
-        batch = _stacked([_fields(item, name, label) for item in data], name, np.concatenate)  # type: ignore[attr-defined]
+        batch = _stacked([_fields(item, name, label) for item in _batches(data, name)], name, np.concatenate)
     elif hasattr(data, "__getitem__") or hasattr(data, "__iter__"):
         batch = _stacked([_fields(item, name, label) for item in _items(data)], name, np.stack)
     else:
@@ -69,6 +74,12 @@ def read_side(data: object, name: str, *, label: str | None = None) -> Batch:
         )
     if len(batch) == 0:
         raise MIAError(f"{name} contains no records; give at least one")
+    labels = batch.labels
+    if labels is not None and labels.dtype.kind == "f" and bool((labels[np.isfinite(labels)] % 1 != 0).any()):
+        raise MIAError(
+            f"{name} has labels that are not whole numbers, as of a regression; only classifiers are audited, so give "
+            "the class of each record"
+        )
     return batch
 
 
@@ -156,12 +167,21 @@ def _key(label: object) -> str:
     return f"{label:g}" if isinstance(label, int | float) and not isinstance(label, bool) else str(label)
 
 
-def _with_labels(batch: Batch, labels: NDArray[Any], name: str) -> Batch:
-    if labels.ndim == 0 or len(labels) != len(batch):
+def _batches(loader: Any, name: str) -> Any:
+    """Return a DataLoader, refused where it would leave out records."""
+    dataset, size = loader.dataset, loader.batch_size
+    if loader.drop_last and size and hasattr(dataset, "__len__") and (lost := len(dataset) % size):
         raise MIAError(
-            f"{name} has {len(batch)} records but {labels.size if labels.ndim == 0 else len(labels)} labels; give one "
-            "label per record"
+            f"{name}: its DataLoader leaves out {lost} of {len(dataset)} records (drop_last=True); give one with "
+            "drop_last=False, or its dataset"
         )
+    return loader
+
+
+def _with_labels(batch: Batch, labels: NDArray[Any], name: str) -> Batch:
+    count = labels.size if labels.ndim == 0 else len(labels)
+    if labels.ndim == 0 or count != len(batch):
+        raise MIAError(f"{name} has {len(batch)} records but {count} labels; give one label per record")
     return Batch(batch.inputs, labels, batch.container, batch.columns)
 
 
@@ -182,7 +202,11 @@ def _table(data: object, name: str, label: str | None) -> Batch | None:
     else:
         return None
     found = _label_name(list(frame.columns), name, label)
+    if twice := [column for number, column in enumerate(frame.columns) if column in list(frame.columns)[:number]]:
+        raise MIAError(f"{name}: column {printable(twice[0], 40)!r} occurs twice; drop or rename one of them")
     labels = None if found is None else frame[found].to_numpy()
+    if labels is not None and labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels):
+        labels = labels.astype(np.str_)
     features = [column for column in frame.columns if column != found]
     columns = []
     for column in features:

@@ -66,8 +66,8 @@ def _class_numbers(values: Values, name: str, notes: list[str]) -> Values:
     is_one_hot = np.isin(values, (0, 1)).all() and (values.astype(np.float64).sum(axis=1) == 1).all()
     if not is_one_hot:
         raise MIAError(
-            f"{name}: labels have shape {values.shape} and are not one-hot; give one class per record, such as "
-            "labels.argmax(1)"
+            f"{name}: labels have shape {values.shape} and are not one-hot; give one class per record, and audit a "
+            "multi-label model one label at a time, as labels[:, 0] with a model that returns that label's logit alone"
         )
     notes.append(f"{name}: labels are one-hot with {values.shape[1]} classes, read as class numbers")
     classes: NDArray[np.int64] = values.argmax(axis=1).astype(np.int64)

@@ -41,6 +41,9 @@ class TargetForm:
     class_order: tuple[int, ...] | None = None
     """Index of the network's output for each class; None is the identity."""
 
+    copies_inputs: bool = False
+    """Whether each batch is copied, as the network changes its inputs in place."""
+
 
 @dataclass(frozen=True, eq=False)
 class Target:

@@ -54,6 +54,8 @@ class FunctionNetwork(nn.Module):
         self.function, self.name, self.convert = function, name, convert
         self.returns_labels = False
         self.classes = None if classes is None else np.asarray(classes)
+        self.shape: tuple[int, ...] | None = None
+        """Of a row of the first outputs, for functions that return one tensor."""
 
     def forward(self, inputs: Tensor) -> Any:
         """Return what the function returns for a batch, as tensors."""
@@ -65,7 +67,16 @@ class FunctionNetwork(nn.Module):
             raise MIAError(
                 f"calling {self.name} on a batch of shape {tuple(inputs.shape)} failed: {first_line(error)}"
             ) from error
-        return self._tensors(returned, inputs)
+        outputs = self._tensors(returned, inputs)
+        if isinstance(outputs, Tensor):
+            shape = tuple(outputs.shape[1:])
+            if self.shape not in (None, shape):
+                raise MIAError(
+                    f"{self.name} returned rows of shape {shape} for a batch of {len(inputs)} records, but of "
+                    f"{self.shape} before; return one value per class for every batch"
+                )
+            self.shape = shape
+        return outputs
 
     def _tensors(self, returned: Any, inputs: Tensor) -> Any:
         if isinstance(returned, Mapping):  # a loss next to the class scores is one value

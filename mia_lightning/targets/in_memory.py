@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mia_lightning.errors import MIAError
 from mia_lightning.targets.base import Target, TargetForm
-from mia_lightning.targets.callables import FunctionNetwork, as_array
+from mia_lightning.targets.callables import FunctionNetwork, as_array, as_tensor
 from mia_lightning.targets.estimators import EstimatorNetwork, is_estimator
 from mia_lightning.targets.features import probe
 from mia_lightning.targets.fresh import REMEDY, FreshNetwork
@@ -124,6 +124,14 @@ def _network(
     """Return a copy of the model as a network in eval mode on the CPU, and its name."""
     if inspect.isclass(model):
         raise MIAError(f"the model is the class {model.__name__}; pass an instance of it, trained")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise MIAError(
+            "the model is a TorchScript program; pass the network that it was made from, or export that by "
+            "torch.export.export(network, (batch,)) and pass the program"
+        )
+    if isinstance(model, torch.export.ExportedProgram):
+        program = model.module()
+        return FunctionNetwork(lambda batch: program(batch), "the program", convert=as_tensor), "torch.export"
     if isinstance(model, nn.Module):
         return _copied(model)
     if callable(function := getattr(model, "predict_proba", None)):
@@ -157,20 +165,25 @@ def _plain(model: nn.Module) -> nn.Module:
 def _copied(model: nn.Module) -> tuple[nn.Module, str]:
     model = _plain(model)
     name = type(model).__name__
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise MIAError(f"the {name} has no weights (device meta); load them first")
     check_finite(model.state_dict(), name)
     try:
-        network = copy.deepcopy(model)
+        network = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     except Exception as error:
         raise MIAError(
             f"the {name} cannot be copied ({first_line(error)}); pass a function such as lambda batch: model(batch)"
         ) from error
-    return network.cpu().float().eval().requires_grad_(False), name
+    return network, name
 
 
 def _digest(network: nn.Module, name: str) -> str:
     """Return a digest of the weights; a function without any is identified by its name and address alone."""
     digest = sha256(f"{name} {id(network)}\n".encode())
     for key, tensor in sorted(network.state_dict().items()):
+        if not isinstance(tensor, Tensor) or tensor.is_quantized:
+            digest.update(f"{key} {tensor}\n".encode())  # packed weights of a quantized layer
+            continue
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

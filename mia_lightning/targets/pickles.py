@@ -77,7 +77,9 @@ def read_pickle(path: Path) -> object:
     if zipped and not is_zip(path):
         raise MIAError(f"{path.name}: truncated checkpoint (the end of its zip archive is missing); copy it again")
     if zipped and _is_torchscript(path):
-        raise MIAError(f"{path.name}: is a TorchScript archive, which is code; {INSTEAD}")
+        raise MIAError(
+            f"{path.name}: is a TorchScript archive, which is code; {INSTEAD}, or a program by torch.export.save"
+        )
     names = _names(path, zipped)
     if odd := next((name for name in names if not name.isprintable()), None):
         raise MIAError(f"{path.name}: refused, its pickle names a class {odd[:80]!r}; {INSTEAD}")

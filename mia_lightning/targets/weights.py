@@ -100,6 +100,8 @@ def check_finite(weights: Mapping[str, Tensor], source: str) -> None:
     """Raise MIAError naming the first floating tensor with a NaN or an infinity."""
     for name, tensor in weights.items():
         # a sum is finite only if every term is; it is ten times cheaper than looking at each
+        if not isinstance(tensor, Tensor):  # packed weights of a quantized layer
+            continue
         if not tensor.is_floating_point() or torch.isfinite(tensor.float().sum()):
             continue
         values = tensor.float()

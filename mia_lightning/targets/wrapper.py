@@ -33,6 +33,8 @@ class TargetNetwork(nn.Module):
 
     def inputs(self, images: Tensor) -> Tensor:
         """Return the images as the network receives them."""
+        if self.form.copies_inputs:
+            images = images.clone()
         if (side := self.form.resize) is not None:
             images = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
         return images if self._transform is None else self._transform(images)
@@ -80,7 +82,10 @@ def recognized(network: nn.Module, form: TargetForm, samples: list[Tensor], outp
     """
     inputs = TargetNetwork(network, form)
     with torch.inference_mode():
-        returned = [network(_checked_inputs(inputs, sample)) for sample in samples]
+        given = [_checked_inputs(inputs, sample) for sample in samples]
+        passed = [sample.clone() for sample in given]
+        returned = [network(sample) for sample in passed]
+    is_changed = not all(torch.equal(*pair) for pair in zip(given, passed, strict=True))
     tensors = [output_kind.select_tensor(outputs) for outputs in returned]
     item = tensors[0][1]
     values = torch.cat([_vectors(tensor, len(sample)) for (tensor, _), sample in zip(tensors, samples, strict=True)])
@@ -89,7 +94,8 @@ def recognized(network: nn.Module, form: TargetForm, samples: list[Tensor], outp
     recognized_kind = output_kind.recognize(values)
     if output != "auto" and output != recognized_kind:
         _check_configured(output, recognized_kind, values)
-    return replace(form, item=item, output=recognized_kind if output == "auto" else output)  # type: ignore[arg-type]
+    kind: Any = recognized_kind if output == "auto" else output
+    return replace(form, item=item, output=kind, copies_inputs=is_changed)
 
 
 def _checked_inputs(wrapper: TargetNetwork, sample: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The one call: models and records in memory give the command line's figures, and mistakes are sentences."""
 
+import copy
 import json
 
 import numpy as np
@@ -259,6 +260,19 @@ def linear(images):
     return images.reshape(len(images), -1)[:, :CLASSES]
 
 
+class Widening:
+    """A function whose number of classes changes after the first queries."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, batch):
+        self.calls += 1
+        return linear(batch)[:, : CLASSES if self.calls < 4 else CLASSES - 1]
+
+    __qualname__ = "widening"
+
+
 BAD = {
     "wrong length": (lambda a, b: (lambda batch: linear(batch)[:-1], a, b), "return one row each"),
     "NaN": (lambda a, b: (lambda batch: linear(batch) * np.nan, a, b), "returned NaN"),
@@ -271,10 +285,26 @@ BAD = {
     "class": (lambda a, b: (nn.Linear, a, b), "pass an instance"),
     "no model": (lambda a, b: (3, a, b), "predict_proba"),
     "no records": (lambda a, b: (linear, a, None), "non_members is a NoneType"),
+    "one object": (lambda a, b: (linear, a, a), "are the same object"),
+    "three arrays": (lambda a, b: (linear, (*a, a[1]), b), "is a tuple of 3 arrays"),
+    "regression": (lambda a, b: (linear, (a[0], a[1] + 0.5), (b[0], b[1] + 0.5)), "as of a regression"),
+    "multi-label": (
+        lambda a, b: (linear, (a[0], np.ones((80, 4))), (b[0], np.ones((80, 4)))),
+        "audit a multi-label model one label at a time",
+    ),
+    "mapping": (lambda a, b: (linear, {"a": a[0], "b": a[0], "label": a[1]}, b), "have the fields a, b, label"),
+    "drop_last": (
+        lambda a, b: (linear, DataLoader(Records(a), batch_size=7, drop_last=True), b),
+        "leaves out 3 of 80 records",
+    ),
+    "other classes": (lambda a, b: (Widening(), a, b), r"rows of shape \(3,\) for a batch of .*, but of \(4,\) before"),
+    "meta": (lambda a, b: (module().to("meta"), a, b), "has no weights"),
+    "TorchScript": (lambda a, b: (torch.jit.script(module()), a, b), "torch.export.export"),
     "NaN pixel": (lambda a, b: (linear, (a[0] * np.nan, a[1]), b), "NaN or infinite"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
 @pytest.mark.parametrize("name", BAD)
 def test_mistakes_are_one_sentence(name, sides):
     make, sentence = BAD[name]
@@ -296,12 +326,70 @@ def test_mistakes_of_estimators_and_options(network, sides):
         audit(linear, *few)
     fitted = audit(model, (inputs[:20], np.arange(20) % 2), (inputs[20:], np.arange(20) % 2), references=4, **FAST)
     assert [row.status for row in fitted.result.references] == ["trained"] * 4
+    with pytest.raises(MIAError, match="it is not fitted"):
+        audit(LogisticRegression(), (inputs, np.arange(40) % 2), (inputs.copy(), np.arange(40) % 2))
+    table = pd.DataFrame({"a": np.zeros(9), "b": 1.0, "label": 0})
+    with pytest.raises(MIAError, match="column 'a' occurs twice"):
+        audit(model, pd.concat([table, table[["a"]]], axis=1), table)
+    with pytest.raises(MIAError, match="references is '8'"):
+        audit(network, *sides, references="8")
     with pytest.raises(MIAError, match="no network that could be trained again"):
         audit(linear, *sides, references=4)
     with pytest.raises(MIAError, match="did you mean"):
         audit(network, *sides, extractoin={"queries": 1})
     with pytest.raises(MIAError, match="does not fit"):
         audit(network, *sides, output="probabilities")
+
+
+class InPlace(nn.Module):
+    def __init__(self, network, in_place):
+        super().__init__()
+        self.network, self.in_place = network, in_place
+
+    def forward(self, images):
+        return self.network(images.sub_(0.5) if self.in_place else images - 0.5)
+
+
+@pytest.mark.parametrize("form", ["network", "function"])
+def test_models_that_change_their_input_are_queried_on_copies(form, network, sides):
+    def model(in_place):
+        def function(batch):
+            if in_place:
+                batch -= 0.5
+            return linear(batch if in_place else batch - 0.5)
+
+        return InPlace(network, in_place) if form == "network" else function
+
+    before = sides[0][0].copy()
+    changed, plain = (
+        audit(model(in_place), *sides, extraction={"queries": 18}, signals={"names": ["standard"]}, **FAST)
+        for in_place in (True, False)
+    )
+    np.testing.assert_array_equal(sides[0][0], before)
+    assert not any("deterministic" in note for note in changed.notes)
+    for name, column in plain.result.table.columns.items():
+        np.testing.assert_allclose(changed.result.table.columns[name], column, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_reduced_precision_quantized_and_exported_models_are_audited(network, sides):
+    expected = auc_of(audit(network, *sides, **FAST))
+    half = audit(copy.deepcopy(network).bfloat16(), *sides, **FAST)
+    assert auc_of(half) == pytest.approx(expected, abs=0.02)
+    quantized = torch.ao.quantization.quantize_dynamic(copy.deepcopy(network), {nn.Linear}, dtype=torch.qint8)
+    assert auc_of(audit(quantized, *sides, **FAST)) == pytest.approx(expected, abs=0.05)
+    batch = torch.export.Dim("batch")
+    inputs = (torch.tensor(sides[0][0][:4]),)
+    program = torch.export.export(copy.deepcopy(network).eval(), inputs, dynamic_shapes=({0: batch},))
+    assert auc_of(audit(program, *sides, **FAST)) == pytest.approx(expected, abs=1e-3)
+    assert auc_of(audit(program.module(), *sides, **FAST)) == pytest.approx(expected, abs=1e-3)
+    with pytest.raises(MIAError, match="no parameters to train"):
+        audit(quantized, *sides, references=2)
+
+
+def test_mapping_of_arrays_is_taken(network, sides):
+    named = [dict(zip(("images", "labels"), side, strict=True)) for side in sides]
+    assert auc_of(audit(network, *named, **FAST)) == auc_of(audit(network, *sides, **FAST))
 
 
 def test_layers_that_cannot_be_reset_are_refused(sides):
