@@ -185,5 +185,5 @@ def _digest(network: nn.Module, name: str) -> str:
             digest.update(f"{key} {tensor}\n".encode())  # packed weights of a quantized layer
             continue
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
