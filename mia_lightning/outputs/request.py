@@ -107,7 +107,9 @@ def check_labels(records: Records, target: Target) -> None:
     """Raise MIAError if a label is none of the target's classes."""
     if (largest := int(records.labels.max())) >= target.num_classes:
         row = int(np.argmax(records.labels))
+        from_one = largest == target.num_classes and records.labels[records.labels >= 0].min() == 1
+        fix = "labels count from 0: subtract 1 from each" if from_one else "is this the target's data?"
         raise MIAError(
             f"{records.source}: record {records.ids[row]} has label {largest}, but the target has "
-            f"{target.num_classes} classes (0 to {target.num_classes - 1}); is this the target's data?"
+            f"{target.num_classes} classes (0 to {target.num_classes - 1}); {fix}"
         )

@@ -110,8 +110,11 @@ def other_weights(networks: Mapping[str, nn.Module]) -> list[Alternative]:
 
 def _normalizations(public: Records, mean: Sequence[float], std: Sequence[float]) -> Iterator[Alternative]:
     channels = public.images.shape[1]
-    unit = 255.0 if public.images.dtype != np.uint8 and scale_of(public.images) == "0..255" else 1.0
-    named = {"no normalization": ((0.0,), (1.0,)), "images in 0..255": ((0.0,), (1 / 255,))} | PUBLISHED
+    scale = scale_of(public.images)
+    unit = 255.0 if public.images.dtype != np.uint8 and scale == "0..255" else 1.0
+    named: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {"no normalization": ((0.0,), (1.0,))}
+    if scale != "normalized":  # another normalization on top would be none of any training
+        named |= {"images in 0..255": ((0.0,), (1 / 255,))} | PUBLISHED
     readings = {name: (m, s) for name, (m, s) in named.items() if len(m) in (1, channels)}
     readings["the images' own mean and standard deviation"] = tuple(
         tuple(value / unit for value in values) for values in channel_statistics(public.images)

@@ -155,6 +155,7 @@ def search(
     labels: NDArray[np.int64],
     members: Mask,
     budget: int,
+    limit: int,
 ) -> list[Outcome]:
     """Return the outputs under each reading that the network takes.
 
@@ -168,7 +169,8 @@ def search(
         readings: Those that change the network's inputs, its first layers or its weights.
         labels: (N,) of the sample, in random order.
         members: (N,).
-        budget: Images of the configured size that the search may cost.
+        budget: Images of the configured size that the search may cost before the best readings are evaluated.
+        limit: Images that the evaluator may have queried at the end.
     """
     count = int(np.clip(budget / 4 / max(sum(reading.cost for reading in readings), 1), FEWEST, MOST))
     outcomes = _screened(evaluator, readings, labels, count)
@@ -184,13 +186,13 @@ def search(
     outcomes.sort(key=lambda outcome: outcome.loss(members))
     lower = [outcome for outcome in outcomes if outcome.loss(members) < configured.loss(members & outcome.rows)]
     sizes = [outcome for outcome in lower if outcome.reading.resize and outcome.reading.combines][:1]
-    complete = {id(outcome) for outcome in (*lower[:COMPLETE], *sizes)}
-    return [
-        evaluator.outcome(outcome.reading, labels, _complete_count(len(labels), outcome.reading)) or outcome
-        if id(outcome) in complete
-        else outcome
-        for outcome in outcomes
-    ]
+    complete = {id(outcome): outcome for outcome in (*sizes, *lower[:COMPLETE])}
+    for key, outcome in complete.items():
+        affordable = int((limit - evaluator.passes) / outcome.reading.cost)
+        count = min(_complete_count(len(labels), outcome.reading), affordable)
+        if count > outcome.rows.sum():
+            complete[key] = evaluator.outcome(outcome.reading, labels, count) or outcome
+    return [complete.get(id(outcome), outcome) for outcome in outcomes]
 
 
 def _screened(

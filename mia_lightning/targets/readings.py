@@ -26,7 +26,11 @@ GAIN = 0.05
 """Gain of accuracy below which the separation of members and non-members is stated instead."""
 
 COST = 0.1
-"""Of the cost of an extraction with 18 views, an upper bound of the check's (beyond 6,000 images)."""
+"""Of the cost of an extraction with 18 views, an upper bound of the check's, where that is above `LEAST` images."""
+
+LEAST, COMPLETED = 6000, 2000
+"""Images of the configured size that the search of a reading may cost at least, and the additional ones for evaluating
+the best readings on the complete sample: 8,000 in all."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +125,11 @@ def check_readings(
         logits = evaluator.logits(as_configured)
         configured = outcome_of(as_configured, logits, labels)
         tried: list[Outcome] = []
-        if not reveals_all(configured, members):
+        if not reveals_all(configured, members) and len(np.unique(labels)) > 1:  # a constant fits a single class
             tried = class_order_outcomes(logits, labels, target)
             readings = [*other_weights(weight_sets() if weight_sets else {}), *alternatives(target, public, mean, std)]
-            budget = max(6000, int(COST * 18 * (records or len(public)))) - len(rows)
-            tried += search(evaluator, configured, readings, labels, members, budget)
+            limit = max(LEAST + COMPLETED, int(COST * 18 * (records or len(public))))
+            tried += search(evaluator, configured, readings, labels, members, limit - COMPLETED - len(rows), limit)
         passes = int(evaluator.passes)
     probabilities = logits.softmax(dim=1).numpy()
     chance = _chance(probabilities.argmax(axis=1), labels, target.num_classes)
@@ -176,10 +180,11 @@ def _sentence(
             return f"the target's confidence separates members better (AUC {first} instead of {second}) {ending}"
         return f"the target classifies only {rate} as configured, but {better.accuracy:.0%} {ending}"
     if near:
+        tested = f"none of {tried} other readings is better" if tried else "no other reading was evaluated"
         return (
-            f"the target classifies only {rate}, as expected by chance ({chance:.0%}), and none of {tried} other "
-            "readings is better: a weak target, or one with other weights, --data.mean, --data.std, --data.resize or "
-            "order of the classes than in training; attacks without success are no evidence of safety here"
+            f"the target classifies only {rate}, as expected by chance ({chance:.0%}), and {tested}: a weak target, or "
+            "one with other weights, --data.mean, --data.std, --data.resize or order of the classes than in training; "
+            "attacks without success are no evidence of safety here"
         )
     compared = f"none of {tried} other readings of the files is better" if tried else "no other reading was needed"
     return f"the target classifies {rate} (chance {chance:.0%}); {compared}"
