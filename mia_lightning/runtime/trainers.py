@@ -23,7 +23,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, printable
 from mia_lightning.runtime.environment import without_variables
 from mia_lightning.runtime.hardware import Hardware, is_first_process, is_started_from_outside
 from mia_lightning.runtime.interruption import SignalHandlers
@@ -55,11 +55,11 @@ def new_trainer(hardware: Hardware, **options: Any) -> L.Trainer:
         MIAError: a device, strategy or number of processes that does not exist.
     """
     devices, nodes = hardware.devices, hardware.num_nodes
-    if (processes := _external_processes()) is not None:
-        devices = processes[0] if devices == "auto" else devices
-        nodes = processes[1] if nodes == 1 else nodes
     _check_strategy(hardware.strategy)
     with readable_trainer_errors("--hardware"):
+        if (processes := _external_processes()) is not None:
+            devices = processes[0] if devices == "auto" else devices
+            nodes = processes[1] if nodes == 1 else nodes
         environment = _cluster_environment()
         trainer = isolated_trainer(
             accelerator=hardware.accelerator,
@@ -136,11 +136,19 @@ def _cluster_environment() -> ClusterEnvironment:
 def _external_processes() -> tuple[int, int] | None:
     """Return how many processes per machine torchrun or SLURM started, and on how many machines."""
     per_node, nodes = os.environ.get("LOCAL_WORLD_SIZE", ""), 1
-    if per_node.isdecimal():
-        nodes = int(os.environ.get("WORLD_SIZE", per_node)) // int(per_node)
+    if per_node:
+        nodes = _count("WORLD_SIZE", per_node) // _count("LOCAL_WORLD_SIZE", per_node)
     elif is_started_from_outside() and SLURMEnvironment.detect():
-        per_node, nodes = os.environ.get("SLURM_NTASKS_PER_NODE", ""), int(os.environ.get("SLURM_NNODES", "1"))
-    return (int(per_node), nodes) if per_node.isdecimal() else None
+        per_node, nodes = os.environ.get("SLURM_NTASKS_PER_NODE", ""), _count("SLURM_NNODES", "1")
+    return (int(per_node), max(nodes, 1)) if per_node.isdecimal() else None
+
+
+def _count(name: str, default: str) -> int:
+    """Return a launcher's number of processes or machines."""
+    text = os.environ.get(name, default)
+    if not text.isdecimal() or int(text) < 1:
+        raise MIAError(f"environment variable {name} is {printable(text, 40)!r}; expected a number from 1, or unset it")
+    return int(text)
 
 
 def _check_strategy(strategy: str) -> None:
@@ -160,6 +168,11 @@ def readable_trainer_errors(option: str) -> Iterator[None]:
     """
     try:
         yield
+    except KeyError as error:  # only some of a launcher's variables are set, as in a shell opened inside a job
+        raise MIAError(
+            f"{option}: the variables of a launcher are incomplete, {error.args[0]} is missing; start the run by "
+            "torchrun or srun, or unset the others"
+        ) from error
     except (ValueError, RuntimeError, MisconfigurationException) as error:
         message = " ".join(str(error).split()).rstrip(".!")
         raise MIAError(f"{option}: {message}; choose an accelerator, devices and a strategy that exist") from error

@@ -13,16 +13,33 @@ from helpers.extraction import CPU, Small, extract, small_target, with_statistic
 
 from mia_lightning.attacks._mlp_training import train_perceptrons
 from mia_lightning.attacks.mlp import MLP
+from mia_lightning.errors import MIAError
 from mia_lightning.report.plots import plot_roc, style
 from mia_lightning.runtime.environment import restored_variables, without_variables
 from mia_lightning.runtime.hardware import Hardware
 from mia_lightning.runtime.interruption import Interrupted, interruptible
-from mia_lightning.runtime.trainers import isolated_fabric, isolated_trainer
+from mia_lightning.runtime.trainers import isolated_fabric, isolated_trainer, new_trainer
 
 SLURM = {
     **{"SLURM_JOB_ID": "15042", "SLURM_JOB_NAME": "audit", "SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1"},
     **{"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost"},
 }
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        (SLURM | {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NODEID": None}, "SLURM_NODEID is missing"),
+        (SLURM | {"SLURM_NTASKS": "2", "SLURM_NNODES": "x"}, "SLURM_NNODES is 'x'; expected a number from 1"),
+        ({"LOCAL_WORLD_SIZE": "0", "WORLD_SIZE": "2"}, "LOCAL_WORLD_SIZE is '0'; expected a number from 1"),
+        ({"LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "many"}, "WORLD_SIZE is 'many'; expected a number from 1"),
+    ],
+)
+def test_broken_variables_of_a_launcher_are_one_sentence(variables, sentence, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    with pytest.raises(MIAError, match=sentence):
+        new_trainer(Hardware(accelerator="cpu"))
 
 
 @pytest.fixture
