@@ -92,19 +92,8 @@ def _evaluate() -> Command:
         summary="Evaluation of membership scores: ROC metrics with confidence intervals, tests, privacy bounds.",
         cls=ScoreEvaluationConfig,
         common=(
-            *(
-                "key",
-                "output",
-                "policy",
-                "attacks",
-                "primary_attack",
-                "covariates",
-                "split",
-                "fprs",
-                "leaderboard",
-                "fpr",
-            ),
-            *("resamples", "delta", "confidence", "seed"),
+            *("key", "output", "policy", "attacks", "primary_attack", "covariates", "split", "fprs"),
+            *("leaderboard", "fpr", "resamples", "delta", "confidence", "seed"),
         ),
         flags={**_HELP, **_OVERWRITE, **_DEBUG},
         examples=(

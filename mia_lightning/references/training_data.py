@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mia_lightning.records.lazy_images import LazyImages
+from mia_lightning.runtime.memory_maps import MappedArray, mapped_array
 
 Images = NDArray[np.uint8] | NDArray[np.float32]
 
@@ -45,6 +46,21 @@ class ImageParts:
             images[here] = part[index[here] - start]
         return images
 
+    def by_file(self) -> ImageParts:
+        """Return these images for workers on this machine, which map those in a file again instead of copying them."""
+        return _Unopened(self.parts)
+
+
+class _Unopened(ImageParts):
+    """Images that are opened when they are unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened, (tuple(mapped_array(part) or part for part in self.parts),)
+
+
+def _opened(parts: tuple[Any, ...]) -> ImageParts:
+    return ImageParts(tuple(part.open() if isinstance(part, MappedArray) else part for part in parts))
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
@@ -71,6 +87,12 @@ class TrainingData:
 
     order: NDArray[np.intp] | None = None
     """(N,) order of the records by content (`splits.content_order`), the order of training; None = as stored."""
+
+    def by_file(self) -> TrainingData:
+        """Return these records for workers on this machine: images in a file are mapped there, not copied."""
+        images = self.images if isinstance(self.images, ImageParts) else ImageParts((self.images,))
+        is_mapped = any(mapped_array(part) is not None for part in images.parts)
+        return replace(self, images=images.by_file()) if is_mapped else self
 
 
 class MappedImages:

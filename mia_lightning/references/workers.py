@@ -168,7 +168,7 @@ def _with_ray(
         )
     machine: dict[str, Any] = {"num_cpus": config.workers * config.threads, **gpus}
     with ray_session(ray_address, option="--ray.address", **machine) as ray:
-        shared = ray.put(material)
+        shared = ray.put(material if ray_address else material.by_file())  # a cluster may not have the files
         resources: dict[str, Any] = {"num_cpus": config.threads, "num_gpus": config.gpus_per_worker, "max_retries": 0}
         remote = ray.remote(**resources)(_in_worker)
         waiting = deque(jobs)

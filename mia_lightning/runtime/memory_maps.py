@@ -10,12 +10,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from mia_lightning.errors import MIAError, printable
 from mia_lightning.security.open import create_own, open_regular
 
 Arrays = dict[str, NDArray[Any]]
@@ -158,6 +160,62 @@ def _check_crc(file: BinaryIO, start: int, entry: zipfile.ZipInfo) -> None:
         crc, remaining = zlib.crc32(block, crc), remaining - len(block)
     if crc != entry.CRC:
         raise zipfile.BadZipFile(f"Bad CRC-32 for file {entry.filename!r}")
+
+
+@dataclass(frozen=True)
+class MappedArray:
+    """Place of a memory-mapped array in its file; picklable, for other processes on this machine."""
+
+    path: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    start: int
+    """Byte of the file at which the mapped part begins."""
+
+    size: int
+    """Bytes of the mapped part."""
+
+    offset: int
+    """Byte of the mapped part at which the array's first element lies."""
+
+    state: tuple[int, ...]
+    """Device, inode, size and time of the last change of the file."""
+
+    def open(self) -> NDArray[Any]:
+        """Return the array, mapped again and read-only.
+
+        Raises:
+            MIAError: the file is gone or was changed since.
+        """
+        try:
+            state, mapped = file_state(self.path), np.memmap(self.path, np.uint8, "r", self.start, (self.size,))
+        except (OSError, ValueError):
+            state, mapped = (), None
+        if mapped is None or state != self.state:
+            raise MIAError(f"{printable(self.path, 300)}: was changed during the run; start again")
+        return np.ndarray(self.shape, self.dtype, mapped, self.offset, self.strides)
+
+
+def mapped_array(array: object) -> MappedArray | None:
+    """Return where an array, or the array that it is a view of, lies in a file; None for arrays in memory."""
+    if not isinstance(array, np.ndarray):
+        return None
+    root: object = array
+    while isinstance(root, np.ndarray) and isinstance(root.base, np.ndarray):
+        root = root.base
+    if not isinstance(root, np.memmap) or root.mode != "r" or root.filename is None:
+        return None
+    path = os.path.abspath(root.filename)
+    offset = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
+    place = (root.offset, root.nbytes, offset, file_state(path))
+    return MappedArray(path, array.dtype, array.shape, array.strides, *place)
+
+
+def file_state(path: str) -> tuple[int, ...]:
+    """Return what changes when a file is replaced or written to."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _map(path: Path, dtype: DTypeLike, shape: tuple[int, ...], offset: int, mode: Any = "r") -> NDArray[Any]:

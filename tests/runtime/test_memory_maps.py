@@ -1,8 +1,10 @@
 """Files that are larger than memory: arrays that stay where they are, and peak memory that does not know N."""
 
+import pickle
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from mia_lightning.errors import MIAError
 from mia_lightning.records.readers import arrays, read_records
+from mia_lightning.references.training_data import ImageParts, TrainingData
 from mia_lightning.runtime.memory_maps import map_safetensors, new_safetensors
 
 
@@ -118,3 +121,26 @@ def test_memory_does_not_grow_with_the_number_of_records(tmp_path):
     assert done.returncode == 0, done.stderr
     few, many = (float(line) for line in done.stdout.split())
     assert many < few + 60, f"{few} MiB grew to {many} MiB"
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.safetensors"])
+@pytest.mark.parametrize("order", ["NCHW", "NHWC"])
+def test_workers_map_the_file_again(tmp_path, all_mapped, name, order):
+    public = make_records()
+    images = public.images if order == "NCHW" else np.ascontiguousarray(public.images.transpose(0, 2, 3, 1))
+    write(tmp_path / name, images=images)
+    stored = read_records(str(tmp_path / name)).images
+    count = len(stored)
+    parts = (stored[3:], public.images[:2])
+    data = TrainingData(ImageParts(parts), np.zeros(count - 1, np.int64), (0.5,) * 3, (0.5,) * 3, 4, 1)
+    pickled = pickle.dumps(data.by_file())
+    assert len(pickled) < public.images[:2].nbytes + 5000
+    opened = pickle.loads(pickled).images  # noqa: S301
+    assert is_in_file(opened.parts[0])
+    np.testing.assert_array_equal(opened[:], np.concatenate(parts))
+    with (tmp_path / name).open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(MIAError, match=f"{name}: was changed during the run"):
+        pickle.loads(pickled)  # noqa: S301
+    in_memory = replace(data, images=public.images)
+    assert in_memory.by_file() is in_memory
