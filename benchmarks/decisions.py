@@ -1,4 +1,4 @@
-"""Coverage and power of decisions: policies, comparisons, one-run bounds, DP-SGD, fraction of an unlabeled set.
+"""Coverage and power of decisions: policy, comparison, one-run bounds, DP-SGD, fraction of an unlabeled set, planner.
 
     python benchmarks/decisions.py policy compare      # or all parts without a name; --repeats 100
 
@@ -24,7 +24,7 @@ def part(function):
 def share(values):
     """Return a share with its standard error, in percent."""
     values = np.asarray(values, dtype=float)
-    return f"{100 * values.mean():.1f}% (+-{100 * np.sqrt(values.mean() * (1 - values.mean()) / len(values)):.1f})"
+    return f"{100 * values.mean():.1f}% (+-{100 * np.sqrt(values.mean() * (1 - values.mean()) / values.size):.1f})"
 
 
 def gaussian(rng, n, shift):
@@ -73,7 +73,7 @@ def compare(repeats):
     print("\n| TPR@5% before, after | correlation | AUC covers | TPR@5% covers | change in TPR@5% found |")
     print("|---|---|---|---|---|")
     for correlation in (0.8, 0.95):
-        for tpr, change in ((0.2, 0.0), (0.2, 0.02), (0.4, 0.0), (0.4, 0.02)):
+        for tpr, change in ((0.2, 0.0), (0.2, 0.02), (0.4, 0.02)):
             shifts = [float(ndtri(rate) + ndtri(1 - fpr)) for rate in (tpr, tpr - change)]
             aucs = [float(ndtr(shift / np.sqrt(2))) for shift in shifts]
             rows = []
@@ -207,6 +207,59 @@ def fraction(repeats):
             name = "heterogeneous" if spread else "Gaussian"
             figures = f"{share(covers)} | {widths.mean():.4f} | {values.mean():.4f} | {share(misfits)}"
             print(f"| {name} | {truth} | {figures} |", flush=True)
+
+
+@part
+def planner(repeats):
+    """Forecasts of the TPR at more references: LiRA of normal phi, records of six kinds, n = 20,000."""
+    from mia_lightning.evaluation.assessment import CurvePoint
+    from mia_lightning.metrics.ranks import threshold
+    from mia_lightning.planning.plan import plan
+
+    n, counts = 20_000, (2, 4, 8, 16, 32, 64)
+    member = np.arange(n) % 2 == 1
+    shifts = {  # of phi by membership, and the spread of its deviation over records
+        "even": (lambda rng, level: np.ones(n), 0),
+        "spread": (lambda rng, level: rng.gamma(1, 1, n), 0.4),
+        "rare": (lambda rng, level: np.where(rng.random(n) < 0.15, 4.0, 0.3), 0.5),
+        "by difficulty": (lambda rng, level: rng.gamma(0.5, 3, n) * np.exp(0.3 * level), 0.4),
+        "offline": (lambda rng, level: rng.gamma(2, 0.7, n), 0.4),
+        "strong": (lambda rng, level: rng.gamma(4, 0.7, n), 0.3),
+    }
+
+    def points(rng, kind, fpr):
+        level, (draw, spread) = 2 * rng.normal(size=n), shifts[kind]
+        shift, deviation = draw(rng, level), np.exp(spread * rng.normal(size=n))
+        target = level + shift * member + deviation * rng.normal(size=n)
+        sides = [center + deviation * rng.normal(size=(32, n)) for center in (level + shift, level)]
+        for count in counts:
+            firsts = [side[: count // 2] for side in sides]
+            in_, out = (first.mean(axis=0) for first in firsts)
+            squares, freedom = sum(((first - first.mean(axis=0)) ** 2).sum(axis=0) for first in firsts), count - 2
+            variance = (squares + 4 * squares.mean() / freedom) / (freedom + 4) if freedom else np.ones(n)
+            score = target - out if kind == "offline" else ((target - out) ** 2 - (target - in_) ** 2) / variance
+            score = score / np.sqrt(variance) if kind == "offline" else score
+            members, others = np.sort(score[member]), np.sort(score[~member])
+            tpr = float((members > threshold(others, fpr)).mean())
+            yield CurvePoint(count, 0.8, 0.8, 0.8, fpr, tpr, *tpr_interval(members, others, fpr))
+
+    print("\n| FPR | from | to | covered, all kinds | least | widths | mean error |\n|---|---|---|---|---|---|---|")
+    for fpr in (0.05, 0.01):
+        curves = {
+            kind: [list(points(np.random.default_rng([seed, len(kind)]), kind, fpr)) for seed in range(repeats)]
+            for kind in shifts
+        }
+        for first, last in ((2, 8), (2, 16), (2, 64), (3, 16), (3, 64)):
+            covered, widths, errors = [], [], []
+            for of_kind in curves.values():
+                rows = [(next(f for f in plan("a", c[:first]).forecasts if f.references == last), c) for c in of_kind]
+                reached = [c[counts.index(last)].tpr for _, c in rows]
+                covered.append([row.low <= tpr <= row.high for (row, _), tpr in zip(rows, reached, strict=True)])
+                widths.append(np.mean([row.high - row.low for row, _ in rows]))
+                errors.append(np.mean([row.tpr - tpr for (row, _), tpr in zip(rows, reached, strict=True)]))
+            ends = f"{min(widths):.3f} to {max(widths):.3f} | {min(errors):+.3f} to {max(errors):+.3f}"
+            least = share(min(covered, key=np.mean))
+            print(f"| {fpr:g} | {counts[first - 1]} | {last} | {share(covered)} | {least} | {ends} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 A score with K references is that of infinitely many plus noise whose variance falls as 1 / K, so that each doubling
 gains less than the one before. How much less depends on the spread of the records' vulnerability: in simulations and on
-small targets the ratio of neighboring gains is 0.3 to 1.1, and at most about 1 over several doublings. The forecast
-continues the last gain with a ratio of 0.7; its interval includes 0.3 to 1 and the sampling error of the last gain. No
-curve is fitted: curves that fit a few points equally well differ by more than what they forecast at 64 references.
+small targets the ratio of neighboring gains is 0.3 to 1.1, at most about 1 over several doublings, and up to 1.4 below
+eight references at an FPR of 1%. The forecast continues the last gain with a ratio of 0.7; its interval includes 0.3 to
+1 (1.4 times that below eight references) and the sampling error of the last gain. No curve is fitted: curves that fit a
+few points equally well differ by more than what they forecast at 64 references.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ NORMAL = float(ndtri(TAILS[1]))
 
 RATIO, RATIOS = 0.7, (0.3, 1.0)
 """Gain of a doubling in that of the one before: of the forecast, and at the ends of its interval."""
+
+EARLY, EARLY_RATIO = 8, 1.4
+"""References below which gains can still grow at low false-positive rates, and the factor on the upper end then."""
 
 WORTH = 0.005
 """Gain of the TPR below which more references are not worth their training."""
@@ -109,15 +113,16 @@ def plan(score: str, curve: Sequence[CurvePoint], seconds: float | None = None) 
     for count in (count for count in COUNTS if count > last.references):
         further = float(np.log2(count / last.references))
         value = gain * _continued(RATIO, further)
-        spread = [gain * _continued(ratio, further) - value for ratio in RATIOS]
-        sampling = [of_gain * _continued(ratio, further) for ratio in RATIOS]
+        ends = [_continued(ratio, further) for ratio in RATIOS]
+        ends[1] *= EARLY_RATIO if last.references < EARLY else 1
+        spread, sampling = [gain * end - value for end in ends], [of_gain * end for end in ends]
         gain_low = max(0.0, value - float(np.hypot(spread[0], sampling[0])))
         gain_high = value + float(np.hypot(spread[1], sampling[1]))
         low = last.tpr + value - float(np.hypot(value - gain_low, NORMAL * error))
         high = last.tpr + value + float(np.hypot(gain_high - value, NORMAL * error))
         hours = None if seconds is None else seconds * (count - last.references) / 3600
-        ends = max(0.0, low), min(1.0, high)
-        rows.append(Forecast(count, min(last.tpr + value, 1.0), *ends, value, gain_low, gain_high, hours))
+        tpr = min(last.tpr + value, 1.0)
+        rows.append(Forecast(count, tpr, max(0.0, low), min(1.0, high), value, gain_low, gain_high, hours))
     return Plan(score, last.fpr, last.references, last.tpr, tuple(rows))
 
 
