@@ -58,7 +58,9 @@ CELLS = [
         ("lightgbm", 2000, 150),
         ("lightgbm", 20_000, 60),
         ("fusion", 400, 150),
+        ("fusion", 2000, 150),
         ("forest", 400, 100),
+        ("forest", 2000, 40),
         ("mlp", 400, 60),
     )
     for target in TARGETS

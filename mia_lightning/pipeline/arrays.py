@@ -92,7 +92,9 @@ class ArrayInputs:
         from mia_lightning.references.result import References
 
         imported = self.reference_outputs
-        independent = make_independent(imported, self.records.membership, seed=seed, source=self.records.source)
+        independent = make_independent(
+            imported, self.records.membership, seed=seed, source=self.records.source, order=imported.content_order()
+        )
         checks = (
             independence_check(independent, len(imported.references)),
             direction_check(imported),

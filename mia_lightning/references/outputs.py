@@ -54,6 +54,10 @@ class ReferenceOutputs:
                 f"{missing:,} of {len(self):,} records have no reference drawn IN or OUT; leave them out (`covered`)"
             )
 
+    def content_order(self) -> NDArray[np.intp]:
+        """Return an order of the records, (N,), that follows from labels and the target's phi, not from position."""
+        return np.lexsort([self.labels, *self.target.T[:4]])
+
     def records(self, index: NDArray[np.int64]) -> "ReferenceOutputs":
         """Return some of the records, copied into memory."""
         return ReferenceOutputs(

@@ -86,6 +86,21 @@ def test_one_model_is_the_target(pool, tmp_path):
     assert len(arrays.reference_outputs.references) == K - 1
 
 
+def test_sorted_and_shuffled_arrays_keep_the_same_references(tmp_path):
+    """One model of a matrix with every record IN exactly half is the target, so that records lose references."""
+    draw = np.random.default_rng(1)
+    keep = draw.random((K, N)).argsort(axis=0) < K // 2
+    phi = (draw.normal(size=(K, N, 2)) + keep[..., None]).astype(np.float32)
+    order = draw.permutation(N)
+    stored = {"phi": phi[1:], "keep": keep[1:], "target": phi[0], "membership": keep[0], "labels": keep[0] * 0}
+    shuffled = {name: values[:, order] if name in ("phi", "keep") else values[order] for name, values in stored.items()}
+    first, second = (load_arrays(config(save(tmp_path, **arrays))).references(0) for arrays in (stored, shuffled))
+    drawn = first.reference_outputs.drawn
+    assert drawn is not None
+    assert not drawn.all()  # records were cut
+    np.testing.assert_array_equal(drawn[:, order], second.reference_outputs.drawn)
+
+
 def test_records_without_references_are_left_out(pool, tmp_path):
     drawn = np.ones_like(pool["keep"])
     drawn[:, :5] = False

@@ -51,7 +51,7 @@ class ReferenceHead(ReferenceScore):
         Raises:
             MIAError: fewer than 20 rows IN or OUT to fit on.
         """
-        order = _content_order(reference_outputs)
+        order = reference_outputs.content_order()
         sources = _Sources(reference_outputs.records(order))
         count = min(self.pseudo_targets, len(reference_outputs.references))
         comparisons = [sources.comparison(number) for number in range(count)]
@@ -194,8 +194,3 @@ def _statistics(phi: NDArray[np.float32]) -> Array:
     parts += [reduce_queries(phi, "original")] if queries > 1 else []
     parts += [reduce_queries(phi, "contrast"), reduce_queries(phi, "spread")] if queries > 2 else []
     return np.stack(parts)
-
-
-def _content_order(reference_outputs: ReferenceOutputs) -> NDArray[np.intp]:
-    """Return an order of the records that follows from the target's phi and the labels, not from their position."""
-    return np.lexsort([reference_outputs.labels, *reference_outputs.target.T[:4]])
