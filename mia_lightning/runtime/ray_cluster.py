@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from mia_lightning.errors import MIAError
+from mia_lightning.runtime.environment import without_variables
 from mia_lightning.runtime.interruption import SignalHandlers
 
 SILENT = {"RAY_USAGE_STATS_ENABLED": "0"}
@@ -18,6 +21,10 @@ SILENT = {"RAY_USAGE_STATS_ENABLED": "0"}
 
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray's switch for keeping to the address 127.0.0.1; elsewhere it listens on the machine's own address, or on all."""
+
+
+OF_A_CLUSTER = ("RAY_ADDRESS", "RAY_NAMESPACE", "RAY_RUNTIME_ENV_HOOK", "RAY_JOB_CONFIG_JSON", "RAY_JOB_SUBMISSION_ID")
+"""Beginnings of variables of a job or node of a cluster, which a private Ray would obey."""
 
 
 @contextmanager
@@ -45,12 +52,15 @@ def ray_session(address: str | None, *, option: str, **machine: Any) -> Iterator
         return
     if address:
         check_address(address, option=option)
+    else:
+        _provide_token()
     local: dict[str, Any] = {"address": "local", "include_dashboard": False, **machine}  # whatever RAY_ADDRESS is
     if folder := _session_folder():
         local["_temp_dir"] = folder
     handlers = SignalHandlers()
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **({"address": address} if address else local))
+        with without_variables(*(() if address else OF_A_CLUSTER)):
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **({"address": address} if address else local))
     except Exception as error:  # a start that times out or a home that cannot be written raise many types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         if address:
@@ -65,6 +75,18 @@ def ray_session(address: str | None, *, option: str, **machine: Any) -> Iterator
         yield ray
     finally:
         ray.shutdown()
+
+
+def _provide_token() -> None:
+    """Set the token by which Ray's processes recognize each other where its file cannot be made in the home folder."""
+    folder = Path("~/.ray").expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK) or (folder / "auth_token").is_file()
+    except OSError:
+        writable = False
+    if not writable and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # for the rest of the process: Ray keeps it
 
 
 LEAST_FREE = 2**28

@@ -77,11 +77,21 @@ with ray_session(None, option="--ray.address", num_cpus=1) as ray:
 """
 
 
+@pytest.mark.parametrize("usable", [True, False])
+def test_token_without_a_home(usable, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path if usable else "/dev/null"))
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "")  # restored at the end
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    ray_cluster._provide_token()
+    assert ("RAY_AUTH_TOKEN" in os.environ) == (not usable)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "127.0.0.1:6399", "auto"])
-def test_own_ray_whatever_the_environment_names(address, tmp_path):
-    (tmp_path / "home").mkdir(mode=0o500)
-    environment = os.environ | {"RAY_ADDRESS": address, "HOME": str(tmp_path / "home")}
+def test_own_ray_whatever_the_environment_names(address):
+    job = {"RAY_RUNTIME_ENV_HOOK": "nowhere.hook", "RAY_JOB_CONFIG_JSON_ENV_VAR": "{", "RAY_NAMESPACE": "job"}
+    environment = os.environ | job | {"RAY_ADDRESS": address, "HOME": "/dev/null"}  # unusable for root as well
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == "started 127.0.0.1", done.stderr[-2000:]
 
