@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from mia_lightning.evaluation.assessment import Difference
 from mia_lightning.evaluation.comparison import comparable_rates, differences, paired_bootstrap
+from mia_lightning.metrics.intervals import TAILS
 from mia_lightning.metrics.ranks import share_below, split, threshold
 from mia_lightning.metrics.roc import Evaluation, evaluate
 
@@ -53,6 +55,16 @@ class Change:
     def moved(self) -> Array:
         """(N,) change of that share."""
         return self.share_after - self.share_before
+
+
+POWER = 0.9
+"""Probability at which a change is found."""
+
+
+def detectable(difference: Difference) -> float:
+    """Return the true change whose 95% interval excludes 0 with a probability of 90%, from the interval's width."""
+    tail = float(ndtri(TAILS[1]))
+    return (difference.high - difference.low) / (2 * tail) * (tail + float(ndtri(POWER)))
 
 
 def compare(

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mia_lightning.comparison.changes import Change, compare
+from mia_lightning.comparison.changes import Change, compare, detectable
 from mia_lightning.comparison.runs import ScoredRun, common_attacks, matched, read_run
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.config import ComparisonConfig
@@ -70,13 +70,13 @@ def change_table(change: Change) -> Table:
     counts = f"{change.before.n_members:,} members, {change.before.n_non_members:,} non-members"
     against = ", against reference models" if change.against_references else ""
     table = Table(title=escape(f"{change.attack}{against}: {counts}"), title_justify="left", title_style="", box=None)
-    for column in ("figure", "before", "after", "after - before", "95% interval", "p", "p, Holm"):
+    for column in ("figure", "before", "after", "after - before", "95% interval", "p", "p, Holm", "detectable"):
         table.add_column(column, justify="left" if column == "figure" else "right", no_wrap=column != "95% interval")
     for row in change.differences:
         first, second = (_figure(evaluation, row.figure) for evaluation in (change.before, change.after))
         interval = f"{row.low:+.4f} to {row.high:+.4f}"
-        p_values = (f"{row.p_value:.2g}", f"{row.p_holm:.2g}")
-        table.add_row(row.figure, f"{first:.4f}", f"{second:.4f}", f"{row.value:+.4f}", interval, *p_values)
+        last = (f"{row.p_value:.2g}", f"{row.p_holm:.2g}", f"{detectable(row):.4f}")
+        table.add_row(row.figure, f"{first:.4f}", f"{second:.4f}", f"{row.value:+.4f}", interval, *last)
     return table
 
 
@@ -149,7 +149,7 @@ def content(before: ScoredRun, after: ScoredRun, changes: Sequence[Change], conf
                 "against_references": change.against_references,
                 "before": change.before.to_dict(),
                 "after": change.after.to_dict(),
-                "differences": [asdict(row) for row in change.differences],
+                "differences": [asdict(row) | {"detectable": detectable(row)} for row in change.differences],
                 "identified": asdict(change.identified),
             }
             for change in changes
