@@ -11,6 +11,7 @@ from helpers import ROOT
 EXAMPLES = {
     "challenge.py": ("submission.csv: 898 rows, columns ids, score", "truth, private: AUC 0."),
     "in_memory.py": ("AUC [0.",),
+    "hugging_face.py": ("Audit of ViTForImageClassification", "AUC [0."),
     "label_only.py": ("labels alone", "AUC [0."),
     "own_model.py": ("verdict:",),
     "image_folder.py": ("AUC [0.",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import warnings
 import zipfile
 from dataclasses import replace
 from hashlib import sha256
@@ -49,8 +50,10 @@ class EstimatorNetwork(FunctionNetwork):
         super().__init__(self._probabilities, f"{name}.predict_proba", convert=as_array)
 
     def fit(self, inputs: NDArray[Any], labels: NDArray[np.int64]) -> None:
-        """Fit the estimator on inputs (N, ...) with class numbers (N,)."""
-        self.estimator.fit(self._table(inputs), self.labels[labels])
+        """Fit the estimator on inputs (N, ...) with class numbers (N,); warnings of its library are not shown."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.estimator.fit(self._table(inputs), self.labels[labels])
 
     def untrained(self, seed: int) -> EstimatorNetwork:
         """Return a clone that is not fitted, with a random state from the seed wherever it has one."""
