@@ -1,6 +1,6 @@
 """Draw the picture of the README from two run folders.
 
-Usage: python benchmarks/replica_roc.py runs/assignment runs/seed
+Usage: python benchmarks/replica_roc.py runs/no_reference runs/course_baseline
 """
 
 import csv
