@@ -66,7 +66,7 @@ def policy(repeats):
 @part
 def compare(repeats):
     """Coverage of a difference of 0 and power of a change of 0.02 in TPR@5% at n = 20,000."""
-    from mia_lightning.comparison.changes import compare
+    from mia_lightning.evaluation.comparison import differences, paired_bootstrap
 
     n, fpr = 20_000, 0.05
     member = (np.arange(n) % 2).astype(np.int8)
@@ -81,9 +81,10 @@ def compare(repeats):
                 rng = np.random.default_rng([seed, *(round(100 * part) for part in (correlation, tpr, change))])
                 common = rng.normal(size=n) * np.sqrt(correlation)
                 noise = [rng.normal(size=n) * np.sqrt(1 - correlation) for _ in shifts]
-                scores = [{"a": common + own + shift * member} for own, shift in zip(noise, shifts, strict=True)]
-                (result,) = compare(*scores, member, fprs=(fpr,), resamples=200, seed=seed)
-                auc, rate = result.differences
+                scores = [common + own + shift * member for own, shift in zip(noise, shifts, strict=True)]
+                named = {"before": scores[0], "after": scores[1]}
+                resampled = paired_bootstrap(named, member, (fpr,), resamples=200, seed=seed)
+                auc, rate = differences(resampled, [("after", "before")])
                 covers = auc.low <= aucs[1] - aucs[0] <= auc.high, rate.low <= -change <= rate.high
                 rows.append((*covers, rate.high < 0))
             shares = np.array(rows).T
