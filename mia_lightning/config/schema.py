@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from mia_lightning.attacks import Attack, Threshold
 from mia_lightning.errors import suggest
-from mia_lightning.evaluation.config import FilingConfig
+from mia_lightning.evaluation.config import BoundaryConfig, FilingConfig
 from mia_lightning.outputs.access import Access
 from mia_lightning.references.config import ReferencesConfig
 from mia_lightning.runtime.hardware import Hardware
@@ -110,6 +110,11 @@ class ExtractionConfig:
     queries: Literal[1, 2, 18, 50] = 2
     """Deterministic views per record. 1: identity; 2: identity and flip; 18: both with shifts of up to 1 pixel; 50:
     both with shifts of up to 2 pixels."""
+
+    views: str | None = None
+    """package.module:function of your own views of records of any shape: called with a batch (B, ...) as the target
+    receives it and the number of the view, from 1 to queries - 1, it returns that view, the same each time; view 0 is
+    the stored record (default: mirrored and shifted images)."""
 
     gradients: bool = False
     """Compute input gradients as well (white-box); about triples the work on the stored image."""
@@ -215,23 +220,6 @@ class SearchedConfig:
 
     holdout: int
     """Public records that no trial saw, evaluation.holdout of them all; figures on these are not optimistic."""
-
-
-@dataclass
-class BoundaryConfig:
-    """Label-only attack by the distance to the decision boundary (HopSkipJump), a rung of the access ladder."""
-
-    queries: int = 0
-    """Most queries per record; 0 leaves the attack out."""
-
-    records: int = 200
-    """Records that are drawn for it, half of them members."""
-
-    def __post_init__(self) -> None:
-        if self.queries != 0 and not 10 <= self.queries <= 100_000:
-            raise ValueError(f"--boundary.queries must be 0 or between 10 and 100000, got {self.queries}")
-        if not 20 <= self.records <= 100_000:
-            raise ValueError(f"--boundary.records must be between 20 and 100000, got {self.records}")
 
 
 @dataclass

@@ -153,3 +153,20 @@ class PlannerConfig:
 
     output: str | None = None
     """File of the plan in JSON (default: nothing is written)."""
+
+
+@dataclass
+class BoundaryConfig:
+    """Label-only attack by the distance to the decision boundary (HopSkipJump), a rung of the access ladder."""
+
+    queries: int = 0
+    """Most queries per record; 0 leaves the attack out."""
+
+    records: int = 200
+    """Records that are drawn for it, half of them members."""
+
+    def __post_init__(self) -> None:
+        if self.queries != 0 and not 10 <= self.queries <= 100_000:
+            raise ValueError(f"--boundary.queries must be 0 or between 10 and 100000, got {self.queries}")
+        if not 20 <= self.records <= 100_000:
+            raise ValueError(f"--boundary.records must be between 20 and 100000, got {self.records}")

@@ -145,6 +145,7 @@ def _predict(request: ExtractionRequest, tasks: list[_Task]) -> None:
         queries=request.queries,
         gradients=request.gradients,
         batch_size=batch_size,
+        views=request.views,
     )
     started = perf_counter()
     with launch_processes(trainer), _readable_memory_error(), quiet_lightning():

@@ -28,17 +28,25 @@ class InferenceModule(L.LightningModule):
         network: Returns (logits, features) of normalized images.
         normalize: Turns images as they are stored into the network's inputs, on their device.
         queries: See `mia_lightning.outputs.views`.
+        views: The user's function of views, see there.
         gradients: Whether to compute the gradient of phi with respect to the stored image.
         batch_size: Rows of every forward pass; a shorter batch is padded, because kernels round differently at another
             size, and a record's outputs must not depend on its batch. It is halved when memory runs out.
     """
 
     def __init__(
-        self, network: nn.Module, normalize: Normalize, *, queries: int, gradients: bool, batch_size: int
+        self,
+        network: nn.Module,
+        normalize: Normalize,
+        *,
+        queries: int,
+        gradients: bool,
+        batch_size: int,
+        views: str | None = None,
     ) -> None:
         super().__init__()
         self.network, self.normalize = network, normalize
-        self.queries, self.gradients, self.batch_size = queries, gradients, batch_size
+        self.queries, self.gradients, self.batch_size, self.views = queries, gradients, batch_size, views
         self.is_function = any(isinstance(module, FunctionNetwork) for module in network.modules())
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
@@ -94,7 +102,7 @@ class InferenceModule(L.LightningModule):
         rows = count if self.is_function else self.batch_size  # a function may be paid by the query
         stored, given = (_filled(batch[name], rows) for name in ("images", "labels"))
         images = self.normalize(stored)
-        for view in views(images, self.queries):
+        for view in views(images, self.queries, self.views):
             view_logits, tapped = self.network(view)
             logits.append(view_logits.float())
             features = tapped if features is None else features

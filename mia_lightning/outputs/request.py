@@ -19,6 +19,7 @@ from mia_lightning.runtime.hardware import Hardware
 from mia_lightning.runtime.own_files import ArraySpec
 from mia_lightning.runtime.store import array_digest, source_digest
 from mia_lightning.targets.base import Target
+from mia_lightning.targets.imported import source_of
 
 FORMAT = 2
 """Version of the store's entries. 1: Lightning could load a checkpoint of another target under SLURM."""
@@ -63,6 +64,9 @@ class ExtractionRequest:
     store: Path
     """Folder of the store of outputs."""
 
+    views: str | None = None
+    """The user's function of views, as `--extraction.views`."""
+
     def __post_init__(self) -> None:
         for records in self.records:
             check_labels(records, self.target)
@@ -85,6 +89,7 @@ class ExtractionRequest:
             "mean": mean,
             "std": std,
             "queries": self.queries,
+            **({"views": [self.views, source_of(self.views)]} if self.views else {}),
             "gradients": self.gradients,
             "precision": self.hardware.precision,
             "fuse": self.hardware.fuse,

@@ -239,6 +239,7 @@ def _extract(
             gradients=config.extraction.gradients,
             hardware=config.hardware,
             store=store_folder(config),
+            views=config.extraction.views,
         )
     )
     return outputs.public, outputs.private
@@ -268,6 +269,7 @@ def _references(
         std=config.data.std,
         accuracy_on_members=float(str(facts["accuracy_on_members"])),
         accuracy_on_non_members=float(str(facts["accuracy_on_non_members"])),
+        views=config.extraction.views,
         on_reference=on_reference,
     )
     from mia_lightning.references.remote import is_address

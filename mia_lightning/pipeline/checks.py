@@ -140,6 +140,8 @@ def for_records(config: RunConfig, public: Records) -> RunConfig:
     """
     if public.is_image:
         return config
+    if config.extraction.views is not None:
+        return config
     extraction, queries = config.extraction, config.references.queries or 1
     if extraction.queries > 2 or queries > 2:  # 2 is the default
         option = f"--{'extraction' if extraction.queries > 2 else 'references'}.queries"
@@ -162,3 +164,17 @@ def record_notes(public: Records, private: Records | None) -> list[str]:
         if records is not None and (missing := int((records.labels == UNKNOWN).sum())):
             notes.append(f"{records.source}: {missing:,} records have no label; the target's predicted class is used")
     return notes
+
+
+def check_own_views(config: RunConfig, public: Records) -> None:
+    """Try the user's function of views on a few records. Raises MIAError: see `check_views`."""
+    if config.extraction.views is None:
+        return
+    if config.extraction.queries == 1:
+        raise MIAError("--extraction.views needs views to compute; give --extraction.queries 2, 18 or 50")
+    import torch
+
+    from mia_lightning.outputs.views import check_views
+
+    sample = torch.from_numpy(np.ascontiguousarray(public.images[:4]))
+    check_views(config.extraction.views, sample.float() if public.is_image else sample, config.extraction.queries)

@@ -213,8 +213,9 @@ def _threat(result: AuditResult) -> tuple[str, ...]:
     views = config.extraction.queries
     if config.data.public is None and result.reference_outputs is not None:  # arrays alone
         views = result.reference_outputs.target.shape[1]
+    made = config.extraction.views or "shifts and flips"
     seen = DESCRIPTIONS[min(config.access, "logits", key=LEVELS.index)].replace("the logits", "the target's logits")
-    queried = "each record as stored" if views == 1 else f"{views} views of each record (shifts and flips)"
+    queried = "each record as stored" if views == 1 else f"{views} views of each record ({made})"
     sentences = [f"Query access: the attacker sees {seen} on {queried}."]
     needs = {needed for name in read if (needed := _need(name)) is not None}
     if "features" in needs:

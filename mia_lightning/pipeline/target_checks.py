@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
-from mia_lightning.pipeline.checks import load_and_check_target
+from mia_lightning.pipeline.checks import check_own_views, load_and_check_target
 from mia_lightning.records.records import Records
 from mia_lightning.runtime.hardware import is_first_process
 
@@ -48,6 +48,7 @@ def checked_target(
     from mia_lightning.targets.wrapper import unwrap
 
     check_labels(public, target)
+    check_own_views(config, public)
     mean, std = normalization(public, config.data.mean, config.data.std)
     device = _device(config)
     with Evaluator(target, public.images[:SAMPLE], mean, std, device) as evaluator:

@@ -52,6 +52,8 @@ def fit_reference(
         DivergedError: a loss that is not finite.
         MIAError: an error in the user's code, in one sentence.
     """
+    if recipe.is_head:
+        raise MIAError(f"{OPTION} head trains the heads of one run at once; leave it out of searches and benchmarks")
     code = trainer_code(recipe)
     options: dict[str, Any] = {"seed": seed, "on_epoch": on_epoch}
     if code is None:

@@ -152,7 +152,7 @@ class _Backbone:
     def __init__(self, target: Target, material: TrainingData, device: torch.device) -> None:
         self.images, _ = on_device(material, device)
         self.normalize = Normalize(material, self.images)
-        self.device, self.queries = device, material.queries
+        self.device, self.queries, self.own_views = device, material.queries, material.views
         self.is_image = len(self.images.shape) == 4
         self.batch_size = min(len(self.images), 256 if device.type == "cpu" else 4096)
         network = target.network
@@ -171,7 +171,7 @@ class _Backbone:
             parts.append(torch.stack([self.features(view)[: part.stop - part.start] for view in pair]))
         features = torch.cat(parts, dim=1)
         self.stored = {0: features[0]}
-        if is_mirrored and self.queries > 1:
+        if is_mirrored and self.queries > 1 and self.own_views is None:
             self.stored[self.queries // 2] = features[1]  # the first mirrored view is not shifted
         return features
 
@@ -187,7 +187,7 @@ class _Backbone:
             yield part, self._views(part, batch)
 
     def _views(self, part: slice, batch: Tensor) -> Iterator[Tensor]:
-        for query, view in enumerate(views(batch, self.queries)):
+        for query, view in enumerate(views(batch, self.queries, self.own_views)):
             if query in self.stored:
                 yield self.stored[query][part]
             else:

@@ -46,7 +46,7 @@ def compute_phi(network: nn.Module, material: TrainingData, *, device: str) -> P
         batch = normalize(images[rows])
         if batch.ndim == 4:
             batch = batch.contiguous(memory_format=torch.channels_last)
-        for query, view in enumerate(views(batch, material.queries)):
+        for query, view in enumerate(views(batch, material.queries, material.views)):
             logits = fast(view).float() / material.temperature
             values[start : start + count, query] = phi(logits, labels[rows])[:count]
             if query == 0:

@@ -66,6 +66,7 @@ class ReferenceInputs:
     std: tuple[float, ...] | None
     accuracy_on_members: float
     accuracy_on_non_members: float
+    views: str | None = None
     on_reference: Finished | None = None
 
 
@@ -85,8 +86,9 @@ def load_or_train_references(
             or all references diverged.
     """
     queries = config.queries or inputs.outputs.logits.shape[1]
-    target = np.concatenate([target_phi(half, queries, temperature=config.temperature) for half in _halves(inputs)])
-    labels = np.concatenate([half.labels for half in _halves(inputs)])
+    own_views, halves = inputs.views is not None, _halves(inputs)
+    target = np.concatenate([target_phi(half, queries, config.temperature, own_views) for half in halves])
+    labels = np.concatenate([half.labels for half in halves])
     if config.imported is not None:
         imported = imported_outputs(
             config,
@@ -115,8 +117,7 @@ def load_or_train_references(
     reference_store = _store(config, inputs, material, assignment, membership, store=store, seed=seed, remote=remote)
     with reference_store.lock().held("references"):  # two runs would train the same
         rows = _trained(config, inputs, material, assignment, reference_store, seed=seed, ray_address=ray_address)
-    references = _references(config, inputs, reference_store, rows, assignment, target, labels)
-    return _exported(config, references)
+    return _exported(config, _references(config, inputs, reference_store, rows, assignment, target, labels))
 
 
 def _exported(config: ReferencesConfig, references: References) -> References:
@@ -164,7 +165,7 @@ def material_of(
     images = ImageParts(tuple(half.images for half in halves)) if len(halves) > 1 else halves[0].images
     mean, std = normalization(inputs.public, inputs.mean, inputs.std)
     classes, order = inputs.target.num_classes, content_order(inputs.public, inputs.private)
-    return TrainingData(images, labels, mean, std, classes, queries, temperature, order)
+    return TrainingData(images, labels, mean, std, classes, queries, temperature, order, inputs.views)
 
 
 def _store(
@@ -204,17 +205,13 @@ def _store(
     inference = {
         "queries": material.queries,
         "temperature": material.temperature,
+        **({"views": [material.views, source_of(material.views)]} if material.views else {}),
         "code": source_digest(HEAD_CODE + INFERENCE_CODE if recipe.is_head else INFERENCE_CODE),
         "torch": torch.__version__,
     }
-    return ReferenceStore(
-        store,
-        training=training,
-        inference=inference,
-        records=len(material.labels),
-        queries=material.queries,
-        remote=remote,
-    )
+    records, queries = len(material.labels), material.queries
+    store_inputs = {"training": training, "inference": inference}
+    return ReferenceStore(store, **store_inputs, records=records, queries=queries, remote=remote)
 
 
 def _trained(

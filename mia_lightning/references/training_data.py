@@ -88,6 +88,9 @@ class TrainingData:
     order: NDArray[np.intp] | None = None
     """(N,) order of the records by content (`splits.content_order`), the order of training; None = as stored."""
 
+    views: str | None = None
+    """The user's function of views, as `--extraction.views`."""
+
     def by_file(self) -> TrainingData:
         """Return these records for workers on this machine: images in a file are mapped there, not copied."""
         images = self.images if isinstance(self.images, ImageParts) else ImageParts((self.images,))

@@ -408,6 +408,56 @@ def test_layers_that_cannot_be_reset_are_refused(sides):
     assert len(audit(Scaled(), *sides, references=few, untrained=Scaled, **FAST).result.references) == 1
 
 
+def scaled(batch, number):
+    """Views of a table: every feature times a factor of its own."""
+    factors = torch.rand(batch.shape[1], generator=torch.Generator().manual_seed(number)) * 0.1 + 0.95
+    return batch * factors
+
+
+def jittered(batch, number):
+    return batch + torch.rand_like(batch)
+
+
+def narrowed(batch, number):
+    return batch[:, 1:]
+
+
+def test_views_of_the_users_own_reach_target_and_references(monkeypatch):
+    rng = np.random.default_rng(0)
+    inputs, labels = rng.normal(size=(80, 6)).astype(np.float32), rng.integers(0, 3, 80)
+    torch.manual_seed(0)
+    model = nn.Linear(6, 3)
+    sides = (inputs[:40], labels[:40]), (inputs[40:], labels[40:])
+    options = {"signals": {"names": ["phi", "phi_queries"]}, **FAST}
+    references = {"count": 2, "training": {"epochs": 1, "batch_size": 8}}
+
+    def run(name, **further):
+        views = {"views": f"{__name__}:{name}", "queries": 18} | further
+        return audit(model, *sides, extraction=views, references=references, **options)
+
+    result = run("scaled")
+    expected = [phi_of(model, torch.tensor(inputs), labels)]
+    expected += [phi_of(model, scaled(torch.tensor(inputs), q), labels) for q in range(1, 18)]
+    phi = result.result.reference_outputs
+    np.testing.assert_allclose(phi.target, np.stack(expected, 1), atol=1e-4)
+    assert phi.references.shape == (2, 80, 18)
+    assert phi.references.std(axis=2).min() > 0
+    assert "scaled" in " ".join(result.contents.run.threat)
+    for name, words in (("jittered", "other views when it was called again"), ("narrowed", "return its shape")):
+        with pytest.raises(MIAError, match=words):
+            run(name)
+    with pytest.raises(MIAError, match="needs views to compute"):
+        run("scaled", queries=1)
+
+
+def phi_of(model, inputs, labels):
+    with torch.inference_mode():
+        logits = model(inputs).double().numpy()
+    label = logits[np.arange(len(labels)), labels]
+    logits[np.arange(len(labels)), labels] = -np.inf
+    return label - np.log(np.exp(logits).sum(axis=1))
+
+
 def test_import_is_instant():
     assert "torch" not in mia_lightning.__dict__
     assert "audit" in mia_lightning.__all__
