@@ -81,7 +81,9 @@ def compare(repeats):
                 rng = np.random.default_rng([seed, *(round(100 * part) for part in (correlation, tpr, change))])
                 common = rng.normal(size=n) * np.sqrt(correlation)
                 noise = [rng.normal(size=n) * np.sqrt(1 - correlation) for _ in shifts]
-                scores = [common + own + shift * member for own, shift in zip(noise, shifts, strict=True)]
+                scores = [
+                    common + noise_of_side + shift * member for noise_of_side, shift in zip(noise, shifts, strict=True)
+                ]
                 named = {"before": scores[0], "after": scores[1]}
                 resampled = paired_bootstrap(named, member, (fpr,), resamples=200, seed=seed)
                 auc, rate = differences(resampled, [("after", "before")])
@@ -104,7 +106,7 @@ def one_run(repeats):
     print("\n| scores | truth | one run, median | above truth | counts, median | counts without breaking ties |")
     print("|---|---|---|---|---|---|")
     for name, truth in (("bits", 1), ("bits", 4), ("bits", 8), ("Gaussian", 0)):
-        rng, right, one, counts, tied = np.random.default_rng(truth), 1 / (1 + np.exp(-truth)), [], [], []
+        rng, right, single, counts, tied = np.random.default_rng(truth), 1 / (1 + np.exp(-truth)), [], [], []
 
         def scores(member, rng=rng, right=right, name=name):
             answers = np.where(rng.random(member.shape) < right, member, 1 - member)
@@ -125,10 +127,10 @@ def one_run(repeats):
             member = rng.integers(0, 2, m)
             values = scores(member) if name == "Gaussian" else scores(member).round()
             bounds = privacy_bounds("a", values, member, delta=0, one_run=OneRun(random_inclusion=True), seed=seed)
-            one.append(bounds[1].epsilon or 0.0)  # refused where the coins came out too uneven
+            single.append(bounds[1].epsilon or 0.0)  # refused where the coins came out too uneven
             counts.append(bounds[0].epsilon)
             tied.append(exact_epsilon(*split(values, member), delta=0, error=0.05))
-        medians = [f"{np.median(values):.2f}" for values in (one, counts, tied)]
+        medians = [f"{np.median(values):.2f}" for values in (single, counts, tied)]
         print(f"| {name} | {truth} | {medians[0]} | {share(above)} | {medians[1]} | {medians[2]} |", flush=True)
 
 

@@ -104,15 +104,15 @@ def fraction_in_training(
         raise MIAError("unlabeled scores are NaN or infinite; they cannot be ranked")
     member = np.asarray(member).astype(np.int8)
     group = _index(groups, len(scores))
-    known, new = _calibrated(scores, member, unlabeled, group, np.random.default_rng(seed))
-    mean_in, mean_out = known[member == 1].mean(), known[member == 0].mean()
+    probability, new = _calibrated(scores, member, unlabeled, group, np.random.default_rng(seed))
+    mean_in, mean_out = probability[member == 1].mean(), probability[member == 0].mean()
     if mean_in <= mean_out:
         raise MIAError(f"the scores of {attack} do not separate members from non-members; leave --unlabeled out")
     gap = float(mean_in - mean_out)
     estimate = float((new.mean() - mean_out) / gap)
     parts = [
-        np.bincount(group, np.where(member == 1, known - mean_in, 0)) / (member == 1).sum(),
-        np.bincount(group, np.where(member == 0, known - mean_out, 0)) / (member == 0).sum(),
+        np.bincount(group, np.where(member == 1, probability - mean_in, 0)) / (member == 1).sum(),
+        np.bincount(group, np.where(member == 0, probability - mean_out, 0)) / (member == 0).sum(),
     ]
     of_new = np.bincount(_index(unlabeled_groups, len(new)), new - new.mean()) / len(new)
 
@@ -150,13 +150,13 @@ def _calibrated(
 ) -> tuple[Array, Array]:
     """Return out-of-fold probabilities (N,), folds by group, and the mean over the folds for new records (M,)."""
     fold = rng.permutation(int(group.max()) + 1)[group] % FOLDS
-    known, new = np.empty(len(scores)), np.zeros(len(unlabeled))
+    probability, new = np.empty(len(scores)), np.zeros(len(unlabeled))
     for number in range(FOLDS):
         train = fold != number
         calibrator = Isotonic(keep_rank_order=False).fit(scores[train], member[train])
-        known[~train] = calibrator.predict_proba(scores[~train])
+        probability[~train] = calibrator.predict_proba(scores[~train])
         new += calibrator.predict_proba(unlabeled) / FOLDS
-    return known, new
+    return probability, new
 
 
 def _interval(estimate: float, error: Callable[[Array], Array]) -> tuple[float, float]:
@@ -178,9 +178,9 @@ def _interval(estimate: float, error: Callable[[Array], Array]) -> tuple[float, 
         best = np.clip(values, 0, 1)
         return np.asarray(((values - proportion[:, None]) ** 2 - (values - best) ** 2) / scale**2)
 
-    other = deviance(proportion[:, None] + scale * deviate)
+    simulated = deviance(proportion[:, None] + scale * deviate)
     observed = deviance(np.array([[estimate]]))
-    p_value = np.where(other >= observed - 1e-9, weight, 0).sum(axis=1) / weight.sum()
+    p_value = np.where(simulated >= observed - 1e-9, weight, 0).sum(axis=1) / weight.sum()
     kept = proportion[p_value >= LEVEL]
     return float(kept.min()), float(kept.max())
 

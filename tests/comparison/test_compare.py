@@ -100,16 +100,16 @@ def test_null_is_covered():
     """Two targets of equal exposure: the 95% interval of the difference holds 0 in 88 or more of 100 pairs, and
     a change found with a probability of 90% is 3.24 standard deviations of the differences.
     """
-    covered, values, found = np.zeros(2), [], []
+    covered, values, smallest = np.zeros(2), [], []
     member = (np.arange(1000) % 2).astype(np.int8)
     for seed in range(0, 200, 2):
         scores = [{"a": scores_of(seed + side, 1.0, 1000)} for side in (0, 1)]
         (change,) = compare(*scores, member, fprs=(0.05,), resamples=120, seed=seed)
         covered += [row.low <= 0 <= row.high for row in change.differences]
         values.append([row.value for row in change.differences])
-        found.append([detectable(row) for row in change.differences])
+        smallest.append([detectable(row) for row in change.differences])
     assert (covered >= 88).all()
-    assert np.mean(found, axis=0) == pytest.approx(3.24 * np.std(values, axis=0), rel=0.25)
+    assert np.mean(smallest, axis=0) == pytest.approx(3.24 * np.std(values, axis=0), rel=0.25)
 
 
 def test_change_is_found():

@@ -58,7 +58,7 @@ def test_gains_shrink_and_hours_add_up():
     assert all(row.gain_low <= row.gain <= row.gain_high for row in rows)
 
 
-def test_flat_curve_says_stop(tmp_path, capsys):
+def test_flat_curve_advises_to_stop(tmp_path, capsys):
     folder = run_folder(tmp_path / "a", curve([0.419, 0.42]))
     assert planner([folder, "--output", str(tmp_path / "plan.json")]) == 0
     assert "stop: twice the references bring less than 0.005" in capsys.readouterr().out
