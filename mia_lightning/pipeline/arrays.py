@@ -17,6 +17,7 @@ from mia_lightning.pipeline.model_outputs import ModelOutputs
 from mia_lightning.pipeline.requirements import check_folders, check_requirements
 from mia_lightning.pipeline.results import SplitInfo
 from mia_lightning.records.records import UNKNOWN, Records
+from mia_lightning.records.vocabulary import is_signed
 from mia_lightning.references.exchange import Pool, is_checkpoint_folder, read_pool
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.scores.scored_records import ScoredRecords
@@ -87,7 +88,12 @@ class ArrayInputs:
 
     def references(self, seed: int) -> References:
         """Return the references that are independent of known membership, with the checks of the import."""
-        from mia_lightning.references.fidelity import coverage_check, direction_check, independence_check
+        from mia_lightning.references.fidelity import (
+            coverage_check,
+            direction_check,
+            independence_check,
+            scale_check,
+        )
         from mia_lightning.references.independence import make_independent
         from mia_lightning.references.result import References
 
@@ -98,6 +104,7 @@ class ArrayInputs:
         checks = (
             independence_check(independent, len(imported.references)),
             direction_check(imported),
+            scale_check(imported),
             coverage_check(independent.reference_outputs),
         )
         return References(independent.reference_outputs, (), checks)
@@ -229,6 +236,9 @@ def check_numbers(pool: Pool, numbers: list[int] | tuple[int, ...]) -> None:
 def _membership(pool: Pool) -> NDArray[np.int8]:
     if pool.membership is None:
         raise MIAError(f"{pool.source}: has no membership of the target; add membership (N,) of 1, 0 and -1 = unknown")
-    if len(np.unique(pool.membership[0][pool.membership[0] != UNKNOWN])) < 2:
+    membership = np.asarray(pool.membership[0], np.int8)
+    if is_signed(np.unique(membership).tolist()):  # +1 and -1 alone: members and non-members
+        membership = np.maximum(membership, 0)
+    if len(np.unique(membership[membership != UNKNOWN])) < 2:
         raise MIAError(f"{pool.source}: membership must include members (1) and non-members (0)")
-    return np.asarray(pool.membership[0], np.int8)
+    return membership

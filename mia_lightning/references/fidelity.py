@@ -93,6 +93,10 @@ def independence_check(result: IndependentReferences, total: int) -> FidelityChe
     return FidelityCheck(name, "passed", "neither a reference nor their counts are associated with known membership")
 
 
+OTHER_SCALE = 3.0
+"""Ratio of standard deviations of phi from which the target's and the references' are taken for different units."""
+
+
 def direction_check(reference_outputs: ReferenceOutputs) -> FidelityCheck:
     """Test whether phi is higher for records IN a reference's training than for records OUT of it."""
     name = "direction of phi"
@@ -113,6 +117,22 @@ def direction_check(reference_outputs: ReferenceOutputs) -> FidelityCheck:
         return FidelityCheck(name, "passed", detail)
     return FidelityCheck(
         name, "failed", f"{detail}; phi must rise with confidence and keep be True for IN: was one of them inverted?"
+    )
+
+
+def scale_check(reference_outputs: ReferenceOutputs) -> FidelityCheck:
+    """Compare the spread of phi of the target with that of the references: phi of both must be in one unit."""
+    name = "scale of the target's phi"
+    target = float(np.std(reference_outputs.target[:, 0]))
+    spreads = [float(np.std(np.asarray(phi[:, 0], np.float64))) for phi in reference_outputs.references]
+    typical = float(np.median(spreads)) if spreads else target
+    detail = (
+        f"phi of the target has a standard deviation of {target:.2g}, that of the references {typical:.2g} (median)"
+    )
+    if typical / OTHER_SCALE <= target <= typical * OTHER_SCALE:
+        return FidelityCheck(name, "passed", detail)
+    return FidelityCheck(
+        name, "warned", f"{detail}: are both the same function of the outputs, and were both models trained alike?"
     )
 
 

@@ -24,6 +24,7 @@ from mia_lightning.references.fidelity import (
     direction_check,
     independence_check,
     order_check,
+    scale_check,
     training_checks,
 )
 from mia_lightning.references.head_references import head_factory, train_heads
@@ -139,6 +140,7 @@ def _checked_import(
     checks = (
         independence_check(independent, len(imported.references)),
         direction_check(imported),
+        scale_check(imported),
         order_check(imported, queried)
         if np.shares_memory(imported.target, queried)
         else agreement_check(imported.target[:, 0], queried),

@@ -75,6 +75,12 @@ def test_evaluate_reads_arrays(pool, tmp_path, capsys):
     assert "RMIA online" in capsys.readouterr().out
 
 
+def test_signed_membership(pool, tmp_path):
+    signed = np.where(pool["membership"], 1, -1)
+    arrays = load_arrays(config(save(tmp_path, **pool | {"membership": signed})))
+    np.testing.assert_array_equal(arrays.records.membership, pool["membership"])
+
+
 def test_one_model_is_the_target(pool, tmp_path):
     without = {name: values for name, values in pool.items() if name not in ("target", "membership")}
     given = config(save(tmp_path, **without))

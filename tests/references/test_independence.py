@@ -1,10 +1,12 @@
 """Imported references: no label through the layout of the matrix, no figures from phi that is not the target's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mia_lightning.errors import MIAError
-from mia_lightning.references.fidelity import agreement_check, direction_check
+from mia_lightning.references.fidelity import agreement_check, direction_check, scale_check
 from mia_lightning.references.independence import association, equalize, make_independent
 from mia_lightning.references.outputs import ReferenceOutputs
 
@@ -150,6 +152,14 @@ def test_direction_of_phi(gap, status):
     check = direction_check(with_phi(gap))
     assert check.status == status
     assert ("inverted" in check.detail) == (status == "failed")
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1, "passed"), (0.2, "warned"), (10, "warned"), (0, "warned")])
+def test_scale_of_the_target(factor, status):
+    outputs = with_phi(0.5)
+    draw = np.random.default_rng(1)
+    target = (factor * draw.normal(size=(len(outputs.target), 1))).astype(np.float32)
+    assert scale_check(replace(outputs, target=target)).status == status
 
 
 def test_agreement_with_the_target_just_queried():
