@@ -9,6 +9,9 @@ from mia_lightning.errors import MIAError
 from mia_lightning.targets.exported import Program
 from mia_lightning.targets.wrapper import TargetNetwork
 
+TOLERANCE = 1e-3
+"""Largest difference of log-probabilities that rounding may make between a network and its last layer."""
+
 
 class FeatureTap(nn.Module):
     """A network that also returns its penultimate features: (B, C, H, W) to logits (B, classes), features (B, D).
@@ -54,6 +57,29 @@ class FeatureTap(nn.Module):
         if not inputs:
             raise MIAError(f"--target.feature_layer {self.feature_layer!r} is not called by the target's forward")
         return logits, inputs[-1]
+
+
+def ends_with_head(
+    network: nn.Module, feature_layer: str | None, class_order: tuple[int, ...] | None, sample: Tensor
+) -> bool:
+    """Whether the class scores of a network are those of its last linear layer, up to a constant per record.
+
+    Args:
+        network: Returns logits (B, classes).
+        feature_layer: Name of its last layer.
+        class_order: Output of that layer for each class; None is the identity.
+        sample: (B, ...) inputs.
+    """
+    layer = dict(network.named_modules()).get(feature_layer or "")
+    if not isinstance(layer, nn.Linear):
+        return False
+    with torch.inference_mode():
+        logits, features = FeatureTap(network, feature_layer)(sample)
+        of_head = layer(features)
+    of_head = of_head if class_order is None else of_head[:, list(class_order)]
+    if of_head.shape != logits.shape:
+        return False
+    return torch.allclose(of_head.log_softmax(dim=1), logits.log_softmax(dim=1), rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def _untapped(network: nn.Module, images: Tensor) -> tuple[Any, Tensor]:

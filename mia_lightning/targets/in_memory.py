@@ -16,7 +16,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.targets.base import Target, TargetForm
 from mia_lightning.targets.callables import FunctionNetwork, as_array, as_tensor
 from mia_lightning.targets.estimators import EstimatorNetwork, is_estimator
-from mia_lightning.targets.features import probe
+from mia_lightning.targets.features import ends_with_head, probe
 from mia_lightning.targets.fresh import REMEDY, FreshNetwork
 from mia_lightning.targets.imported import first_line
 from mia_lightning.targets.output_kind import SENTENCES
@@ -86,7 +86,9 @@ def target_from(
         form=form,
         notes=(*notes, *([sentence] if sentence else [])),
         untrained=None if isinstance(network, EstimatorNetwork) else _untrained(model, form, untrained),
-        trains_head_alone=untrained is None and _trains_alone(model, layer, prefix_of(wrapped)),
+        trains_head_alone=untrained is None
+        and _trains_alone(model, layer, prefix_of(wrapped))
+        and ends_with_head(wrapped, layer, form.class_order, samples[0]),
     )
 
 

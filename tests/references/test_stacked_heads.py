@@ -156,6 +156,16 @@ def test_heads_of_the_command_line_are_those_of_the_network(fine_tuned, tmp_path
         assert second.references[k].accuracy_in == pytest.approx(direct.correct[outputs.keep[k]].mean())
 
 
+def test_frozen_networks_that_do_not_end_with_their_head_are_trained_as_they_are():
+    rng = np.random.default_rng(0)
+    sides = [(rng.random((40, 1, SIDE, SIDE), dtype=np.float32), rng.integers(0, 2, 40)) for _ in range(2)]
+    model = Net(num_classes=1)  # one logit, that of class 1
+    model.conv.requires_grad_(False)
+    references = {"count": 2, "training": {"epochs": 1, "batch_size": 20}}
+    result = audit(model, *sides, references=references, evaluation={"folds": 2}, extraction={"queries": 1})
+    assert [row.status for row in result.result.references] == ["trained"] * 2
+
+
 @pytest.mark.parametrize(
     ("model", "options", "words"),
     [
