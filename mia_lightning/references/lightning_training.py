@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +21,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.references.random_state import epoch_seed, own_random_state, seed_everything
 from mia_lightning.references.trainer_options import new_trainer
-from mia_lightning.references.training import DivergedError, Epoch
+from mia_lightning.references.training import DivergedError, Epoch, with_small_convolutions
 from mia_lightning.references.training_data import ReferenceDataset
 from mia_lightning.references.user_training import user_error
 from mia_lightning.runtime.atomic import write_atomically
@@ -68,6 +69,8 @@ def fit_module(
         progress = _Progress(seed, checkpoint, Path(scratch), epochs, on_epoch)
         fitting = new_trainer(recipe, trainer, scratch, device, [_FirstBatch()] if is_trial else [progress])
         resumed = None if checkpoint is None else _resumable(checkpoint, Path(scratch))
+        with suppress(Exception):  # of the user's code, which training raises again
+            with_small_convolutions(module, dataset[0][0].shape)
         seed_everything(seed, epochs)
         data = ReferenceDataModule(dataset, batch_size, seed)
         try:

@@ -204,11 +204,13 @@ def with_small_convolutions(network: nn.Module, shape: tuple[int, ...]) -> nn.Mo
         for name, module in named
     ]
     training = network.training
-    with torch.no_grad():
-        network.eval()(torch.zeros(2, *shape))
-    network.train(training)
-    for hook in hooks:
-        hook.remove()
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(2, *shape))
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
     for name, module in named:
         if name in seen and _sees_all(module, *seen[name]):
             small = SmallConvolution.__new__(SmallConvolution)

@@ -13,11 +13,12 @@ from torch import nn
 
 from mia_lightning.errors import MIAError
 from mia_lightning.records.records import Records
+from mia_lightning.references import lightning_training
 from mia_lightning.references.checks import check_references
 from mia_lightning.references.config import ReferencesConfig, ReferenceTraining
 from mia_lightning.references.fitting import fit_reference
 from mia_lightning.references.networks import network_of
-from mia_lightning.references.training import DivergedError
+from mia_lightning.references.training import DivergedError, SmallConvolution
 from mia_lightning.references.training_data import TrainingData
 from mia_lightning.references.user_training import (
     code_digest,
@@ -160,6 +161,23 @@ def test_module_gets_the_inputs_of_the_network(tmp_path):
     np.testing.assert_array_equal(order[stored.labels[::2][rows]], labels)
 
 
+def test_small_convolutions_of_a_module_change_its_speed_alone(tmp_path, monkeypatch):
+    class Pooled(own_training.Lit):
+        def __init__(self, num_classes=4):
+            super().__init__(num_classes)
+            convolution = nn.Conv2d(3, 8, 3, padding=1)
+            self.network = nn.Sequential(nn.AvgPool2d(8), convolution, nn.Flatten(), nn.Linear(8, num_classes))
+
+    monkeypatch.setattr(own_training, "Pooled", Pooled, raising=False)
+    (tmp_path / "b").mkdir()
+    fast = fitted(tmp_path, config("Pooled"), of=target("Pooled"))
+    assert sum(isinstance(module, SmallConvolution) for module in fast.modules()) == 1
+    monkeypatch.setattr(lightning_training, "with_small_convolutions", lambda module, shape: module)
+    plain = fitted(tmp_path / "b", config("Pooled"), of=target("Pooled"))
+    assert not any(isinstance(module, SmallConvolution) for module in plain.modules())
+    torch.testing.assert_close(fast.state_dict(), plain.state_dict(), rtol=1e-4, atol=1e-5)
+
+
 def test_function(tmp_path):
     losses = []
     of = replace(target(), architecture="helpers.own_training:Lit")
@@ -235,7 +253,7 @@ def test_loss_that_is_not_finite(tmp_path):
         ("Lit", {"trainer": {"callbacks": [f"{HERE}.NotLightning"]}}, r"is not a Callback"),
         ("Lot", {}, r"has no class or function 'Lot'"),
         ("Lit", {"batch_size": 64}, r"lower --references.training.batch_size"),
-        ("Lit", {"class_path": "Lit"}, r"must be written as package.module:NAME, or built_in"),
+        ("Lit", {"class_path": "Lit"}, r"must be written as package.module:NAME, built_in or head"),
         ("Lit", {"transform": f"{HERE}:network"}, r"class_path helpers.own_training:Lit: "),
     ],
 )
