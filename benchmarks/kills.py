@@ -68,7 +68,7 @@ def interrupted(audit, folder, job, resume, kills, draw):
     for first in range(0, kills, PER_REPEAT):
         again = job(folder / str(first))
         again["arguments"] += resume
-        moments = [draw.uniform(0.05, seconds / 2) for _ in range(min(PER_REPEAT, kills - first))]
+        moments = [draw.uniform(0.05, seconds / PER_REPEAT) for _ in range(min(PER_REPEAT, kills - first))]
         *killed, (code, printed) = audit.serve([*(again | {"kill_after": moment} for moment in moments), again])
         hits += sum(code == -signal.SIGKILL for code, _ in killed)
         repeated += 1

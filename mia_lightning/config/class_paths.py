@@ -49,6 +49,13 @@ def resolve(name: object, base: type, option: str) -> type:
     """
     if not isinstance(name, str):
         raise MIAError(f"--{option}: class_path must be a name, got {type(name).__name__}")
+    if "/" in name or name.startswith("."):
+        path, _, attribute = name.partition(":")
+        module = path.removesuffix(".py").strip("./").replace("/", ".")
+        raise MIAError(
+            f"--{option}: {name!r} must be written as package.module.Class; did you mean "
+            f"'{module}.{attribute or 'Class'}'?"
+        )
     name = name.replace(":", ".").removesuffix(".py")
     classes = {class_path(component): component for component in components(base)}
     classes |= {f"{component.__module__}.{component.__qualname__}": component for component in components(base)}

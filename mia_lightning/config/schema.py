@@ -13,7 +13,7 @@ from mia_lightning.errors import suggest
 from mia_lightning.evaluation.config import BoundaryConfig, FilingConfig
 from mia_lightning.outputs.access import Access
 from mia_lightning.references.config import ReferencesConfig
-from mia_lightning.runtime.hardware import Hardware
+from mia_lightning.runtime.hardware import ACCELERATORS, Hardware
 from mia_lightning.scores.calibration import Calibrator, Platt
 from mia_lightning.security.csv_formulas import is_formula
 
@@ -101,6 +101,10 @@ class TargetConfig:
 
     feature_layer: str | None = None
     """Submodule whose input is the penultimate feature vector (default: found by a probe)."""
+
+    def __post_init__(self) -> None:
+        if self.num_classes is not None and self.num_classes < 1:
+            raise ValueError(f"--target.num_classes must be at least 1, got {self.num_classes}")
 
 
 @dataclass
@@ -277,6 +281,10 @@ class RunConfig:
             raise ValueError(
                 f"--submission.attack {self.submission.attack!r} is not configured; "
                 f"{suggest(self.submission.attack, self.attacks)}"
+            )
+        if self.hardware.accelerator not in ACCELERATORS:  # cached outputs need no trainer, which would refuse it
+            raise ValueError(
+                f"--hardware.accelerator must be one of {', '.join(ACCELERATORS)}, got {self.hardware.accelerator!r}"
             )
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"--seed must be between 0 and 2**31 - 1, got {self.seed}")

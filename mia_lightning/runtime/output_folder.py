@@ -27,6 +27,8 @@ class OutputFolder:
     """
 
     def __init__(self, path: str) -> None:
+        if not path.strip():
+            raise MIAError("--output is empty; name a folder, such as --output runs/a")
         self.path = Path(path)
         self.lock = Lock(self.path / ".lock")
         try:

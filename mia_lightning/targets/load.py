@@ -22,7 +22,7 @@ from mia_lightning.targets.first_query import check_first_query
 from mia_lightning.targets.imported import first_line, source_of
 from mia_lightning.targets.inputs import input_dtype, probes
 from mia_lightning.targets.output_kind import SENTENCES
-from mia_lightning.targets.wrapper import TargetNetwork, prefix_of, recognized, wrap
+from mia_lightning.targets.wrapper import TargetNetwork, check_class_order, prefix_of, recognized, wrap
 
 _AUTO = "give --target.architecture: a torchvision name or package.module:Class"
 
@@ -261,14 +261,13 @@ def _with_probe(target: Target, options: LoadOptions, source: str) -> Target:
         except Exception:
             continue
         form = recognized(network, options.form, samples, options.output)
+        check_class_order(network, form, samples[0])
         wrapped = wrap(network, form).eval()
         logits, probed = probe(wrapped, samples[0])
         assert isinstance(logits, Tensor)
         classes = int(logits.shape[1])
         if options.num_classes not in (None, classes):
             raise MIAError(f"{source}: returns {classes} classes, but --target.num_classes is {options.num_classes}")
-        if form.class_order is not None and sorted(form.class_order) != list(range(classes)):
-            raise MIAError(f"--target.class_order must contain each of 0 to {classes - 1} once")
         return replace(
             target,
             network=wrapped,

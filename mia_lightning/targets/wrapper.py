@@ -98,6 +98,16 @@ def recognized(network: nn.Module, form: TargetForm, samples: list[Tensor], outp
     return replace(form, item=item, output=kind, copies_inputs=is_changed)
 
 
+def check_class_order(network: nn.Module, form: TargetForm, sample: Tensor) -> None:
+    """Raise MIAError where the form's order of the classes is not one of all outputs; queries the sample for these."""
+    if form.class_order is None:
+        return
+    with torch.inference_mode():
+        classes = int(wrap(network, replace(form, class_order=None)).eval()(sample).shape[1])
+    if sorted(form.class_order) != list(range(classes)):
+        raise MIAError(f"--target.class_order must contain each of 0 to {classes - 1} once")
+
+
 def _checked_inputs(wrapper: TargetNetwork, sample: Tensor) -> Tensor:
     try:
         images = wrapper.inputs(sample)

@@ -73,6 +73,10 @@ def test_another_class_replaces_the_options_of_the_old_one():
         (["--submission.attack", "phi_treshold"], "'phi_treshold' is not configured; did you mean 'phi_threshold'"),
         (["--config", "nowhere.yaml"], "'nowhere.yaml' is neither a file nor a shipped configuration"),
         (["--seed", "-1"], "seed must be between"),
+        (["--target.num_classes", "0"], "--target.num_classes must be at least 1"),
+        (["--hardware.accelerator", "abacus"], "--hardware.accelerator must be one of auto, cpu, gpu"),
+        (["--attacks.a.class_path", "./mine.py:Attack"], "did you mean 'mine.Attack'"),
+        (["--attacks.a.class_path", "../pack/mine.py"], "did you mean 'pack.mine.Class'"),
     ],
 )
 def test_bad_options_get_one_sentence(argv, sentence):

@@ -305,6 +305,12 @@ class TestOutputs:
         assert nondeterminism(network_of(), images) is None
 
 
+@pytest.mark.parametrize("order", [(0, 1), (0, 0, 1, 2, 3), (5, 0, 1, 2, 3), (-1, 0, 1, 2, 3)])
+def test_impossible_order_of_classes(order, tmp_path):
+    with pytest.raises(MIAError, match="--target.class_order must contain each of 0 to 4 once"):
+        load(tmp_path / "c.pt", network_of().state_dict(), class_order=order)
+
+
 def test_num_classes(tmp_path):
     weights = OrderedDict(network_of().state_dict())
     assert load(tmp_path / "c.pt", weights, num_classes=5).num_classes == 5
