@@ -307,7 +307,7 @@ class TestOutputs:
 
 @pytest.mark.parametrize("order", [(0, 1), (0, 0, 1, 2, 3), (5, 0, 1, 2, 3), (-1, 0, 1, 2, 3)])
 def test_impossible_order_of_classes(order, tmp_path):
-    with pytest.raises(MIAError, match="--target.class_order must contain each of 0 to 4 once"):
+    with pytest.raises(MIAError, match=r"--target\.class_order must contain each of 0 to 4 once"):
         load(tmp_path / "c.pt", network_of().state_dict(), class_order=order)
 
 
