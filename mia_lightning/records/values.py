@@ -74,7 +74,8 @@ def whole_number(value: Any, what: str, name: str) -> int:
             return int(value)
     is_short = isinstance(value, str | float | np.floating)  # a list may print without end
     shown = f"{printable(value, 40)!r} " if is_short else ""
-    raise MIAError(f"{name}: {what} holds {shown}({type(value).__name__}); expected a whole number")
+    hint = ", the class of the record; regression is not audited" if what == "label" else ""
+    raise MIAError(f"{name}: {what} holds {shown}({type(value).__name__}); expected a whole number{hint}")
 
 
 def is_whole_float(item: object) -> bool:

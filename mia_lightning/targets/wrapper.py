@@ -143,7 +143,7 @@ def _class_numbers(outputs: Tensor) -> str:
     whole = "whole " if outputs.is_floating_point() else ""
     return (
         f"the target returns {whole}{kind} values, class numbers rather than logits; use a forward that returns one "
-        "value per class"
+        "value per class, or pass a function that returns labels to mia_lightning.audit"
     )
 
 
