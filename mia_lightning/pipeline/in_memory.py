@@ -22,7 +22,8 @@ from mia_lightning.pipeline.audited import Audit
 from mia_lightning.pipeline.progress import FitProgress
 from mia_lightning.pipeline.requirements import check_requirements
 from mia_lightning.pipeline.results import AuditResult
-from mia_lightning.records.in_memory import Batch, check_alike, is_channels_last, read_side, to_records, vocabulary
+from mia_lightning.records.class_labels import vocabulary
+from mia_lightning.records.in_memory import Batch, check_alike, is_channels_last, read_side, to_records
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.runtime.library_noise import quiet_lightning
@@ -225,7 +226,7 @@ def _target(
         samples,
         output=output,
         convert=convert,
-        classes=vocabulary(sides),
+        classes=vocabulary(side.labels for side in sides.values()),
         columns=first.columns,
         form=form,
         feature_layer=config.target.feature_layer,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable
+from mia_lightning.records.class_labels import coded
 from mia_lightning.records.columns import make_records
 from mia_lightning.records.records import Records
 from mia_lightning.records.vocabulary import NAMES, UNKNOWN, normalize_name
@@ -66,7 +67,8 @@ def read_side(data: object, name: str, *, label: str | None = None) -> Batch:
     elif _is_a(data, "torch.utils.data", "DataLoader"):
         batch = _stacked([_fields(item, name, label) for item in _batches(data, name)], name, np.concatenate)
     elif hasattr(data, "__getitem__") or hasattr(data, "__iter__"):
-        batch = _stacked([_fields(item, name, label) for item in _items(data)], name, np.stack)
+        pairs = [_fields(item, name, label) for item in _items(data)]
+        batch = _stacked(pairs, name, np.concatenate if pairs and all(map(_is_batch, pairs)) else np.stack)
     else:
         raise MIAError(
             f"{name} is a {type(data).__name__}; pass a tensor, an array, a table, a Dataset, a DataLoader, or a tuple "
@@ -99,7 +101,7 @@ def to_records(
         MIAError: labels that are none of the classes, or another mistake that `Records` refuses.
     """
     inputs = np.concatenate([side.inputs for side in sides.values()])
-    labels = [_coded(side, name, classes) for name, side in sides.items()]
+    labels = [coded(side.labels, len(side), name, classes) for name, side in sides.items()]
     first = next(iter(sides.values()))
     flags = np.concatenate([np.full(len(side), membership[name], np.int8) for name, side in sides.items()])
     other: dict[str, Any] = {} if inputs.ndim == 4 else {"feature_names": first.columns, "as_images": False}
@@ -134,37 +136,6 @@ def check_alike(sides: Mapping[str, Batch]) -> None:
         if (side.labels is None) != (first.labels is None):
             lacking, having = (name, other) if first.labels is None else (other, name)
             raise MIAError(f"{having} has labels but {lacking} has none; give both, such as ({lacking}, labels)")
-
-
-def vocabulary(sides: Mapping[str, Batch]) -> list[object]:
-    """Return the labels of all sides in their order, for functions that return labels; numbers from 0 on."""
-    values = [side.labels for side in sides.values() if side.labels is not None]
-    if not values:
-        return []
-    unique = np.unique(np.concatenate([np.asarray(part).reshape(len(part), -1)[:, 0] for part in values]))
-    if unique.dtype.kind in "iufb":
-        return list(range(int(unique.max()) + 1))
-    return [str(label) for label in unique.tolist()]
-
-
-def _coded(side: Batch, name: str, classes: Sequence[object] | None) -> NDArray[Any]:
-    if side.labels is None:
-        return np.full(len(side), UNKNOWN)
-    if classes is None or side.labels.ndim > 1:
-        return side.labels
-    index_of = {_key(label): number for number, label in enumerate(classes)}
-    coded = np.array([index_of.get(_key(label), UNKNOWN) for label in side.labels.tolist()])
-    if (coded == UNKNOWN).any():
-        label = side.labels[int(np.argmax(coded == UNKNOWN))]
-        raise MIAError(
-            f"{name} has label {printable(label, 40)!r}, which the model has not seen in fitting; its "
-            f"{len(index_of)} classes are {printable(', '.join(map(str, list(index_of)[:5])), 80)}, …"
-        )
-    return coded
-
-
-def _key(label: object) -> str:
-    return f"{label:g}" if isinstance(label, int | float) and not isinstance(label, bool) else str(label)
 
 
 def _batches(loader: Any, name: str) -> Any:
@@ -265,6 +236,13 @@ def _fields(item: Any, name: str, label: str | None) -> tuple[Any, Any]:
     if isinstance(item, tuple | list):
         raise MIAError(f"{name}: its items have {len(item)} parts; give items (inputs, label)")
     return item, None
+
+
+def _is_batch(pair: tuple[Any, Any]) -> bool:
+    """Whether inputs (B, C, H, W) or (B, F) come with B class numbers, as from a loader."""
+    inputs, labels = (np.shape(part) for part in pair)
+    whole = "int" in str(getattr(pair[1], "dtype", ""))
+    return whole and len(labels) == 1 and len(inputs) in (2, 4) and labels[0] == inputs[0]
 
 
 def _stacked(pairs: list[tuple[Any, Any]], name: str, join: Any) -> Batch:

@@ -387,6 +387,24 @@ def test_reduced_precision_quantized_and_exported_models_are_audited(network, si
         audit(quantized, *sides, references=2)
 
 
+def test_missing_labels_of_a_table_are_the_predicted_class():
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame(rng.normal(size=(80, 2)), columns=["a", "b"])
+    frame["label"] = np.where(frame.a > 0, "yes", "no")
+    model = LogisticRegression().fit(frame[["a", "b"]], frame.label)
+    blank = frame.copy()
+    blank.loc[3, "label"] = None
+    result = audit(model, blank[:40], blank[40:], **FAST)
+    assert auc_of(result) == auc_of(audit(model, frame[:40], frame[40:], **FAST))  # it predicts the label
+    assert "no label; the target's predicted class is used" in " ".join(result.notes)
+
+
+@pytest.mark.parametrize("make", [iter, list])
+def test_iterables_of_batches_are_taken(make, network, sides):
+    batches = [[tuple(torch.tensor(part[i : i + 30]) for part in side) for i in range(0, 80, 30)] for side in sides]
+    assert auc_of(audit(network, *map(make, batches), **FAST)) == auc_of(audit(network, *sides, **FAST))
+
+
 def test_mapping_of_arrays_is_taken(network, sides):
     named = [dict(zip(("images", "labels"), side, strict=True)) for side in sides]
     assert auc_of(audit(network, *named, **FAST)) == auc_of(audit(network, *sides, **FAST))
