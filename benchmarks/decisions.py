@@ -6,6 +6,7 @@ Each part prints a Markdown table of simulated shares with their standard errors
 """
 
 import argparse
+from functools import cache
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -141,6 +142,7 @@ def dp_sgd(repeats):
 
     import torch
     from opacus import PrivacyEngine
+    from opacus.accountants.utils import get_noise_multiplier
     from torch.nn.functional import cross_entropy
 
     from mia_lightning.evaluation.privacy import privacy_bounds
@@ -149,6 +151,12 @@ def dp_sgd(repeats):
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     canaries, delta = 300, 1e-5
+
+    @cache
+    def noise(epsilon, batches):
+        target = {"target_epsilon": epsilon, "target_delta": delta, "accountant": "rdp"}
+        return get_noise_multiplier(**target, sample_rate=1 / batches, epochs=10)
+
     print("\n| epsilon | seeds | above it: counts, Steinke, f-DP, Gaussian | largest bounds |\n|---|---|---|---|")
     for epsilon in (1.0, 8.0):
         bounds = []
@@ -159,13 +167,12 @@ def dp_sgd(repeats):
             labels, coins = torch.from_numpy(rng.integers(0, 2, canaries)), rng.integers(0, 2, canaries)
             data = torch.utils.data.TensorDataset(images[coins == 1], labels[coins == 1])
             network = torch.nn.Linear(canaries, 2)
-            network, optimizer, loader = PrivacyEngine(accountant="rdp").make_private_with_epsilon(
+            loader = torch.utils.data.DataLoader(data, batch_size=50)
+            network, optimizer, loader = PrivacyEngine(accountant="rdp").make_private(
                 module=network,
                 optimizer=torch.optim.SGD(network.parameters(), lr=1.0),
-                data_loader=torch.utils.data.DataLoader(data, batch_size=50),
-                target_epsilon=epsilon,
-                target_delta=delta,
-                epochs=10,
+                data_loader=loader,
+                noise_multiplier=noise(epsilon, len(loader)),
                 max_grad_norm=1.0,
             )
             for _ in range(10):
