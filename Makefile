@@ -40,14 +40,17 @@ demo: $(RUNTIME)
 	$(BIN)/python train.py --config configs/demo.yaml
 
 # Two processes of one thread each: most tests wait for processes of their own or train networks of a few kilobytes.
+# Files with slow tests come first (tests/conftest.py), so that the processes end together.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not extended"
+	$(PYTEST) -m "not extended"
 
 test-all: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 # The inner loop: checks of the files that differ from the last commit, and one test file.
 check: $(INSTALLED)

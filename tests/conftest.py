@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,27 @@ if TYPE_CHECKING:
     from torch import nn
 
 COUNT, CLASSES = 240, 4
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first: a long one at the end would keep one process busy alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """Train the demo's target once per process; it takes as long as ten other tests."""
+    if "torch" in sys.modules:
+        from mia_lightning.targets import demo
+
+        train, trained = demo._train, {}
+
+        def train_once(*arguments: object) -> nn.Module:
+            if demo.EPOCHS not in trained:
+                trained[demo.EPOCHS] = train(*arguments)
+            return copy.deepcopy(trained[demo.EPOCHS])
+
+        demo._train = train_once
 
 
 @dataclass

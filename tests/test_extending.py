@@ -21,6 +21,8 @@ def checkout(tmp_path_factory):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "train.py", "tune.py", "README.md", "Makefile"):
         shutil.copy(ROOT / name, folder / name)
+    if (ROOT / ".mypy_cache").is_dir():  # of the check before the tests; each file is compared by its content
+        shutil.copytree(ROOT / ".mypy_cache", folder / ".mypy_cache")
     for name, source in FILES.items():
         assert not (folder / name).exists()
         (folder / name).write_text(source)

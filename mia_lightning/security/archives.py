@@ -40,20 +40,24 @@ def check_unfolding(needed: int, path: Path) -> None:
         )
 
 
-def check_list(path: Path) -> None:
+def check_list(path: Path, longest: int = LONGEST_LIST) -> None:
     """Refuse a zip archive with a list of too many members, by the size that its end states; any other file passes.
 
+    Args:
+        path: The file.
+        longest: Most bytes of the list.
+
     Raises:
-        MIAError: the list takes more than 8 MiB.
+        MIAError: the list takes more.
     """
     try:
         size = _list_size(path)
     except (MIAError, OSError, struct.error):  # missing, not a regular file, cut short: named elsewhere
         return
-    if size > LONGEST_LIST:
+    if size > longest:
         raise MIAError(
-            f"{path.name}: lists its members in {size >> 20} MiB, more than any file of tensors or arrays needs "
-            f"({LONGEST_LIST >> 20} MiB), refused; save it again"
+            f"{path.name}: lists its members in {size >> 20} MiB, more than its content needs ({longest >> 20} MiB), "
+            "refused; save it again"
         )
 
 

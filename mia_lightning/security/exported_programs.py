@@ -91,8 +91,9 @@ def _parse(text: bytes) -> Any:
 
 def _copy_tensors(reader: Any, writer: Any, part: str, table: dict[str, Any], source: str) -> None:
     """Copy raw tensor bytes; an entry that is a pickle is refused."""
-    _vet(table, source)
     entries = table["config"].values()
+    _vet({key: value for key, value in table.items() if key != "config"}, source)
+    _vet([*table["config"], *entries], source)  # a weight may have the name of a refused key, such as "token"
     for entry in entries:
         if entry["use_pickle"] or not _RECORD[part].fullmatch(entry["path_name"]):
             raise MIAError(

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mia_lightning.errors import MIAError
+from mia_lightning.security.archives import check_list
 from mia_lightning.security.file_folders import folder_kind
 from mia_lightning.security.kinds import KINDS, FileKind
 from mia_lightning.security.open import open_regular
@@ -192,8 +193,11 @@ def _text(start: bytes, name: str) -> str | None:
 
 def _zip_kind(path: Path, start: bytes) -> str:
     try:
+        check_list(path)
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+    except MIAError:
+        return "zip"
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         first = start[30 : 30 + int.from_bytes(start[26:28], "little")].decode("utf-8", "replace")
         return (

@@ -115,4 +115,5 @@ def _references(instructions: list[_Instruction]) -> Iterator[tuple[int, int, tu
 
 def _is_reference(instructions: list[_Instruction], index: int) -> bool:
     """Return whether a tuple is followed by a persistent reference to it, its memo aside."""
-    return next((item[0] for item in instructions[index + 1 :] if item[0] not in _PUTS), "") == "BINPERSID"
+    following = (instructions[after][0] for after in range(index + 1, len(instructions)))
+    return next((name for name in following if name not in _PUTS), "") == "BINPERSID"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mia_lightning.errors import MIAError, printable
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.runtime.extras import require
-from mia_lightning.security.archives import check_zip, is_zip
+from mia_lightning.security.archives import check_list, check_zip, is_zip
 from mia_lightning.targets.callables import FunctionNetwork, as_array
 from mia_lightning.targets.imported import first_line
 
@@ -135,9 +135,16 @@ def is_skops(path: Path) -> bool:
     try:
         if not path.is_file() or not is_zip(path):
             return False
+        check_list(path)
         with zipfile.ZipFile(path) as archive:
             return SCHEMA in archive.namelist()
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):  # reported by the readers of weights
+    except (
+        MIAError,
+        OSError,
+        zipfile.BadZipFile,
+        ValueError,
+        NotImplementedError,
+    ):  # the readers of weights report it
         return False
 
 

@@ -18,7 +18,6 @@ from mia_lightning.targets.checks import image_channels
 from mia_lightning.targets.estimators import EstimatorNetwork, is_skops, load_skops
 from mia_lightning.targets.exported import is_program, load_program
 from mia_lightning.targets.features import probe
-from mia_lightning.targets.first_query import check_first_query
 from mia_lightning.targets.imported import first_line, source_of
 from mia_lightning.targets.inputs import input_dtype, probes
 from mia_lightning.targets.output_kind import SENTENCES
@@ -71,7 +70,7 @@ def load(checkpoint: str | None, options: LoadOptions) -> Target:
         return _finish(EstimatorNetwork(load_skops(path)), _skops_name(options), options, path.name)
     weights.check_kind(path)
     if is_program(path):
-        return _check_program(load_program(path), options, path)
+        return _of_program(path, options)
     file = weights.read_weights(path)
     name = _detect(file.tensors, path.name) if options.architecture == "auto" else options.architecture
     fitted = _fit(name, file, options, path.name)
@@ -288,12 +287,13 @@ def _check_layer(network: nn.Module, layer: str) -> str:
     return layer
 
 
-def _check_program(target: Target, options: LoadOptions, path: Path) -> Target:
+def _of_program(path: Path, options: LoadOptions) -> Target:
     if options.feature_layer is not None:
         raise MIAError("an exported program has no named layers; remove --target.feature_layer, it is found")
     if options.form.stem != "auto":
         raise MIAError(f"--target.stem {options.form.stem} applies to torchvision ResNets, not to an exported program")
+    sample = options.sample
+    shape, dtype = (options.image_shape, None) if sample is None else (sample.shape[1:], str(sample.dtype))
+    target = load_program(path, options.form, shape, dtype)
     weights.check_finite(target.network.state_dict(), target.architecture)
-    batches = probes(target.network, options.image_shape, image_channels(target.network) or 3, options.sample)
-    check_first_query(path, [tuple(batch[0].shape[1:]) for batch in batches], options.form)
     return _with_probe(target, options, target.architecture)

@@ -1,23 +1,22 @@
 """Pickled checkpoints read without executing them: tensors and containers, and inert stand-ins for everything else."""
 
-import _compat_pickle
 import pickle
-import pickletools
 import re
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from mia_lightning.errors import MIAError
 from mia_lightning.security.archives import is_zip
 from mia_lightning.security.module_sources import without_module_sources
-from mia_lightning.security.torch_pickles import vet, vet_bytes
+from mia_lightning.security.pickle_instructions import Survey, spellings
+from mia_lightning.security.torch_pickles import survey, survey_bytes
 
 INSTEAD = "save model.state_dict() instead"
 
@@ -34,8 +33,9 @@ BUILT_BY_TORCH = re.compile(
 )
 """Names that the weights-only loader resolves itself, in files of torch's old form."""
 
-ATTEMPTS = 40
-"""Names in one file whose objects turn out to be containers, each found by reading the file again."""
+ATTEMPTS, MOST_INSTRUCTIONS = 40, 2 * 10**7
+"""Names in one file whose objects turn out to be containers, each found by reading the file again, and the instructions
+read by all attempts together."""
 
 
 class StandIn:
@@ -80,26 +80,26 @@ def read_pickle(path: Path) -> object:
         raise MIAError(
             f"{path.name}: is a TorchScript archive, which is code; {INSTEAD}, or a program by torch.export.save"
         )
-    names = _names(path, zipped)
+    result = survey(path)
+    names = _names(path, zipped, result)
     if odd := next((name for name in names if not name.isprintable()), None):
         raise MIAError(f"{path.name}: refused, its pickle names a class {odd[:80]!r}; {INSTEAD}")
     if malicious := next((name for name in names if MALICIOUS.match(name)), None):
         raise MIAError(f"{path.name}: would run {malicious} while loading, refused; {INSTEAD}")
     content = None if zipped else without_module_sources(path)
-    if content is None:
-        vet(path, stand_ins=names)
-    else:
-        vet_bytes(content, path.name, stand_ins=names)
-    payload = _load(path, names, content)
+    if content is not None:
+        result = survey_bytes(content, path.name)
+    result.check_calls(names)
+    payload = _load(path, names, content, max(2, min(ATTEMPTS, MOST_INSTRUCTIONS // max(result.instructions, 1))))
     if is_stand_in(payload):
         raise _whole_object(path, getattr(payload, "name", ""), names)
     return payload
 
 
-def _load(path: Path, names: list[str], content: bytes | None) -> object:
+def _load(path: Path, names: list[str], content: bytes | None, attempts: int) -> object:
     """Load with a stand-in for each name; a class whose objects are filled as containers becomes a plain container."""
     makers: dict[str, Callable[..., object]] = {name: _stand_in(name) for name in names}
-    for _ in range(ATTEMPTS):
+    for _ in range(attempts):
         # S301 does not apply: weights_only builds tensors and plain containers, everything else is inert
         with (
             torch.serialization.safe_globals([(maker, name) for name, maker in makers.items()]),
@@ -142,34 +142,17 @@ def _maker(name: str, container: type) -> type:
     return type(name, (), {"__new__": new, "__module__": "stand_in"})
 
 
-def _names(path: Path, zipped: bool) -> list[str]:
+def _names(path: Path, zipped: bool, result: Survey) -> list[str]:
     """Return the names of classes and functions in a file that torch does not build itself, without building any."""
+    if result.is_plain:
+        return []
+    if not (zipped and result.complete):
+        return sorted(name for name in result.names if not BUILT_BY_TORCH.fullmatch(name))
     try:
-        if zipped:
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-            return sorted({spelling for name in names for spelling in _spellings(*name.rpartition(".")[::2])})
-        with path.open("rb") as file:
-            return sorted({name for name in _scan(file) if not BUILT_BY_TORCH.fullmatch(name)})
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # damage, which loading reports
         return []
-
-
-def _scan(file: BinaryIO) -> Iterator[str]:
-    """Yield "module.name" of every global in the pickles at the start of a file of torch's old form."""
-    try:
-        for _ in range(5):  # magic number, version, system, the object, keys; then raw bytes
-            for opcode, argument, _position in pickletools.genops(file):
-                if opcode.name in ("GLOBAL", "INST"):
-                    module, _, name = str(argument).partition(" ")
-                    yield from _spellings(module, name)
-    except (ValueError, IndexError, EOFError, OverflowError):
-        return
-
-
-def _spellings(module: str, name: str) -> set[str]:
-    """Return a name as the file has it, and that of Python 3 for one of Python 2, which pickles of protocol 2 hold."""
-    new_module, new_name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
-    return {f"{module}.{name}", f"{_compat_pickle.IMPORT_MAPPING.get(new_module, new_module)}.{new_name}"}
+    return sorted({spelling for name in names for spelling in spellings(*name.rpartition(".")[::2])})
 
 
 def _whole_object(path: Path, name: str, names: list[str]) -> MIAError:

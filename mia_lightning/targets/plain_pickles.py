@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.errors import MIAError
-from mia_lightning.security.torch_pickles import vet_bytes
+from mia_lightning.security.torch_pickles import survey_bytes
 from mia_lightning.targets.pickles import MALICIOUS, StandIn
 
 AGAIN = "save it again with torch.save(model.state_dict(), PATH)"
@@ -205,7 +205,7 @@ def _storage(content: bytes, source: str) -> _Storage:
     """Return the storage in bytes of torch's old form."""
     if content.startswith(b"PK"):
         raise ValueError("an archive in place of a storage")
-    vet_bytes(content, source)
+    survey_bytes(content, source).check_calls()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of storages with a type, which it saves itself
         typed = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -1,10 +1,11 @@
 """A small audit, and a server that runs commands on it in forked processes, so that libraries are imported once.
 
-As a program: reads a JSON list of jobs from the standard input and prints one of results. A job is
-{"command": "train", "arguments": [...], "kill_before": name, "kill_after": seconds}; `kill_before` sends SIGKILL when a
-file is about to take that name.
+As a program: reads JSON lists of jobs, one a line, from the standard input and prints a line of results for each. A
+job is {"command": "train", "arguments": [...], "kill_before": name, "kill_after": seconds}; `kill_before` sends SIGKILL
+when a file is about to take that name.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -35,11 +36,13 @@ class Audit:
     """Files of a small audit."""
 
     folder: Path
+    servers: dict[str, subprocess.Popen] = field(default_factory=dict)
+    """The server by the environment and working directory that it was started in; it ends with this process."""
 
     @property
     def environment(self):
         own = {"PYTHONPATH": f"{self.folder}{os.pathsep}{ROOT}", "PYTHONWARNINGS": "ignore"}
-        started = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+        started = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "PYTEST_CURRENT_TEST")
         return {name: value for name, value in os.environ.items() if name not in started} | own
 
     def arguments(self, output, *options):
@@ -57,16 +60,19 @@ class Audit:
 
     def serve(self, jobs, *, prefix=()):
         """Run jobs one after the other and return their (exit code, stderr)."""
-        done = subprocess.run(
-            [*prefix, sys.executable, __file__],
-            input=json.dumps(jobs),
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=400,
-        )
-        assert done.returncode == 0, done.stderr
-        return [tuple(result) for result in json.loads(done.stdout)]
+        surroundings = json.dumps([list(prefix), os.getcwd(), self.environment], sort_keys=True)
+        if surroundings not in self.servers:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            command = [*prefix, sys.executable, __file__]
+            self.servers[surroundings] = subprocess.Popen(command, env=self.environment, **pipes)
+        server = self.servers[surroundings]
+        timer = threading.Timer(400, server.kill)
+        timer.start()
+        print(json.dumps(jobs), file=server.stdin, flush=True)
+        results = server.stdout.readline()
+        timer.cancel()
+        assert results, f"the server ended with exit code {server.wait()}"
+        return [tuple(result) for result in json.loads(results)]
 
 
 def make_audit(folder):
@@ -112,27 +118,36 @@ def wait_for(condition, process=None):
 
 
 def _serve():
-    import lightning  # noqa: F401  (before the forks)
-    import sklearn.linear_model  # noqa: F401
-
+    for module in BEFORE_FORKS:
+        importlib.import_module(module)
     import mia_lightning.outputs.shards
-    import mia_lightning.pipeline.run
-    from mia_lightning import cli
 
     mia_lightning.outputs.shards.SHARD_BYTES = 1  # a shard per batch
-    results = []
-    for job in json.loads(sys.stdin.read()):
-        with tempfile.TemporaryFile("w+") as errors:
-            child = os.fork()
-            if child == 0:
-                os.dup2(errors.fileno(), 2)
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-                _inject(job)
-                os._exit(getattr(cli, job.get("command", "train"))(job["arguments"]))
-            status = os.waitpid(child, 0)[1]
-            errors.seek(0)
-            results.append((os.waitstatus_to_exitcode(status), errors.read()))
-    print(json.dumps(results))
+    for line in sys.stdin:
+        print(json.dumps([_run(job) for job in json.loads(line)]), flush=True)
+
+
+BEFORE_FORKS = [
+    *("lightning", "lightgbm", "sklearn.linear_model", "torch.utils.tensorboard", "mia_lightning.pipeline.run"),
+    *("mia_lightning.config.command_line", "mia_lightning.config.commands", "mia_lightning.outputs.extraction"),
+    *("mia_lightning.records.readers.arrays", "mia_lightning.targets.load", "mia_lightning.outputs.lightning_module"),
+]
+"""Modules that every job imports."""
+
+
+def _run(job):
+    from mia_lightning import cli
+
+    with tempfile.TemporaryFile("w+") as errors:
+        child = os.fork()
+        if child == 0:
+            os.dup2(errors.fileno(), 2)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            _inject(job)
+            os._exit(getattr(cli, job.get("command", "train"))(job["arguments"]))
+        status = os.waitpid(child, 0)[1]
+        errors.seek(0)
+        return os.waitstatus_to_exitcode(status), errors.read()
 
 
 def _inject(job):

@@ -360,16 +360,6 @@ def test_killed_extraction_goes_on_where_it_stopped(tmp_path, predictions):
     assert not list((tmp_path / "store").rglob("shards/*"))
 
 
-def test_two_processes_give_every_record_once_and_the_same_bits(tmp_path):
-    outputs = run_script(tmp_path, devices=2)
-    assert outputs.returncode == 0, outputs.stderr
-    (path,) = tmp_path.glob("*.npz")  # the second process ended after extraction
-    with np.load(path) as arrays:
-        single, _ = extract(tmp_path / "other", queries=2, hardware=replace(CPU, batch_size=4))
-        np.testing.assert_array_equal(arrays["logits"], single.logits)
-        np.testing.assert_array_equal(arrays["features"], single.features)
-
-
 def test_fewer_records_than_processes(tmp_path):
     refused = run_script(tmp_path, devices=2, count=1)
     assert refused.returncode == 2

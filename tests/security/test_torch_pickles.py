@@ -6,11 +6,15 @@ from collections import Counter, OrderedDict, defaultdict
 import numpy as np
 import pytest
 import torch
+from helpers import hostile_pickles as pickles
 
 from mia_lightning.errors import MIAError
 from mia_lightning.records.readers import read_records
+from mia_lightning.security import torch_pickles
+from mia_lightning.security.pickle_instructions import MOST_COLLIDING
 from mia_lightning.security.plain import plain_dict
-from mia_lightning.security.torch_pickles import MOST_COLLIDING, vet
+from mia_lightning.security.torch_pickles import vet
+from mia_lightning.targets import load_target
 
 PRIME = 2**61 - 1
 """The modulus of Python's hash of integers."""
@@ -51,6 +55,43 @@ def test_keys_of_one_hash_are_refused(tmp_path, name, zipped):
     torch.save(HOSTILE[name], tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(MIAError, match=r"^a\.pt: refused, its pickle (hashes|nests)"):
         vet(tmp_path / "a.pt")
+
+
+DEEP = {
+    "lists": b"](" * 100_000 + b"N" + b"e" * 100_000,
+    "dicts": pickles.deep(b"}(X\x01\0\0\0a", b"u", 100_000),
+    "appended lists": b"]" * 100_000 + b"a" * 99_999,
+    "lists from within": b"]q\x00" + b"]h\x00aq\x00" * 100_000,
+    "lists in tuples": b"]" * 100_001 + b"\x85a" * 100_000,
+    "marks": b"(" * 100_000,
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("name", DEEP)
+def test_deep_containers_are_refused(tmp_path, name, zipped):
+    (pickles.zipped if zipped else pickles.legacy)(tmp_path / "a.pt", DEEP[name])
+    for read in (read_records, load_target):
+        with pytest.raises(MIAError, match=r"^a\.pt: refused, its pickle nests (containers|tuples)"):
+            read(str(tmp_path / "a.pt"))
+
+
+@pytest.mark.parametrize("body", [b"]q\x00" + b"h\x00" * 200_000, b"](" + b"K\x01" * 200_000 + b"e"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_instructions_are_bounded(tmp_path, monkeypatch, body, zipped):
+    monkeypatch.setattr(torch_pickles, "SPARE_INSTRUCTIONS", 100_000)
+    (pickles.zipped if zipped else pickles.legacy)(tmp_path / "a.pt", body)
+    for read in (read_records, load_target):
+        with pytest.raises(MIAError, match=r"^a\.pt: refused, its pickle has over 1\d\d,\d\d\d instructions"):
+            read(str(tmp_path / "a.pt"))
+
+
+def test_nesting_as_deep_as_pickle_writes_it_passes(tmp_path):
+    value = 1
+    for _ in range(200):
+        value = [value]
+    torch.save(value, tmp_path / "a.pt")
+    vet(tmp_path / "a.pt")
 
 
 def test_honest_containers_pass(tmp_path):

@@ -59,9 +59,16 @@ def test_program_that_returns(program):
     assert load_target(program, image_shape=(3, 16, 16)).num_classes == 5
 
 
-def test_exceptions_are_left_to_the_parent(program, monkeypatch):
-    monkeypatch.setattr(first_query, "CODE", "raise SystemExit(3)")
-    assert load_target(program, image_shape=(3, 16, 16)).num_classes == 5
+def test_child_without_a_program(program, monkeypatch):
+    monkeypatch.setattr(first_query, "CODE", "raise SystemExit(1)")
+    with pytest.raises(MIAError, match=r"^p\.pt2: the process that reads it ended with exit code 1; export"):
+        load_target(program, image_shape=(3, 16, 16))
+    monkeypatch.setattr(first_query, "CODE", "import os; os.write(1, b'nonsense')")
+    with pytest.raises(MIAError, match=r"^p\.pt2: the process that reads it returned no program; export"):
+        load_target(program, image_shape=(3, 16, 16))
+    monkeypatch.setattr(first_query, "CODE", "import os, sys; os.write(1, b'p.pt2: \\x1b[2J'); sys.exit(3)")
+    with pytest.raises(MIAError, match=r"^p\.pt2: \\x1b\[2J$"):
+        load_target(program, image_shape=(3, 16, 16))
 
 
 def test_only_programs_have_a_child(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 from mia_lightning.errors import MIAError
+from mia_lightning.security.archives import check_list
 from mia_lightning.security.file_kinds import file_kind
 from mia_lightning.security.open import check_regular, open_regular
 
@@ -38,9 +39,10 @@ def zip_kind(source: str) -> str:
     if (content := _kind([first])) != "other":
         return content
     try:
+        check_list(Path(source))
         with zipfile.ZipFile(source) as archive:
             return _kind(archive.namelist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+    except (MIAError, zipfile.BadZipFile, ValueError, NotImplementedError):
         return "other"
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from mia_lightning.errors import MIAError
 from mia_lightning.records.lazy_images import LazyImages, Transform, lazy_digest
 from mia_lightning.records.readers import _files
-from mia_lightning.security.archives import RATIO, SPARE, is_zip
+from mia_lightning.security.archives import RATIO, SPARE, check_list, is_zip
 from mia_lightning.security.file_kinds import HEAD, bytes_kind
 from mia_lightning.security.open import open_regular
 
@@ -34,6 +34,9 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # not EPS, for w
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 LARGEST = 64 * 2**20  # bytes of one image file
 LARGEST_HEADER = 2**20  # bytes of a long name or an extension header in a tar
+LISTED = 2**21  # bytes of the list of members of any zip; a quarter of the archive may be added
+MEMBERS, MEMBER_BYTES = 50_000, 64  # members of any tar, and bytes of it that allow another
+EMPTY = 20_000  # folders and empty files in a tar
 HEADERS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -149,6 +152,7 @@ class ImageOpener:
 
 
 def _zip(store: Path) -> Iterator[Member]:
+    check_list(store, LISTED + store.stat().st_size // 4)
     with zipfile.ZipFile(store) as archive:
         for entry in archive.infolist():
             if not entry.is_dir():
@@ -168,8 +172,13 @@ class _Entry(tarfile.TarInfo):
 
 def _tar(store: Path) -> Iterator[Member]:
     with tarfile.open(store, "r|*", tarinfo=_Entry) as archive:
+        count, empty, most = 0, 0, MEMBERS + store.stat().st_size // MEMBER_BYTES
         for entry in archive:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header
+            count, empty = count + 1, empty + (entry.size == 0)
+            if count > most or empty > EMPTY:
+                words = f"{EMPTY:,} empty members" if empty > EMPTY else f"{most:,} members, too many for its size"
+                raise MIAError(f"{store.name}: has over {words}, refused; repack it with the images alone")
             if entry.isfile():
                 file: IO[bytes] | None = archive.extractfile(entry)
                 if file is not None:

@@ -7,13 +7,15 @@ import pickletools
 import sys
 import warnings
 import zipfile
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mia_lightning.errors import MIAError
 from mia_lightning.records.readers import _files, _stand_ins
 from mia_lightning.security.archives import is_zip
-from mia_lightning.security.torch_pickles import vet
+from mia_lightning.security.pickle_instructions import Survey
+from mia_lightning.security.torch_pickles import survey
 
 EXPECTED = "expected a data-set object or dict with images, labels and membership, saved with torch.save"
 PLAIN_PICKLE = "a pickle that torch.save did not write; save it again with torch.save(data, path)"
@@ -32,8 +34,9 @@ def load(path: Path) -> Any:
     import torch
 
     try:
-        vet(path)
-        allowed, dataset = _allowed(_requested(path), path.name)
+        result = survey(path)
+        result.check_calls()
+        allowed, dataset = _allowed(_requested(path, result), path.name)
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # Mapped, storages are slices of the file: bounds are checked, and their pages can be reclaimed.
@@ -51,10 +54,16 @@ def load(path: Path) -> Any:
     return getattr(loaded, "state", {})
 
 
-def _requested(path: Path) -> set[str]:
+SCANNED = 10**6
+"""Instructions of a damaged pickle that are read for the names in it."""
+
+
+def _requested(path: Path, result: Survey) -> set[str]:
     """Return the names that the file requests and torch does not build by itself."""
     import torch
 
+    if result.is_plain:
+        return set()
     if not is_zip(path):
         with path.open("rb") as file:
             return {name for name in _scan(file) if not name.startswith(TORCH_DECIDES)}
@@ -75,7 +84,7 @@ def _scan(file: BinaryIO) -> set[str]:
         for _ in range(5):  # torch's old form: magic number, version, system, the object, keys; then raw bytes
             texts: list[str] = []
             memo: dict[Any, str] = {}
-            for opcode, argument, _ in pickletools.genops(file):
+            for opcode, argument, _ in islice(pickletools.genops(file), SCANNED):
                 if opcode.name in ("GLOBAL", "INST"):
                     names.add(str(argument).replace(" ", "."))
                 elif opcode.name == "STACK_GLOBAL":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from mia_lightning.errors import MIAError
 from mia_lightning.references.moments import Array, Mask, blocks, group_moments, log_mean_exp
 from mia_lightning.references.outputs import ReferenceOutputs
+from mia_lightning.references.probabilities import log_mean_probability, log_probability
 from mia_lightning.references.scores.base import Columns, ReferenceScore
 from mia_lightning.references.target_pool import TargetPool
 from mia_lightning.references.variances import standard_error_of_mean
@@ -94,18 +96,16 @@ class BASE(ReferenceScore):
         reference_outputs.require_covered()
         if self.mode == "offline":
             require_references(reference_outputs, need_in=False)
-        score = np.empty(len(reference_outputs))
+        masks = reference_outputs.in_out_masks(slice(None))
+        online = self.mode == "online"
+        scale, shown = (1.0, masks[0] | masks[1]) if online else (self.scale, masks[1])
+        score, relative = np.empty(len(reference_outputs)), np.empty(shown.shape)
         for rows in blocks(reference_outputs):
-            target_log_p, reference_log_p = (
-                log_probability(reference_outputs.target[rows]),
-                log_probability(reference_outputs.references[:, rows]),
-            )
-            in_, out_ = (mask[..., None] for mask in reference_outputs.in_out_masks(rows))
-            if self.mode == "online":
-                score[rows] = (target_log_p - log_mean_exp(reference_log_p, in_ | out_)).mean(axis=-1)
-            else:
-                score[rows] = (target_log_p - self.scale * log_mean_exp(reference_log_p, out_)).mean(axis=-1)
-        return {"": score} | self._error(reference_outputs)
+            log_mean, relative[:, rows] = log_mean_probability(reference_outputs.references[:, rows], shown[:, rows])
+            score[rows] = (log_probability(reference_outputs.target[rows]) - scale * log_mean).mean(axis=-1)
+        counts = [mask.sum(axis=0) for mask in masks] if online else [np.zeros(len(score)), np.ones(len(score))]
+        weights = [count / np.maximum(counts[0] + counts[1], 1) for count in counts]
+        return {"": score} | _delta_method(relative, masks, weights, scale)
 
     def of_targets(self, pool: TargetPool) -> NDArray[np.float64]:
         """Return the score of every model as target, (K, N)."""
@@ -114,18 +114,6 @@ class BASE(ReferenceScore):
         if self.mode == "offline":
             return pool.by_probability(lambda _, out_, n: self.scale * np.log(out_ / n[1]))
         return pool.by_probability(lambda in_, out_, n: np.log((in_ + out_) / (n[0] + n[1])))
-
-    def _error(self, reference_outputs: ReferenceOutputs) -> Columns:
-        in_, out_ = (mask.sum(axis=0) for mask in reference_outputs.in_out_masks(slice(None)))
-        if self.mode == "offline":
-            return _error(reference_outputs, weights=(np.zeros(len(in_)), np.ones(len(in_))), scale=self.scale)
-        share = in_ / np.maximum(in_ + out_, 1)
-        return _error(reference_outputs, weights=(share, 1 - share))
-
-
-def log_probability(phi: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> Array:
-    """Return log p_y = -softplus(-phi), in float64."""
-    return -np.logaddexp(0.0, -phi.astype(np.float64))
 
 
 def require_references(reference_outputs: ReferenceOutputs, *, need_in: bool) -> None:
@@ -182,8 +170,13 @@ def _error(
             terms = [term + np.log(weight[rows, None]) for term, weight in zip(terms, weights, strict=True)]
             total = np.logaddexp(np.logaddexp(*terms), np.log(constant))
         relative[:, rows] = np.exp(np.minimum(reference_log_p - total, 300.0)).mean(axis=-1)  # no square may overflow
-    square = np.zeros(len(reference_outputs))
-    for weight, mask in zip(weights, reference_outputs.in_out_masks(slice(None)), strict=True):
+    return _delta_method(relative, reference_outputs.in_out_masks(slice(None)), weights, scale)
+
+
+def _delta_method(relative: Array, masks: Sequence[Mask], weights: Sequence[Array], scale: float) -> Columns:
+    """Return the standard error of scale * log of a weighted mean, from each reference's part of it, (K, N)."""
+    square = np.zeros(relative.shape[1])
+    for weight, mask in zip(weights, masks, strict=True):
         if weight.any():
             error = standard_error_of_mean(group_moments(relative, mask))
             if error is None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
 from mia_lightning.errors import MIAError
 from mia_lightning.metrics.roc import auc, tpr_at_fpr
@@ -408,6 +408,22 @@ class TestRMIA:
         np.testing.assert_allclose(
             BASE(mode="online").columns(reference_outputs)[""], log_ratio(reference_outputs, a=None), rtol=1e-9
         )
+
+    @pytest.mark.parametrize("mode", ["offline", "online"])
+    @pytest.mark.parametrize("queries", [1, 3])
+    @pytest.mark.parametrize("lowest", [-5.0, -2000.0])  # exp(-2000) is no double
+    def test_base_of_any_phi(self, mode, queries, lowest):
+        draw = np.random.default_rng(0)
+        keep = np.argsort(draw.random((6, 50)), axis=0) < 3
+        phi = draw.uniform(lowest, 800, (7, 50, queries)).astype(np.float32)
+        columns = BASE(mode=mode).columns(reference_outputs_of(phi[0], phi[1:], keep))
+        log_p = special.log_expit(phi.astype(np.float64))
+        for record in range(50):
+            shown = np.flatnonzero(~keep[:, record] if mode == "offline" else keep[:, record] >= 0)
+            mean = special.logsumexp(log_p[1 + shown, record], axis=0) - np.log(len(shown))
+            expected = (log_p[0, record] - (1.0 if mode == "online" else 0.33) * mean).mean()
+            assert columns[""][record] == pytest.approx(expected, rel=1e-12, abs=1e-12)
+        assert np.isfinite(columns["standard_error"]).all()
 
     def test_base_offline(self):
         losses_out, own = np.log1p(np.exp(-np.array(OUT))), np.log1p(np.exp(-PHI))
