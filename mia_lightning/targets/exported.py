@@ -1,23 +1,18 @@
 """`torch.export` programs (`.pt2`) as targets."""
 
 import logging
-import struct
 import zipfile
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, fx, nn
 
 from mia_lightning.errors import MIAError
 from mia_lightning.runtime.library_noise import quiet_logger
 from mia_lightning.security.archives import check_zip, is_zip
 from mia_lightning.security.exported_programs import vetted_archive
-from mia_lightning.targets.base import Target, TargetForm
-from mia_lightning.targets.first_query import AGAIN, read_in_child
-from mia_lightning.targets.program_graph import describe, rebuild
+from mia_lightning.targets.program_graph import describe
 
 _DYNAMIC = "export it with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)"
 
@@ -55,36 +50,11 @@ class Program(nn.Module):
         return logits, features.flatten(1)
 
 
-def load_program(
-    path: Path, form: TargetForm | None = None, shape: tuple[int, ...] | None = None, dtype: str | None = None
-) -> Target:
-    """Return an exported program as a target; a child process loads the file and queries the program once.
-
-    Args:
-        path: An archive of `torch.export`.
-        form: Its resizing and transform precede the program.
-        shape: Of one input; None tries the usual sizes of images.
-        dtype: Of inputs that are not images.
-
-    Raises:
-        MIAError: the file is broken, needs to run code, crashes or hangs when it is loaded or queried, or is not a
-            program from a dynamic batch of images to logits.
-    """
-    description = read_in_child(path, form or TargetForm(), shape, dtype)
-    try:
-        network, details = rebuild(description)
-        program = Program(network, tuple(details["image_shape"])).eval()
-        classes = int(details["classes"])
-    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, struct.error) as error:
-        raise MIAError(f"{path.name}: the process that reads it returned no program; {AGAIN}") from error
-    return Target(program, classes, None, "torch.export", sha256(path.read_bytes()).hexdigest())
-
-
 def read_program(path: Path) -> tuple[Program, bytes]:
     """Return an exported program and its description; nothing in the file is executed (see `vetted_archive`).
 
     Raises:
-        MIAError: see `load_program`.
+        MIAError: the file is broken, needs to run code, or is not a program from a dynamic batch of images to logits.
     """
     check_zip(path)
     archive = vetted_archive(path)
@@ -107,7 +77,9 @@ def read_program(path: Path) -> tuple[Program, bytes]:
     try:
         description = describe(network, image_shape=images[1:], classes=logits[1])
     except ValueError as error:
-        raise MIAError(f"{path.name}: {error}, which no program of images needs; {AGAIN}") from error
+        raise MIAError(
+            f"{path.name}: {error}, which no program of images needs; export plain tensor operations"
+        ) from error
     return Program(network, images[1:]).eval(), description
 
 

@@ -8,15 +8,22 @@ import contextlib
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
 from mia_lightning.errors import MIAError, printable
-from mia_lightning.targets.base import TargetForm
+from mia_lightning.targets.base import Target, TargetForm
+from mia_lightning.targets.exported import Program, read_program
+from mia_lightning.targets.program_graph import rebuild
 
 SECONDS = 120.0
 """Time for the process to start, load the program and query it once."""
@@ -30,6 +37,32 @@ AGAIN = "export it again with torch.export.save and the installed version of tor
 
 REFUSED = 3
 """Exit code of a child whose output is the sentence why."""
+
+
+def load_program(
+    path: Path, form: TargetForm, shape: tuple[int, ...] | None = None, sample: NDArray[Any] | None = None
+) -> Target:
+    """Return an exported program as a target; a child process loads the file and queries the program once.
+
+    Args:
+        path: An archive of `torch.export`.
+        form: Its resizing and transform precede the program.
+        shape: Of one image, (C, H, W); None tries the usual sizes.
+        sample: (N, ...) inputs of records that are not images.
+
+    Raises:
+        MIAError: the file is broken, needs to run code, crashes or hangs when it is loaded or queried, or is not a
+            program from a dynamic batch of images to logits.
+    """
+    shape, dtype = (shape, None) if sample is None else (sample.shape[1:], str(sample.dtype))
+    description = read_in_child(path, form, shape, dtype)
+    try:
+        network, details = rebuild(description)
+        program = Program(network, tuple(details["image_shape"])).eval()
+        classes = int(details["classes"])
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, struct.error) as error:
+        raise MIAError(f"{path.name}: the process that reads it returned no program; {AGAIN}") from error
+    return Target(program, classes, None, "torch.export", sha256(path.read_bytes()).hexdigest())
 
 
 def read_in_child(path: Path, form: TargetForm, shape: tuple[int, ...] | None, dtype: str | None) -> bytes:
@@ -85,7 +118,6 @@ def main() -> None:
     try:
         import torch
 
-        import mia_lightning.targets.exported
         import mia_lightning.targets.inputs  # noqa: F401  (before the limit)
 
         torch.set_num_threads(1)
@@ -108,7 +140,6 @@ def answer(request: Mapping[str, Any]) -> bytes:
     import torch
 
     from mia_lightning.targets.checks import image_channels
-    from mia_lightning.targets.exported import read_program
     from mia_lightning.targets.inputs import probes
     from mia_lightning.targets.wrapper import TargetNetwork
 

@@ -16,8 +16,9 @@ from mia_lightning.targets import architectures, libraries, weight_sets, weights
 from mia_lightning.targets.base import Target, TargetForm
 from mia_lightning.targets.checks import image_channels
 from mia_lightning.targets.estimators import EstimatorNetwork, is_skops, load_skops
-from mia_lightning.targets.exported import is_program, load_program
+from mia_lightning.targets.exported import is_program
 from mia_lightning.targets.features import probe
+from mia_lightning.targets.first_query import load_program
 from mia_lightning.targets.imported import first_line, source_of
 from mia_lightning.targets.inputs import input_dtype, probes
 from mia_lightning.targets.output_kind import SENTENCES
@@ -292,8 +293,6 @@ def _of_program(path: Path, options: LoadOptions) -> Target:
         raise MIAError("an exported program has no named layers; remove --target.feature_layer, it is found")
     if options.form.stem != "auto":
         raise MIAError(f"--target.stem {options.form.stem} applies to torchvision ResNets, not to an exported program")
-    sample = options.sample
-    shape, dtype = (options.image_shape, None) if sample is None else (sample.shape[1:], str(sample.dtype))
-    target = load_program(path, options.form, shape, dtype)
+    target = load_program(path, options.form, options.image_shape, options.sample)
     weights.check_finite(target.network.state_dict(), target.architecture)
     return _with_probe(target, options, target.architecture)

@@ -80,7 +80,7 @@ def run(kind: str, path: str, good: dict[str, str], scratch: str, *, whole: bool
         from mia_lightning.targets import load_target
 
         def read(_: list[str]) -> int:
-            with mock.patch("mia_lightning.targets.exported.read_in_child", read_here):
+            with mock.patch("mia_lightning.targets.first_query.read_in_child", read_here):
                 (read_records if kind == "records" else load_target)(path)
             return 0
 
