@@ -78,7 +78,7 @@ def read_in_child(path: Path, form: TargetForm, shape: tuple[int, ...] | None, d
         MIAError: the program is refused, a signal ended the child (a crash, or too little memory), or it did not end in
             time. An exception of the query is left to this process.
     """
-    request = {"path": str(path.resolve()), "resize": form.resize, "transform": form.transform}
+    request: dict[str, Any] = {"path": str(path.resolve()), "resize": form.resize, "transform": form.transform}
     request |= {"shape": shape, "dtype": dtype}
     if not sys.executable:  # an embedded interpreter
         return answer(request)
