@@ -40,9 +40,10 @@ def assign_folds(
     for value, name in ((1, "members"), (0, "non-members")):
         if (count := len(np.unique(units[member[rows] == value]))) < folds:
             unit = name if groups is None else f"groups of {name}"
+            fewer = f"lower --evaluation.folds to {count}, or " if count > 1 else ""
             raise MIAError(
                 f"the public records hold {count} known {unit}, fewer than the {folds} folds; "
-                "lower --evaluation.folds or give more records of known membership"
+                f"{fewer}give more records of known membership"
             )
     fold = np.full(len(member), NOT_IN_ANY_FOLD, dtype=np.int8)
     shuffle = _random_numbers(np.random.default_rng(seed), len(member), order)

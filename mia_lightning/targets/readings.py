@@ -33,6 +33,12 @@ LEAST, COMPLETED = 6000, 2000
 the best readings on the complete sample: 8,000 in all."""
 
 
+SINGLE_CLASS = (
+    "all sampled records have one label, so that accuracy cannot show whether the target is queried as it was trained; "
+    "attacks without success are no evidence of safety here"
+)
+
+
 @dataclass(frozen=True)
 class Reading:
     """One way of presenting the records to the target, and the accuracy it gives."""
@@ -138,6 +144,8 @@ def check_readings(
     near = is_near_chance(shown.correct, shown.total, chance)
     status: Literal["pass", "chance", "warn"] = "warn" if other is not None else "chance" if near else "pass"
     sentence = _sentence(configured, other, members, chance, near=near, tried=len(tried))
+    if len(np.unique(labels)) == 1:
+        status, sentence = "chance", SINGLE_CLASS
     non_members = float(configured.correct[~members].mean()) if (~members).any() else float("nan")
     return ReadingCheck(status, sentence, shown, non_members, chance, len(tried), passes)
 
@@ -180,11 +188,10 @@ def _sentence(
             return f"the target's confidence separates members better (AUC {first} instead of {second}) {ending}"
         return f"the target classifies only {rate} as configured, but {better.accuracy:.0%} {ending}"
     if near:
-        tested = f"none of {tried} other readings is better" if tried else "no other reading was evaluated"
         return (
-            f"the target classifies only {rate}, as expected by chance ({chance:.0%}), and {tested}: a weak target, or "
-            "one with other weights, --data.mean, --data.std, --data.resize or order of the classes than in training; "
-            "attacks without success are no evidence of safety here"
+            f"the target classifies only {rate}, as expected by chance ({chance:.0%}), and none of {tried} other "
+            "readings is better: a weak target, or one with other weights, --data.mean, --data.std, --data.resize or "
+            "order of the classes than in training; attacks without success are no evidence of safety here"
         )
     compared = f"none of {tried} other readings of the files is better" if tried else "no other reading was needed"
     return f"the target classifies {rate} (chance {chance:.0%}); {compared}"
