@@ -67,14 +67,14 @@ def _callback(entry: Any) -> Callback:
     name, arguments = described.get("class_path"), described.get("init_args") or {}
     if not isinstance(name, str) or not isinstance(arguments, Mapping):
         raise MIAError(
-            "--references.trainer.callbacks: expected a list of {class_path: package.module.Class, init_args: {...}}"
+            "--references.trainer callbacks: expected a list of {class_path: package.module.Class, init_args: {...}}"
         )
     module, _, attribute = name.replace(":", ".").rpartition(".")
-    cls = import_callable(f"{module}:{attribute}", "--references.trainer.callbacks")
+    cls = import_callable(f"{module}:{attribute}", "--references.trainer callbacks")
     try:
         callback = cls(**dict(arguments))
     except Exception as error:
-        raise MIAError(f"--references.trainer.callbacks {name}: calling it failed: {first_line(error)}") from error
+        raise MIAError(f"--references.trainer callbacks {name}: calling it failed: {first_line(error)}") from error
     if not isinstance(callback, Callback):
-        raise MIAError(f"--references.trainer.callbacks {name}: is not a Callback of Lightning")
+        raise MIAError(f"--references.trainer callbacks {name}: is not a Callback of Lightning")
     return callback

@@ -55,9 +55,9 @@ def resolved_training(config: ReferencesConfig, target: Target) -> ReferenceTrai
         return training
     most = config.trainer.get("max_epochs")
     if most is not None and training.epochs is not None:
-        raise MIAError("--references.trainer.max_epochs and --references.training.epochs are both given; give one")
+        raise MIAError("--references.trainer max_epochs and --references.training.epochs are both given; give one")
     if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
-        raise MIAError(f"--references.trainer.max_epochs must be at least 1, got {most!r}")
+        raise MIAError(f"--references.trainer max_epochs must be at least 1, got {most!r}")
     is_target = training.class_path == architecture_of(ReferencesConfig(), target)
     saved = target.hyper_parameters.get("batch_size") if is_target else None
     saved = saved if isinstance(saved, int) and saved > 0 else None
