@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,10 @@ def schedule_of(
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """Return the recipe's learning-rate schedule over a number of steps."""
     if recipe.schedule == "one_cycle":
+        has_one_step = isclose(recipe.warmup * (total + 1), 1)  # of warm-up, over whose length OneCycleLR divides: 0
+        warmup = 0.0 if has_one_step else recipe.warmup
         return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, recipe.learning_rate, total + 1, pct_start=recipe.warmup, cycle_momentum=False
+            optimizer, recipe.learning_rate, total + 1, pct_start=warmup, cycle_momentum=False
         )
     if recipe.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)

@@ -7,8 +7,12 @@ import torch
 from mia_lightning import load_config
 from mia_lightning.pipeline.requirements import check_requirements
 from mia_lightning.references.columns import reference_columns
+from mia_lightning.references.config import ReferenceTraining
+from mia_lightning.references.inference import compute_phi
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.small_network import SmallNetwork
+from mia_lightning.references.training import train_reference
+from mia_lightning.references.training_data import TrainingData
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8), (4, 40, 24)])
@@ -23,6 +27,18 @@ def test_logits_of_any_image(shape):
 def test_gray_is_read_as_equal_channels():
     network, gray = SmallNetwork(3).eval(), torch.rand(2, 1, 32, 32)
     torch.testing.assert_close(network(gray), network(gray.expand(-1, 3, -1, -1)))
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 7])
+def test_trains_in_few_steps(epochs, tmp_path):
+    """Two steps an epoch; with two epochs exactly one of them is warm-up, over whose length the schedule divides."""
+    images = np.random.default_rng(0).integers(0, 256, (16, 3, 8, 8)).astype(np.uint8)
+    data = TrainingData(images, np.arange(16) % 3, (0.5,) * 3, (0.25,) * 3, 3, 2)
+    recipe = ReferenceTraining(epochs=epochs, batch_size=4)
+    keep = np.arange(16) < 8
+    network = SmallNetwork(3)
+    train_reference(network, data, keep, recipe, seed=0, checkpoint=tmp_path / "small.ckpt", device="cpu")
+    assert np.isfinite(compute_phi(network, data, device="cpu").phi).all()
 
 
 def test_configuration_adds_difficulty_alone():
