@@ -53,10 +53,10 @@ CELLS = [
     for name, n, repetitions in (
         ("gaussian", 400, 400),
         ("gaussian", 2000, 400),
-        ("gaussian", 20_000, 100),
+        ("gaussian", 20_000, 300),
         ("lightgbm", 400, 200),
         ("lightgbm", 2000, 150),
-        ("lightgbm", 20_000, 60),
+        ("lightgbm", 20_000, 200),
         ("fusion", 400, 150),
         ("fusion", 2000, 150),
         ("forest", 400, 100),
