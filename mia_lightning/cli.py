@@ -135,6 +135,8 @@ def _compare(arguments: list[str]) -> int:
     from mia_lightning.evaluation.config import ComparisonConfig
 
     config = parse_files(arguments, ComparisonConfig, "runs")
+    if config.runs:
+        _announce(f"mia_lightning: comparison of {' and '.join(config.runs[:2])}")
 
     from mia_lightning.comparison.run import run  # after parsing: --help need not wait for scipy
 
@@ -154,6 +156,8 @@ def _canaries(arguments: list[str]) -> int:
         raise MIAError(f"expected canaries make or canaries audit; the action given is {given}")
     if action == "make":
         making = parse_files(arguments, MakeConfig, "records")
+        if making.records:
+            _announce(f"mia_lightning: canaries from {making.records[0]}, results in {making.output}")
 
         from mia_lightning.canary.make import make  # after parsing: --help need not wait for numpy
 
@@ -164,6 +168,8 @@ def _canaries(arguments: list[str]) -> int:
         print(f"commitment, to be published before training: {manifest.commitment}")
         return 0
     auditing = parse_files(arguments, AuditConfig, "folder")
+    if auditing.folder:
+        _announce(f"mia_lightning: audit of the canaries in {auditing.folder[0]}")
 
     from mia_lightning.canary.audit import audit, lines
 
@@ -189,6 +195,8 @@ def _planner(arguments: list[str]) -> int:
     from mia_lightning.evaluation.config import PlannerConfig
 
     config = parse_files(arguments, PlannerConfig, "run")
+    if config.run:
+        _announce(f"mia_lightning: forecast of {config.run[0]}")
 
     from mia_lightning.planning.run import run  # after parsing: --help need not wait for scipy
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from helpers import ROOT
 
-from mia_lightning import MIAError, load_config
+from mia_lightning import MIAError, cli, load_config
 from mia_lightning.attacks import Attack
 from mia_lightning.canary.config import AuditConfig, MakeConfig
 from mia_lightning.cli import evaluate, train, tune
@@ -317,3 +317,18 @@ def test_suggestions_are_few():
     for given in ("signal_7", "nothing of the kind", "x" * 100_000, ""):
         assert len(re.findall(r"signal_\d+", suggest(given, legal))) <= 3
     assert suggest("b", ["a"]) == "legal: a"
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "line"),
+    [
+        ("compare", ["{0}/a", "{0}/b"], "comparison of {0}/a and {0}/b"),
+        ("canaries", ["make", "{0}/r.npz", "--output", "{0}/c"], "canaries from {0}/r.npz, results in {0}/c"),
+        ("canaries", ["audit", "{0}/c"], "audit of the canaries in {0}/c"),
+        ("planner", ["{0}/a"], "forecast of {0}/a"),
+        ("evaluate", ["{0}/s.csv"], "evaluation of {0}/s.csv"),
+    ],
+)
+def test_commands_print_what_they_do_before_they_read(command, arguments, line, tmp_path, capsys):
+    assert getattr(cli, command)([argument.format(tmp_path) for argument in arguments]) == 2
+    assert capsys.readouterr().out == f"mia_lightning: {line.format(tmp_path)}\n"
