@@ -71,6 +71,7 @@ def test_run_resumes_after_kill(audit, whole, tmp_path):
     assert files(tmp_path / ".store") == files(whole.parent / ".store")
 
 
+@pytest.mark.extended
 def test_run_resumes_after_kill_at_random_moment(audit, whole, tmp_path):
     process = audit.start(tmp_path / "run")
     time.sleep(random.uniform(1, 8))
@@ -137,7 +138,13 @@ sys.exit(cli.train(sys.argv[1:]))
 
 
 @pytest.mark.parametrize(
-    ("number", "devices"), [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGUSR1, 1), (signal.SIGTERM, 2)]
+    ("number", "devices"),
+    [
+        pytest.param(signal.SIGTERM, 1, marks=pytest.mark.extended),
+        pytest.param(signal.SIGINT, 1, marks=pytest.mark.extended),
+        (signal.SIGUSR1, 1),
+        (signal.SIGTERM, 2),
+    ],
 )
 def test_signal_during_extraction(audit, whole, tmp_path, number, devices):
     (tmp_path / "slow.py").write_text(SLOW)
@@ -207,8 +214,12 @@ def run_with_faulty_helper(audit, folder, fault):
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ("nan", "NaN or infinite logits for record"),
-        ("absent", "process 2 of 2 ended with exit code 0; rerun the same command to resume"),
+        pytest.param("nan", "NaN or infinite logits for record", marks=pytest.mark.extended),
+        pytest.param(
+            "absent",
+            "process 2 of 2 ended with exit code 0; rerun the same command to resume",
+            marks=pytest.mark.extended,
+        ),
         ("killed", "process 2 of 2 was killed (SIGKILL), probably out of memory; rerun the same command to resume"),
     ],
 )
@@ -412,7 +423,7 @@ sys.exit(cli.train(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.extended), 2])
 def test_network_sockets(audit, tmp_path, devices):
     (tmp_path / "watched.py").write_text(LISTENING)
     options = ["--hardware.devices", str(devices)]

@@ -88,7 +88,10 @@ def test_token_without_a_home(usable, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "127.0.0.1:6399", "auto"])
+@pytest.mark.parametrize(
+    "address",
+    ["http://127.0.0.1:8265", *(pytest.param(name, marks=pytest.mark.extended) for name in ("127.0.0.1:6399", "auto"))],
+)
 def test_own_ray_whatever_the_environment_names(address):
     job = {"RAY_RUNTIME_ENV_HOOK": "nowhere.hook", "RAY_JOB_CONFIG_JSON_ENV_VAR": "{", "RAY_NAMESPACE": "job"}
     environment = os.environ | job | {"RAY_ADDRESS": address, "HOME": "/dev/null"}  # unusable for root as well
