@@ -93,7 +93,7 @@ def _evaluate() -> Command:
         cls=ScoreEvaluationConfig,
         common=(
             *("key", "output", "policy", "attacks", "primary_attack", "covariates", "split", "fprs"),
-            *("leaderboard", "fpr", "resamples", "delta", "confidence", "seed"),
+            *("unlabeled", "leaderboard", "fpr", "resamples", "delta", "confidence", "seed"),
         ),
         flags={**_HELP, **_OVERWRITE, **_DEBUG},
         examples=(

@@ -54,8 +54,7 @@ def interruptible() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    if _in_finalizer(frame):  # Python swallows what a finalizer raises
-        threading.Timer(RETRY, os.kill, (os.getpid(), number)).start()
+    if _is_postponed(number, frame):
         return
     signal.signal(number, signal.SIG_DFL)
     raise Interrupted(number)
@@ -65,9 +64,11 @@ RETRY = 0.05
 """Seconds after which a signal that arrived in a finalizer is sent again."""
 
 
-def _in_finalizer(frame: FrameType | None) -> bool:
+def _is_postponed(number: int, frame: FrameType | None) -> bool:
+    """Send a signal again later where it arrived in a finalizer: Python swallows what a finalizer raises."""
     while frame is not None:
         if frame.f_code.co_name == "__del__":
+            threading.Timer(RETRY, os.kill, (os.getpid(), number)).start()
             return True
         frame = frame.f_back
     return False
@@ -82,8 +83,7 @@ def signals_as_keyboard_interrupt() -> Iterator[None]:
     received: list[int] = []
 
     def handler(number: int, frame: FrameType | None) -> None:
-        if _in_finalizer(frame):
-            threading.Timer(RETRY, os.kill, (os.getpid(), number)).start()
+        if _is_postponed(number, frame):
             return
         signal.signal(number, signal.SIG_DFL)
         received.append(number)
