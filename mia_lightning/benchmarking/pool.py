@@ -114,10 +114,10 @@ def train_models(config: BenchmarkConfig) -> BenchmarkPool | None:
     rows = _train(config, material, keep, network, store)
     if rows is None:
         return None
-    good = np.array([row.status == "trained" for row in rows])
-    pairs = np.repeat(good.reshape(-1, 2).all(axis=1), 2)  # a pair is complete or left out
+    trained = np.array([row.status == "trained" for row in rows])
+    pairs = np.repeat(trained.reshape(-1, 2).all(axis=1), 2)  # a pair is complete or left out
     if pairs.sum() < 4:
-        raise MIAError(f"{int((~good).sum())} of {count} models diverged; lower --training.learning_rate")
+        raise MIAError(f"{int((~trained).sum())} of {count} models diverged; lower --training.learning_rate")
     matrix = store.matrix(count)
     outputs = ReferenceOutputs(
         matrix[0], matrix if pairs.all() else matrix[pairs], keep[pairs], records.labels, classes

@@ -147,11 +147,11 @@ def _by_target(
                 (name, count, figures(scores, pool.keep[target]), seconds)
                 for name, count, scores, seconds in scores_of_target(config, models, pool, target, counts)
             ]
-            content = [[name, count, found.values, found.roc, seconds] for name, count, found, seconds in stored]
+            content = [[name, count, row.values, row.roc, seconds] for name, count, row, seconds in stored]
             write_atomically(path, json.dumps({"key": key, "counts": counts, "rows": content}).encode())
             log.info("target %d of %d", target + 1, len(targets))
-        for name, count, found, seconds in stored:
-            results.setdefault((name, count), []).append((found, seconds))
+        for name, count, row, seconds in stored:
+            results.setdefault((name, count), []).append((row, seconds))
     return results
 
 
@@ -184,8 +184,8 @@ def table_rows(results: Results, queries: int, training: float) -> list[TableRow
             TableRow(
                 attack,
                 count,
-                tuple(found.values for found, _ in of_targets),
-                tuple(np.mean([found.roc for found, _ in of_targets], axis=0).tolist()),
+                tuple(row.values for row, _ in of_targets),
+                tuple(np.mean([row.roc for row, _ in of_targets], axis=0).tolist()),
                 queries,
                 (count * training if count else 0.0) + seconds,
             )

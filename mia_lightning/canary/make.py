@@ -87,8 +87,8 @@ def canaries(
                 f"so give --count {len(rows)} or fewer"
             )
         rows = rng.choice(rows, count, replace=False)
-        others = (records.labels[rows] + rng.integers(1, classes, count)) % classes
-        return np.asarray(records.images[np.sort(rows)])[np.argsort(np.argsort(rows))], others.astype(np.int64)
+        wrong_labels = (records.labels[rows] + rng.integers(1, classes, count)) % classes
+        return np.asarray(records.images[np.sort(rows)])[np.argsort(np.argsort(rows))], wrong_labels.astype(np.int64)
     values: NDArray[np.floating[Any]] = rng.integers(0, 2, (count, *shape)).astype(np.float32)
     if pattern == "blank":  # different pairs of color and label
         channels = min(shape[0], 3)

@@ -93,9 +93,10 @@ def _check_size(root: Any, source: str) -> None:
         if seen > MOST_VALUES or depth > DEEPEST:
             limits = f"{MOST_VALUES:,} values or {DEEPEST} levels"
             raise MIAError(f"{source} expands to more than {limits}; expected a configuration")
-        odd = [key for key, _ in parts if not key.tag.endswith((":str", ":merge"))] if parts and inner != parts else []
-        if odd:
-            raise MIAError(f"{source} has an option whose name is not text ({odd[0].tag}); expected a name")
+        pairs = parts if inner != parts else []
+        not_text = [key for key, _ in pairs if not key.tag.endswith((":str", ":merge"))]
+        if not_text:
+            raise MIAError(f"{source} has an option whose name is not text ({not_text[0].tag}); expected a name")
         stack += [(part, depth + 1) for part in inner]
 
 

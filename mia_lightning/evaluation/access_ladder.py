@@ -104,7 +104,7 @@ def access_ladder(
     member: NDArray[np.int8],
     fold: NDArray[np.int8],
     *,
-    own: Access,
+    target_access: Access,
     highest: Access,
     references: Mapping[str, NDArray[np.floating]],
     models: int,
@@ -117,7 +117,7 @@ def access_ladder(
         outputs: Unreduced outputs of N records.
         member: (N,) 1 or 0 where the fold is not -1.
         fold: (N,) folds of the run; records in none are left out.
-        own: Highest level of the target's own outputs, from `outputs.access.highest_access`.
+        target_access: Highest level of the target's own outputs, from `outputs.access.highest_access`.
         highest: Level up to which there are rungs; "features" and "references" need their columns.
         references: (N, ...) columns of reference scores; empty without references.
         models: Number of reference models.
@@ -135,7 +135,7 @@ def access_ladder(
     noise = np.random.default_rng(seed).random(len(rows))
     scores: dict[str, NDArray[np.float64]] = {}
     steps: list[tuple[Access, int, Evaluation, float]] = []
-    for access, queries, columns in _columns(outputs, own, highest, references):
+    for access, queries, columns in _columns(outputs, target_access, highest, references):
         started = perf_counter()
         computed = columns()
         out_of_fold, stability = _cross_fitted(computed, outputs, rows, member, fold, seed)
@@ -180,13 +180,15 @@ class _Lazy:
 
 
 def _columns(
-    outputs: Outputs, own: Access, highest: Access, references: Mapping[str, NDArray[np.floating]]
+    outputs: Outputs, target_access: Access, highest: Access, references: Mapping[str, NDArray[np.floating]]
 ) -> Iterator[tuple[Access, int, _Lazy]]:
     """Yield access, number of queries and columns of every rung, least access first."""
     all_queries, classes = outputs.logits.shape[1:]
     features = {"features": outputs.features} if outputs.features.shape[1] else {}
     for access in LEVELS[: LEVELS.index(highest) + 1]:
-        if (access == "topk" and classes <= 2) or LEVELS.index(own) < LEVELS.index(access) <= LEVELS.index("logits"):
+        if access == "topk" and classes <= 2:
+            continue
+        if LEVELS.index(target_access) < LEVELS.index(access) <= LEVELS.index("logits"):
             continue
         if (access == "features" and not features) or (access == "references" and not references):
             continue
@@ -195,7 +197,7 @@ def _columns(
             yield access, all_queries, _Lazy(outputs, access, all_queries, further)
             continue
         yield access, 1, _Lazy(outputs, access, 1, {})
-        if all_queries > 1 and access in ("label", "probabilities_2", "logits", own, highest):
+        if all_queries > 1 and access in ("label", "probabilities_2", "logits", target_access, highest):
             yield access, all_queries, _Lazy(outputs, access, all_queries, {})
 
 

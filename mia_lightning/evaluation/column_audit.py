@@ -91,8 +91,8 @@ def association_p_value(values: Array, member: NDArray[np.int8]) -> float:
     """
     from scipy.stats import chi2_contingency, ks_2samp
 
-    there = ~np.isnan(values)
-    values, member = values[there], member[there]
+    present = ~np.isnan(values)
+    values, member = values[present], member[present]
     if len(np.unique(member)) < 2:
         return 1.0
     levels, index = np.unique(values, return_inverse=True)

@@ -24,8 +24,8 @@ def split(scores: Scores, member: Membership) -> tuple[Array, Array]:
         raise MIAError(
             f"scores have shape {scores.shape} and membership {member.shape}; expected one of each per record"
         )
-    if bad := int((~np.isfinite(scores)).sum()):
-        raise MIAError(f"{bad} of {len(scores)} scores are NaN or infinite; they cannot be ranked")
+    if not_finite := int((~np.isfinite(scores)).sum()):
+        raise MIAError(f"{not_finite} of {len(scores)} scores are NaN or infinite; they cannot be ranked")
     members, non_members = scores[member == 1], scores[member == 0]
     if len(members) + len(non_members) < len(scores):
         raise MIAError("membership holds values other than 0 and 1; leave out records of unknown membership")

@@ -31,10 +31,10 @@ def views(images: Tensor, queries: int, function: str | None = None) -> Iterator
     all but the first, for records (B, ...) of any shape.
     """
     if function is not None:
-        own = import_callable(function, OPTION)
+        user_view = import_callable(function, OPTION)
         yield images
         for query in range(1, queries):
-            yield _checked(own(images.clone(), query), images, query, function)
+            yield _checked(user_view(images.clone(), query), images, query, function)
         return
     reach, (height, width) = REACH[queries], images.shape[-2:]
     padded = F.pad(images, (reach,) * 4, mode="reflect") if reach else images

@@ -174,8 +174,8 @@ def _records(model: object, sides: Mapping[str, Batch]) -> tuple[Records, Record
     classes = None if classes is None else list(classes)
     if isinstance(model, torch.nn.Module) or model is None:
         sides = {name: _single_precision(side) for name, side in sides.items()}
-    known = {name: side for name, side in sides.items() if name != "unknown"}
-    public = to_records(known, {"members": 1, "non_members": 0}, classes)
+    known_sides = {name: side for name, side in sides.items() if name != "unknown"}
+    public = to_records(known_sides, {"members": 1, "non_members": 0}, classes)
     if "unknown" not in sides:
         return public, None
     unknown = to_records({"unknown": sides["unknown"]}, {"unknown": UNKNOWN}, classes, first_id=len(public))

@@ -27,7 +27,7 @@ def ladder_of(result: AuditResult, prepared: LoadedInputs) -> AccessLadder | Non
         result.outputs,
         result.public.membership,
         result.public.fold,
-        own=highest_access(prepared.target.form.output, result.outputs),
+        target_access=highest_access(prepared.target.form.output, result.outputs),
         highest=result.config.access,
         references=references,
         models=0 if result.reference_outputs is None else len(result.reference_outputs.references),

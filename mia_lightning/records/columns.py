@@ -168,9 +168,9 @@ def _membership_numbers(
 ) -> NDArray[np.int8]:
     """Return membership of numbers; -1 means non-member where all given numbers are +1 and -1."""
     present = np.unique(whole[given])
-    odd = present[~np.isin(present, (0, 1, UNKNOWN))]  # before the cast: 257 would wrap round to 1
-    if len(odd):
-        raise MIAError(f"{name}: membership holds {odd[0]}; expected 1 (member), 0 (non-member) or None (unknown)")
+    invalid = present[~np.isin(present, (0, 1, UNKNOWN))]  # before the cast: 257 would wrap round to 1
+    if len(invalid):
+        raise MIAError(f"{name}: membership holds {invalid[0]}; expected 1 (member), 0 (non-member) or None (unknown)")
     if is_signed(present.tolist()):
         notes.append(f"{name}: {SIGNED_NOTE}")
         whole = np.where(given, np.maximum(whole, 0), whole)

@@ -126,8 +126,8 @@ def check_alike(sides: Mapping[str, Batch]) -> None:
     for other, side in rest:
         if side.columns != first.columns:
             names = [{*(part.columns or ())} for part in (first, side)]
-            odd = printable(min(names[0] ^ names[1], default="their order"), 40)
-            raise MIAError(f"{name} and {other} have different columns ({odd}); give both the same features")
+            difference = printable(min(names[0] ^ names[1], default="their order"), 40)
+            raise MIAError(f"{name} and {other} have different columns ({difference}); give both the same features")
         if side.inputs.shape[1:] != first.inputs.shape[1:]:
             raise MIAError(
                 f"{name} has records of shape {first.inputs.shape[1:]} but {other} of {side.inputs.shape[1:]}; both "
@@ -172,13 +172,13 @@ def _table(data: object, name: str, label: str | None) -> Batch | None:
             break
     else:
         return None
-    found = _label_name(list(frame.columns), name, label)
+    label_column = _label_name(list(frame.columns), name, label)
     if twice := [column for number, column in enumerate(frame.columns) if column in list(frame.columns)[:number]]:
         raise MIAError(f"{name}: column {printable(twice[0], 40)!r} occurs twice; drop or rename one of them")
-    labels = None if found is None else frame[found].to_numpy()
+    labels = None if label_column is None else frame[label_column].to_numpy()
     if labels is not None and labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels):
         labels = labels.astype(np.str_)
-    features = [column for column in frame.columns if column != found]
+    features = [column for column in frame.columns if column != label_column]
     columns = []
     for column in features:
         values = frame[column].to_numpy()
@@ -205,9 +205,8 @@ def _label_name(columns: Sequence[Any], name: str, label: str | None) -> Any:
             listed = ", ".join(printable(column, 20) for column in columns[:6])
             raise MIAError(f"{name} has no column {label!r}, which label= names; it has {listed}")
         return label
-    return next(
-        (column for known in NAMES["label"] for column in columns if normalize_name(str(column)) == known), None
-    )
+    by_name = {normalize_name(str(column)): column for column in reversed(columns)}
+    return next((by_name[label_name] for label_name in NAMES["label"] if label_name in by_name), None)
 
 
 def _items(data: Any) -> Any:
@@ -218,17 +217,17 @@ def _items(data: Any) -> Any:
 def _fields(item: Any, name: str, label: str | None) -> tuple[Any, Any]:
     """Return inputs and label of an item of a data set, or of a batch of a loader."""
     if isinstance(item, Mapping):
-        found = _label_name(list(item), name, label)
+        label_key = _label_name(list(item), name, label)
         inputs = [
-            key for key in item if key != found and normalize_name(str(key)) in (*NAMES["image"], "inputs", "input")
+            key for key in item if key != label_key and normalize_name(str(key)) in (*NAMES["image"], "inputs", "input")
         ]
-        inputs = inputs or [key for key in item if key != found]
+        inputs = inputs or [key for key in item if key != label_key]
         if len(inputs) != 1:
             raise MIAError(
                 f"{name}: its items have the fields {', '.join(map(str, item))}; give items (inputs, label), or fields "
                 "image and label"
             )
-        return item[inputs[0]], None if found is None else item[found]
+        return item[inputs[0]], None if label_key is None else item[label_key]
     if isinstance(item, tuple | list) and len(item) == 2:
         return item[0], item[1]
     if isinstance(item, tuple | list) and len(item) == 1:

@@ -63,8 +63,8 @@ class LazyImages:
         """(N, C, H, W), read from the first image."""
         import torch
 
-        first, *others = (self._transformed(int(self.rows[0])) for _ in range(REPEATS))
-        if not all(torch.equal(first, other) for other in others):
+        first, *repeats = (self._transformed(int(self.rows[0])) for _ in range(REPEATS))
+        if not all(torch.equal(first, other) for other in repeats):
             raise MIAError(
                 f"--data.transform {self.transform_name}: returns another tensor each time for one image; give the "
                 "transform of the evaluation, without random crops and flips"

@@ -73,8 +73,8 @@ class Records:
         _check_finite(self)
         _check_labels(self)
         if not np.isin(self.membership, (0, 1, UNKNOWN)).all():
-            bad = self.membership[~np.isin(self.membership, (0, 1, UNKNOWN))][0]
-            raise MIAError(f"{self.source}: membership holds {bad}; expected 1 (member), 0 (non-member) or unknown")
+            invalid = self.membership[~np.isin(self.membership, (0, 1, UNKNOWN))][0]
+            raise MIAError(f"{self.source}: membership holds {invalid}; expected 1 (member), 0 (non-member) or unknown")
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -196,9 +196,9 @@ def label_codes(words: Sequence[str], where: Callable[[int], str]) -> tuple[list
     """
     wholes = [WHOLE.fullmatch(word.strip()) for word in words]
     named = [i for i, word in enumerate(words) if wholes[i] is None and not is_blank(word)]
-    odd = next((i for i in named if _is_not_name(words[i].strip())), None)
-    if odd is not None or (named and any(wholes)):
-        position = named[0] if odd is None else odd
+    unnamed = next((i for i in named if _is_not_name(words[i].strip())), None)
+    if unnamed is not None or (named and any(wholes)):
+        position = named[0] if unnamed is None else unnamed
         raise MIAError(
             f"{where(position)} is {printable(words[position], 40)!r}; expected a whole number for every class, or a "
             "name for every class"

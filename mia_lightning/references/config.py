@@ -110,10 +110,10 @@ class ReferenceTraining:
     def key_inputs(self) -> dict[str, Any]:
         """Return the options that determine the weights."""
         values = {**asdict(self), **dict(zip(("epochs", "batch_size"), self.counts(), strict=True))}
-        own = ("class_path", "init_args", "transform")
+        user_training = ("class_path", "init_args", "transform")
         if self.is_built_in:
-            return {name: value for name, value in values.items() if name not in own}
-        return {name: values[name] for name in (*own, "epochs", "batch_size", "precision")}
+            return {name: value for name, value in values.items() if name not in user_training}
+        return {name: values[name] for name in (*user_training, "epochs", "batch_size", "precision")}
 
 
 @dataclass

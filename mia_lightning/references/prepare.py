@@ -274,8 +274,8 @@ def _references(
     target: NDArray[np.float32],
     labels: NDArray[np.int64],
 ) -> References:
-    good = np.array([row.status == "trained" for row in rows])
-    if not good.any():
+    trained = np.array([row.status == "trained" for row in rows])
+    if not trained.any():
         if isinstance(unwrap(inputs.target.network), EstimatorNetwork):
             raise MIAError(f"all {len(rows)} references failed ({rows[0].reason}); lower --references.count to 0")
         raise MIAError(
@@ -284,11 +284,11 @@ def _references(
     phi = reference_store.matrix(len(rows))
     reference_outputs = ReferenceOutputs(
         target=target,
-        references=phi if good.all() else phi[good],
-        keep=assignment.keep[good],
+        references=phi if trained.all() else phi[trained],
+        keep=assignment.keep[trained],
         labels=labels,
         num_classes=inputs.target.num_classes,
-        drawn=assignment.drawn[good],
+        drawn=assignment.drawn[trained],
     )
     checks = training_checks(
         rows,

@@ -52,15 +52,15 @@ class TargetPool:
 
     def of_target(self, number: int) -> ReferenceOutputs:
         """Return one model as the target and the others as its references."""
-        others = np.delete(np.arange(len(self)), [number, *self.mate(number)])
-        drawn = None if self.outputs.drawn is None else self.outputs.drawn[others]
+        numbers = np.delete(np.arange(len(self)), [number, *self.mate(number)])
+        drawn = None if self.outputs.drawn is None else self.outputs.drawn[numbers]
         if self.partner is not None and not self.mate(number):
-            drawn = others[:, None] != self.partner[number]
+            drawn = numbers[:, None] != self.partner[number]
         return replace(
             self.outputs,
             target=np.asarray(self.outputs.references[number]),
-            references=self.outputs.references[others],
-            keep=self.keep[others],
+            references=self.outputs.references[numbers],
+            keep=self.keep[numbers],
             drawn=drawn,
         )
 
@@ -89,8 +89,9 @@ class TargetPool:
         for rows, phi, keep in self.blocks():
             log_p = -np.logaddexp(0.0, -phi.astype(np.float64))
             p = np.exp(log_p)
-            own = np.where(keep[..., None], without_each(p, keep), without_each(p, ~keep))
-            in_, out_ = self.sides(own, (np.einsum("knq,kn->nq", p, keep), np.einsum("knq,kn->nq", p, ~keep)), rows)
+            same_side = np.where(keep[..., None], without_each(p, keep), without_each(p, ~keep))
+            both_sides = (np.einsum("knq,kn->nq", p, keep), np.einsum("knq,kn->nq", p, ~keep))
+            in_, out_ = self.sides(same_side, both_sides, rows)
             n_in = keep.sum(axis=0).astype(np.float64)
             counts = (n_in, len(keep) - n_in)
             n = self.sides(np.where(keep, *counts) - 1.0, counts, rows)
@@ -109,20 +110,20 @@ class TargetPool:
             rows = slice(start, min(start + width, total))
             yield rows, np.asarray(self.outputs.references[:, rows]), self.keep[:, rows]
 
-    def sides(self, own: Array, whole: tuple[Array, Array], rows: slice) -> tuple[Array, Array]:
+    def sides(self, same_side: Array, both_sides: tuple[Array, Array], rows: slice) -> tuple[Array, Array]:
         """Return a statistic of the references IN and OUT of each target.
 
         Args:
-            own: (K, n, ...) statistic of model k's own side of each record without k.
-            whole: (n, ...) statistic of all models IN, and OUT.
+            same_side: (K, n, ...) statistic of model k's side of each record, without k.
+            both_sides: (n, ...) statistics of all models IN, and OUT.
             rows: The records of the block.
         """
-        shape = (len(self), -1) + (1,) * (own.ndim - 2)
+        shape = (len(self), -1) + (1,) * (same_side.ndim - 2)
         keep = self.keep[:, rows].reshape(shape)
         if self.partner is None:
-            return np.where(keep, own, whole[0]), np.where(keep, whole[1], own)
-        other = np.take_along_axis(own, self.partner[:, rows].astype(np.intp).reshape(shape), axis=0)
-        return np.where(keep, own, other), np.where(keep, other, own)
+            return np.where(keep, same_side, both_sides[0]), np.where(keep, both_sides[1], same_side)
+        other = np.take_along_axis(same_side, self.partner[:, rows].astype(np.intp).reshape(shape), axis=0)
+        return np.where(keep, same_side, other), np.where(keep, other, same_side)
 
 
 def partners(keep: NDArray[np.bool_]) -> NDArray[np.int16] | None:

@@ -43,10 +43,10 @@ def new_trainer(
                 f"--references.trainer.{name}: Lightning's Trainer has no such option; {suggest(name, legal)}"
             )
     options = {"max_epochs": recipe.counts()[0], "precision": recipe.precision, "enable_checkpointing": True, **trainer}
-    own = [_callback(entry) for entry in options.pop("callbacks", None) or ()]
+    user_callbacks = [_callback(entry) for entry in options.pop("callbacks", None) or ()]
     try:
         return isolated_trainer(
-            callbacks=[*own, *callbacks],
+            callbacks=[*user_callbacks, *callbacks],
             accelerator="gpu" if device == "cuda" else "cpu",
             devices=1,
             logger=DummyLogger(),

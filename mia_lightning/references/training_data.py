@@ -42,8 +42,8 @@ class ImageParts:
         index = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
         images = np.empty((len(index), *self.shape[1:]), self.dtype)
         for part, start, end in zip(self.parts, self.starts[:-1], self.starts[1:], strict=True):
-            here = (index >= start) & (index < end)
-            images[here] = part[index[here] - start]
+            in_part = (index >= start) & (index < end)
+            images[in_part] = part[index[in_part] - start]
         return images
 
     def by_file(self) -> ImageParts:

@@ -208,8 +208,8 @@ def mapped_array(array: object) -> MappedArray | None:
         return None
     path = os.path.abspath(root.filename)
     offset = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
-    place = (root.offset, root.nbytes, offset, file_state(path))
-    return MappedArray(path, array.dtype, array.shape, array.strides, *place)
+    location = (root.offset, root.nbytes, offset, file_state(path))
+    return MappedArray(path, array.dtype, array.shape, array.strides, *location)
 
 
 def file_state(path: str) -> tuple[int, ...]:

@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 def array_digest(array: Any) -> str:
     """Return the sha256 (hex) of dtype, shape and values of an array, or what is sliced like one, read in blocks."""
-    if (known := getattr(array, "content_digest", None)) is not None:  # images that stay in their files
-        return str(known)
+    if (content := getattr(array, "content_digest", None)) is not None:  # images that stay in their files
+        return str(content)
     digest = sha256(f"{array.dtype.str} {array.shape}\n".encode())
     for start in range(0, len(array), 4096):
         digest.update(np.ascontiguousarray(array[start : start + 4096]).data)

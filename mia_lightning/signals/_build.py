@@ -102,9 +102,9 @@ def _reduced(name: str, signal: Signal, outputs: Outputs, query_reduction: Query
 def _stored(name: str, values: NDArray[np.floating]) -> NDArray[np.floating]:
     usable = np.abs(values) <= LARGEST  # false for NaN
     if not usable.all():
-        bad = int((~usable.reshape(len(values), -1).all(axis=1)).sum())
+        invalid = int((~usable.reshape(len(values), -1).all(axis=1)).sum())
         raise MIAError(
-            f"signal {name!r} is NaN, infinite or beyond float32 in at least {bad} of {len(values)} records; "
+            f"signal {name!r} is NaN, infinite or beyond float32 in at least {invalid} of {len(values)} records; "
             "check the target's logits, or remove the signal from --signals.names"
         )
     return values.astype(np.float64 if values.ndim == 1 else np.float32)

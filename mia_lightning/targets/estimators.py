@@ -203,10 +203,10 @@ def align_labels(records: Records, labels: NDArray[Any], architecture: str) -> R
     for value, text in texts.items():
         if text not in number_of:
             row, count = int(np.argmax(records.labels == value)), int((records.labels == value).sum())
-            known = ", ".join(printable(name, 30) for name in list(number_of)[:5])
+            fitted = ", ".join(printable(name, 30) for name in list(number_of)[:5])
             raise MIAError(
                 f"{records.source}: record {records.ids[row]} has label {printable(text, 40)} ({count} such records), "
-                f"which {architecture} was not fitted on (its classes are {known}); leave these records out"
+                f"which {architecture} was not fitted on (its classes are {fitted}); leave these records out"
             )
     numbers = np.full(max(given, default=0) + 2, UNKNOWN, np.int64)
     for value, text in texts.items():

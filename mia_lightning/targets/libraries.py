@@ -118,10 +118,10 @@ def _config(folder: Path) -> dict[str, object]:
     try:
         with open_regular(folder / CONFIG) as file:
             config: dict[str, object] = json.loads(file.read(LARGEST))
-        known = "model_type" in config
+        is_known = "model_type" in config
     except (ValueError, TypeError, RecursionError):
-        known = False
-    if not known:
+        is_known = False
+    if not is_known:
         raise MIAError(f"{folder.name}: its {CONFIG} is not that of a model of transformers; save it again")
     if "auto_map" in config or (folder / "adapter_config.json").exists():
         raise MIAError(

@@ -82,8 +82,8 @@ def read_pickle(path: Path) -> object:
         )
     result = survey(path)
     names = _names(path, zipped, result)
-    if odd := next((name for name in names if not name.isprintable()), None):
-        raise MIAError(f"{path.name}: refused, its pickle names a class {odd[:80]!r}; {INSTEAD}")
+    if unprintable := next((name for name in names if not name.isprintable()), None):
+        raise MIAError(f"{path.name}: refused, its pickle names a class {unprintable[:80]!r}; {INSTEAD}")
     if malicious := next((name for name in names if MALICIOUS.match(name)), None):
         raise MIAError(f"{path.name}: would run {malicious} while loading, refused; {INSTEAD}")
     content = None if zipped else without_module_sources(path)

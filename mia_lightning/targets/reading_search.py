@@ -134,8 +134,8 @@ class Evaluator:
 def confidence(logits: Tensor, labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the logit-scaled confidence (N,) of logits (N, K) in the labels (N,)."""
     index = torch.from_numpy(labels).long().unsqueeze(1)
-    others = logits.scatter(1, index, -torch.inf).logsumexp(dim=1)
-    return (logits.gather(1, index).squeeze(1) - others).numpy()
+    other_classes = logits.scatter(1, index, -torch.inf).logsumexp(dim=1)
+    return (logits.gather(1, index).squeeze(1) - other_classes).numpy()
 
 
 def outcome_of(reading: Alternative, logits: Tensor, labels: NDArray[np.int64]) -> Outcome:

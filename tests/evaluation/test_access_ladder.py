@@ -55,7 +55,7 @@ def test_levels_below_features_have_neither_features_nor_gradients(simulated):
 def test_ladder_rises_where_confidence_leaks_and_labels_do_not(simulated):
     outputs, member = simulated
     fold = assign_folds(member, folds=2, seed=0)
-    options = {"own": "logits", "highest": "references", "references": {}, "models": 0, "seed": 0}
+    options = {"target_access": "logits", "highest": "references", "references": {}, "models": 0, "seed": 0}
     rungs = {(rung.access, rung.queries): rung for rung in access_ladder(outputs, member, fold, **options).rungs}
     label, logits = rungs["label", 1].evaluation, rungs["logits", 1].evaluation
     assert label.auc_low < 0.5 < label.auc_high

@@ -169,8 +169,8 @@ def _load_npz(path: Path, wanted: Sequence[str]) -> Arrays:
             for name in wanted:
                 if name not in arrays:
                     arrays[name] = stored[name]
-            if odd := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-                raise ValueError(f"{odd[0]} is not an array")  # numpy returns the bytes of what is not a .npy
+            if not_arrays := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+                raise ValueError(f"{not_arrays[0]} is not an array")  # numpy returns the bytes of what is not a .npy
             return arrays
     except (MIAError, MemoryError, OSError):
         raise

@@ -125,9 +125,9 @@ def load_reference_outputs(
             f"{pool.source}: has {views} views per record and no phi of the target, which the run queries with "
             f"{target.shape[1]}; {advice} if they are the same views, or add the target's phi"
         )
-    own = np.zeros(pool.phi.shape[1:], np.float32) if target is None else target
+    target_phi = np.zeros(pool.phi.shape[1:], np.float32) if target is None else target
     return ReferenceOutputs(
-        target=own if pool.targets is None else pool.targets[0],
+        target=target_phi if pool.targets is None else pool.targets[0],
         references=pool.phi,
         keep=pool.keep,
         labels=np.zeros(n, np.int64) if labels is None else labels,

@@ -108,11 +108,11 @@ def _of_classes(
             continue
         if block.min() < 0:
             raise MIAError(f"{name}: a probability lies between 0 and 1, but {block.min():g} occurs")
-        own = np.take_along_axis(block, labels[rows, None, None], axis=-1)[..., 0]
-        rest = np.where(np.arange(block.shape[-1]) == labels[rows, None, None], 0.0, block).sum(axis=-1)
-        saturated += int((rest == 0).sum())
+        true_class = np.take_along_axis(block, labels[rows, None, None], axis=-1)[..., 0]
+        other_classes = np.where(np.arange(block.shape[-1]) == labels[rows, None, None], 0.0, block).sum(axis=-1)
+        saturated += int((other_classes == 0).sum())
         tiny = np.finfo(np.float32).tiny
-        phi[k, rows] = np.log(np.maximum(own, tiny)) - np.log(np.maximum(rest, tiny))
+        phi[k, rows] = np.log(np.maximum(true_class, tiny)) - np.log(np.maximum(other_classes, tiny))
     if saturated:
         notes.append(
             f"{name}: in {saturated:,} of {phi.size:,} rows the record's class has all of the probability, so these "

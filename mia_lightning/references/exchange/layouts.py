@@ -59,11 +59,11 @@ def checkpoint_files(folder: Path) -> list[Path]:
     files = [path for path in folder.iterdir() if path.is_file() and path.suffix in CHECKPOINTS]
     if files:
         return sorted(files, key=natural)
-    found = []
+    of_models = []
     for model in sorted((path for path in folder.iterdir() if path.is_dir()), key=natural):
         inner = sorted((path for path in model.iterdir() if path.suffix in CHECKPOINTS), key=natural)
-        found += inner[-1:]
-    return found
+        of_models += inner[-1:]
+    return of_models
 
 
 def natural(path: Path) -> list[tuple[int, str]]:

@@ -169,12 +169,13 @@ def _targets(
     phi = to_phi(target, form, labels, f"{source}: {name}", notes)
     if len(target) > 1 or form not in ("logits", "probabilities") or target.ndim < 3:
         return phi, None
-    one = target[0] if target.ndim == 4 else target[0][:, None]
+    logits = target[0] if target.ndim == 4 else target[0][:, None]
     if form == "probabilities":
-        if one.shape[-1] == phi.shape[-1] and target.ndim == 3 and not np.allclose(one.sum(axis=-1), 1, atol=0.02):
+        of_views = logits.shape[-1] == phi.shape[-1] and target.ndim == 3
+        if of_views and not np.allclose(logits.sum(axis=-1), 1, atol=0.02):
             return phi, None  # probabilities of the true class under several views
-        one = np.log(np.maximum(one, np.finfo(np.float32).tiny))
-    return phi, one.astype(np.float32)
+        logits = np.log(np.maximum(logits, np.finfo(np.float32).tiny))
+    return phi, logits.astype(np.float32)
 
 
 def _membership(arrays: Arrays, count: int, source: str) -> NDArray[np.int8] | None:

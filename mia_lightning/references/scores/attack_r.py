@@ -69,9 +69,10 @@ def _reached_without(loss: Array, ordered: Array, n: Array, removed: Array, larg
     upper = np.minimum(np.where(upper == removed, ordered[below + 1, columns], upper), largest)
     below = below - (removed < loss)
     count = n - ~np.isnan(removed)
-    right = np.where(below == count, 1.0, (below + 1) / (count + 1))
-    left = below / (count + 1)
-    return np.asarray(left + np.clip((loss - lower) / np.maximum(upper - lower, 1e-300), 0.0, 1.0) * (right - left))
+    at_upper = np.where(below == count, 1.0, (below + 1) / (count + 1))
+    at_lower = below / (count + 1)
+    share = np.clip((loss - lower) / np.maximum(upper - lower, 1e-300), 0.0, 1.0)
+    return np.asarray(at_lower + share * (at_upper - at_lower))
 
 
 def _reached(target_loss: Array, losses: Array, out_: Mask, largest: float) -> Array:

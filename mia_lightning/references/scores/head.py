@@ -163,21 +163,21 @@ class _Sources:
     def columns(self, model: Array, used: _Comparison) -> NDArray[np.float32]:
         """Return (N, F) inputs: a model's statistics (S, N), compared with those of the references used."""
         parts = []
-        for own, others in zip(model, self.references, strict=True):
-            parts.append(own)
+        for phi, references in zip(model, self.references, strict=True):
+            parts.append(phi)
             if not used.covered.any():
                 continue
-            in_, out_ = group_moments(others, used.in_), group_moments(others, used.out_)
-            parts += [own - out_.mean, own - in_.mean, in_.mean - out_.mean]
+            in_, out_ = group_moments(references, used.in_), group_moments(references, used.out_)
+            parts += [phi - out_.mean, phi - in_.mean, in_.mean - out_.mean]
             within = pooled(in_, out_)
             varied = within.degrees_of_freedom > 0
             if varied.any():
                 freedom = within.degrees_of_freedom[varied].astype(np.float64)
                 variance = shrink_variance(within, variance_prior(within.squares[varied] / freedom, freedom))[0]
-                ratio = ((own - out_.mean) ** 2 - (own - in_.mean) ** 2) / (2 * variance)
-                highest = np.where(used.out_, others, -np.inf).max(axis=0)
-                lowest = np.where(used.in_, others, np.inf).min(axis=0)
-                parts += [ratio, (own - out_.mean) / np.sqrt(variance), own - highest, own - lowest]
+                ratio = ((phi - out_.mean) ** 2 - (phi - in_.mean) ** 2) / (2 * variance)
+                highest = np.where(used.out_, references, -np.inf).max(axis=0)
+                lowest = np.where(used.in_, references, np.inf).min(axis=0)
+                parts += [ratio, (phi - out_.mean) / np.sqrt(variance), phi - highest, phi - lowest]
         return np.asarray(np.nan_to_num(np.stack(parts, axis=1).astype(np.float32)))
 
 
