@@ -63,56 +63,61 @@ def check_references(
     """
     if not config.wanted:
         return
-    order = content_order(public, private)
     membership = np.append(public.membership, np.full(0 if private is None else len(private), UNKNOWN, np.int8))
-    if config.imported is not None and is_checkpoint_folder(config.imported):
-        queries = config.queries or extraction_queries
-        view_columns(extraction_queries, queries)
-        keep, drawn = read_checkpoint_folder(config.imported, records=len(membership)).keep, None
-    elif config.imported is not None:
-        queries = config.queries or extraction_queries
-        view_columns(extraction_queries, queries)
-        imported = load_reference_outputs(
-            config.imported,
-            labels=None,
-            num_classes=2,
-            records=len(membership),
-            target=np.zeros((len(membership), queries), np.float32),
-            run_labels=np.append(public.labels, [] if private is None else private.labels).astype(np.int64),
-            labels_file=config.labels,
-        )
-        imported = make_independent(
-            imported, membership, seed=seed, source=config.imported, order=order
-        ).reference_outputs
-        keep, drawn, queries = imported.keep, imported.drawn, imported.references.shape[2]
-    else:
-        queries = config.queries or extraction_queries
-        view_columns(extraction_queries, queries)
-        training = resolved_training(config, target)
-        trainer_code(training)
-        if training.is_head:
-            check_heads(config, training, target, _sample(public))
-        network = None if training.is_head else _check_architecture(config, training, target)
+    queries = config.queries or extraction_queries
+    view_columns(extraction_queries, queries)
+    order = content_order(public, private)
+    if config.imported is None:
         if config.workers and ray_address is not None:
             check_address(ray_address, option="--ray.address")
-        private_count = len(membership) - len(public)
         assignment = assign(
             config.scheme,
             config.count,
             membership,
-            private=private_count,
+            private=len(membership) - len(public),
             seed=seed,
             released=config.anchored_release,
             order=order,
         )
-        if not isinstance(unwrap(target.network), EstimatorNetwork):
-            _check_batches(training, assignment.keep)
-        if not training.is_built_in and network is not None:
-            _try_training(config, training, network, public, target.num_classes)
+        _check_training(config, target, public, assignment.keep)
         keep, drawn = assignment.keep, assignment.drawn
+    elif is_checkpoint_folder(config.imported):
+        keep, drawn = read_checkpoint_folder(config.imported, records=len(membership)).keep, None
+    else:
+        labels = np.append(public.labels, [] if private is None else private.labels).astype(np.int64)
+        imported = _imported(config, config.imported, labels, queries)
+        independent = make_independent(imported, membership, seed=seed, source=config.imported, order=order)
+        imported = independent.reference_outputs
+        keep, drawn, queries = imported.keep, imported.drawn, imported.references.shape[2]
     reference_columns(config.scores, _simulated(keep, drawn, queries, seed))
     if config.exported is not None and not Path(config.exported).absolute().parent.is_dir():
         raise MIAError(f"--references.exported {config.exported}: its folder does not exist; create it")
+
+
+def _imported(config: ReferencesConfig, source: str, labels: NDArray[np.int64], queries: int) -> ReferenceOutputs:
+    """Return imported phi, and zeros in place of that of the target, which has not been queried."""
+    return load_reference_outputs(
+        source,
+        labels=None,
+        num_classes=2,
+        records=len(labels),
+        target=np.zeros((len(labels), queries), np.float32),
+        run_labels=labels,
+        labels_file=config.labels,
+    )
+
+
+def _check_training(config: ReferencesConfig, target: Target, public: Records, keep: NDArray[np.bool_]) -> None:
+    """Check that references can be trained: the code, the network, the batches, one step."""
+    training = resolved_training(config, target)
+    trainer_code(training)
+    if training.is_head:
+        check_heads(config, training, target, _sample(public))
+    network = None if training.is_head else _check_architecture(config, training, target)
+    if not isinstance(unwrap(target.network), EstimatorNetwork):
+        _check_batches(training, keep)
+    if not training.is_built_in and network is not None:
+        _try_training(config, training, network, public, target.num_classes)
 
 
 def _check_architecture(config: ReferencesConfig, training: ReferenceTraining, target: Target) -> nn.Module:
