@@ -24,7 +24,7 @@ def main(folder: Path | None) -> None:
     tree = DecisionTreeClassifier(random_state=0).fit(inputs[member].reshape(-1, 64), labels[member])
 
     def classify(batch: np.ndarray) -> np.ndarray:
-        """Return the label of each image, all that the service answers."""
+        """Return the label of each image, all that the service returns."""
         return tree.predict(batch.reshape(len(batch), -1))
 
     members, non_members = ((inputs[rows], labels[rows]) for rows in (member & known, ~member & known))

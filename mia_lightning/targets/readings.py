@@ -67,7 +67,7 @@ class ReadingCheck:
     A target fits its own training records best when they are presented as in training. With `status == "warn"` the
     configured reading is probably not that of the training: no verdict about membership, in either direction, may be
     shown without `sentence` above it. With "chance" the target predicts no better than chance under every reading,
-    as a weak target does, and one that is read in a way not among those: attacks without success say nothing then.
+    as a weak target does, and one that is read in a way not among those: attacks without success are no evidence then.
     """
 
     status: Literal["pass", "chance", "warn"]
