@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter, Callback
 from mia_lightning.errors import MIAError
 from mia_lightning.records.records import Records
 from mia_lightning.runtime.memory_maps import Arrays
-from mia_lightning.runtime.progress import progress_bar
+from mia_lightning.runtime.progress import progress_bar, report_rate
 from mia_lightning.runtime.store import CacheEntry
 
 SHARD_BYTES = 32 << 20
@@ -21,6 +21,9 @@ SHARD_BYTES = 32 << 20
 
 SHARD_SECONDS = 60.0
 """Longest time between two shards of a process: a kill loses no more work."""
+
+RATE_SECONDS = 2.0
+"""Time between two reports of the rate; a shorter extraction reports none."""
 
 
 class ShardWriter(BasePredictionWriter):
@@ -113,7 +116,7 @@ def _check_finite(arrays: Arrays, records: Records) -> None:
 
 
 class ProgressBar(Callback):
-    """One bar over all records, in images per second."""
+    """One bar over all records, in images per second, and reports of the records per second."""
 
     def __init__(self, records: int, queries: int) -> None:
         self.total, self.queries = records * queries, queries
@@ -122,6 +125,7 @@ class ProgressBar(Callback):
         """Show the bar on the first process; it counts for all of them."""
         hidden = None if trainer.is_global_zero else True
         self.bar = progress_bar(total=self.total, desc="extract", unit="image", unit_scale=True, disable=hidden)
+        self.done, self.reported, self.since = 0, 0, monotonic()
 
     def on_predict_batch_end(
         self,
@@ -133,7 +137,12 @@ class ProgressBar(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Advance."""
-        self.bar.update(len(batch["index"]) * self.queries * trainer.world_size)
+        records = len(batch["index"]) * trainer.world_size
+        self.bar.update(records * self.queries)
+        self.done += records
+        if trainer.is_global_zero and (seconds := monotonic() - self.since) >= RATE_SECONDS:
+            report_rate(self.done, (self.done - self.reported) / seconds)
+            self.reported, self.since = self.done, monotonic()
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Close the bar."""

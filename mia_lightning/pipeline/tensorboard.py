@@ -56,6 +56,13 @@ class TensorBoard:
         if self.logger is not None:
             self.logger.log_metrics({f"{attack}/{name}/fold {fold}": v for name, v in values.items()}, step=epoch)
 
+    def extraction(self, records: int, per_second: float) -> None:
+        """Add the rate of the extraction of the target's outputs, visible at once."""
+        self.writer.add_scalar("extraction/records per second", per_second, records)
+        self.writer.flush()
+        if self.logger is not None:
+            self.logger.log_metrics({"extraction/records per second": per_second}, step=records)
+
     def reference(self, row: ReferenceRecord) -> None:
         """Add the losses and accuracies of one reference, which is a run of its own in the charts of all."""
         from torch.utils.tensorboard import SummaryWriter

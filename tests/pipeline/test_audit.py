@@ -3,18 +3,22 @@
 import csv
 import json
 from importlib.resources import files
+from unittest.mock import Mock
 
 import jsonschema
 import numpy as np
 import pytest
+from helpers.extraction import COUNT, extract
 from sklearn.metrics import roc_auc_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mia_lightning import audit, load_config
 from mia_lightning.cli import train
+from mia_lightning.outputs import shards
 from mia_lightning.pipeline.run_folder import FILES, RunFolder
 from mia_lightning.pipeline.tensorboard import TensorBoard
 from mia_lightning.references.store import ReferenceRecord
+from mia_lightning.runtime.progress import rate_reported_to
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +115,24 @@ def test_tensorboard_shows_epochs_figures_and_hyper_parameters(run):
     figures = json.loads((run / "metrics.json").read_text())
     final = EventAccumulator(str(run / "tensorboard" / "hparams")).Reload()
     assert final.Scalars("final/auc")[0].value == pytest.approx(figures["attacks"]["fusion"]["auc"])
+
+
+def test_tensorboard_shows_the_rate_of_the_extraction_without_another_store_key(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "RATE_SECONDS", 0.0)
+    extract(tmp_path / "store")
+    stored = set((tmp_path / "store").rglob("*"))
+    board = TensorBoard(tmp_path / "board", logger := Mock())
+    with rate_reported_to(board.extraction):
+        extract(tmp_path / "store")
+        assert not logger.log_metrics.called  # the outputs are reused
+        extract(tmp_path / "other")
+    assert set((tmp_path / "store").rglob("*")) == stored
+    assert {path.name for path in (tmp_path / "other").rglob("*")} == {path.name for path in stored}
+    points = EventAccumulator(str(tmp_path / "board")).Reload().Scalars("extraction/records per second")  # still open
+    assert points[-1].step == COUNT
+    assert all(point.value > 0 for point in points)
+    assert logger.log_metrics.call_args.kwargs["step"] == COUNT
+    board.writer.close()
 
 
 def test_tensorboard_shows_references_as_runs_of_one_chart(tmp_path):
