@@ -1,9 +1,10 @@
 """References trained by Ray while a random worker is killed every few seconds, compared with a run without kills.
 
-    python benchmarks/preemption.py [--minutes 10] [--every 60] [--workers 2]
+    python benchmarks/preemption.py [--minutes 10] [--every 60] [--workers 2] [--pause 0]
 
-Small references are trained until the time is over; it prints the kills that hit a worker, the losses that the run
-reported, and whether phi of all references has the bytes of a run in one process.
+Small references are trained for about that time; it prints the kills that hit a worker, the losses that the run
+reported, and whether phi of all references has the bytes of a run in one process. With a pause the workers wait that
+many seconds in each epoch, so that ten minutes need little CPU.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import subprocess
 import tempfile
 import threading
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 import numpy as np
+from torch import nn
 
 from mia_lightning.references.config import ReferencesConfig, ReferenceTraining
 from mia_lightning.references.networks import NetworkFactory
@@ -28,8 +30,25 @@ from mia_lightning.references.store import ReferenceStore
 from mia_lightning.references.training_data import TrainingData
 from mia_lightning.references.workers import ReferenceJob, train_references
 from mia_lightning.targets.base import TargetForm
+from mia_lightning.targets.demo import digits_network
 
-RECORDS, COUNT, QUERIES = 2000, 4, 2
+RECORDS, COUNT, QUERIES, BATCH = 2000, 4, 2, 64
+
+PAUSE = "SECONDS_PER_EPOCH"
+"""Environment variable of the workers."""
+
+
+class PausedNetwork(nn.Sequential):
+    """The demo's network, which waits in each training batch."""
+
+    def forward(self, batch):
+        if self.training and (seconds := float(os.environ.get(PAUSE, "0"))):
+            sleep(seconds * BATCH / (RECORDS / 2))
+        return super().forward(batch)
+
+
+def paused_network():
+    return PausedNetwork(*digits_network())
 
 
 def jobs(folder, epochs):
@@ -39,8 +58,8 @@ def jobs(folder, epochs):
     keep = draw.random((COUNT, RECORDS)) < 0.5
     store = ReferenceStore(folder, training={}, inference={}, records=RECORDS, queries=QUERIES)
     store.open(keep, weights_bytes=10_000)
-    network = NetworkFactory("mia_lightning.targets.demo:digits_network", 10, {}, TargetForm(), {})
-    recipe = ReferenceTraining(epochs=epochs, batch_size=64, learning_rate=0.01)
+    network = NetworkFactory("benchmarks.preemption:paused_network", 10, {}, TargetForm(), {})
+    recipe = ReferenceTraining(epochs=epochs, batch_size=BATCH, learning_rate=0.01)
     return [ReferenceJob(k, keep[k], k, recipe, network, store, "cpu") for k in range(COUNT)], material
 
 
@@ -71,6 +90,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--every", type=float, default=60)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--pause", type=float, default=0)
     arguments = parser.parse_args()
     losses: list[str] = []
     handler = logging.Handler()
@@ -80,11 +100,13 @@ def main() -> None:
         few, material = jobs(Path(temporary) / "speed", 5)
         started = perf_counter()
         train_references(few[:1], material, ReferencesConfig())
-        epochs = max(10, int(arguments.minutes * 30 * arguments.workers / COUNT / (perf_counter() - started) * 5))
+        epoch = (perf_counter() - started) / few[0].recipe.epochs + arguments.pause
+        epochs = max(10, int(arguments.minutes * 60 * arguments.workers / COUNT / epoch))
         alone, _ = jobs(Path(temporary) / "alone", epochs)
         train_references(alone, material, ReferencesConfig())
         preempted, _ = jobs(Path(temporary) / "preempted", epochs)
         losses.clear()
+        os.environ[PAUSE] = str(arguments.pause)
         done, kills = threading.Event(), []
         killer = threading.Thread(target=kill_workers, args=(arguments.every, done, kills))
         killer.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from mia_lightning.config.schema import RunConfig
 from mia_lightning.metrics.roc import Evaluation
 from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.records.records import Records
+from mia_lightning.references.exposure import Exposure, exposure
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.signals.table import SignalTable
 
@@ -122,6 +124,11 @@ class AuditResult:
 
     outputs: Outputs | None = None
     """Of the public records, before `--access` reduces them; None for arrays alone."""
+
+    @cached_property
+    def exposure(self) -> Exposure | None:
+        """Exposure of the (N + M,) records; None without reference models that measure it."""
+        return None if self.reference_outputs is None else exposure(self.reference_outputs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, Literal
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from mia_lightning.config.files import relative_paths, to_mapping
 from mia_lightning.config.invocation import command_line, option
@@ -18,7 +19,7 @@ from mia_lightning.runtime.output_folder import OutputFolder, next_free_folder, 
 from mia_lightning.security.open import open_own
 
 FILES = (
-    *("config.yaml", "submission.csv", "scores.csv", "references.csv", "records.csv"),
+    *("config.yaml", "submission.csv", "scores.csv", "references.csv", "exposure.csv", "records.csv"),
     *("decision.json", "decision.xml", "decision.md"),
     *("private_records.csv", "metrics.json", "report.html", "audit_card.md", "roc.svg", "tensorboard", "targets"),
 )
@@ -90,6 +91,9 @@ class RunFolder(OutputFolder):
         if result.config.references.scores:
             self._write("references.csv", lambda file: _write_reference_scores(file, result))
             written.append("references.csv")
+        if result.exposure is not None:
+            self._write("exposure.csv", lambda file: _write_exposure(file, result))
+            written.append("exposure.csv")
         return written
 
     def _write(self, name: str, write: Callable[[IO[str]], None]) -> None:
@@ -138,9 +142,19 @@ def _write_reference_scores(file: IO[str], result: AuditResult) -> None:
     columns = result.table.columns
     named = [f"{name}{ending}" for name in result.config.references.scores for ending in PER_RECORD]
     named = [name for name in named if name in columns]
+    _write_columns(file, result, {name: columns[name] for name in named})
+
+
+def _write_exposure(file: IO[str], result: AuditResult) -> None:
+    """One row per record, public first: how far training on it moves phi; nan where too few references are drawn."""
+    assert result.exposure is not None
+    _write_columns(file, result, vars(result.exposure))
+
+
+def _write_columns(file: IO[str], result: AuditResult, columns: Mapping[str, NDArray[np.floating]]) -> None:
     halves = [("public", result.public.ids), *([("private", result.private.ids)] if result.private else [])]
     who = ((record, split) for split, ids in halves for record in ids.tolist())
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(("id", "split", *named))
-    for key, *values in zip(who, *(columns[name].tolist() for name in named), strict=True):
+    writer.writerow(("id", "split", *columns))
+    for key, *values in zip(who, *(column.tolist() for column in columns.values()), strict=True):
         writer.writerow((*key, *values))

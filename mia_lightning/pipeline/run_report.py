@@ -123,6 +123,7 @@ def _facts(result: AuditResult, prepared: LoadedInputs, seconds: float) -> RunFa
     config = result.config
     halves = (("public", prepared.public), ("private", prepared.private))
     columns = [name for name in result.table.columns if name in columns_read(result)]
+    evaluated = np.flatnonzero(result.public.fold != NOT_IN_ANY_FOLD)
     return RunFacts(
         target={
             name: value if isinstance(value, int | float) else str(value)
@@ -151,6 +152,7 @@ def _facts(result: AuditResult, prepared: LoadedInputs, seconds: float) -> RunFa
         fidelity=result.fidelity,
         private_ids=None if result.private is None else result.private.ids,
         private_claims=_private_claims(result),
+        top_probability=None if result.exposure is None else result.exposure.top_probability[evaluated],
         searched=config.searched,
         ladder=ladder_of(result, prepared),
     )

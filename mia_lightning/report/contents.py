@@ -133,6 +133,10 @@ class RunFacts:
     ladder: AccessLadder | None = None
     """What an attacker reaches at every level of access; None for arrays alone."""
 
+    top_probability: NDArray[np.float64] | None = None
+    """(n,) probability of each evaluated record to be among the 1% whose training moves phi most, by reference models;
+    None where these do not measure it."""
+
     searched: SearchedConfig | None = None
     """Search that selected the configuration; None where none did."""
 

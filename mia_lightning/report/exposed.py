@@ -28,6 +28,9 @@ class Exposed:
     p_value_in_class: float | None
     q_value: float
 
+    top_probability: float | None
+    """Of being among the 1% whose training moves phi most; None where no reference models measure it."""
+
     picture: str | None
     """A data URI of a PNG; None where the image is not available."""
 
@@ -38,6 +41,7 @@ def most_exposed(report: Report) -> list[Exposed]:
     scores = records.scores[report.headline]
     rows = np.lexsort((np.arange(len(scores)), -scores))[:MOST]
     in_class = claims.p_value_in_class
+    top = None if report.run is None else report.run.top_probability
     return [
         Exposed(
             id=str(records.ids[row]),
@@ -46,6 +50,7 @@ def most_exposed(report: Report) -> list[Exposed]:
             p_value=float(claims.p_value[row]),
             p_value_in_class=None if in_class is None else float(in_class[row]),
             q_value=float(claims.q_value[row]),
+            top_probability=None if top is None or np.isnan(top[row]) else float(top[row]),
             picture=None if report.pixels is None else picture(report.pixels[row]),
         )
         for row in rows.tolist()

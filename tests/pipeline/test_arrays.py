@@ -10,6 +10,7 @@ from mia_lightning.cli import evaluate, train
 from mia_lightning.errors import MIAError
 from mia_lightning.pipeline.arrays import load_arrays
 from mia_lightning.pipeline.audit import audit
+from mia_lightning.references import exposure
 from mia_lightning.references.scores.lira import LiRA
 
 K, N, C = 8, 240, 4
@@ -63,11 +64,17 @@ def test_logits_and_phi_give_the_same_attacks(pool, tmp_path):
     assert first.target["accuracy_on_members"] == pytest.approx(correct[pool["membership"]].mean())
 
 
-def test_train_writes_the_report(pool, tmp_path, capsys):
+def test_train_writes_the_report(pool, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(exposure, "FEWEST_RECORDS", 200)
+    monkeypatch.setattr(exposure, "RELIABLE", -9.0)
     options = [f"--references.imported={save(tmp_path, **pool)}", f"--output={tmp_path / 'run'}"]
     assert train([*options, "--attacks.p", "AttackP", "--references.scores", "{ratio: {class_path: LiRA}}"]) == 0
     assert "stored" not in capsys.readouterr().err
     assert {"report.html", "metrics.json", "scores.csv"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert "<span>top 1%: 0." in (tmp_path / "run" / "report.html").read_text()
+    lines = (tmp_path / "run" / "exposure.csv").read_text().splitlines()
+    assert lines[0] == "id,split,mean,standard_deviation,top_probability"
+    assert len(lines) == 1 + N
 
 
 def test_evaluate_reads_arrays(pool, tmp_path, capsys):
