@@ -74,6 +74,8 @@ def canaries(
     Raises:
         MIAError: fewer records than mislabeled canaries, or fewer than two classes.
     """
+    if records.multi_hot is not None:
+        raise MIAError(f"{records.source}: records have several labels; canaries need one class per record")
     classes = int(records.labels.max()) + 1
     if classes < 2:
         raise MIAError(f"{records.source}: has {max(classes, 0)} classes; canaries need records of two or more")

@@ -87,10 +87,10 @@ class TargetConfig:
     """Number of classes; default: read from the last layer of the weights."""
 
     output: Literal[
-        "auto", "logits", "log_probabilities", "probabilities", "sigmoids", "one_logit", "one_probability"
+        "auto", "logits", "log_probabilities", "probabilities", "sigmoids", "one_logit", "one_probability", "labels"
     ] = "auto"
-    """Output of the target: one value per class (sigmoids: an independent probability each), or for two classes a
-    single logit or probability of class 1; auto recognizes it from the values."""
+    """Output of the target: one value per class (sigmoids: an independent probability each), a single logit or
+    probability of class 1, or labels (the predicted class, with --access label); auto recognizes it from the values."""
 
     stem: Literal["auto", "imagenet", "cifar", "stride1_pool", "stride2_no_pool"] = "auto"
     """First layers of a torchvision ResNet, which weights do not determine: imagenet (stride 2, max-pooling), cifar
@@ -286,6 +286,10 @@ class RunConfig:
             raise ValueError(
                 f"--hardware.accelerator must be one of {', '.join(ACCELERATORS)}, got {self.hardware.accelerator!r}"
             )
+        if self.target.output == "labels":
+            if self.access not in ("label", "references"):
+                raise ValueError(f"--target.output labels shows --access label alone, not {self.access}; leave it out")
+            self.access = "label"
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"--seed must be between 0 and 2**31 - 1, got {self.seed}")
 

@@ -35,8 +35,9 @@ def access_columns(outputs: Outputs, access: Access, queries: int) -> Columns:
     for start in range(0, count, rows):
         part = slice(start, start + rows)
         seen = np.asarray(outputs.logits[part, :queries], np.float32)
-        seen = seen if access == "logits" else reduce_logits(seen, access)
-        parts.append(_of_block(seen, outputs.labels[part]))
+        seen = seen if access == "logits" else reduce_logits(seen, access, outputs.is_multi_label)
+        of_block = _of_multi_label if outputs.is_multi_label else _of_block
+        parts.append(of_block(seen, outputs.labels[part]))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -56,20 +57,44 @@ def _of_block(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Columns
     columns["energy"] = total[:, 0].astype(np.float64)
     columns["ranked"] = _ranked(logits[:, 0], is_label)
     if queries > 1:
-        mean = phi.mean(axis=1, dtype=np.float64)
-        unshifted = np.isin(np.arange(queries), (0, queries // 2))
-        shifted = phi[:, ~unshifted].mean(axis=1, dtype=np.float64) if queries > 2 else phi[:, 1].astype(np.float64)
-        columns |= {
-            "phi_mean": mean,
-            "phi_std": phi.std(axis=1, dtype=np.float64),
-            "phi_min": phi.min(axis=1).astype(np.float64),
-            "phi_max": phi.max(axis=1).astype(np.float64),
-            "phi_contrast": phi[:, unshifted].mean(axis=1, dtype=np.float64) - shifted,
+        columns |= _over_views(phi) | {
             "correct_mean": correct.mean(axis=1),
             "agreement": (predicted == predicted[:, :1]).mean(axis=1),
             "ranked_mean": _ranked(logits.mean(axis=1), is_label),
         }
     return columns
+
+
+def _of_multi_label(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Columns:
+    """Return the same of C labels: sums over the labels of signed log-odds and losses, and the smallest log-odds."""
+    signed = np.where(labels[:, None] == 1, logits, -logits)
+    columns: Columns = {
+        "is_correct": (signed[:, 0] > 0).mean(axis=-1),
+        "phi": signed[:, 0].sum(axis=-1, dtype=np.float64),
+        "loss": np.logaddexp(0, -signed[:, 0]).sum(axis=-1, dtype=np.float64),
+        "ranked": np.sort(signed[:, 0], axis=-1)[:, :CANONICAL],
+    }
+    if logits.shape[1] > 1:
+        columns |= _over_views(signed.sum(axis=-1)) | {
+            "correct_mean": (signed > 0).mean(axis=(1, 2)),
+            "agreement": ((logits > 0) == (logits[:, :1] > 0)).mean(axis=(1, 2)),
+            "ranked_mean": np.sort(signed.mean(axis=1), axis=-1)[:, :CANONICAL],
+        }
+    return columns
+
+
+def _over_views(phi: NDArray[np.float32]) -> Columns:
+    """Return statistics of phi (N, Q) over the views, Q at least 2."""
+    mean, queries = phi.mean(axis=1, dtype=np.float64), phi.shape[1]
+    unshifted = np.isin(np.arange(queries), (0, queries // 2))
+    shifted = phi[:, ~unshifted].mean(axis=1, dtype=np.float64) if queries > 2 else phi[:, 1].astype(np.float64)
+    return {
+        "phi_mean": mean,
+        "phi_std": phi.std(axis=1, dtype=np.float64),
+        "phi_min": phi.min(axis=1).astype(np.float64),
+        "phi_max": phi.max(axis=1).astype(np.float64),
+        "phi_contrast": phi[:, unshifted].mean(axis=1, dtype=np.float64) - shifted,
+    }
 
 
 def _ranked(logits: NDArray[np.float32], is_label: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -34,6 +34,11 @@ FEWEST = 200
 RESAMPLES = 500
 """Of the paired bootstrap between neighboring rungs."""
 
+NO_TOP = (
+    "the levels top1 and topk do not apply to a multi-label target, whose labels do not compete; full probabilities "
+    "are as good as logits"
+)
+
 LEARNER = "LightGBM (100 trees of 15 leaves)"
 
 
@@ -163,7 +168,8 @@ def access_ladder(
         )
         for access, queries, evaluation, seconds in steps
     )
-    return AccessLadder(rungs)
+    notes = (NO_TOP,) if outputs.is_multi_label else ()
+    return AccessLadder(rungs, notes=notes)
 
 
 class _Lazy:
@@ -186,6 +192,9 @@ def _columns(
     all_queries, classes = outputs.logits.shape[1:]
     features = {"features": outputs.features} if outputs.features.shape[1] else {}
     for access in LEVELS[: LEVELS.index(highest) + 1]:
+        is_same_as_logits = access == "probabilities" != highest and target_access == "logits"
+        if outputs.is_multi_label and (access in ("top1", "topk") or is_same_as_logits):
+            continue
         if access == "topk" and classes <= 2:
             continue
         if LEVELS.index(target_access) < LEVELS.index(access) <= LEVELS.index("logits"):
@@ -214,7 +223,7 @@ def _cross_fitted(
     from mia_lightning.signals.table import SignalTable
 
     selected = {name: np.asarray(column)[rows] for name, column in columns.items()}
-    table = SignalTable(selected, outputs.labels[rows], outputs.num_classes)
+    table = SignalTable(selected, outputs.class_indices[rows], outputs.num_classes)
     wide = {name: min(16, column.shape[1]) for name, column in selected.items() if name == "features"}
     attack = learner(len(rows), [name for name in selected if name not in wide], wide)
     result = cross_fit({"ladder": attack}, table, member[rows], fold[rows], seed=seed, stability=True)["ladder"]

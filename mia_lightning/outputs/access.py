@@ -65,9 +65,16 @@ def highest_access(kind: OutputKind, outputs: Outputs) -> Access:
     """
     if kind in ("logits", "one_logit"):
         return "logits"
-    ranked = np.sort(outputs.logits[:, 0], axis=1)
-    labels_alone = bool((ranked[:, :-1] <= FLOOR + 1).all())
-    return "label" if labels_alone else "probabilities"
+    return "label" if shows_labels_alone(outputs) else "probabilities"
+
+
+def shows_labels_alone(outputs: Outputs) -> bool:
+    """Whether all probabilities are exactly 0 or 1."""
+    logits = outputs.logits[:, 0]
+    if outputs.is_multi_label:
+        return len(np.unique(logits)) <= 2
+    ranked = np.sort(logits, axis=1)
+    return bool((ranked[:, :-1] <= ranked[:, -1:] + FLOOR + 1).all())
 
 
 def restrict(outputs: Outputs, access: Access) -> Outputs:
@@ -85,12 +92,18 @@ def restrict(outputs: Outputs, access: Access) -> Outputs:
     outputs = replace(outputs, gradient_norms=empty)
     if access == "features":
         return outputs
-    logits = outputs.logits if access == "logits" else reduce_logits(outputs.logits, access)
+    if access in ("top1", "topk") and outputs.is_multi_label:
+        raise MIAError(
+            f"--access {access} does not apply to a multi-label target, whose labels do not compete; use "
+            "probabilities, or label"
+        )
+    is_full = access == "logits"
+    logits = outputs.logits if is_full else reduce_logits(outputs.logits, access, outputs.is_multi_label)
     return replace(outputs, logits=logits, features=empty)
 
 
-def reduce_logits(logits: Array, access: Access) -> Array:
-    """Return log-probabilities (N, Q, C) of what is seen of logits (N, Q, C).
+def reduce_logits(logits: Array, access: Access, multi_label: bool = False) -> Array:
+    """Return log-probabilities (N, Q, C) of what is seen of logits (N, Q, C), or log-odds for multi-label targets.
 
     Raises:
         MIAError: a level above "probabilities".
@@ -100,10 +113,25 @@ def reduce_logits(logits: Array, access: Access) -> Array:
     result = np.empty(logits.shape, np.float32)
     for rows in _blocks(logits):
         block = np.asarray(logits[rows], np.float32)
+        if multi_label:
+            result[rows] = _log_odds(block, access)
+            continue
         shifted = block - block.max(axis=-1, keepdims=True)
         log_p = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
         result[rows] = _reduced(log_p, access)
     return result
+
+
+def _log_odds(logits: Array, access: Access) -> Array:
+    """Return log-odds of C labels, each by itself."""
+    if access == "label":
+        return np.where(logits > 0, np.float32(-FLOOR), np.float32(FLOOR))
+    if not access.startswith("probabilities_"):
+        return logits
+    unit = 10.0 ** -int(access.removeprefix("probabilities_"))
+    p = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
+    rounded = np.clip(np.round(p / unit) * unit, unit / 2, 1 - unit / 2)  # as 0 is at most half a unit
+    return np.log(rounded / (1 - rounded)).astype(np.float32)
 
 
 def _reduced(log_p: Array, access: Access) -> Array:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mia_lightning.records.lazy_images import LazyImages
+from mia_lightning.records.multi_hot import label_array
 from mia_lightning.records.normalization import normalization
 from mia_lightning.records.records import Records
 from mia_lightning.records.splits import Splits
@@ -25,7 +26,7 @@ class _Rows(Dataset[Batch]):
     """Images and labels of selected records, loaded a batch at a time by one indexing operation."""
 
     def __init__(self, records: Records, rows: NDArray[np.int64]) -> None:
-        self.records, self.rows = records, rows
+        self.records, self.rows, self.labels = records, rows, label_array(records)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -39,7 +40,7 @@ class _Rows(Dataset[Batch]):
         return {
             "index": torch.from_numpy(rows),  # an indexed array is a copy, also of a memory map
             "images": images.batch(rows) if isinstance(images, LazyImages) else torch.from_numpy(images[rows]),
-            "labels": torch.from_numpy(self.records.labels[rows]),
+            "labels": torch.from_numpy(self.labels[rows]),
         }
 
 

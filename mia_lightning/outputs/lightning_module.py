@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mia_lightning.errors import MIAError
 from mia_lightning.outputs.datamodule import Batch
-from mia_lightning.outputs.phi import phi
+from mia_lightning.outputs.phi import phi, predicted
 from mia_lightning.outputs.views import views
 from mia_lightning.records.records import UNKNOWN
 from mia_lightning.targets.callables import FunctionNetwork
@@ -50,7 +50,7 @@ class InferenceModule(L.LightningModule):
         self.is_function = any(isinstance(module, FunctionNetwork) for module in network.modules())
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Return index (B,), logits (B, Q, C), features (B, D), gradient_norms (B, 0 or 3) and labels (B,).
+        """Return index (B,), logits (B, Q, C), features (B, D), gradient_norms (B, 0 or 3) and labels (B,) or (B, C).
 
         Everything is float32 whatever the precision of the network. Features and gradients are those of query 0. A
         missing label is replaced by the class predicted for query 0.
@@ -107,7 +107,7 @@ class InferenceModule(L.LightningModule):
             logits.append(view_logits.float())
             features = tapped if features is None else features
         assert features is not None
-        labels = torch.where(given == UNKNOWN, logits[0].argmax(dim=1), given)
+        labels = torch.where(given == UNKNOWN, predicted(logits[0], given), given)
         empty = logits[0].new_empty(len(labels), 0)
         return {
             "index": batch["index"],

@@ -23,11 +23,21 @@ class Outputs:
     """(N, G) per-record gradient norms of query 0 (see extraction); G = 0 without --extraction.gradients."""
 
     labels: NDArray[np.int64]
-    """(N,) class indices; for missing labels, the class predicted for query 0."""
+    """(N,) class indices, or (N, C) of 0 and 1 for multi-label targets; where missing, as predicted for query 0."""
 
     def content_order(self) -> NDArray[np.intp]:
         """Return an order of the records, (N,), that follows from labels and logits, not from their position."""
-        return np.lexsort([self.labels, *self.logits[:, 0, :ORDER_LOGITS].T])
+        return np.lexsort([*np.atleast_2d(self.labels.T), *self.logits[:, 0, :ORDER_LOGITS].T])
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether each record has C labels instead of one of C classes."""
+        return self.labels.ndim == 2
+
+    @property
+    def class_indices(self) -> NDArray[np.int64]:
+        """(N,) class indices, for attacks that distinguish classes; all 0 for multi-label targets."""
+        return np.zeros(len(self.labels), np.int64) if self.is_multi_label else self.labels
 
     @property
     def num_classes(self) -> int:

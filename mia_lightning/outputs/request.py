@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mia_lightning.errors import MIAError
+from mia_lightning.records.multi_hot import label_array
 from mia_lightning.records.normalization import normalization
 from mia_lightning.records.records import Records
 from mia_lightning.records.splits import Splits
@@ -85,7 +86,7 @@ class ExtractionRequest:
             "target": self.target.digest,
             "feature_layer": self.target.feature_layer,
             "images": array_digest(records.images),
-            "labels": array_digest(records.labels),
+            "labels": array_digest(label_array(records)),
             "mean": mean,
             "std": std,
             "queries": self.queries,
@@ -104,12 +105,19 @@ class ExtractionRequest:
             "logits": ArraySpec(np.float32, (count, self.queries, classes), is_finite=True),
             "features": ArraySpec(np.float32, (count, None)),
             "gradient_norms": ArraySpec(np.float32, (count, 3 if self.gradients else 0)),
-            "labels": ArraySpec(np.int64, (count,), bounds=(0, classes - 1)),
+            "labels": ArraySpec(np.int64, (count,), bounds=(0, classes - 1))
+            if records.multi_hot is None
+            else ArraySpec(np.int64, (count, classes), bounds=(0, 1)),
         }
 
 
 def check_labels(records: Records, target: Target) -> None:
-    """Raise MIAError if a label is none of the target's classes."""
+    """Raise MIAError if a label is none of the target's classes, or records have another number of labels."""
+    if records.multi_hot is not None and (width := records.multi_hot.shape[1]) != target.num_classes:
+        raise MIAError(
+            f"{records.source}: has {width} labels per record, but the target returns {target.num_classes} per record; "
+            "give one label of 0 or 1 for each value"
+        )
     if (largest := int(records.labels.max())) >= target.num_classes:
         row = int(np.argmax(records.labels))
         from_one = largest == target.num_classes and records.labels[records.labels >= 0].min() == 1

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_lightning.outputs.access import shows_labels_alone
 from mia_lightning.outputs.outputs import Outputs
 
 LARGEST_TIE = 0.005
@@ -20,16 +21,14 @@ def resolution_notes(outputs: Outputs, membership: NDArray[np.int8]) -> Iterator
         outputs: Of N records.
         membership: (N,) 1, 0 or -1.
     """
-    logits = outputs.logits[:, 0].astype(np.float64)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    if len(logits) < 2 or bool(
-        (np.sort(shifted, axis=1)[:, :-1] < -80).all()
-    ):  # labels alone, which another note names
+    import torch
+
+    from mia_lightning.outputs.phi import phi as logit_confidence
+
+    logits = torch.from_numpy(outputs.logits[:, 0].astype(np.float64))
+    phi = logit_confidence(logits, torch.tensor(outputs.labels)).numpy()
+    if len(phi) < 2 or shows_labels_alone(outputs):  # which another note names
         return
-    rows = np.arange(len(logits))
-    label = logits[rows, outputs.labels]
-    rest = np.where(np.arange(logits.shape[1]) == outputs.labels[:, None], -np.inf, logits)
-    phi = label - np.logaddexp.reduce(rest, axis=1)
     for tied, reason in ((phi == phi.max(), "1"), (phi == phi.min(), "0")):
         count, non_members = int(tied.sum()), int((tied & (membership == 0)).sum())
         if count < max(3, LARGEST_TIE * len(phi)):

@@ -79,9 +79,9 @@ def prepare(config: RunConfig) -> LoadedInputs:
     log.info("loading the target")
     target = load_and_check_target(config, public)
     public, private = as_target_takes(config, target, public, private)
-    if not public.is_image:
+    if not public.is_image or public.multi_hot is not None:
         config = for_records(config, public)
-        check_requirements(config)
+        check_requirements(config, multi_label=public.multi_hot is not None)
     return check_inputs(config, public, private, target, started=started)
 
 

@@ -38,6 +38,8 @@ def with_boundary(ladder: AccessLadder, result: AuditResult, prepared: LoadedInp
     public, rng = prepared.public, np.random.default_rng(result.config.seed)
     if options.queries == 0 or target is None:
         return ladder
+    if public.multi_hot is not None:
+        return _without(ladder, "needs one class per record, not several labels")
     if public.images.dtype.kind not in "fu":
         return _without(ladder, f"needs inputs of floating-point numbers or uint8 images, not {public.images.dtype}")
     started = perf_counter()
@@ -82,4 +84,4 @@ def with_boundary(ladder: AccessLadder, result: AuditResult, prepared: LoadedInp
 def _without(ladder: AccessLadder, reason: str) -> AccessLadder:
     note = f"the boundary distance (--boundary.queries) was not measured: it {reason}"
     log.warning("%s", note)
-    return replace(ladder, notes=(note,))
+    return replace(ladder, notes=(*ladder.notes, note))

@@ -13,6 +13,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.pipeline.requirements import check_folders, check_requirements
 from mia_lightning.records.duplicates import duplicate_notes, find_duplicates, with_copies_grouped
 from mia_lightning.records.lazy_images import LazyImages
+from mia_lightning.records.multi_hot import align_multi_hot
 from mia_lightning.records.records import (
     UNKNOWN,
     Records,
@@ -69,7 +70,7 @@ def load_records(config: RunConfig) -> tuple[Records, Records | None]:
         return public, None
     private = read_records(config.data.private, **options)
     private = gray_to_rgb(private) if config.data.gray_to_rgb else private
-    public, private = align_class_names(*separate_ids(public, private))
+    public, private = align_class_names(*separate_ids(*align_multi_hot(public, private)))
     check_disjoint(public, private)
     public, private = align_inputs(public, private)
     check_scale(public, private, config.data.mean, config.data.std)
@@ -106,6 +107,7 @@ def load_and_check_target(config: RunConfig, public: Records) -> Target:
         image_shape=public.images.shape[1:],
         sample=None if public.is_image else sample_of(public),
         feature_names=public.feature_names,
+        multi_label=public.multi_hot is not None,
     )
     check_fits(target, public.images.shape[1:])
     return target
@@ -128,7 +130,8 @@ def as_target_takes(
     if isinstance(network, EstimatorNetwork):
         if config.extraction.gradients:
             raise MIAError("--extraction.gradients true: an estimator has no gradients; leave it out")
-        halves = halves.map(lambda half: align_labels(half, network.labels, target.architecture))
+        if public.multi_hot is None:
+            halves = halves.map(lambda half: align_labels(half, network.labels, target.architecture))
     return halves.public, halves.private
 
 

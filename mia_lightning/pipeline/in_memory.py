@@ -24,6 +24,7 @@ from mia_lightning.pipeline.requirements import check_requirements
 from mia_lightning.pipeline.results import AuditResult
 from mia_lightning.records.class_labels import vocabulary
 from mia_lightning.records.in_memory import Batch, check_alike, is_channels_last, read_side, to_records
+from mia_lightning.records.multi_hot import align_multi_hot
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.runtime.library_noise import quiet_lightning
@@ -116,6 +117,8 @@ def audit(
     settings = _configuration(sides["members"], records, references, output, config, options)
     check_requirements(settings)
     public, private = _records(model, sides)
+    if public.multi_hot is not None:
+        check_requirements(settings, multi_label=True)
     configured.split_public(settings, public)  # raises where there are fewer records of a side than folds
     with TemporaryDirectory(prefix="mia-lightning-") as folder:
         settings.cache_dir = folder
@@ -179,7 +182,7 @@ def _records(model: object, sides: Mapping[str, Batch]) -> tuple[Records, Record
     if "unknown" not in sides:
         return public, None
     unknown = to_records({"unknown": sides["unknown"]}, {"unknown": UNKNOWN}, classes, first_id=len(public))
-    return public, unknown
+    return align_multi_hot(public, unknown)
 
 
 def _single_precision(side: Batch) -> Batch:
@@ -231,6 +234,7 @@ def _target(
         form=form,
         feature_layer=config.target.feature_layer,
         untrained=untrained,
+        multi_label=public.multi_hot is not None,
     )
 
 

@@ -89,7 +89,10 @@ def _extended(values: NDArray[np.int8], count: int, value: int) -> NDArray[np.in
 
 def target_facts(target: Target, outputs: Outputs, public: Records) -> dict[str, object]:
     """Return architecture, classes, digest and accuracies; NaN where records have no label to compare with."""
-    correct = outputs.logits[:, 0].argmax(axis=1) == outputs.labels
+    if outputs.is_multi_label:
+        correct = ((outputs.logits[:, 0] > 0) == (outputs.labels == 1)).all(axis=1)
+    else:
+        correct = outputs.logits[:, 0].argmax(axis=1) == outputs.labels
     members, non_members = ((public.membership == side) & (public.labels != UNKNOWN) for side in (1, 0))
     return {
         "architecture": target.architecture,

@@ -31,8 +31,12 @@ FILE_COLUMNS = ("id", "split", "membership", "fold", "score", "probability")
 Columns = dict[str, NDArray[np.floating]]
 
 
-def check_requirements(config: RunConfig) -> None:
+def check_requirements(config: RunConfig, *, multi_label: bool = False) -> None:
     """Check every signal, score and attack against the configuration, without reading a file.
+
+    Args:
+        config: The run.
+        multi_label: Whether the records have several labels, for which fewer signals are defined.
 
     Raises:
         MIAError: a name that is unknown or used twice, an attack that reads a column that will not exist, or a signal
@@ -42,7 +46,7 @@ def check_requirements(config: RunConfig) -> None:
     if config.access != "references" and (config.references.wanted or config.extraction.gradients):
         option = "--references.count" if config.references.wanted else "--extraction.gradients"
         raise MIAError(f"--access {config.access} has neither reference models nor gradients; leave out {option}")
-    signals = _signal_columns(config, config.extraction.queries)
+    signals = _signal_columns(config, config.extraction.queries, multi_label)
     if clash := set(signals) & set(config.references.scores):
         raise MIAError(f"score {min(clash)!r} has the same name as a signal; give it another name")
     scores = _score_columns(config)
@@ -105,7 +109,7 @@ def _is_constant(values: NDArray[np.floating]) -> bool:
     return bool(np.ptp(values, axis=0).max() <= 1e-12)
 
 
-def _signal_columns(config: RunConfig, queries: int) -> Columns:
+def _signal_columns(config: RunConfig, queries: int, multi_label: bool = False) -> Columns:
     """Return the signals of the synthetic sample."""
     from mia_lightning.signals import build_table
 
@@ -114,7 +118,7 @@ def _signal_columns(config: RunConfig, queries: int) -> Columns:
         logits=rng.normal(size=(RECORDS, queries, CLASSES)).astype(np.float32),
         features=rng.normal(size=(RECORDS, FEATURES)).astype(np.float32),
         gradient_norms=rng.uniform(1, 2, (RECORDS, GRADIENT_NORMS * config.extraction.gradients)).astype(np.float32),
-        labels=rng.integers(0, CLASSES, RECORDS),
+        labels=rng.integers(0, 2, (RECORDS, CLASSES)) if multi_label else rng.integers(0, CLASSES, RECORDS),
     )
     sample = restrict(sample, config.access)
     table = build_table(sample, names=config.signals.names, query_reduction=config.signals.query_reduction)

@@ -49,7 +49,7 @@ def assess_result(result: AuditResult, prepared: LoadedInputs) -> Assessment:
     """
     rows = np.flatnonzero(result.public.fold != NOT_IN_ANY_FOLD)
     public, config = prepared.public, result.config
-    labels = None if (public.labels == UNKNOWN).any() else public.labels[rows]
+    labels = None if (public.labels == UNKNOWN).any() or public.multi_hot is not None else public.labels[rows]
     records = ScoredRecords(
         ids=public.ids[rows],
         membership=result.public.membership[rows],
@@ -69,10 +69,10 @@ def assess_result(result: AuditResult, prepared: LoadedInputs) -> Assessment:
         seed=config.seed,
         folds=config.evaluation.folds,
         pixels=_pixels(public, rows),
-        columns={name: values[rows] for name, values in public.known_columns.items()},
+        columns={name: values[rows] for name, values in (public.known_columns | _label_columns(public)).items()},
         audited=audited,
         audited_rows=audited_rows,
-        checks=(refitted,) if labels is None or _accuracy_unknown(result) else (refitted, _gap(result)),
+        checks=(refitted,) if _accuracy_unknown(result, public) else (refitted, _gap(result)),
     )
 
 
@@ -184,8 +184,13 @@ def _curve(result: AuditResult) -> dict[str, tuple[CurvePoint, ...]]:
     )
 
 
-def _accuracy_unknown(result: AuditResult) -> bool:
-    return math.isnan(float(str(result.target["accuracy_on_members"])))
+def _label_columns(public: Records) -> dict[str, NDArray[Any]]:
+    """Return each label of multi-label records."""
+    return {} if public.multi_hot is None else {f"label {j}": column for j, column in enumerate(public.multi_hot.T)}
+
+
+def _accuracy_unknown(result: AuditResult, public: Records) -> bool:
+    return bool((public.labels == UNKNOWN).any()) or math.isnan(float(str(result.target["accuracy_on_members"])))
 
 
 def _gap(result: AuditResult) -> SanityCheck:

@@ -56,7 +56,8 @@ def checked_target(
         unstable, saturated = nondeterminism(target.network, images), saturation(target.network, images)
     records = len(public) + (0 if private is None else len(private))
     reading = None
-    if type(unwrap(target.network)) is not FunctionNetwork:  # it takes records as given, and may be paid by the query
+    # A function takes records as given, and may be paid by the query.
+    if public.multi_hot is None and type(unwrap(target.network)) is not FunctionNetwork:
         reading = check_readings(
             target,
             public,

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from mia_lightning.errors import MIAError
 from mia_lightning.records.image_arrays import image_column, input_column
 from mia_lightning.records.label_columns import class_name_column, label_column
+from mia_lightning.records.multi_hot import multi_hot_column
 from mia_lightning.records.records import Records
 from mia_lightning.records.values import (
     Values,
+    check_count,
     flat,
     int64_array,
     integer_array,
@@ -57,7 +59,8 @@ def make_records(
         images: (N, C, H, W), (N, H, W, C) or (N, H, W) images, uint8, integers in 0..255, or floating point; or
             records of two, five or more axes, such as tables (N, features), of any numbers.
         ids: (N,) integers or texts; numbered from 0 when missing, so that they clash with no id of the other half.
-        labels: (N,) or (N, 1) whole numbers, names of classes, or (N, classes) one-hot; None and NaN are missing.
+        labels: (N,) or (N, 1) whole numbers, names of classes, or (N, classes) one-hot, None and NaN are missing; or
+            (N, C) of 0 and 1 where a record has C labels.
         membership: (N,) or (N, 1) of 1/0, +1/-1, true/false or words (`records.vocabulary`); None and NaN are unknown.
         splits: (N,) names of training and test sets, which stand for membership where that is missing.
         groups: (N,) integers or texts: person, patient, camera; a record without one is its own group.
@@ -74,6 +77,9 @@ def make_records(
     stacked = image_column(images, source, collected) if as_images else input_column(images, source)
     count = len(stacked)
     names = class_name_column(class_names, source)
+    if (multi_hot := multi_hot_column(labels, source, collected)) is not None:
+        check_count(multi_hot, "labels", source, count)
+        labels = np.zeros(count, np.int64)
     numbers, own_names = label_column(labels, count, source, collected, names)
     keys = np.arange(count, dtype=np.int64) if ids is None else id_column(ids, source)
     if membership is None and splits is not None:
@@ -85,10 +91,11 @@ def make_records(
         membership=membership_column(membership, count, source, collected),
         source=source,
         groups=group_column(groups, keys, source),
-        class_names=own_names or names,
+        class_names=None if multi_hot is not None else own_names or names,
         notes=tuple(collected),
         ids_invented=ids is None,
         feature_names=None if feature_names is None else tuple(map(str, feature_names)),
+        multi_hot=multi_hot,
     )
 
 

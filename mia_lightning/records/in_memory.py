@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class Batch:
     """(N, ...) in the layout that the model takes."""
 
     labels: NDArray[Any] | None
-    """(N,) or one-hot (N, classes); None without labels."""
+    """(N,), one-hot (N, classes) or multi-hot (N, C); None without labels."""
 
     container: str
     """Container of the inputs, which functions receive as well: "tensor", "array", "pandas" or "polars"."""
@@ -77,7 +78,13 @@ def read_side(data: object, name: str, *, label: str | None = None) -> Batch:
     if len(batch) == 0:
         raise MIAError(f"{name} contains no records; give at least one")
     labels = batch.labels
-    if labels is not None and labels.dtype.kind == "f" and bool((labels[np.isfinite(labels)] % 1 != 0).any()):
+    is_column = labels is not None and (labels.ndim == 1 or labels.shape[1:] == (1,))
+    if (
+        labels is not None
+        and is_column
+        and labels.dtype.kind == "f"
+        and bool((labels[np.isfinite(labels)] % 1 != 0).any())
+    ):
         raise MIAError(
             f"{name} has labels that are not whole numbers, as of a regression; only classifiers are audited, so give "
             "the class of each record"
@@ -132,6 +139,12 @@ def check_alike(sides: Mapping[str, Batch]) -> None:
             raise MIAError(
                 f"{name} has records of shape {first.inputs.shape[1:]} but {other} of {side.inputs.shape[1:]}; both "
                 "must fit one model"
+            )
+        if side.labels is not None and first.labels is not None and side.labels.shape[1:] != first.labels.shape[1:]:
+            widths = [math.prod(part.labels.shape[1:]) for part in (first, side) if part.labels is not None]
+            raise MIAError(
+                f"{name} has {widths[0]} label{'s' * (widths[0] > 1)} per record but {other} {widths[1]}; give both "
+                "the same labels"
             )
         if (side.labels is None) != (first.labels is None):
             lacking, having = (name, other) if first.labels is None else (other, name)

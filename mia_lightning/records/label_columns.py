@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable
+from mia_lightning.records.multi_hot import ONE_HOT, is_one_hot, numeric_matrix
 from mia_lightning.records.values import Values, flat, int64_array, integer_array, value_list, whole_number
 from mia_lightning.records.vocabulary import UNKNOWN, is_blank, label_codes
 
@@ -56,21 +57,14 @@ def class_name_column(values: object, name: str) -> tuple[str, ...] | None:
 
 
 def _class_numbers(values: Values, name: str, notes: list[str]) -> Values:
-    """Return one-hot labels as class numbers; probabilities are refused."""
-    if isinstance(values, list | tuple) and values and all(isinstance(item, list) for item in values):
-        widths = {len(item) for item in values}
-        if len(widths) == 1 and all(isinstance(cell, int | float) for item in values for cell in item):
-            values = np.array(values, dtype=np.float64)
-    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "biuf":
+    """Return one-hot labels as class numbers; other matrices are refused."""
+    if (matrix := numeric_matrix(values)) is None:
         return values
-    is_one_hot = np.isin(values, (0, 1)).all() and (values.astype(np.float64).sum(axis=1) == 1).all()
-    if not is_one_hot:
-        raise MIAError(
-            f"{name}: labels have shape {values.shape} and are not one-hot; give one class per record, and audit a "
-            "multi-label model one label at a time, as labels[:, 0] with a model that returns that label's logit alone"
-        )
-    notes.append(f"{name}: labels are one-hot with {values.shape[1]} classes, read as class numbers")
-    classes: NDArray[np.int64] = values.argmax(axis=1).astype(np.int64)
+    if not is_one_hot(matrix):
+        raise MIAError(f"{name}: labels have shape {matrix.shape} and are not one-hot; give one class per record")
+    width = matrix.shape[1]
+    notes.append(f"{name}: labels are one-hot with {width} classes, {ONE_HOT}, not as {width} independent labels")
+    classes: NDArray[np.int64] = matrix.argmax(axis=1).astype(np.int64)
     return classes
 
 

@@ -64,6 +64,9 @@ class Records:
     covariates: Mapping[str, NDArray[np.float64]] | None = None
     """(N,) properties of the source of each record that the target never receives, such as the size of its file."""
 
+    multi_hot: NDArray[np.int64] | None = None
+    """(N, C) of 0 and 1 where each record has C labels; `labels` is then 0, or -1 where they are missing."""
+
     def __post_init__(self) -> None:
         _check_lengths(self)
         _check_inputs(self)
@@ -113,6 +116,7 @@ class Records:
             labels=self.labels[index],
             membership=self.membership[index],
             groups=None if self.groups is None else self.groups[index],
+            multi_hot=None if self.multi_hot is None else self.multi_hot[index],
             covariates=None
             if self.covariates is None
             else {name: values[index] for name, values in self.covariates.items()},
@@ -121,7 +125,7 @@ class Records:
 
 def _check_lengths(records: Records) -> None:
     count = len(records.ids)
-    for name in ("images", "labels", "membership", "groups"):
+    for name in ("images", "labels", "membership", "groups", "multi_hot"):
         column = getattr(records, name)
         if column is not None and len(column) != count:
             raise MIAError(f"{records.source}: {count} ids but {len(column)} {name}; give one of each per record")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mia_lightning.errors import MIAError
+from mia_lightning.records.multi_hot import label_array
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.references.columns import reference_columns
 from mia_lightning.references.config import ReferencesConfig, ReferenceTraining
@@ -84,6 +85,11 @@ def check_references(
     elif is_checkpoint_folder(config.imported):
         keep, drawn = read_checkpoint_folder(config.imported, records=len(membership)).keep, None
     else:
+        if public.multi_hot is not None:
+            raise MIAError(
+                f"--references.imported {config.imported}: stored outputs are read for one class per record, but the "
+                "records have several labels; import a folder of checkpoints, or train references"
+            )
         labels = np.append(public.labels, [] if private is None else private.labels).astype(np.int64)
         imported = _imported(config, config.imported, labels, queries)
         independent = make_independent(imported, membership, seed=seed, source=config.imported, order=order)
@@ -112,7 +118,7 @@ def _check_training(config: ReferencesConfig, target: Target, public: Records, k
     training = resolved_training(config, target)
     trainer_code(training)
     if training.is_head:
-        check_heads(config, training, target, _sample(public))
+        check_heads(config, training, target, _sample(public), multi_label=public.multi_hot is not None)
     network = None if training.is_head else _check_architecture(config, training, target)
     if not isinstance(unwrap(target.network), EstimatorNetwork):
         _check_batches(training, keep)
@@ -148,7 +154,7 @@ def _try_training(
     """Train one batch of public records by the user's LightningModule."""
     _, count = training.counts()
     rows = np.arange(count) % len(public)
-    labels = np.maximum(public.labels[rows], 0)
+    labels = np.maximum(label_array(public)[rows], 0)
     channels = public.images.shape[1] if public.images.ndim == 4 else 0  # other records are not normalized
     material = TrainingData(
         ImageParts((public.images,))[rows], labels, (0.5,) * channels, (0.25,) * channels, classes, queries=1

@@ -16,7 +16,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.outputs.fuse import prepare_for_inference
 from mia_lightning.outputs.views import views
 from mia_lightning.references.config import ReferencesConfig, ReferenceTraining
-from mia_lightning.references.stacked_heads import StackedHeads, fit
+from mia_lightning.references.stacked_heads import StackedHeads, fit, head_labels
 from mia_lightning.references.store import ReferenceRecord
 from mia_lightning.references.training_data import Normalize, TrainingData, on_device
 from mia_lightning.references.workers import Progress, ReferenceJob
@@ -30,7 +30,9 @@ COLUMNS = 4096
 """Logits of all heads per record that are trained at once; more heads follow in further groups."""
 
 
-def check_heads(config: ReferencesConfig, training: ReferenceTraining, target: Target, sample: Tensor) -> None:
+def check_heads(
+    config: ReferencesConfig, training: ReferenceTraining, target: Target, sample: Tensor, *, multi_label: bool = False
+) -> None:
     """Check that heads can be trained on the target's features.
 
     Args:
@@ -38,6 +40,7 @@ def check_heads(config: ReferencesConfig, training: ReferenceTraining, target: T
         training: From `resolved_training`.
         target: The target.
         sample: A few inputs (B, ...) of its network.
+        multi_label: Whether each output is that of an independent label.
 
     Raises:
         MIAError: an option that heads do not have, or a target that does not end with a linear layer.
@@ -52,7 +55,8 @@ def check_heads(config: ReferencesConfig, training: ReferenceTraining, target: T
             "at 0, or train all layers (--references.training.class_path built_in)"
         )
     head_of(target)
-    if not ends_with_head(target.network, target.feature_layer, target.form.class_order, sample):
+    order = target.form.class_order
+    if not ends_with_head(target.network, target.feature_layer, order, sample, multi_label=multi_label):
         raise MIAError(
             f"{OPTION}: the target's class scores are not those of its last linear layer ({target.feature_layer}); "
             "train all layers (--references.training.class_path built_in)"
@@ -209,7 +213,7 @@ def _queried(
     size = max(1, COLUMNS // heads[jobs[0].number].out_features)
     groups = [range(start, min(start + size, len(jobs))) for start in range(0, len(jobs), size)]
     stacks = [StackedHeads([heads[jobs[i].number] for i in group]).to(backbone.device) for group in groups]
-    labels = torch.from_numpy(material.labels).to(backbone.device)
+    labels = head_labels(material, heads[jobs[0].number].out_features).to(backbone.device)
     count = len(labels)
     with TemporaryFile(dir=jobs[0].store.folder) as file:
         values = np.memmap(file, np.float32, mode="w+", shape=(len(jobs), count, material.queries))
@@ -220,12 +224,16 @@ def _queried(
             for query, view in enumerate(features):
                 for group, stack in zip(groups, stacks, strict=True):
                     logits = stack(view) / material.temperature
-                    of_label = logits[each, label]
+                    if label.ndim == 2:
+                        signed = torch.where(label[..., None] == 1, logits, -logits)
+                        is_right, score = (signed > 0).all(dim=1), signed.sum(dim=1)
+                    else:
+                        is_right, of_label = logits.argmax(dim=1) == label[:, None], logits[each, label]
+                        logits[each, label] = -torch.inf
+                        score = of_label - logits.logsumexp(dim=1)
                     if query == 0:
-                        correct[group.start : group.stop, part] = (logits.argmax(dim=1) == label[:, None]).T.cpu()
-                    logits[each, label] = -torch.inf
-                    phi = of_label - logits.logsumexp(dim=1)
-                    values[group.start : group.stop, part, query] = phi.T.cpu()
+                        correct[group.start : group.stop, part] = is_right.T.cpu()
+                    values[group.start : group.stop, part, query] = score.T.cpu()
         for index, job in enumerate(jobs):
             row = rows.get(job.number, ReferenceRecord(job.number, "trained"))
             phi = np.array(values[index])

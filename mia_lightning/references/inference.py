@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mia_lightning.outputs.fuse import prepare_for_inference
-from mia_lightning.outputs.phi import phi
+from mia_lightning.outputs.phi import is_correct, phi
 from mia_lightning.outputs.views import views
 from mia_lightning.references.training_data import Normalize, TrainingData, on_device
 from mia_lightning.runtime.trainers import isolated_fabric
@@ -24,7 +24,7 @@ class PhiResult:
     """(N, Q)."""
 
     correct: NDArray[np.bool_]
-    """(N,) whether the stored image is classified correctly."""
+    """(N,) whether the class of the stored image, or each of its labels, is predicted correctly."""
 
 
 @torch.inference_mode()
@@ -50,5 +50,5 @@ def compute_phi(network: nn.Module, material: TrainingData, *, device: str) -> P
             logits = fast(view).float() / material.temperature
             values[start : start + count, query] = phi(logits, labels[rows])[:count]
             if query == 0:
-                correct[start : start + count] = (logits.argmax(dim=1) == labels[rows])[:count]
+                correct[start : start + count] = is_correct(logits, labels[rows])[:count]
     return PhiResult(values.cpu().numpy(), correct.cpu().numpy())

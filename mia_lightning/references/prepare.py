@@ -89,7 +89,7 @@ def load_or_train_references(
     queries = config.queries or inputs.outputs.logits.shape[1]
     own_views, halves = inputs.views is not None, _halves(inputs)
     target = np.concatenate([target_phi(half, queries, config.temperature, own_views) for half in halves])
-    labels = np.concatenate([half.labels for half in halves])
+    labels = np.concatenate([half.class_indices for half in halves])
     if config.imported is not None:
         imported = imported_outputs(
             config,
@@ -97,12 +97,12 @@ def load_or_train_references(
             target,
             num_classes=inputs.target.num_classes,
             network=network_of(config, inputs.target),
-            material=lambda: material_of(inputs, labels, queries, temperature=config.temperature),
+            material=lambda: material_of(inputs, queries, temperature=config.temperature),
             device=device_of(config),
         )
         source = Path(config.imported).name
         return _exported(config, _checked_import(imported, inputs, target[:, 0], source=source, seed=seed))
-    material = material_of(inputs, labels, queries, temperature=config.temperature)
+    material = material_of(inputs, queries, temperature=config.temperature)
     private = 0 if inputs.private is None else len(inputs.private)
     unknown = np.full(private, UNKNOWN, np.int8)  # the private half's own membership stays out of reach
     membership = np.append(inputs.public.membership, unknown)
@@ -153,9 +153,7 @@ def _halves(inputs: ReferenceInputs) -> list[Outputs]:
     return [half for half in (inputs.outputs, inputs.private_outputs) if half is not None]
 
 
-def material_of(
-    inputs: ReferenceInputs, labels: NDArray[np.int64], queries: int, *, temperature: float = 1.0
-) -> TrainingData:
+def material_of(inputs: ReferenceInputs, queries: int, *, temperature: float = 1.0) -> TrainingData:
     """Return the records for training and queries, public first.
 
     Raises:
@@ -166,6 +164,7 @@ def material_of(
         raise MIAError("public and private images have different dtypes; references need both as uint8 or as float32")
     images = ImageParts(tuple(half.images for half in halves)) if len(halves) > 1 else halves[0].images
     mean, std = normalization(inputs.public, inputs.mean, inputs.std)
+    labels = np.concatenate([half.labels for half in _halves(inputs)])
     classes, order = inputs.target.num_classes, content_order(inputs.public, inputs.private)
     return TrainingData(images, labels, mean, std, classes, queries, temperature, order, inputs.views)
 

@@ -40,6 +40,12 @@ class StackedHeads(nn.Module):
         return {name: tensor[:, index].cpu().contiguous() for name, tensor in stacked.items()}
 
 
+def head_labels(material: TrainingData, outputs: int) -> Tensor:
+    """Return classes (N,) of a softmax, or (N, C) of 0 and 1 for independent logits, such as a single one."""
+    labels = torch.from_numpy(material.labels)
+    return labels[:, None] if outputs == 1 and labels.ndim == 1 else labels
+
+
 def fit(
     heads: StackedHeads,
     features: Tensor,
@@ -57,7 +63,8 @@ def fit(
     them that it is trained on: the same as training it alone on these. Weights of a head that diverges become NaN.
 
     Args:
-        heads: K heads of C classes with their first weights.
+        heads: K heads of C outputs with their first weights: a softmax over classes, or with labels (N, C), and with
+            a single output, independent logits.
         features: (V, N, D) of the stored, and with V = 2 also the mirrored, images.
         material: The records' labels and order.
         keep: (K, N) bool, the records of each head.
@@ -70,7 +77,7 @@ def fit(
     heads.to(fabric.device)
     classes, count = heads.shape
     epochs, batch_size = recipe.counts()
-    labels, keep = torch.from_numpy(material.labels).to(fabric.device), keep.T.contiguous().to(fabric.device)
+    labels, keep = head_labels(material, classes).to(fabric.device), keep.T.contiguous().to(fabric.device)
     size = min(len(keep), round(batch_size / float(keep.float().mean())))
     steps = len(keep) // size
     optimizer = optimizer_of(heads, recipe)
@@ -88,11 +95,19 @@ def fit(
             weight = keep[index].float()
             weight /= weight.sum(dim=0).clamp(min=1)
             with torch.no_grad(), fabric.autocast():
-                p = heads(batch).softmax(dim=1)  # (B, C, K)
-                each = torch.arange(len(index), device=fabric.device)
-                total -= (p[each, label].clamp(min=torch.finfo(p.dtype).tiny).log() * weight).sum() / count
-                p[each, label] -= 1 - smoothing
-                error = p.sub_(smoothing / classes).mul_(weight[:, None]).flatten(1)
+                logits = heads(batch)  # (B, C, K)
+                if label.ndim == 2:
+                    truth = (label * (1 - smoothing) + smoothing / 2)[..., None]
+                    losses = F.softplus(logits).sub_(truth * logits).sum(dim=1)
+                    error = logits.sigmoid_().sub_(truth)
+                else:
+                    p = logits.softmax(dim=1)
+                    each = torch.arange(len(index), device=fabric.device)
+                    losses = -p[each, label].clamp(min=torch.finfo(p.dtype).tiny).log()
+                    p[each, label] -= 1 - smoothing
+                    error = p.sub_(smoothing / classes)
+                total += (losses * weight).sum() / count
+                error = error.mul_(weight[:, None]).flatten(1)
                 heads.weight.grad = (error.T @ batch).float()
                 if heads.bias is not None:
                     heads.bias.grad = error.sum(dim=0)

@@ -85,7 +85,7 @@ def train_reference(
         total = torch.zeros((), device=fabric.device)
         for index, batch in _batches(images, rows, material, recipe, seed=seed, epoch=epoch):
             with fabric.autocast():
-                loss = F.cross_entropy(network(batch), labels[index], label_smoothing=recipe.label_smoothing)
+                loss = classification_loss(network(batch), labels[index], recipe.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             optimizer.step()
@@ -100,6 +100,16 @@ def train_reference(
         if on_epoch:
             on_epoch(epoch + 1, mean)
     return network.eval()
+
+
+def classification_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Return the mean cross-entropy of logits (B, C) with labels (B,); with (B, C) of 0 and 1, the sum over C binary
+    ones.
+    """
+    if labels.ndim == 1:
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    smooth = labels * (1 - smoothing) + smoothing / 2
+    return F.binary_cross_entropy_with_logits(logits, smooth, reduction="sum") / len(logits)
 
 
 def optimizer_of(network: nn.Module, recipe: ReferenceTraining) -> torch.optim.Optimizer:

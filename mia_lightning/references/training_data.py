@@ -70,7 +70,7 @@ class TrainingData:
     """(N, ...) inputs as `Records.images`, public records first. May be memory-mapped."""
 
     labels: NDArray[np.int64]
-    """(N,) class indices."""
+    """(N,) class indices, or (N, C) of 0 and 1 for multi-label targets."""
 
     mean: tuple[float, ...]
     """Per channel, of images in [0, 1]; empty where records are passed on as they are stored."""
@@ -186,7 +186,10 @@ class ReferenceDataset(Dataset[tuple[Tensor, Tensor]]):
         self.images, self.labels = on_device(material, torch.device("cpu") if transform else device)
         self.normalize = Normalize(material, self.images)
         if class_order is not None:
-            self.labels = torch.tensor(class_order, device=self.labels.device)[self.labels]
+            indices = torch.tensor(class_order, device=self.labels.device)
+            is_multi_label = self.labels.ndim == 2  # column j is that of output class_order[j]
+            self.labels = self.labels[:, indices.argsort()] if is_multi_label else indices[self.labels]
+        self.labels = self.labels.float() if self.labels.ndim == 2 else self.labels  # as binary cross-entropy takes it
         order = np.arange(len(keep)) if material.order is None else material.order
         self.rows = torch.from_numpy(order[keep[order]]).to(self.labels.device)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mia_lightning.errors import MIAError
-from mia_lightning.outputs.phi import phi
+from mia_lightning.outputs.phi import is_correct, phi
 from mia_lightning.references.config import ReferencesConfig, ReferenceTraining
 from mia_lightning.references.fitting import fit_reference
 from mia_lightning.references.inference import compute_phi
@@ -146,9 +146,10 @@ def _fit_and_query(
         logits = network(torch.from_numpy(np.asarray(material.images[:]))) / material.temperature
     except Exception as error:
         return ReferenceRecord(job.number, "diverged", seconds=perf_counter() - started, reason=first_line(error)), None
-    correct = logits.numpy().argmax(axis=1) == material.labels
+    labels = torch.from_numpy(material.labels)
+    correct = is_correct(logits, labels).numpy()
     in_, out_ = (float(correct[part].mean()) for part in (job.keep, ~job.keep))
-    values = phi(logits, torch.from_numpy(material.labels)).numpy()[:, None]
+    values = phi(logits, labels).numpy()[:, None]
     return ReferenceRecord(job.number, "trained", in_, out_, seconds), values
 
 

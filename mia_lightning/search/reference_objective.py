@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mia_lightning.config.schema import RunConfig
-from mia_lightning.outputs.phi import phi
+from mia_lightning.outputs.phi import is_correct, phi
 from mia_lightning.pipeline.model_outputs import ModelOutputs
 from mia_lightning.pipeline.results import LoadedInputs
 from mia_lightning.records.records import UNKNOWN
@@ -121,7 +121,7 @@ class ReferenceObjective:
             for rows in torch.split(torch.from_numpy(sample).to(device), 256):
                 logits = network(normalize(images[rows])).float()
                 values.append(phi(logits, labels[rows]))
-                correct.append(logits.argmax(dim=1) == labels[rows])
+                correct.append(is_correct(logits, labels[rows]))
             accuracy.append(float(torch.cat(correct).float().mean()))
             quantiles.append(_quantiles(torch.cat(values).cpu().numpy()))
         for module, mode in modes:
@@ -194,16 +194,15 @@ def build_reference_objective(
         accuracy_on_members=0.0,  # only for notes on trained references
         accuracy_on_non_members=0.0,
     )
-    halves = [half for half in (outputs.outputs, outputs.private_outputs) if half is not None]
-    labels = np.concatenate([half.labels for half in halves])
-    unknown = np.full(len(labels), UNKNOWN, np.int8)
+    material = material_of(audited, 1)
+    unknown = np.full(len(material.labels), UNKNOWN, np.int8)
     phi = target_phi(outputs.outputs, 1)[:, 0]
     member = outputs.public.membership
     low, high = np.quantile(phi[member != UNKNOWN], (QUANTILES[0], QUANTILES[-1]))
     accuracy = [float(str(outputs.target[f"accuracy_on_{side}"])) for side in ("members", "non_members")]
     return ReferenceObjective(
         space=space.without_paths(),
-        material=material_of(audited, labels, 1),
+        material=material,
         form=prepared.target,
         keep=assign("bernoulli", count, unknown, private=0, seed=config.seed).keep,
         target=Behavior((accuracy[0], accuracy[1]), (_quantiles(phi[member == 1]), _quantiles(phi[member == 0]))),

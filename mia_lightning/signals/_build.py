@@ -45,13 +45,20 @@ def build_table(outputs: Outputs, *, names: Sequence[str], query_reduction: Quer
     signals = _available(outputs, names)
     blocks = list(_blocks(outputs))
     columns = {name: _column(name, signal, blocks, query_reduction) for name, signal in signals.items()}
-    return SignalTable(columns=columns, labels=outputs.labels, num_classes=outputs.num_classes)
+    return SignalTable(columns=columns, labels=outputs.class_indices, num_classes=outputs.num_classes)
 
 
 def _available(outputs: Outputs, names: Sequence[str]) -> dict[str, Signal]:
     signals = {name: get_signal(name) for name in expand_names(names)}
     required = {name for name in names if not is_preset(name)}
     for name, signal in list(signals.items()):
+        if outputs.is_multi_label and not signal.multi_label:
+            if name in required:
+                raise MIAError(
+                    f"signal {name!r} is not defined for multi-label targets; remove it from --signals.names"
+                )
+            del signals[name]
+            continue
         if signal.needs is not None and getattr(outputs, signal.needs).shape[1] == 0:
             if name in required:
                 raise MIAError(f"signal {name!r} {_remedy(signal.needs)}")

@@ -13,43 +13,43 @@ from mia_lightning.signals.base import signal
 from mia_lightning.signals.functional import Array
 
 
-@signal(direction=1, per_query=False)
+@signal(direction=1, per_query=False, multi_label=True)
 def phi_queries(outputs: Outputs) -> Array:
     """Return phi of each query side by side, (N, Q)."""
     return _phi(outputs)
 
 
-@signal(direction=1, per_query=False)
+@signal(direction=1, per_query=False, multi_label=True)
 def phi_original(outputs: Outputs) -> Array:
     """Return phi of the stored image."""
     return _phi(outputs)[:, 0]
 
 
-@signal(direction=1, per_query=False)
+@signal(direction=1, per_query=False, multi_label=True)
 def phi_mean(outputs: Outputs) -> Array:
     """Return the mean of phi over the queries."""
     return np.asarray(_phi(outputs).mean(axis=1))
 
 
-@signal(direction=0, per_query=False)
+@signal(direction=0, per_query=False, multi_label=True)
 def phi_std(outputs: Outputs) -> Array:
     """Return the standard deviation of phi over the queries (divided by Q), in [0, inf); 0 with one query."""
     return np.asarray(_phi(outputs).std(axis=1))
 
 
-@signal(direction=1, per_query=False)
+@signal(direction=1, per_query=False, multi_label=True)
 def phi_min(outputs: Outputs) -> Array:
     """Return the smallest phi over the queries."""
     return np.asarray(_phi(outputs).min(axis=1))
 
 
-@signal(direction=1, per_query=False)
+@signal(direction=1, per_query=False, multi_label=True)
 def phi_max(outputs: Outputs) -> Array:
     """Return the largest phi over the queries."""
     return np.asarray(_phi(outputs).max(axis=1))
 
 
-@signal(direction=1, per_query=False)
+@signal(direction=1, per_query=False, multi_label=True)
 def phi_contrast(outputs: Outputs) -> Array:
     """Return the mean phi of the image and its mirror minus that of the shifted views; 0 where no query is shifted.
 
@@ -58,13 +58,13 @@ def phi_contrast(outputs: Outputs) -> Array:
     return _contrast(_phi(outputs))
 
 
-@signal(direction=0, per_query=False)
+@signal(direction=0, per_query=False, multi_label=True)
 def canonical_contrast(outputs: Outputs) -> Array:
     """Return the contrast of `phi_contrast` for the canonical logits, (N, C)."""
     return _contrast(_canonical_logits(outputs))
 
 
-@signal(direction=0, per_query=False)
+@signal(direction=0, per_query=False, multi_label=True)
 def shifted_logits(outputs: Outputs) -> Array:
     """Return the mean canonical logits over the shifted views alone, (N, C); zeros where no query is shifted.
 

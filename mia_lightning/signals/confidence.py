@@ -7,7 +7,7 @@ from mia_lightning.signals.base import logit_signal
 from mia_lightning.signals.functional import Array, Labels
 
 
-@logit_signal(direction=1)
+@logit_signal(direction=1, multi_label=True)
 def log_confidence(logits: Array, labels: Labels) -> Array:
     """Return log p_y, (...) in (-inf, 0]: the negative loss."""
     return -F.loss(logits, labels)
@@ -19,7 +19,11 @@ def confidence(logits: Array, labels: Labels) -> Array:
     return F.sigmoid(F.phi(logits, labels))
 
 
-@logit_signal(direction=1)
+@logit_signal(direction=1, multi_label=True)
 def is_correct(logits: Array, labels: Labels) -> Array:
-    """Return 1 where the predicted class is the true one, else 0, (...) (gap attack of Yeom et al. 2018)."""
+    """Return 1 where the predicted class is the true one, else 0, (...) (gap attack of Yeom et al. 2018); of
+    multi-label targets the share of the labels that are predicted.
+    """
+    if F.is_multi_label(logits, labels):
+        return np.asarray(((logits > 0) == (labels == 1)).mean(axis=-1))
     return np.asarray(logits.argmax(axis=-1) == labels, dtype=np.float64)

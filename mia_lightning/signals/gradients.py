@@ -9,7 +9,7 @@ from mia_lightning.signals.functional import Array, Labels
 from mia_lightning.signals.vectors import feature_norm
 
 
-@signal(direction=-1, per_query=False, needs="features")
+@signal(direction=-1, per_query=False, needs="features", multi_label=True)
 def weight_gradient_norm(outputs: Outputs) -> Array:
     """Return the norm of the loss's gradient in the last layer's weight, (N,) in [0, inf), for the stored image; exact.
 
@@ -29,19 +29,19 @@ def input_gradient_norm(outputs: Outputs) -> Array:
     return F.sigmoid(-F.phi(*_stored_image(outputs))) * _gradient(outputs, 0)
 
 
-@signal(direction=0, per_query=False, needs="gradient_norms")
+@signal(direction=0, per_query=False, needs="gradient_norms", multi_label=True)
 def phi_gradient_norm(outputs: Outputs) -> Array:
     """Return the Euclidean norm of phi's gradient in the stored image, (N,) in [0, inf)."""
     return _gradient(outputs, 0)
 
 
-@signal(direction=0, per_query=False, needs="gradient_norms")
+@signal(direction=0, per_query=False, needs="gradient_norms", multi_label=True)
 def phi_gradient_l1(outputs: Outputs) -> Array:
     """Return the sum of the absolute values of phi's gradient in the stored image, (N,) in [0, inf)."""
     return _gradient(outputs, 1)
 
 
-@signal(direction=0, per_query=False, needs="gradient_norms")
+@signal(direction=0, per_query=False, needs="gradient_norms", multi_label=True)
 def phi_gradient_max(outputs: Outputs) -> Array:
     """Return the largest absolute value of phi's gradient in the stored image, (N,) in [0, inf)."""
     return _gradient(outputs, 2)

@@ -13,7 +13,7 @@ def max_logit(logits: Array) -> Array:
     return np.asarray(logits.max(axis=-1))
 
 
-@logit_signal(direction=1)
+@logit_signal(direction=1, multi_label=True)
 def logit_norm(logits: Array) -> Array:
     """Return the Euclidean norm of the logits, (...) in [0, inf)."""
     return np.asarray(np.linalg.norm(logits, axis=-1))

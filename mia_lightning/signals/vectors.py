@@ -15,19 +15,19 @@ def probabilities(logits: Array) -> Array:
     return np.exp(F.log_probabilities(logits))
 
 
-@signal(direction=0, per_query=True)
+@signal(direction=0, per_query=True, multi_label=True)
 def logits(outputs: Outputs) -> NDArray[np.float32]:
     """Return the raw logits in the order of the classes, (N, Q, C) unbounded, without a float64 copy."""
     return outputs.logits
 
 
-@signal(direction=0, per_query=False, needs="features")
+@signal(direction=0, per_query=False, needs="features", multi_label=True)
 def features(outputs: Outputs) -> NDArray[np.float32]:
     """Return the penultimate features of the stored image, (N, D)."""
     return outputs.features
 
 
-@signal(direction=1, per_query=False, needs="features")
+@signal(direction=1, per_query=False, needs="features", multi_label=True)
 def feature_norm(outputs: Outputs) -> Array:
     """Return the Euclidean norm of the penultimate features, (N,) in [0, inf)."""
     return np.asarray(np.linalg.norm(outputs.features.astype(np.float64), axis=-1))

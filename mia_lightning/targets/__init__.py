@@ -44,6 +44,7 @@ def load_target(
     image_shape: tuple[int, ...] | None = None,
     sample: NDArray[Any] | None = None,
     feature_names: tuple[str, ...] | None = None,
+    multi_label: bool = False,
 ) -> Target:
     """Return the classifier in a checkpoint file: eval mode, float32, on the CPU, without gradients.
 
@@ -67,6 +68,7 @@ def load_target(
         image_shape: (C, H, W) of the records, for a probe of the network; None tries the usual sizes.
         sample: (N, ...) inputs of some records that are not images, for the probe.
         feature_names: Columns of the records, for an estimator that was fitted on a DataFrame.
+        multi_label: Whether each output is that of an independent label.
 
     Raises:
         MIAError: the file is missing, truncated, not a checkpoint, malicious, has NaN or infinite weights, or does not
@@ -76,7 +78,7 @@ def load_target(
 
     form = TargetForm(stem=stem, resize=resize, transform=transform, class_order=class_order)
     options = LoadOptions(architecture, num_classes, feature_layer, weights, output, form, image_shape)
-    return load(checkpoint, replace(options, sample=sample, feature_names=feature_names))
+    return load(checkpoint, replace(options, sample=sample, feature_names=feature_names, multi_label=multi_label))
 
 
 def architecture_names() -> list[str]:

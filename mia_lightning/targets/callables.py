@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from mia_lightning.errors import MIAError
 from mia_lightning.targets.imported import first_line
 
+LABELS = "the target returns labels alone, so that phi only distinguishes correct from wrong"
+
 
 def as_array(batch: Tensor) -> NDArray[Any]:
     """Return a batch as a NumPy array."""
@@ -23,6 +25,20 @@ def as_array(batch: Tensor) -> NDArray[Any]:
 def as_tensor(batch: Tensor) -> Tensor:
     """Return a batch unchanged."""
     return batch
+
+
+def stacked_outputs(returned: Sequence[Any], count: int, name: str) -> NDArray[Any]:
+    """Return one array of a list: of rows, or the probability (N, C) of label 1 from C arrays (N, 2) of predict_proba.
+
+    Raises:
+        MIAError: arrays of outputs that are not binary.
+    """
+    shapes = {np.shape(value) for value in returned}
+    if shapes == {(count, 2)} and len(returned) > 1:
+        return np.stack([np.asarray(value)[:, 1] for value in returned], axis=1)
+    if len(returned) != count and any(shape[:1] == (count,) for shape in shapes):
+        raise MIAError(f"{name} returned {len(returned)} arrays, one per output; audit one output at a time")
+    return np.stack([np.asarray(value) for value in returned])
 
 
 class FunctionNetwork(nn.Module):
@@ -53,6 +69,9 @@ class FunctionNetwork(nn.Module):
         super().__init__()
         self.function, self.name, self.convert = function, name, convert
         self.returns_labels = False
+        self.labels_alone = False
+        """Whether it must return labels, of any dtype."""
+
         self.classes = None if classes is None else np.asarray(classes)
         self.shape: tuple[int, ...] | None = None
         """Of a row of the first outputs, for functions that return one tensor."""
@@ -85,11 +104,7 @@ class FunctionNetwork(nn.Module):
         if isinstance(returned, tuple):
             return tuple(value if np.ndim(value) == 0 else self._tensors(value, inputs) for value in returned)
         if isinstance(returned, list) and returned and isinstance(returned[0], Tensor | np.ndarray):
-            if np.shape(returned[0])[:1] == (len(inputs),) and len(returned) != len(inputs):
-                raise MIAError(
-                    f"{self.name} returned {len(returned)} arrays, one per output; audit one output at a time"
-                )
-            returned = np.stack([np.asarray(value) for value in returned])
+            returned = stacked_outputs(returned, len(inputs), self.name)
         if isinstance(returned, Tensor):
             values: Tensor = returned
         elif hasattr(returned, "__array__") or isinstance(returned, list):
@@ -99,7 +114,14 @@ class FunctionNetwork(nn.Module):
         if len(values.shape) == 0 or len(values) != len(inputs):
             rows = "a single value" if values.ndim == 0 else f"{len(values)} rows"
             raise MIAError(f"{self.name} returned {rows} for a batch of {len(inputs)} records; return one row each")
-        if not values.is_floating_point() and (values.ndim == 1 or values.shape[1:] == (1,)):
+        is_column = values.ndim == 1 or values.shape[1:] == (1,)
+        is_whole = not values.is_floating_point() or bool((values == values.round()).all())
+        if self.labels_alone and not (self.returns_labels or (is_column and is_whole)):
+            raise MIAError(
+                f"{self.name} returned values of shape {tuple(values.shape)} for {len(inputs)} records, not one label "
+                "each, as --target.output labels states; leave it out and restrict the attacks by --access label"
+            )
+        if is_column and (self.labels_alone or not values.is_floating_point()):
             values = self._one_hot(as_array(values).reshape(-1))
         if bool(values.isnan().any()):
             row = int(
@@ -134,3 +156,17 @@ class FunctionNetwork(nn.Module):
         for number, label in enumerate(classes):
             index[texts == label] = number
         return F.one_hot(torch.from_numpy(index), len(classes) + 1).float()
+
+
+def is_labels(network: nn.Module) -> bool:
+    """Whether a network has returned labels."""
+    return isinstance(network, FunctionNetwork) and network.returns_labels
+
+
+def of_labels(network: nn.Module, name: str, classes: Sequence[object] | int | None) -> FunctionNetwork:
+    """Return a network or function that returns labels alone (`--target.output labels`) as one of one-hot rows."""
+    function = network if type(network) is FunctionNetwork else FunctionNetwork(network, name, convert=as_tensor)
+    function.labels_alone = True
+    if classes is not None:
+        function.classes = np.arange(classes) if isinstance(classes, int) else np.asarray(classes)
+    return function

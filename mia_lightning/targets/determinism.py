@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mia_lightning.targets import output_kind
-from mia_lightning.targets.callables import FunctionNetwork
+from mia_lightning.targets.callables import is_labels
 from mia_lightning.targets.wrapper import TargetNetwork
 
 TOLERANCE = 1e-3
@@ -48,7 +48,7 @@ def saturation(network: nn.Module, images: Tensor) -> str | None:
         return _top_class_only(network, images)
     if not isinstance(network, TargetNetwork) or output != "probabilities":
         return None
-    if isinstance(network.network, FunctionNetwork) and network.network.returns_labels:
+    if is_labels(network.network):
         return None  # as `target_from` notes
     with torch.inference_mode():
         outputs = output_kind.item_of(network.network(network.inputs(images)), network.form.item)

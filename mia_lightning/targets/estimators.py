@@ -18,7 +18,7 @@ from mia_lightning.errors import MIAError, printable
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.runtime.extras import require
 from mia_lightning.security.archives import check_list, check_zip, is_zip
-from mia_lightning.targets.callables import FunctionNetwork, as_array
+from mia_lightning.targets.callables import FunctionNetwork, as_array, stacked_outputs
 from mia_lightning.targets.imported import first_line
 
 SCHEMA = "schema.json"
@@ -50,10 +50,10 @@ class EstimatorNetwork(FunctionNetwork):
         super().__init__(self._probabilities, f"{name}.predict_proba", convert=as_array)
 
     def fit(self, inputs: NDArray[Any], labels: NDArray[np.int64]) -> None:
-        """Fit the estimator on inputs (N, ...) with class numbers (N,); warnings of its library are not shown."""
+        """Fit the estimator on inputs (N, ...) with class numbers (N,), or labels (N, C); warnings are not shown."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.estimator.fit(self._table(inputs), self.labels[labels])
+            self.estimator.fit(self._table(inputs), self.labels[labels] if labels.ndim == 1 else labels)
 
     def untrained(self, seed: int) -> EstimatorNetwork:
         """Return a clone that is not fitted, with a random state from the seed wherever it has one."""
@@ -85,6 +85,8 @@ class EstimatorNetwork(FunctionNetwork):
         except AttributeError:
             name = type(self.estimator).__name__
             raise MIAError(f"the {name} has no classes_, so it is not fitted; return it fitted") from None
+        if isinstance(classes, list) and all(np.array_equal(values, (0, 1)) for values in classes):
+            return np.arange(len(classes))  # of a multi-label estimator
         if isinstance(classes, list) or np.ndim(classes) != 1:
             raise MIAError(f"the {type(self.estimator).__name__} has several outputs; audit one output at a time")
         return np.asarray(classes)
@@ -106,7 +108,9 @@ class EstimatorNetwork(FunctionNetwork):
         return pd.DataFrame(rows, columns=list(self.feature_names))[list(fitted)]
 
     def _probabilities(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
-        probabilities = np.asarray(self.estimator.predict_proba(self._table(inputs)), np.float64)
+        returned = self.estimator.predict_proba(self._table(inputs))
+        returned = stacked_outputs(returned, len(inputs), self.name) if isinstance(returned, list) else returned
+        probabilities = np.asarray(returned, np.float64)
         classes = self._classes()
         if probabilities.shape != (len(inputs), len(classes)):
             raise MIAError(

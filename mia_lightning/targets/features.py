@@ -1,5 +1,6 @@
 """Logits and penultimate features of any network in one pass."""
 
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -60,7 +61,12 @@ class FeatureTap(nn.Module):
 
 
 def ends_with_head(
-    network: nn.Module, feature_layer: str | None, class_order: tuple[int, ...] | None, sample: Tensor
+    network: nn.Module,
+    feature_layer: str | None,
+    class_order: tuple[int, ...] | None,
+    sample: Tensor,
+    *,
+    multi_label: bool = False,
 ) -> bool:
     """Whether the class scores of a network are those of its last linear layer, up to a constant per record.
 
@@ -69,6 +75,7 @@ def ends_with_head(
         feature_layer: Name of its last layer.
         class_order: Output of that layer for each class; None is the identity.
         sample: (B, ...) inputs.
+        multi_label: Whether each output is that of an independent label.
     """
     layer = dict(network.named_modules()).get(feature_layer or "")
     if not isinstance(layer, nn.Linear):
@@ -76,10 +83,23 @@ def ends_with_head(
     with torch.inference_mode():
         logits, features = FeatureTap(network, feature_layer)(sample)
         of_head = layer(features)
+    if of_head.shape[1] == 1:  # as `to_logits` returns a single logit
+        of_head = torch.cat([torch.zeros_like(of_head), of_head], dim=1)
     of_head = of_head if class_order is None else of_head[:, list(class_order)]
     if of_head.shape != logits.shape:
         return False
+    if multi_label:  # log-odds, of which no constant may be added
+        return torch.allclose(of_head, logits, rtol=TOLERANCE, atol=TOLERANCE)
     return torch.allclose(of_head.log_softmax(dim=1), logits.log_softmax(dim=1), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def check_layer(network: nn.Module, layer: str) -> str:
+    """Return the name of a submodule. Raises MIAError: there is none."""
+    names = [name for name, _ in network.named_modules() if name]
+    if layer not in names:
+        close = get_close_matches(layer, names, n=3, cutoff=0.0)
+        raise MIAError(f"--target.feature_layer {layer!r} does not exist; the closest names are {', '.join(close)}")
+    return layer
 
 
 def _untapped(network: nn.Module, images: Tensor) -> tuple[Any, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mia_lightning.errors import MIAError
 from mia_lightning.targets.base import Target, TargetForm
-from mia_lightning.targets.callables import FunctionNetwork, as_array, as_tensor
+from mia_lightning.targets.callables import LABELS, FunctionNetwork, as_array, as_tensor, is_labels, of_labels
 from mia_lightning.targets.estimators import EstimatorNetwork, is_estimator
 from mia_lightning.targets.features import ends_with_head, probe
 from mia_lightning.targets.fresh import REMEDY, FreshNetwork
@@ -24,7 +24,6 @@ from mia_lightning.targets.weights import check_finite
 from mia_lightning.targets.wrapper import prefix_of, recognized, wrap
 
 TRAINING = "the model was in training mode; a copy of it in eval mode was queried, as in deployment"
-LABELS = "the target returns labels alone, so that phi only distinguishes correct from wrong"
 
 
 def target_from(
@@ -38,6 +37,7 @@ def target_from(
     columns: tuple[str, ...] | None = None,
     feature_layer: str | None = None,
     untrained: Callable[[], nn.Module] | None = None,
+    multi_label: bool = False,
 ) -> Target:
     """Return the target of a model in memory, which itself stays as it is.
 
@@ -52,15 +52,18 @@ def target_from(
         form: Preprocessing before the network.
         feature_layer: Submodule whose input is the penultimate feature vector; None looks for it.
         untrained: Returns the network with its first weights, for reference models; None resets a copy of it.
+        multi_label: Whether each output is that of an independent label.
 
     Raises:
         MIAError: an object that is neither, outputs without class scores or that contradict `output`, or a failing
             query.
     """
     network, name = _network(model, convert, classes, columns)
+    if output == "labels" and not multi_label:
+        network, output = of_labels(network, name, classes), "auto"
     notes = [TRAINING] if isinstance(model, nn.Module) and model.training else []
     try:
-        form = recognized(network, form or TargetForm(), list(samples), output)
+        form = recognized(network, form or TargetForm(), list(samples), output, multi_label)
         wrapped = wrap(network, form).eval()
         logits, layer = probe(wrapped, samples[0])
         layer = prefix_of(wrapped) + feature_layer if feature_layer else layer
@@ -73,7 +76,7 @@ def target_from(
             f"{first_line(error)}"
         ) from error
     assert isinstance(logits, Tensor)
-    labels_only = isinstance(network, FunctionNetwork) and network.returns_labels
+    labels_only = is_labels(network) or (multi_label and len(set(logits.flatten().tolist())) <= 2)
     sentence = LABELS if labels_only else SENTENCES[form.output]
     if not torch.isfinite(logits).all():
         raise MIAError(f"{name} returns NaN or infinite logits for the given records; check its weights and inputs")
@@ -88,7 +91,7 @@ def target_from(
         untrained=None if isinstance(network, EstimatorNetwork) else _untrained(model, form, untrained),
         trains_head_alone=untrained is None
         and _trains_alone(model, layer, prefix_of(wrapped))
-        and ends_with_head(wrapped, layer, form.class_order, samples[0]),
+        and ends_with_head(wrapped, layer, form.class_order, samples[0], multi_label=multi_label),
     )
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,10 +13,11 @@ from torch import Tensor, nn
 from mia_lightning.errors import MIAError
 from mia_lightning.targets import architectures, libraries, weight_sets, weights
 from mia_lightning.targets.base import Target, TargetForm
+from mia_lightning.targets.callables import LABELS, is_labels, of_labels
 from mia_lightning.targets.checks import image_channels
 from mia_lightning.targets.estimators import EstimatorNetwork, is_skops, load_skops
 from mia_lightning.targets.exported import is_program
-from mia_lightning.targets.features import probe
+from mia_lightning.targets.features import check_layer, probe
 from mia_lightning.targets.first_query import load_program
 from mia_lightning.targets.imported import first_line, source_of
 from mia_lightning.targets.inputs import input_dtype, probes
@@ -47,6 +47,8 @@ class LoadOptions:
 
     feature_names: tuple[str, ...] | None = None
     """Columns of the records, for estimators that were fitted on a DataFrame."""
+
+    multi_label: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +125,11 @@ def _finish(network: nn.Module, architecture: str, options: LoadOptions, source:
     if isinstance(network, EstimatorNetwork):
         network.feature_names, digest = options.feature_names, network.digest()
         architecture = f"{architecture} ({type(network.estimator).__name__})"
-        options = replace(options, output="probabilities" if options.output == "auto" else options.output)
+        kind = "sigmoids" if options.multi_label else "probabilities"
+        options = replace(options, output=kind if options.output == "auto" else options.output)
+    if options.output == "labels" and not options.multi_label:
+        network = of_labels(network, architecture, options.num_classes)
+        options = replace(options, output="auto", num_classes=None)
     target = Target(network, rows, options.feature_layer, architecture, digest, input_dtype=input_dtype(network))
     return _with_probe(target, options, source)
 
@@ -251,7 +257,7 @@ def _with_probe(target: Target, options: LoadOptions, source: str) -> Target:
     Without the shape of the images, the smallest side that it takes is used.
     """
     network = target.network
-    layer = _check_layer(network, target.feature_layer) if target.feature_layer else None
+    layer = check_layer(network, target.feature_layer) if target.feature_layer else None
     channels = image_channels(network) or 3
     for samples in probes(network, options.image_shape, channels, options.sample):
         try:
@@ -260,7 +266,7 @@ def _with_probe(target: Target, options: LoadOptions, source: str) -> Target:
             raise
         except Exception:
             continue
-        form = recognized(network, options.form, samples, options.output)
+        form = recognized(network, options.form, samples, options.output, options.multi_label)
         check_class_order(network, form, samples[0])
         wrapped = wrap(network, form).eval()
         logits, probed = probe(wrapped, samples[0])
@@ -275,17 +281,11 @@ def _with_probe(target: Target, options: LoadOptions, source: str) -> Target:
             feature_layer=prefix_of(wrapped) + layer if layer else probed,
             form=form,
             digest=_with_form(target.digest, form),
-            notes=tuple(sentence for sentence in [SENTENCES[form.output]] if sentence),
+            notes=tuple(
+                sentence for sentence in [LABELS if is_labels(network) else SENTENCES[form.output]] if sentence
+            ),
         )
     return target  # `check_fits` states the reason
-
-
-def _check_layer(network: nn.Module, layer: str) -> str:
-    names = [name for name, _ in network.named_modules() if name]
-    if layer not in names:
-        close = get_close_matches(layer, names, n=3, cutoff=0.0)
-        raise MIAError(f"--target.feature_layer {layer!r} does not exist; the closest names are {', '.join(close)}")
-    return layer
 
 
 def _of_program(path: Path, options: LoadOptions) -> Target:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from mia_lightning.errors import MIAError
 from mia_lightning.targets import output_kind
-from mia_lightning.targets.base import TargetForm
+from mia_lightning.targets.base import OutputKind, TargetForm
 from mia_lightning.targets.imported import first_line, import_callable
 
 
@@ -68,7 +68,9 @@ def prefix_of(network: nn.Module) -> str:
     return "network." if isinstance(network, TargetNetwork) else ""
 
 
-def recognized(network: nn.Module, form: TargetForm, samples: list[Tensor], output: str) -> TargetForm:
+def recognized(
+    network: nn.Module, form: TargetForm, samples: list[Tensor], output: str, multi_label: bool = False
+) -> TargetForm:
     """Return the form with item and kind of the network's outputs filled in, from its outputs on samples.
 
     Args:
@@ -76,9 +78,10 @@ def recognized(network: nn.Module, form: TargetForm, samples: list[Tensor], outp
         form: Its preprocessing is applied to the samples.
         samples: Batches of varied images (B, C, H, W).
         output: "auto", or the kind as configured.
+        multi_label: Whether each output is that of an independent label.
 
     Raises:
-        MIAError: the outputs hold no logits, or contradict the configured kind.
+        MIAError: the outputs hold no logits, or contradict the configured kind or independent labels.
     """
     inputs = TargetNetwork(network, form)
     with torch.inference_mode():
@@ -88,14 +91,32 @@ def recognized(network: nn.Module, form: TargetForm, samples: list[Tensor], outp
     is_changed = not all(torch.equal(*pair) for pair in zip(given, passed, strict=True))
     tensors = [output_kind.select_tensor(outputs) for outputs in returned]
     item = tensors[0][1]
-    values = torch.cat([_vectors(tensor, len(sample)) for (tensor, _), sample in zip(tensors, samples, strict=True)])
+    pairs = zip(tensors, samples, strict=True)
+    values = torch.cat([_vectors(tensor.float() if multi_label else tensor, len(x)) for (tensor, _), x in pairs])
     if values.shape[1] == 1 and len(values) > 1 and bool((values == values.round()).all()):
         raise MIAError(_class_numbers(values))
     recognized_kind = output_kind.recognize(values)
-    if output != "auto" and output != recognized_kind:
+    if multi_label:
+        recognized_kind = _of_independent(values, output, recognized_kind)
+    if output not in ("auto", "labels", recognized_kind):
         _check_configured(output, recognized_kind, values)
-    kind: Any = recognized_kind if output == "auto" else output
+    kind: Any = recognized_kind if output in ("auto", "labels") else output
     return replace(form, item=item, output=kind, copies_inputs=is_changed)
+
+
+def _of_independent(values: Tensor, output: str, kind: OutputKind) -> OutputKind:
+    """Return "logits" or "sigmoids" for outputs of independent labels."""
+    if output == "labels" and bool(((values != 0) & (values != 1)).any()):
+        raise MIAError(
+            "--target.output labels does not fit: the target returns other values than 0 and 1 for each label; leave "
+            "it out and restrict the attacks by --access label"
+        )
+    if output not in ("auto", "logits", "sigmoids", "labels") or (output == "auto" and kind.endswith("probabilities")):
+        raise MIAError(
+            f"the records have several labels, but the target returns {kind if output == 'auto' else output} of one "
+            "class per record; give one class per record, or a target with a logit or sigmoid probability per label"
+        )
+    return "sigmoids" if bool(((values >= -1e-6) & (values <= 1 + 1e-6)).all()) else "logits"
 
 
 def check_class_order(network: nn.Module, form: TargetForm, sample: Tensor) -> None:
@@ -143,7 +164,7 @@ def _class_numbers(outputs: Tensor) -> str:
     whole = "whole " if outputs.is_floating_point() else ""
     return (
         f"the target returns {whole}{kind} values, class numbers rather than logits; use a forward that returns one "
-        "value per class, or pass a function that returns labels to mia_lightning.audit"
+        "value per class, or --target.output labels for an audit by labels alone"
     )
 
 
@@ -153,6 +174,11 @@ def _check_configured(output: str, recognized: str, values: Tensor) -> None:
         raise MIAError(
             f"--target.output {output} does not fit: the target returns {values.shape[1]} "
             f"value{'s' if values.shape[1] > 1 else ''} per image; --target.output {recognized} does"
+        )
+    if output == "logits" and recognized == "probabilities":
+        raise MIAError(
+            "--target.output logits does not fit the values, non-negative rows with a common sum of 1 or 100; "
+            "--target.output probabilities does"
         )
     needs_unit = output in ("probabilities", "sigmoids", "one_probability")
     if (needs_unit and bool((values < -1e-6).any())) or (output == "log_probabilities" and bool((values > 1e-6).any())):

@@ -288,10 +288,6 @@ BAD = {
     "one object": (lambda a, b: (linear, a, a), "are the same object"),
     "three arrays": (lambda a, b: (linear, (*a, a[1]), b), "is a tuple of 3 arrays"),
     "regression": (lambda a, b: (linear, (a[0], a[1] + 0.5), (b[0], b[1] + 0.5)), "as of a regression"),
-    "multi-label": (
-        lambda a, b: (linear, (a[0], np.ones((80, 4))), (b[0], np.ones((80, 4)))),
-        "audit a multi-label model one label at a time",
-    ),
     "mapping": (lambda a, b: (linear, {"a": a[0], "b": a[0], "label": a[1]}, b), "have the fields a, b, label"),
     "drop_last": (
         lambda a, b: (linear, DataLoader(Records(a), batch_size=7, drop_last=True), b),

@@ -1,5 +1,7 @@
 """Heads on fixed features: the stacked problem is K separate ones, and its references attack as others do."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,9 +20,9 @@ N, D, C = 120, 8, 3
 SIDE = 6
 
 
-def linear(seed):
+def linear(seed, classes=C):
     torch.manual_seed(seed)
-    return nn.Linear(D, C)
+    return nn.Linear(D, classes)
 
 
 @pytest.fixture
@@ -32,13 +34,25 @@ def problem():
     return features, material, torch.tensor(rng.random((5, N)) < 0.5)
 
 
+def cross_entropy(logits, labels):
+    """Return the loss of classes, or with labels (B, C), and of a single logit, that of independent labels."""
+    if logits.shape[1] > 1 and labels.ndim == 1:
+        return F.cross_entropy(logits, labels, label_smoothing=0.1)
+    smooth = labels.reshape(len(logits), -1) * 0.9 + 0.05
+    return F.binary_cross_entropy_with_logits(logits, smooth, reduction="none").sum(dim=1).mean()
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_stacked_heads_equal_separate_fits(problem, optimizer):
+@pytest.mark.parametrize("kind", ["classes", "labels", "one logit"])
+def test_stacked_heads_equal_separate_fits(problem, optimizer, kind):
     features, material, keep = problem
+    several, classes = np.random.default_rng(1).integers(0, 2, (N, C)), 1 if kind == "one logit" else C
+    labels = {"classes": material.labels, "labels": several, "one logit": several[:, 0]}[kind]
+    material = replace(material, labels=labels)
     recipe = ReferenceTraining(
         epochs=4, batch_size=12, optimizer=optimizer, schedule="constant", learning_rate=0.05, label_smoothing=0.1
     )
-    heads = [linear(k) for k in range(len(keep))]
+    heads = [linear(k, classes) for k in range(len(keep))]
     stack = StackedHeads(heads)
     fit(stack, features, material, keep, recipe, seed=3, device="cpu")
     size = round(12 / float(keep.float().mean()))
@@ -54,9 +68,7 @@ def test_stacked_heads_equal_separate_fits(problem, optimizer):
             for start in range(0, N // size * size, size):
                 rows, views = order[start : start + size], view[start : start + size]
                 rows, views = rows[keep[k, rows]], views[keep[k, rows]]
-                loss = F.cross_entropy(
-                    head(features[views, rows]), torch.tensor(material.labels)[rows], label_smoothing=0.1
-                )
+                loss = cross_entropy(head(features[views, rows]), torch.tensor(material.labels)[rows])
                 step.zero_grad()
                 loss.backward()
                 step.step()
@@ -64,8 +76,11 @@ def test_stacked_heads_equal_separate_fits(problem, optimizer):
             torch.testing.assert_close(tensor, getattr(head, name).detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_single_head_equals_the_built_in_training(problem, tmp_path):
+@pytest.mark.parametrize("has_several", [False, True])
+def test_single_head_equals_the_built_in_training(problem, tmp_path, has_several):
     features, material, _ = problem
+    if has_several:
+        material = replace(material, labels=np.random.default_rng(1).integers(0, 2, (N, C)))
     recipe = ReferenceTraining(epochs=3, batch_size=16)
     stack = StackedHeads([linear(0)])
     everything = torch.ones(1, N, dtype=torch.bool)
