@@ -30,6 +30,7 @@ from mia_lightning.references.standard_scores import standard_scores
 from mia_lightning.references.target_pool import TargetPool
 from mia_lightning.report.plots import style
 from mia_lightning.runtime.atomic import make_folder, write_atomically
+from mia_lightning.runtime.ray_cluster import check_cluster
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ def run(config: BenchmarkConfig) -> list[TableRow]:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("mia_lightning").setLevel(logging.INFO)
     check_folders([("output", Path(config.output))])
+    trains = config.pool is None and config.workers > 0
+    check_cluster(config.ray_address, option="--ray_address", used=trains, needs="--workers W without --pool")
     models = read_models(config.pool, config.labels) if config.pool is not None else train_models(config)
     if models is None:
         return []

@@ -154,13 +154,23 @@ def _reference_scores(path: Path, ids: NDArray[Any]) -> dict[str, Array]:
 
 def run_facts(path: Path) -> dict[str, Any]:
     """Return the facts of a run in its metrics.json, nothing where there is none."""
+    facts = run_metrics(path).get("run") or {}
+    return facts if isinstance(facts, dict) and isinstance(facts.get("target"), dict) else {}
+
+
+def run_metrics(path: Path) -> dict[str, Any]:
+    """Return the content of a run's metrics.json, nothing where there is none.
+
+    Raises:
+        MIAError: it is not one.
+    """
     if not path.is_file():
         return {}
     try:
         with open_regular(path) as file:
             content = json.loads(file.read(LARGEST))
-        facts = content.get("run") or {}
-        return facts if isinstance(facts, dict) and isinstance(facts.get("target"), dict) else {}
+        content.keys()
+        return content  # type: ignore[no-any-return]
     except (OSError, ValueError, RecursionError, AttributeError) as error:
         raise MIAError(f"{path}: is not the metrics.json of a run; run train.py again, or remove it") from error
 

@@ -149,7 +149,7 @@ class PlannerConfig:
     """Options of a plan of reference models."""
 
     run: tuple[str, ...] = ()
-    """Output folder of a run of train.py with 4 or more references."""
+    """Output folder of a run of train.py with 4 or more references, or without any."""
 
     output: str | None = None
     """File of the plan in JSON (default: nothing is written)."""

@@ -26,6 +26,7 @@ from mia_lightning.report.plots import plot_roc, style
 from mia_lightning.report.terminal import print_conclusion
 from mia_lightning.runtime.hardware import is_first_process
 from mia_lightning.runtime.progress import rate_reported_to
+from mia_lightning.runtime.ray_cluster import check_cluster
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,12 @@ def run(config: RunConfig, *, overwrite: bool = False) -> AuditResult:
     logging.getLogger("mia_lightning").setLevel(logging.INFO if is_first_process() else logging.WARNING)
     if not is_first_process():  # a worker of the extraction, which ends after it
         run_helper_process(config)
+    check_cluster(
+        config.ray.address,
+        option="--ray.address",
+        used=bool(config.references.count and config.references.workers),
+        needs="--references.count K and --references.workers W",
+    )
     folder = RunFolder(config, overwrite=overwrite)
     try:
         return _run(config, folder)

@@ -82,7 +82,8 @@ class Plan:
         if worth is not None:
             cost = "" if worth.hours is None else f" for {worth.hours:.2g} hours"
             ends = f"{worth.gain_low:+.3f} to {worth.gain_high:+.3f}"
-            return f"train up to {worth.references} references: {gain:+.3f} ({ends}) of {rate}{cost}"
+            more = "up to " if self.present else ""
+            return f"train {more}{worth.references} references: {gain:+.3f} ({ends}) of {rate}{cost}"
         sentence = f"stop: twice the references bring less than {WORTH:g} of {rate}"
         if self.forecasts and self.forecasts[0].gain_high >= WORTH:
             return f"{sentence} by the estimate, at most {self.forecasts[0].gain_high:.3f}"

@@ -1,4 +1,4 @@
-"""The command: a run with references in, a table of forecasts out."""
+"""The command: a run in, a table of forecasts out."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mia_lightning.comparison.runs import run_facts
+from mia_lightning.comparison.runs import run_facts, run_metrics
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.assessment import CurvePoint
 from mia_lightning.evaluation.config import PlannerConfig
 from mia_lightning.pipeline.terminal import print_line
 from mia_lightning.planning.plan import Plan, plan
+from mia_lightning.planning.without_references import BASIS, plans_without_references
 from mia_lightning.runtime.atomic import atomic_write
 
 
@@ -38,9 +39,13 @@ def run(config: PlannerConfig) -> tuple[Plan, ...]:
     if not (folder / "metrics.json").is_file():
         raise MIAError(f"{folder}: has no metrics.json; name the output folder of train.py")
     facts = run_facts(folder / "metrics.json")
-    curves = _curves(facts.get("learning_curve"), folder)
-    plans = tuple(plan(name, curve, _seconds(facts)) for name, curve in curves.items())
     console = Console(width=None if sys.stdout.isatty() else 120)
+    if facts and not facts.get("references") and not facts.get("learning_curve"):
+        plans = _without_references(run_metrics(folder / "metrics.json"), folder)
+        print_line(f"no reference models in this run: the forecast is {BASIS}", console)
+    else:
+        curves = _curves(facts.get("learning_curve"), folder)
+        plans = tuple(plan(name, curve, _seconds(facts)) for name, curve in curves.items())
     for item in plans:
         console.print(plan_table(item))
         print_line(f"{item.score}: {item.advice}", console)
@@ -49,6 +54,22 @@ def run(config: PlannerConfig) -> tuple[Plan, ...]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path.parent, path.name) as file:
             json.dump([asdict(item) | {"advice": item.advice} for item in plans], file, indent=2, allow_nan=False)
+    return plans
+
+
+def _without_references(content: dict[str, Any], folder: Path) -> tuple[Plan, ...]:
+    """Return the plans of a run's headline attack.
+
+    Raises:
+        MIAError: too few records, or the content is not that of a run.
+    """
+    try:
+        name = str(content["headline"])
+        plans = plans_without_references(name, content["attacks"][name])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise MIAError(f"{folder}: its metrics.json is damaged; run train.py again") from error
+    if not plans:
+        raise MIAError(f"{folder}: has too few non-members for a TPR at FPR 5%; give more records of known membership")
     return plans
 
 
@@ -83,7 +104,9 @@ def _curves(content: Any, folder: Path) -> dict[str, list[CurvePoint]]:
     except (TypeError, ValueError, AttributeError) as error:
         raise MIAError(f"{folder}: its metrics.json is damaged; run train.py again") from error
     if not kept:
-        raise MIAError(f"{folder}: has no learning curve; run train.py with --references.count 4 or more")
+        raise MIAError(
+            f"{folder}: has no learning curve; run train.py with --references.count 4 or more, or with none at all"
+        )
     return kept
 
 

@@ -121,6 +121,25 @@ ADDRESS_SECONDS = 4.0
 """Time that a connection to and a response of the cluster may each take."""
 
 
+def check_cluster(address: str | None, *, option: str, used: bool, needs: str) -> None:
+    """Check that a run uses the address of a Ray cluster, if one is given, and that the cluster is there.
+
+    Args:
+        address: See `check_address`.
+        option: Option that holds the address, for messages.
+        used: Whether the run uses Ray.
+        needs: Options that make it do so, for the message.
+
+    Raises:
+        MIAError: the address is not used, or as `check_address`.
+    """
+    if address is None:
+        return
+    if not used:
+        raise MIAError(f"{option} {address} is not used in this run; give {needs} as well, or leave it out")
+    check_address(address, option=option)
+
+
 def check_address(address: str, *, option: str) -> None:
     """Check within some seconds that a Ray cluster is at an address; `ray.init` itself tries for minutes.
 

@@ -13,6 +13,7 @@ from mia_lightning.config.schema import RunConfig, SearchedConfig
 from mia_lightning.config.search import TuneConfig
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.runtime.hardware import is_first_process
+from mia_lightning.runtime.ray_cluster import check_cluster
 
 if TYPE_CHECKING:
     from mia_lightning.pipeline.model_outputs import ModelOutputs
@@ -55,6 +56,13 @@ def tune(config: TuneConfig, *, resume: bool = False) -> Sweep:
     names = ", ".join(config.search.space)
     log.info("search: %d trials over %s; checking the configuration and the files", config.search.trials, names[:200])
     space = check(config)
+
+    check_cluster(
+        config.ray.address,
+        option="--ray.address",
+        used=config.search.engine != "local" or config.references.workers > 0,
+        needs="--search.engine ray",
+    )
 
     from mia_lightning.pipeline.audit import prepare, run_helper_process
     from mia_lightning.pipeline.run_folder import RunFolder

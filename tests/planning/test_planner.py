@@ -5,10 +5,14 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from scipy.stats import norm, t
 
 from mia_lightning.cli import planner
 from mia_lightning.evaluation.assessment import CurvePoint
+from mia_lightning.evaluation.config import PlannerConfig
+from mia_lightning.planning import without_references
 from mia_lightning.planning.plan import plan
+from mia_lightning.planning.run import run
 
 
 def curve(tprs, error=0.005):
@@ -37,6 +41,48 @@ def run_folder(folder, points):
     facts = {"target": {}, "learning_curve": {"lira": rows}, "references": [{"seconds": 360.0}] * 4}
     (folder / "metrics.json").write_text(json.dumps({"run": facts}))
     return str(folder)
+
+
+def plain_run(folder, tpr, resolvable=True, **run):
+    """A run without references; its headline attack has one TPR at both rates."""
+    folder.mkdir()
+    points = [
+        {"fpr": f, "tpr": tpr, "low": tpr and tpr * 0.9, "high": tpr and min(tpr * 1.1, 1), "resolvable": resolvable}
+        for f in (0.01, 0.05)
+    ]
+    content = {"headline": "a", "attacks": {"a": {"n_members": 5000, "points": points}}, "run": {"target": {}} | run}
+    (folder / "metrics.json").write_text(json.dumps(content))
+    return str(folder)
+
+
+MEASURED = {  # TPR without references and with four, of each target (table in benchmarks/README.md)
+    0.05: (
+        [0.205, 0.116, 0.131, 0.150, 0.147, 0.067, 0.069, 0.323, 0.230],
+        [0.389, 0.253, 0.278, 0.340, 0.286, 0.094, 0.207, 0.411, 0.563],
+    ),
+    0.01: (
+        [0.075, 0.047, 0.026, 0.045, 0.038, 0.017, 0.012, 0.140, 0.050],
+        [0.160, 0.084, 0.123, 0.161, 0.144, 0.025, 0.066, 0.241, 0.315],
+    ),
+}
+
+
+def test_forecast_without_references(tmp_path, capsys):
+    shifts = {fpr: np.diff(norm.ppf(pairs), axis=0)[0] for fpr, pairs in MEASURED.items()}
+    for fpr, (mean, deviation) in without_references.SHIFTS.items():
+        assert (shifts[fpr].mean(), shifts[fpr].std(ddof=1)) == pytest.approx((mean, deviation), abs=0.02)
+    plans = run(PlannerConfig((plain_run(tmp_path / "a", 0.2),)))
+    assert [(item.fpr, item.present) for item in plans] == [(0.01, 0), (0.05, 0)]
+    for item in plans:
+        (row,) = item.forecasts
+        width = t.ppf(0.975, 8) * shifts[item.fpr].std(ddof=1) * (1 + 1 / 9) ** 0.5
+        ends = norm.cdf(norm.ppf(0.2) + shifts[item.fpr].mean() + np.array([-width, width])) - 0.2
+        assert (row.gain_low, row.gain_high) == pytest.approx(ends, abs=0.02)
+        assert row.low < 0.2 + row.gain_low < 0.2 + row.gain_high < row.high
+    printed = capsys.readouterr().out
+    assert "measured on 9 targets" in printed.replace("\n", " ")
+    assert "train 4 references: +0.1" in printed
+    assert run(PlannerConfig((plain_run(tmp_path / "all", 1.0),)))[0].advice.startswith("stop: ")
 
 
 def test_forecasts_of_likelihood_ratios():
@@ -82,6 +128,9 @@ def test_bad_plans(tmp_path, capsys):
         ([], "0 runs are named"),
         ([str(tmp_path)], "has no metrics.json"),
         ([one], "has no learning curve"),
+        ([plain_run(tmp_path / "few", 0.2, resolvable=False)], "has too few non-members"),
+        ([plain_run(tmp_path / "null", None)], "its metrics.json is damaged"),
+        ([plain_run(tmp_path / "two", 0.2, references=[{}] * 2)], "with --references.count 4 or more, or with none"),
         ([str(damaged)], "is not the metrics.json of a run"),
         ([twice], "its metrics.json is damaged"),
         ([twice, "--output", str(tmp_path)], "is a folder; name a file"),

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from mia_lightning.cli import benchmark, train, tune
 from mia_lightning.errors import MIAError
 from mia_lightning.runtime import ray_cluster
 from mia_lightning.runtime.ray_cluster import check_address
@@ -123,3 +124,31 @@ def test_session_folder_has_room_and_a_short_name(writable, default, expected, m
 def test_room(tmp_path):
     assert ray_cluster._has_room(str(tmp_path))
     assert not ray_cluster._has_room(str(tmp_path / "absent"))
+
+
+SEARCH = [
+    "--config",
+    "demo",
+    "--evaluation.holdout",
+    "0.2",
+    "--search.space",
+    "{attacks.mlp.init_args.epochs: {dist: int, low: 1, high: 2}}",
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "using"),
+    [
+        (train, ["--config", "demo"], ["--references.count", "2", "--references.workers", "2"]),
+        (tune, [*SEARCH, "--search.engine", "local"], ["--search.engine", "ray"]),
+        (benchmark, ["--data", "digits:public"], ["--workers", "2"]),
+    ],
+)
+def test_an_address_that_is_not_used_or_reached_is_one_sentence(command, words, using, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    option = "--ray_address" if command is benchmark else "--ray.address"
+    for further, sentence in (([], f"error: {option} 127.0.0.1:1 is not used"), (using, "error: cannot join the Ray")):
+        assert command([*words, *further, option, "127.0.0.1:1", "--output", "run"]) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+        assert line.startswith(sentence)
+    assert not (tmp_path / "run").exists()
