@@ -50,6 +50,9 @@ class FilingConfig:
     reviewer: str | None = None
     """Person who reviewed the report."""
 
+    class_names: list[str] | None = None
+    """Names of the classes in the order of the labels (default: those of the records, where they have names)."""
+
     previous: str | None = None
     """Folder of the previous audit, whose figures are shown next to the new ones."""
 

@@ -24,6 +24,7 @@ from mia_lightning.records.records import (
 )
 from mia_lightning.records.splits import Splits
 from mia_lightning.references.remote import RemoteFolder, is_address
+from mia_lightning.report.filing import check_class_names
 
 if TYPE_CHECKING:
     from mia_lightning.targets.base import Target
@@ -63,6 +64,7 @@ def load_records(config: RunConfig) -> tuple[Records, Records | None]:
     if len(sides) < 2:
         content = {0: "only non-members", 1: "only members"}[int(sides[0])] if len(sides) else "no known membership"
         raise MIAError(f"{public.source}: contains {content}; the public records must include members and non-members")
+    check_class_names(config.report, public.labels)
     public = gray_to_rgb(public) if config.data.gray_to_rgb else public
     public = with_copies_grouped(public) if config.evaluation.group_copies else public
     if config.data.private is None:

@@ -182,6 +182,7 @@ def report_of(config: ScoreEvaluationConfig, assessment: Assessment, notes: Iter
         notes=tuple(notes),
         filing=config.report,
         previous=previous_audit(config.report),
+        class_names=config.report.class_names,
     )
 
 
@@ -200,13 +201,14 @@ def _run_evaluation(config: ScoreEvaluationConfig, console: Console, overwrite: 
     from mia_lightning.pipeline.policy import policy_of_scores, with_decision
     from mia_lightning.report.figures import draw
     from mia_lightning.report.files import write_report
-    from mia_lightning.report.filing import previous_audit
+    from mia_lightning.report.filing import check_class_names, previous_audit
     from mia_lightning.report.terminal import print_report
 
     previous_audit(config.report)
     policy = policy_of_scores(config.policy)
     with _output(config, overwrite) as folder:
         assessment, notes = evaluate_file(config, policy)
+        check_class_names(config.report, assessment.records.labels)
         report = with_decision(report_of(config, assessment, notes), policy)
         for note in notes:
             print_line(f"note: {note}", console)

@@ -114,6 +114,7 @@ def report_of(result: AuditResult, prepared: LoadedInputs, assessment: Assessmen
         notes=tuple(result.notes),
         filing=result.config.report,
         previous=previous_audit(result.config.report),
+        class_names=result.config.report.class_names or prepared.public.class_names,
         run=_facts(result, prepared, seconds),
         pixels=_pixels(prepared.public, rows),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -173,6 +173,13 @@ class Report:
 
     decision: Decision | None = None
     """Outcome of the policy; None without one."""
+
+    class_names: Sequence[str] | None = None
+    """Name of each class by its label; None where they have none."""
+
+    def class_name(self, label: int) -> str:
+        """Return the name of a class, with its label, or the label alone."""
+        return str(label) if self.class_names is None else f"{label} {self.class_names[label]}"
 
     @property
     def on_held_out(self) -> bool:

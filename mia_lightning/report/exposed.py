@@ -45,7 +45,7 @@ def most_exposed(report: Report) -> list[Exposed]:
     return [
         Exposed(
             id=str(records.ids[row]),
-            label="" if records.labels is None else str(records.labels[row]),
+            label="" if records.labels is None else report.class_name(int(records.labels[row])),
             member=bool(records.membership[row] == 1),
             p_value=float(claims.p_value[row]),
             p_value_in_class=None if in_class is None else float(in_class[row]),

@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.config import FilingConfig
 from mia_lightning.runtime.own_files import read_bytes
@@ -16,8 +19,25 @@ NOT_STATED = "not stated"
 
 def filing_rows(filing: FilingConfig) -> list[tuple[str, str]]:
     """Return name and value of the fields that a filed report states, "not stated" where one is missing."""
-    names = [field.name for field in fields(filing) if field.name not in ("title", "previous")]
+    names = [field.name for field in fields(filing) if field.name not in ("title", "class_names", "previous")]
     return [(name.replace("_", " ").capitalize(), getattr(filing, name) or NOT_STATED) for name in names]
+
+
+def check_class_names(filing: FilingConfig, labels: NDArray[np.int64] | None) -> None:
+    """Check that every label of the records has a name, if names are given.
+
+    Raises:
+        MIAError: too few names, or records without labels.
+    """
+    if filing.class_names is None:
+        return
+    needed = 0 if labels is None else int(labels.max()) + 1
+    if not needed or len(filing.class_names) < needed:
+        has = f"label {needed - 1} occurs" if needed else "the records have no labels"
+        raise MIAError(
+            f"--report.class_names has {len(filing.class_names)} names, but {has}; give a name for each class, in the "
+            "order of the labels"
+        )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from inspect import getdoc
 from typing import Any
 
+SHAPE = re.compile(r",? \((?:\.\.\.|N)(?:, ?[A-Z]?)*\)|, without a float64 copy")
+"""Shape of an array, which is of no use to a reader of the report."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -36,7 +39,7 @@ def first_sentence(documented: object) -> str:
     """Return the first paragraph of a documentation on one line, up to its first period outside parentheses."""
     paragraph = " ".join((getdoc(documented) or "").split("\n\n")[0].split())
     match = re.match(r"(?:[^.()]|\([^()]*\)|\.(?! |$))*\.", paragraph)
-    sentence = match[0] if match else paragraph
+    sentence = SHAPE.sub("", match[0] if match else paragraph).replace("`", "")
     return sentence.removeprefix("Return ").removeprefix("the ").rstrip(".").strip()
 
 

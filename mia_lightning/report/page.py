@@ -213,9 +213,7 @@ def _points(evaluation: Evaluation) -> list[dict[str, Any]]:
     return [
         {
             "rate": wording.rate_name(point.fpr),
-            "resolved": wording.resolved(point),
             "tpr": _cell(point),
-            "n": evaluation.n_non_members,
             "threshold": f"{point.threshold:.4g}",
             "false_positives": point.false_positives,
             "own_fpr": f"{100 * point.fpr_low:.2g}–{100 * point.fpr_high:.2g}%",
@@ -225,6 +223,7 @@ def _points(evaluation: Evaluation) -> list[dict[str, Any]]:
             ],
         }
         for point in evaluation.points
+        if wording.resolved(point)
     ]
 
 

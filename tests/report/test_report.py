@@ -371,6 +371,8 @@ def test_most_exposed_are_the_highest_scores_with_their_p_values(full):
         for m in [full.assessment.records.membership[row] == 0]
     ]
     assert [record.p_value for record in exposed] == pytest.approx(expected)
+    named = most_exposed(replace(full, class_names=[f"kind {label}" for label in range(100)]))
+    assert [record.label for record in named] == [f"{record.label} kind {record.label}" for record in exposed]
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
