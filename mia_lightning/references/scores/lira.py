@@ -22,6 +22,9 @@ from mia_lightning.references.variances import (
     variance_prior,
 )
 
+SMALLEST_VARIANCE = 1e-6
+"""Variance of a record with per_sample, relative to that of all records."""
+
 Variance = Literal["empirical_bayes", "fixed", "per_sample"]
 
 
@@ -153,7 +156,8 @@ def _within(
             "references (4 give two on each side), or use the score DifficultyCalibration"
         )
     if variance == "per_sample":
-        return part.squares / part.degrees_of_freedom, np.full(count, np.inf)
+        least = SMALLEST_VARIANCE * pooled_variance(part)  # trees often agree on a record to the last digit
+        return np.maximum(part.squares / part.degrees_of_freedom, least), np.full(count, np.inf)
     if variance == "fixed":
         return np.full(count, pooled_variance(enough)), np.full(count, np.inf)
     defined = enough.degrees_of_freedom > 0

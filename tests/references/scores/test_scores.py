@@ -1,5 +1,7 @@
 """Scores from reference models: printed vectors, slow plain references, closed forms, simulated models."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -303,6 +305,17 @@ class TestLiRA:
         reference_outputs, _ = simulated(k=6, n=400, scheme="bernoulli")
         with pytest.raises(MIAError, match="use variance empirical_bayes"):
             LiRA(variance="per_sample").columns(reference_outputs)
+
+    @pytest.mark.parametrize("variance", ["empirical_bayes", "fixed", "per_sample"])
+    @pytest.mark.parametrize("mode", ["online", "offline"])
+    def test_records_on_which_all_references_agree(self, mode, variance):
+        """Trees give a record the same probability to the last digit: its variance is 0."""
+        reference_outputs, _ = simulated(k=8, n=200)
+        references, target = reference_outputs.references.copy(), reference_outputs.target.copy()
+        references[:, :2], target[:2, 0] = 85.1, [85.1, 80]
+        changed = replace(reference_outputs, references=references, target=target)
+        columns = LiRA(mode=mode, variance=variance).columns(changed)
+        assert all(np.abs(values).max() < np.finfo(np.float32).max for values in columns.values())
 
 
 class TestJointLiRA:
