@@ -18,6 +18,7 @@ from mia_lightning.records.multi_hot import label_array
 from mia_lightning.records.normalization import normalization
 from mia_lightning.records.records import Records
 from mia_lightning.records.splits import Splits
+from mia_lightning.runtime.device_copies import DeviceCopies
 
 Batch = dict[str, Tensor]
 
@@ -80,6 +81,8 @@ class MembershipDataModule(L.LightningDataModule):
         self.loaded = [name for name in self.records if len(self.rows.get(name, ())) > 0]
         self.batch_size, self.workers = batch_size, len(os.sched_getaffinity(0)) if workers < 0 else workers
         self.mean, self.std = normalization(records.public, mean, std)
+        self.copies: dict[torch.device, DeviceCopies] = {}
+        self.constants: dict[torch.device, list[Tensor]] = {}
 
     def public_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of the public records."""
@@ -101,6 +104,20 @@ class MembershipDataModule(L.LightningDataModule):
         workers = self.workers if isinstance(self.records[split].images, LazyImages) else 0
         return DataLoader(rows, batch_size=self.batch_size, collate_fn=_identity, num_workers=workers)
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Return a batch with its images on the device.
+
+        On CUDA they are copied from pinned memory during the computation with the batch before: every image is read
+        once, so that images that are copied beforehand would only delay the first batch. The index stays on the host.
+        """
+        if device.type != "cuda":
+            moved: Batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+            return moved
+        if device not in self.copies:
+            self.copies[device] = DeviceCopies(device)
+        labels = batch["labels"].pin_memory().to(device, non_blocking=True)
+        return batch | {"images": self.copies[device](batch["images"]), "labels": labels}
+
     def normalize(self, images: Tensor) -> Tensor:
         """Return the target's inputs: (B, C, H, W) float32, of which uint8 is scaled from 0..255 to [0, 1]; records of
         another kind, and images with a transform of their own, as they are.
@@ -108,6 +125,9 @@ class MembershipDataModule(L.LightningDataModule):
         if not self.mean:
             return images
         scaled = images.float() / 255 if images.dtype == torch.uint8 else images
-        mean, std = (torch.tensor(v, device=scaled.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        if scaled.device not in self.constants:  # a copy of a few numbers per batch would hold up the host
+            values = (torch.tensor(v, device=scaled.device) for v in (self.mean, self.std))
+            self.constants[scaled.device] = [value.view(1, -1, 1, 1) for value in values]
+        mean, std = self.constants[scaled.device]
         # Explicit strides: those of one channel are ambiguous, and the kernel that convolution takes depends on them.
         return torch.empty_like(scaled, memory_format=torch.channels_last).copy_((scaled - mean) / std)

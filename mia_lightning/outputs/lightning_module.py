@@ -132,7 +132,7 @@ class InferenceModule(L.LightningModule):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error is of full memory; on CPUs and Apple's devices only the message of a RuntimeError shows it."""
-    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "unable to find an engine")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
 
 

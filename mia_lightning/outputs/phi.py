@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def phi(logits: Tensor, labels: Tensor) -> Tensor:
@@ -13,8 +12,8 @@ def phi(logits: Tensor, labels: Tensor) -> Tensor:
     """
     if labels.ndim == 2:
         return torch.where(labels == 1, logits, -logits).sum(dim=1)
-    is_label = F.one_hot(labels, logits.shape[1]).bool()
-    return logits[is_label] - logits.masked_fill(is_label, -torch.inf).logsumexp(dim=1)
+    index = labels[:, None]
+    return logits.gather(1, index)[:, 0] - logits.scatter(1, index, -torch.inf).logsumexp(dim=1)
 
 
 def predicted(logits: Tensor, labels: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter, Callback
 
 from mia_lightning.errors import MIAError
 from mia_lightning.records.records import Records
+from mia_lightning.runtime.device_copies import HostCopies
 from mia_lightning.runtime.memory_maps import Arrays
 from mia_lightning.runtime.progress import progress_bar, report_rate
 from mia_lightning.runtime.store import CacheEntry
@@ -37,6 +38,7 @@ class ShardWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.splits = splits
         self.buffers: dict[str, _Buffer] = {}
+        self.copies: HostCopies[str] = HostCopies()
         self.since = monotonic()
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -53,9 +55,13 @@ class ShardWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Gather a batch; write a shard if the buffer is full or SHARD_SECONDS have passed."""
-        arrays = {name: tensor.cpu().numpy() for name, tensor in prediction.items()}
+        """Gather the batches that have arrived on the host, so that the device never waits for it."""
         split = trainer.datamodule.loaded[dataloader_idx]  # type: ignore[attr-defined]
+        for arrived in self.copies.add(split, prediction):
+            self._gather(*arrived)
+
+    def _gather(self, split: str, arrays: Arrays) -> None:
+        """Add a batch to its split's buffer; write a shard if that is full or SHARD_SECONDS have passed."""
         _check_finite(arrays, self.splits[split][0])
         if split not in self.buffers:
             self._write()  # of the split before
@@ -67,6 +73,8 @@ class ShardWriter(BasePredictionWriter):
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the last shard."""
+        for arrived in self.copies.rest():
+            self._gather(*arrived)
         self._write()
 
     def _write(self) -> None:

@@ -15,6 +15,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.references.training import DivergedError, Epoch, train_reference
 from mia_lightning.references.training_data import ReferenceDataset, TrainingData
+from mia_lightning.references.training_step import DeviceSession
 from mia_lightning.references.user_training import OPTION, is_module, trainer_code, user_error
 from mia_lightning.runtime.trainers import isolated_fabric
 from mia_lightning.targets.imported import import_callable
@@ -32,6 +33,7 @@ def fit_reference(
     checkpoint: Path,
     device: str,
     on_epoch: Epoch | None = None,
+    session: DeviceSession | None = None,
 ) -> nn.Module:
     """Train one reference by the recipe, resuming from its last finished epoch if there is one, and return it.
 
@@ -47,6 +49,7 @@ def fit_reference(
         checkpoint: File of the last finished epoch.
         device: "cpu" or "cuda".
         on_epoch: Callback invoked after each epoch.
+        session: Of the built-in training, see `train_reference`.
 
     Raises:
         DivergedError: a loss that is not finite.
@@ -57,7 +60,8 @@ def fit_reference(
     code = trainer_code(recipe)
     options: dict[str, Any] = {"seed": seed, "on_epoch": on_epoch}
     if code is None:
-        return train_reference(network, material, keep, recipe, checkpoint=checkpoint, device=device, **options)
+        options |= {"checkpoint": checkpoint, "device": device, "session": session}
+        return train_reference(network, material, keep, recipe, **options)
     if not is_module(code):
         return _by_function(code, network, material, keep, recipe, **options)
     from mia_lightning.references.lightning_training import fit_module

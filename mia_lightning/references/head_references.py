@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from tempfile import TemporaryFile
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +19,9 @@ from mia_lightning.outputs.views import views
 from mia_lightning.references.config import ReferencesConfig, ReferenceTraining
 from mia_lightning.references.stacked_heads import StackedHeads, fit, head_labels
 from mia_lightning.references.store import ReferenceRecord
-from mia_lightning.references.training_data import Normalize, TrainingData, on_device
+from mia_lightning.references.training_data import Normalize, TrainingData, image_batches, on_device
 from mia_lightning.references.workers import Progress, ReferenceJob
+from mia_lightning.runtime.device_copies import HostCopies
 from mia_lightning.runtime.trainers import isolated_fabric
 from mia_lightning.targets.base import Target
 from mia_lightning.targets.features import FeatureTap, ends_with_head
@@ -190,10 +192,10 @@ class _Backbone:
 
     def _batches(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield normalized batches of one size, padded so that features do not depend on a batch's other records."""
-        for start in range(0, len(self.images), self.batch_size):
-            rows = torch.arange(start, start + self.batch_size, device=self.images.device)
-            batch = self.normalize(self.images[rows.clamp(max=len(self.images) - 1)]).to(self.device)
-            yield slice(start, min(start + self.batch_size, len(self.images))), batch
+        count, size = len(self.images), self.batch_size
+        padded = torch.arange(-(-count // size) * size).clamp(max=count - 1)
+        for number, stored in enumerate(image_batches(self.images, padded, size)):
+            yield slice(number * size, min((number + 1) * size, count)), self.normalize(stored)
 
     def features(self, batch: Tensor) -> Tensor:
         """Return float32 features of normalized images, (B, D)."""
@@ -218,8 +220,18 @@ def _queried(
     with TemporaryFile(dir=jobs[0].store.folder) as file:
         values = np.memmap(file, np.float32, mode="w+", shape=(len(jobs), count, material.queries))
         correct = np.empty((len(jobs), count), bool)
+        copies: HostCopies[slice] = HostCopies(ahead=1)  # a block arrives while the next one is computed
+
+        def store(arrived: Iterable[tuple[slice, dict[str, Any]]]) -> None:
+            for part, arrays in arrived:
+                values[:, part], correct[:, part] = arrays["phi"], arrays["correct"]
+
         for part, features in backbone.queried():
             label = labels[part]
+            block = {
+                "phi": torch.empty(len(jobs), len(label), material.queries, device=backbone.device),
+                "correct": torch.empty(len(jobs), len(label), dtype=torch.bool, device=backbone.device),
+            }
             each = torch.arange(len(label), device=backbone.device)
             for query, view in enumerate(features):
                 for group, stack in zip(groups, stacks, strict=True):
@@ -232,8 +244,10 @@ def _queried(
                         logits[each, label] = -torch.inf
                         score = of_label - logits.logsumexp(dim=1)
                     if query == 0:
-                        correct[group.start : group.stop, part] = is_right.T.cpu()
-                    values[group.start : group.stop, part, query] = score.T.cpu()
+                        block["correct"][group.start : group.stop] = is_right.T
+                    block["phi"][group.start : group.stop, :, query] = score.T
+            store(copies.add(part, block))
+        store(copies.rest())
         for index, job in enumerate(jobs):
             row = rows.get(job.number, ReferenceRecord(job.number, "trained"))
             phi = np.array(values[index])

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from math import isclose
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,17 @@ from torch.nn import functional as F
 from mia_lightning.errors import MIAError
 from mia_lightning.references.checkpoints import load_checkpoint, save_checkpoint
 from mia_lightning.references.config import ReferenceTraining
-from mia_lightning.references.training_data import MappedImages, Normalize, TrainingData, on_device
+from mia_lightning.references.training_data import MappedImages, Normalize, TrainingData, image_batches
+from mia_lightning.references.training_step import DeviceSession, TrainingStep
 from mia_lightning.runtime.trainers import isolated_fabric
 
 log = logging.getLogger(__name__)
 
 NUMBERS = 2
 """Version of the training code; increased with every change of the weights that a seed leads to."""
+
+CHECKPOINT_SECONDS = 10.0
+"""Shortest time between two checkpoints on CUDA, where writing one takes longer than an epoch; elsewhere 0."""
 
 Epoch = Callable[[int, float], None]
 """Callback invoked with (finished epochs, mean loss) after each epoch."""
@@ -43,8 +48,9 @@ def train_reference(
     checkpoint: Path,
     device: str,
     on_epoch: Epoch | None = None,
+    session: DeviceSession | None = None,
 ) -> nn.Module:
-    """Train one reference, resuming from its last finished epoch if there is one, and return it.
+    """Train one reference, resuming from its last stored epoch if there is one, and return it.
 
     The order of records and the augmentation follow from the seed and the number of the epoch alone, so that a
     resumed training gives the same weights as an uninterrupted one.
@@ -55,9 +61,10 @@ def train_reference(
         keep: (N,) True for the records to train on.
         recipe: Training recipe.
         seed: Drives order and augmentation.
-        checkpoint: File of the last finished epoch.
+        checkpoint: File of the last stored epoch.
         device: "cpu" or "cuda".
         on_epoch: Callback invoked after each epoch.
+        session: Shared by the references of a run; on CUDA the network then stays on the CPU until it is trained.
 
     Raises:
         DivergedError: a loss that is not finite.
@@ -73,43 +80,44 @@ def train_reference(
             f"a reference has {len(rows)} records to train on, fewer than one batch of {batch_size}; lower "
             "--references.training.batch_size"
         )
-    images, labels = on_device(material, fabric.device)
-    is_image = len(images.shape) == 4
-    network = with_small_convolutions(network, images.shape[1:]) if is_image else network
-    network = network.to(fabric.device).to(memory_format=torch.channels_last)
-    optimizer = optimizer_of(network, recipe)
+    images, labels = (session or DeviceSession(material)).resident(fabric.device)
+    record = None if session is None else session.recorder(fabric.device)
+    compiled = None if session is None else session.compiled
+
+    def step_of(network: nn.Module) -> TrainingStep:
+        network = with_small_convolutions(network, images.shape[1:]) if len(images.shape) == 4 else network
+        network = network.to(fabric.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        return TrainingStep(network, fabric.autocast, recipe.label_smoothing, compiled)
+
+    def recorded(network: nn.Module) -> TrainingStep:
+        assert record is not None
+        step, (index, batch) = step_of(network), next(_batches(images, rows, material, recipe, seed=seed, epoch=0))
+        step.record(batch, labels[index], record)
+        return step
+
+    step = step_of(network) if session is None or record is None else session.step(network, recorded)
+    optimizer = optimizer_of(step.network, recipe)
     schedule = schedule_of(optimizer, recipe, steps * epochs)
-    first = _resume(checkpoint, network, optimizer, schedule, epochs)
-    network.train()
+    first, stored = _resume(checkpoint, step.network, optimizer, schedule, epochs), monotonic()
     for epoch in range(first, epochs):
         total = torch.zeros((), device=fabric.device)
         for index, batch in _batches(images, rows, material, recipe, seed=seed, epoch=epoch):
-            with fabric.autocast():
-                loss = classification_loss(network(batch), labels[index], recipe.label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
+            total += step(batch, labels[index])
             optimizer.step()
             schedule.step()
-            total += loss.detach()
         mean = float(total) / steps  # the only time that the host waits
         if not np.isfinite(mean):
             raise DivergedError(f"its loss became {mean} in epoch {epoch + 1}")
-        if epoch + 1 < epochs:
-            state = {"epoch": epoch + 1, "network": network.state_dict(), "schedule": schedule.state_dict()}
+        interval = CHECKPOINT_SECONDS if fabric.device.type == "cuda" else 0.0
+        if epoch + 1 < epochs and monotonic() - stored >= interval:
+            state = {"epoch": epoch + 1, "network": step.network.state_dict(), "schedule": schedule.state_dict()}
             save_checkpoint(checkpoint, {**state, "optimizer": optimizer.state_dict()})
+            stored = monotonic()
         if on_epoch:
             on_epoch(epoch + 1, mean)
+    if step.network is not network:
+        network.load_state_dict(step.network.state_dict())
     return network.eval()
-
-
-def classification_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Return the mean cross-entropy of logits (B, C) with labels (B,); with (B, C) of 0 and 1, the sum over C binary
-    ones.
-    """
-    if labels.ndim == 1:
-        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
-    smooth = labels * (1 - smoothing) + smoothing / 2
-    return F.binary_cross_entropy_with_logits(logits, smooth, reduction="sum") / len(logits)
 
 
 def optimizer_of(network: nn.Module, recipe: ReferenceTraining) -> torch.optim.Optimizer:
@@ -169,14 +177,15 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (rows, normalized and augmented images) of one epoch; all random numbers are drawn beforehand."""
     draw = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0]))
-    order = rows[torch.randperm(len(rows), generator=draw)].to(images.device)
+    drawn = rows[torch.randperm(len(rows), generator=draw)]
+    order = drawn.to(images.device)
     mirrored = (torch.rand(len(rows), generator=draw) < 0.5).to(images.device)
     shift = torch.randint(-recipe.shift, recipe.shift + 1, (2, len(rows)), generator=draw).to(images.device)
     normalize = Normalize(material, images)
     _, batch_size = recipe.counts()
-    for start in range(0, len(rows) - batch_size + 1, batch_size):
-        part = slice(start, start + batch_size)
-        batch = normalize(images[order[part]])
+    for number, stored in enumerate(image_batches(images, drawn, batch_size)):
+        part = slice(number * batch_size, (number + 1) * batch_size)
+        batch = normalize(stored)
         if batch.ndim != 4:  # only images are shifted and mirrored
             yield order[part], batch
             continue

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mia_lightning.records.lazy_images import LazyImages
+from mia_lightning.runtime.device_copies import DeviceCopies, fits
 from mia_lightning.runtime.memory_maps import MappedArray, mapped_array
 
 Images = NDArray[np.uint8] | NDArray[np.float32]
@@ -99,12 +101,10 @@ class TrainingData:
 
 
 class MappedImages:
-    """Images that stay where they are: an index returns its rows as a tensor on the CPU, by a copy of these alone."""
+    """Images that stay where they are: an index returns its rows as a tensor on a device, by a copy of these alone."""
 
-    device = torch.device("cpu")
-
-    def __init__(self, images: ImageParts) -> None:
-        self.images = images
+    def __init__(self, images: ImageParts, device: torch.device = torch.device("cpu")) -> None:  # noqa: B008
+        self.images, self.device = images, device
         self.shape = images.shape
         self.dtype = dtype_of(images)
 
@@ -112,14 +112,43 @@ class MappedImages:
         return self.shape[0]
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
-        return torch.from_numpy(self.images[rows if isinstance(rows, slice) else rows.numpy()])
+        return self.on_host(rows).to(self.device)
+
+    def on_host(self, rows: slice | Tensor) -> Tensor:
+        """Return rows as a tensor on the CPU."""
+        return torch.from_numpy(self.images[rows if isinstance(rows, slice) else rows.cpu().numpy()])
 
 
-def on_device(material: TrainingData, device: torch.device) -> tuple[Tensor | MappedImages, Tensor]:
+Resident = tuple[Tensor | MappedImages, Tensor]
+"""Images and labels on their device, from `on_device`."""
+
+
+def image_batches(images: Tensor | MappedImages, rows: Tensor, size: int) -> Iterator[Tensor]:
+    """Yield full batches of images, (size, ...), on their device.
+
+    Args:
+        images: From `on_device`. Those that are not on their CUDA device are copied there during the computation with
+            the batch before.
+        rows: (n,) on the CPU; the last n % size are left out.
+        size: Images per batch.
+    """
+    parts = [slice(start, start + size) for start in range(0, len(rows) - size + 1, size)]
+    if isinstance(images, MappedImages) and images.device.type == "cuda":
+        copies = DeviceCopies(images.device)
+        for part in parts:
+            yield copies(images.on_host(rows[part]))
+    else:
+        rows = rows.to(images.device)
+        for part in parts:
+            yield images[rows[part]]
+
+
+def on_device(material: TrainingData, device: torch.device) -> Resident:
     """Return images and labels for training on a device.
 
     On a CPU images in memory are shared without a copy, and mapped images or several arrays are read batch by batch, so
-    that memory does not grow with their number. Elsewhere all images are copied to the device, a block at a time.
+    that memory does not grow with their number. On CUDA all images are copied to the device, a block at a time, if they
+    fit in half of its free memory; otherwise they are read and copied batch by batch.
     """
     images, labels = material.images, torch.from_numpy(material.labels).to(device)
     if device.type == "cpu":
@@ -130,10 +159,13 @@ def on_device(material: TrainingData, device: torch.device) -> tuple[Tensor | Ma
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # they are only read
             return torch.from_numpy(np.require(images, requirements=("C", "A"))), labels
+    size = math.prod(images.shape) * np.dtype(images.dtype).itemsize
+    if device.type == "cuda" and not fits(size, device):
+        return MappedImages(images if isinstance(images, ImageParts) else ImageParts((images,)), device), labels
     resident = torch.empty(images.shape, dtype=dtype_of(images), device=device)
     for start in range(0, len(images), 4096):
         block = np.array(images[start : start + 4096])  # a copy: PyTorch wants writable memory
-        resident[start : start + len(block)] = torch.from_numpy(block).to(device)
+        resident[start : start + len(block)] = torch.from_numpy(block).to(device, non_blocking=True)
     return resident, labels
 
 
@@ -191,7 +223,8 @@ class ReferenceDataset(Dataset[tuple[Tensor, Tensor]]):
             self.labels = self.labels[:, indices.argsort()] if is_multi_label else indices[self.labels]
         self.labels = self.labels.float() if self.labels.ndim == 2 else self.labels  # as binary cross-entropy takes it
         order = np.arange(len(keep)) if material.order is None else material.order
-        self.rows = torch.from_numpy(order[keep[order]]).to(self.labels.device)
+        where = torch.device("cpu") if isinstance(self.images, MappedImages) else self.images.device
+        self.rows = torch.from_numpy(order[keep[order]]).to(where)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -200,8 +233,9 @@ class ReferenceDataset(Dataset[tuple[Tensor, Tensor]]):
         if not isinstance(index, Tensor):
             images, labels = self[torch.tensor([range(len(self))[index]])]
             return images[0], labels[0]
-        rows = self.rows[index.to(self.rows.device)]
+        rows = self.rows[index.to(self.rows.device, non_blocking=True)]
         images = self.images[rows]
+        rows = rows.to(self.labels.device, non_blocking=True)
         if self.transform is not None:
             images = torch.stack([self.transform(_as_stored(image)) for image in images])
         else:

@@ -24,6 +24,7 @@ from mia_lightning.references.inference import compute_phi
 from mia_lightning.references.store import ReferenceRecord, ReferenceStore
 from mia_lightning.references.training import DivergedError, Epoch
 from mia_lightning.references.training_data import TrainingData
+from mia_lightning.references.training_step import DeviceSession
 from mia_lightning.runtime.hardware import mps_is_running
 from mia_lightning.runtime.interruption import signals_as_keyboard_interrupt
 from mia_lightning.runtime.progress import progress_bar
@@ -88,16 +89,19 @@ def train_references(
 def _train_locally(
     jobs: list[ReferenceJob], material: TrainingData, progress: Progress
 ) -> Iterator[tuple[ReferenceJob, Result]]:
+    session = DeviceSession(material)
     for job in jobs:
-        yield job, train_and_query(job, material, on_epoch=progress.epoch)
+        yield job, train_and_query(job, material, on_epoch=progress.epoch, session=session)
 
 
 Result = tuple[ReferenceRecord, NDArray[np.float32] | None]
 
 
-def train_and_query(job: ReferenceJob, material: TrainingData, *, on_epoch: Epoch | None = None) -> Result:
+def train_and_query(
+    job: ReferenceJob, material: TrainingData, *, on_epoch: Epoch | None = None, session: DeviceSession | None = None
+) -> Result:
     """Train one reference unless its weights are stored, query it, and return its description and phi."""
-    started = perf_counter()
+    started, session = perf_counter(), session or DeviceSession(material)
     network, losses = job.network(job.seed), []
     if isinstance(inner := unwrap(network), EstimatorNetwork):
         return _fit_and_query(job, network, inner, material, started)
@@ -123,12 +127,13 @@ def train_and_query(job: ReferenceJob, material: TrainingData, *, on_epoch: Epoc
                 checkpoint=job.store.checkpoint(job.number),
                 device=job.device,
                 on_epoch=finished,
+                session=session,
             )
         except DivergedError as error:
             return ReferenceRecord(job.number, "diverged", seconds=perf_counter() - started, reason=str(error)), None
         job.store.save_weights(job.number, network.state_dict())
     seconds = perf_counter() - started
-    result = compute_phi(network, material, device=job.device)
+    result = compute_phi(network, material, device=job.device, session=session)
     if not np.isfinite(result.phi).all():
         return ReferenceRecord(job.number, "diverged", seconds=seconds, reason="its outputs are not finite"), None
     in_, out_ = (float(result.correct[rows].mean()) if rows.any() else 0.0 for rows in (job.keep, ~job.keep))

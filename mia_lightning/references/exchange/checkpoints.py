@@ -19,6 +19,7 @@ from mia_lightning.references.exchange.layouts import checkpoint_files
 from mia_lightning.references.inference import compute_phi
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.training_data import TrainingData
+from mia_lightning.references.training_step import DeviceSession
 from mia_lightning.targets import weight_sets, weights
 from mia_lightning.targets.imported import first_line
 from mia_lightning.targets.wrapper import unwrap
@@ -97,6 +98,7 @@ def query_checkpoints(
         MIAError: a checkpoint that is damaged or of another architecture.
     """
     network = network.eval()
+    session = DeviceSession(material)
     phi = np.empty((*folder.keep.shape, material.queries), np.float32)
     for k, file in enumerate(folder.files):
         try:
@@ -106,7 +108,7 @@ def query_checkpoints(
                 f"--references.imported: {file.name} does not fit the target's network ({error}); name the network of "
                 "the models by --references.architecture"
             ) from error
-        phi[k] = compute_phi(network, material, device=device).phi
+        phi[k] = compute_phi(network, material, device=device, session=session).phi
         log.info("references: queried %s (%d/%d)", file.name, k + 1, len(folder.files))
     if not np.isfinite(phi).all():
         raise MIAError("--references.imported: the outputs of a checkpoint are not finite; remove it")
