@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ from mia_lightning.runtime.atomic import write_atomically
 EXTRAS = {"s3": 'pip install "mia-lightning[s3]"', "gs": "pip install gcsfs", "gcs": "pip install gcsfs"}
 """Installation of the libraries behind protocols."""
 
+BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs")
+"""Protocols whose addresses begin with a bucket."""
+
 
 def is_address(text: str | None) -> bool:
-    """Whether a folder is written as an address of fsspec, PROTOCOL://PATH."""
-    return text is not None and "://" in text
+    """Whether a folder is written as an address of fsspec, PROTOCOL://PATH, or as one with a slash too few."""
+    return text is not None and ("://" in text or re.match(r"[A-Za-z][A-Za-z0-9]+:/", text) is not None)
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,8 @@ class RemoteFolder:
 
     def check(self) -> None:
         """Write and remove a small file."""
-        with self._files("write into") as (files, root):
-            files.pipe_file(f"{root}/.mia-lightning", b"")
-            files.rm_file(f"{root}/.mia-lightning")
+        self.write(".mia-lightning", b"")
+        self.remove(".mia-lightning")
 
     def write(self, name: str, payload: bytes) -> None:
         """Write a file; it appears when it is complete."""
@@ -70,7 +73,12 @@ class RemoteFolder:
 
     @contextmanager
     def _files(self, doing: str) -> Iterator[tuple[Any, str]]:
-        protocol = self.address.partition("://")[0]
+        protocol, slashes, rest = self.address.partition("://")
+        if not slashes:
+            protocol, _, rest = self.address.partition(":/")
+            raise MIAError(f"--cache_dir {self.address} has one slash too few; write {protocol}://{rest}")
+        if protocol in BUCKETS and not rest.partition("/")[0]:
+            raise MIAError(f"--cache_dir {self.address} names no bucket; write {protocol}://BUCKET/FOLDER")
         try:
             from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 

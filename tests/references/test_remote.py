@@ -7,7 +7,7 @@ import torch
 from mia_lightning.errors import MIAError
 from mia_lightning.references.config import ReferencesConfig, ReferenceTraining
 from mia_lightning.references.networks import NetworkFactory
-from mia_lightning.references.remote import RemoteFolder
+from mia_lightning.references.remote import RemoteFolder, is_address
 from mia_lightning.references.store import ReferenceStore
 from mia_lightning.references.training_data import TrainingData
 from mia_lightning.references.workers import ReferenceJob, _in_worker, train_references
@@ -126,12 +126,23 @@ def test_damaged_remote_files_are_trained_again(tmp_path):
         ("nowhere://a/b", r"--cache_dir: cannot write into nowhere://a/b \(Protocol not known: nowhere"),
         ("gs://a/b", r"gs:// needs another library; pip install gcsfs"),
         ("file:///proc/no", r"--cache_dir: cannot write into file:///proc/no"),
+        ("s3://", r"s3:// names no bucket; write s3://BUCKET/FOLDER"),
+        ("gs:///folder", r"gs:///folder names no bucket; write gs://BUCKET/FOLDER"),
+        ("s3:/bucket/folder", r"has one slash too few; write s3://bucket/folder"),
     ],
 )
 def test_wrong_address(address, sentence):
+    assert is_address(address)
     with pytest.raises(MIAError, match=sentence) as raised:
         RemoteFolder(address).check()
     assert "\n" not in str(raised.value)
+
+
+def test_folder_of_an_address_is_made(tmp_path):
+    RemoteFolder(f"file://{tmp_path}/new/store").check()
+    assert list((tmp_path / "new" / "store").iterdir()) == []
+    assert not is_address("C:/store")
+    assert not is_address("./s3:store")
 
 
 def test_mps_is_seen_by_its_pipe(tmp_path, monkeypatch):
