@@ -54,7 +54,7 @@ def audit(
     unknown: object = None,
     references: int | Mapping[str, Any] = 0,
     output: str = "auto",
-    label: str | None = None,
+    label: str | Sequence[str] | None = None,
     untrained: Callable[[], nn.Module] | None = None,
     config: str | Path | Sequence[str | Path] = (),
     **options: Any,
@@ -69,7 +69,7 @@ def audit(
     unknown: object = None,
     references: int | Mapping[str, Any] = 0,
     output: str = "auto",
-    label: str | None = None,
+    label: str | Sequence[str] | None = None,
     untrained: Callable[[], nn.Module] | None = None,
     config: str | Path | Sequence[str | Path] = (),
     **options: Any,
@@ -90,7 +90,8 @@ def audit(
         references: Number of reference models to train from the network's architecture, or the options of
             `references` such as `{"count": 8, "training": {"epochs": 30}}`.
         output: Kind of the model's output, "auto" to recognize it from the values, as `--target.output`.
-        label: Name of the label in tables and in data sets whose items are mappings.
+        label: Name of the label in tables and in data sets whose items are mappings, or names of several columns of 0
+            and 1.
         untrained: Returns the network with its first weights, for reference models of a network whose layers cannot be
             reset.
         config: Name of a shipped configuration or path of a YAML file, or several, such as "no_reference".

@@ -38,14 +38,15 @@ class Batch:
         return len(self.inputs)
 
 
-def read_side(data: object, name: str, *, label: str | None = None) -> Batch:
+def read_side(data: object, name: str, *, label: str | Sequence[str] | None = None) -> Batch:
     """Return one side of the records.
 
     Args:
         data: A tensor, an array, a pandas, Polars or pyarrow table, a `Dataset`, a `DataLoader`, or a tuple (inputs,
             labels) of the former.
         name: Of the argument, for messages.
-        label: Name of a table's column, or a data set's field, that has the labels; None looks for the usual names.
+        label: Name of a table's column, or a data set's field, that has the labels, or the names of several columns of
+            0 and 1; None looks for the usual names.
 
     Raises:
         MIAError: another type, no records, labels of another number, or text where a model needs numbers.
@@ -175,7 +176,7 @@ def _is_a(data: object, module: str, name: str) -> bool:
     return cls is not None and isinstance(data, cls)
 
 
-def _table(data: object, name: str, label: str | None) -> Batch | None:
+def _table(data: object, name: str, label: str | Sequence[str] | None) -> Batch | None:
     """Return a pandas, Polars or pyarrow table, None for anything else."""
     if _is_a(data, "pyarrow", "Table"):
         data = data.to_pandas()  # type: ignore[attr-defined]
@@ -191,7 +192,8 @@ def _table(data: object, name: str, label: str | None) -> Batch | None:
     labels = None if label_column is None else frame[label_column].to_numpy()
     if labels is not None and labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels):
         labels = labels.astype(np.str_)
-    features = [column for column in frame.columns if column != label_column]
+    several = label_column if isinstance(label_column, list) else [label_column]
+    features = [column for column in frame.columns if column not in several]
     columns = []
     for column in features:
         values = frame[column].to_numpy()
@@ -212,12 +214,12 @@ def _table(data: object, name: str, label: str | None) -> Batch | None:
     return Batch(np.stack(columns, axis=1), labels, library, tuple(map(str, features)))
 
 
-def _label_name(columns: Sequence[Any], name: str, label: str | None) -> Any:
+def _label_name(columns: Sequence[Any], name: str, label: str | Sequence[str] | None) -> Any:
     if label is not None:
-        if label not in columns:
+        if missing := [each for each in ([label] if isinstance(label, str) else label) if each not in columns]:
             listed = ", ".join(printable(column, 20) for column in columns[:6])
-            raise MIAError(f"{name} has no column {label!r}, which label= names; it has {listed}")
-        return label
+            raise MIAError(f"{name} has no column {missing[0]!r}, which label= names; it has {listed}")
+        return label if isinstance(label, str) else list(label)
     by_name = {normalize_name(str(column)): column for column in reversed(columns)}
     return next((by_name[label_name] for label_name in NAMES["label"] if label_name in by_name), None)
 
@@ -227,10 +229,14 @@ def _items(data: Any) -> Any:
     return (data[index] for index in range(len(data))) if hasattr(data, "__len__") else iter(data)
 
 
-def _fields(item: Any, name: str, label: str | None) -> tuple[Any, Any]:
+def _fields(item: Any, name: str, label: str | Sequence[str] | None) -> tuple[Any, Any]:
     """Return inputs and label of an item of a data set, or of a batch of a loader."""
     if isinstance(item, Mapping):
         label_key = _label_name(list(item), name, label)
+        if isinstance(label_key, list):
+            several = np.stack([_array(item[key], name) for key in label_key], axis=-1)
+            item = {key: value for key, value in item.items() if key not in label_key} | {"label": several}
+            label_key = "label"
         inputs = [
             key for key in item if key != label_key and normalize_name(str(key)) in (*NAMES["image"], "inputs", "input")
         ]

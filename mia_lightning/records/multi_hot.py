@@ -15,13 +15,21 @@ from mia_lightning.records.values import Values
 ONE_HOT = "read as class numbers"
 
 
-def multi_hot_column(values: Values | None, name: str, notes: list[str]) -> NDArray[np.int64] | None:
-    """Return labels (N, C) of 0 and 1, None where each record has one class (one-hot labels included).
+def multi_hot_column(
+    values: Values | None, name: str, notes: list[str], *, several: bool = False
+) -> NDArray[np.int64] | None:
+    """Return labels (N, C) of 0 and 1, None where each record has one class.
+
+    Args:
+        values: Labels of any form.
+        name: Of the source, for messages.
+        notes: Extended.
+        several: Whether one-hot labels are independent too, as those of several columns of a table.
 
     Raises:
         MIAError: a matrix of other values.
     """
-    if (matrix := numeric_matrix(values)) is None or is_one_hot(matrix):
+    if (matrix := numeric_matrix(values)) is None or (is_one_hot(matrix) and not several):
         return None
     if not (valid := np.isin(matrix, (0, 1))).all():
         row, column = np.argwhere(~valid)[0]

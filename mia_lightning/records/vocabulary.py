@@ -278,13 +278,13 @@ def find_columns(
     return columns
 
 
-def check_mapping(mapping: Mapping[str, str]) -> None:
-    """Raise MIAError when a mapping of columns has an unknown meaning, or one meaning twice."""
+def check_mapping(mapping: Mapping[str, str], *, repeated: Sequence[str] = ()) -> None:
+    """Raise MIAError when a mapping of columns has an unknown meaning, or twice one that may not be repeated."""
     legal = [*RECORD_COLUMNS, "input", "file", FEATURE, IGNORE]
     for name, means in mapping.items():
         if means not in legal:
             raise MIAError(f"--data.columns: {name!r} is mapped to {means!r}; {suggest(str(means), legal, see='')}")
-    used = [means for means in mapping.values() if means not in (IGNORE, FEATURE)]
+    used = [means for means in mapping.values() if means not in (IGNORE, FEATURE, *repeated)]
     if twice := next((means for means in used if used.count(means) > 1), None):
         raise MIAError(f"--data.columns: two columns are mapped to {twice}; keep one")
 

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import warnings
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -40,6 +41,7 @@ class EstimatorNetwork(FunctionNetwork):
     def __init__(self, estimator: Any, labels: NDArray[Any] | None = None) -> None:
         self.estimator, name = estimator, type(estimator).__name__
         if not has_probabilities(estimator):
+            refuse_regressor(estimator)
             raise MIAError(
                 f"the {name} has no predict_proba; fit one that has (SVC(probability=True), or "
                 "CalibratedClassifierCV around it)"
@@ -122,6 +124,15 @@ class EstimatorNetwork(FunctionNetwork):
         aligned = np.zeros((len(inputs), len(self.labels)))
         aligned[:, np.isin(self.labels, classes)] = probabilities
         return aligned
+
+
+def refuse_regressor(estimator: object) -> None:
+    """Raise MIAError for a regressor of scikit-learn's interface."""
+    from sklearn.base import is_regressor
+
+    with suppress(AttributeError):  # a class without scikit-learn's tags
+        if is_regressor(estimator):
+            raise MIAError(f"the {type(estimator).__name__} is a regressor; only classifiers are audited")
 
 
 def has_probabilities(value: object) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mia_lightning.errors import MIAError
 from mia_lightning.targets.base import Target, TargetForm
 from mia_lightning.targets.callables import LABELS, FunctionNetwork, as_array, as_tensor, is_labels, of_labels
-from mia_lightning.targets.estimators import EstimatorNetwork, is_estimator
+from mia_lightning.targets.estimators import EstimatorNetwork, is_estimator, refuse_regressor
 from mia_lightning.targets.features import ends_with_head, probe
 from mia_lightning.targets.fresh import REMEDY, FreshNetwork
 from mia_lightning.targets.imported import first_line
@@ -146,6 +146,7 @@ def _network(
             return network, type(model).__name__
         return FunctionNetwork(function, f"{type(model).__name__}.predict_proba", convert=convert), type(model).__name__
     if hasattr(model, "predict") and hasattr(model, "fit"):
+        refuse_regressor(model)
         raise MIAError(
             f"the {type(model).__name__} has no predict_proba; pass a function that returns probabilities, or its "
             "predict for an audit by labels alone"

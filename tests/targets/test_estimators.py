@@ -7,7 +7,7 @@ import skops.io
 import torch
 from lightgbm import LGBMClassifier
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -53,6 +53,10 @@ def ridge():
     return RidgeClassifier().fit(X, Y)
 
 
+def regressor():
+    return LinearRegression().fit(X, Y)
+
+
 def unfitted():
     return GaussianNB()
 
@@ -92,6 +96,7 @@ def test_columns_of_a_frame_are_matched_by_name():
     ("name", "sentence"),
     [
         ("ridge", "the RidgeClassifier has no predict_proba; fit one that has"),
+        ("regressor", "the LinearRegression is a regressor; only classifiers are audited"),
         ("unfitted", "the GaussianNB has no classes_, so it is not fitted; return it fitted"),
         ("several_outputs", "RandomForestClassifier has several outputs; audit one output at a time"),
     ],

@@ -67,7 +67,7 @@ def read_records(
         MIAError: the source is missing, unsafe, of an unknown or corrupted format, or the reader is unknown.
     """
     source, columns = str(source), columns or {}
-    check_mapping(columns)
+    check_mapping(columns, repeated=("label",))  # of multi-label tables
     name = Path(source).name or source
     try:
         module = _recognized(source) if reader == "auto" else _named(reader)

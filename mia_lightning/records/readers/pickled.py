@@ -46,11 +46,13 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
     loaded, notes = _mapping(_unpickle.load(path), path.name)
     chosen = _chosen(loaded, path.name, columns)
     values = {means: loaded[name] for means, name in chosen.by_meaning.items()}
+    is_image = "image" in values
     try:
         ids = _plain(values.get("id"), path)
         return make_records(
             path.name,
-            _stack(values.pop("image"), ids, path),
+            _stack(values["image"] if is_image else values["input"], ids, path),
+            as_images=None if is_image else False,
             ids=ids,
             labels=_plain(values.get("label"), path),
             membership=_plain(values.get("membership"), path),
@@ -92,6 +94,11 @@ def _chosen(loaded: Mapping[str, Any], name: str, columns: Mapping[str, str] | N
     is_model = _looks_like_model(loaded)
     chosen = find_columns(list(loaded), name, columns, ("image",) if is_model else RECORD_COLUMNS)
     if chosen.get("image") is not None:
+        return chosen
+    inputs = None if is_model else find_columns(list(loaded), name, columns, ("input",)).get("input")
+    if inputs is not None:  # records of another kind, whatever their shape
+        chosen.by_meaning["input"] = inputs
+        chosen.unused.remove(inputs)
         return chosen
     if is_model:
         raise MIAError(f"{name}: looks like a model checkpoint, not records; {_unpickle.EXPECTED}")

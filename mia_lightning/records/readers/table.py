@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable
 from mia_lightning.records.frames import frame_table
 from mia_lightning.records.label_columns import class_order_note
+from mia_lightning.records.multi_hot import multi_hot_column
 from mia_lightning.records.readers import _files
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.records.table_columns import (
@@ -19,7 +21,7 @@ from mia_lightning.records.table_columns import (
     number_column,
 )
 from mia_lightning.records.tables import Table, header_names, read_table
-from mia_lightning.records.vocabulary import FEATURE, find_columns
+from mia_lightning.records.vocabulary import FEATURE, IGNORE, find_columns
 
 FORMATS = "tables of named features (Parquet, CSV)"
 
@@ -67,6 +69,9 @@ def frame_records(frame: object, source: str, columns: Mapping[str, str] | None 
 def table_records(table: Table, columns: Mapping[str, str] | None = None) -> Records:
     """Return the records of a table; see `read`."""
     source = table.source
+    several = [name for name, means in (columns or {}).items() if means == "label"]
+    if len(several) > 1:
+        columns = {**(columns or {}), **dict.fromkeys(several, IGNORE)}
     chosen = find_columns(table.names, source, columns, MEANINGS)
     features = tuple(chosen.unused)
     if not features:
@@ -80,6 +85,8 @@ def table_records(table: Table, columns: Mapping[str, str] | None = None) -> Rec
     ids = id_column(table, chosen.get("id"))
     membership, notes = membership_of(table, chosen)
     labels, class_names = label_column(table, chosen.get("label"))
+    multi_hot = _several_labels(table, several, notes) if len(several) > 1 else None
+    labels = labels if multi_hot is None else np.zeros(len(table), np.int64)
     if class_names:
         notes.append(class_order_note(source, class_names))
     listed = ", ".join(printable(name, 40) for name in features[:5]) + (", …" if features[5:] else "")
@@ -100,7 +107,20 @@ def table_records(table: Table, columns: Mapping[str, str] | None = None) -> Rec
         notes=(*table.notes, *notes, *(f"{source}: has no column {n!r}" for n in chosen.absent)),
         ids_invented=chosen.get("id") is None,
         feature_names=features,
+        multi_hot=multi_hot,
     )
+
+
+def _several_labels(table: Table, names: list[str], notes: list[str]) -> NDArray[np.int64]:
+    """Return labels (N, C) of 0 and 1 from one column each."""
+    if missing := [name for name in names if name not in table.names]:
+        raise MIAError(
+            f"{table.source}: has no column {printable(missing[0], 40)!r}, which --data.columns maps to label"
+        )
+    matrix = np.stack([number_column(table, name) for name in names], axis=1)
+    labels = multi_hot_column(matrix, table.source, notes, several=True)
+    assert labels is not None
+    return labels
 
 
 def _feature(table: Table, name: str) -> np.ndarray:
