@@ -13,9 +13,13 @@ def log_confidence(logits: Array, labels: Labels) -> Array:
     return -F.loss(logits, labels)
 
 
-@logit_signal(direction=1)
+@logit_signal(direction=1, multi_label=True)
 def confidence(logits: Array, labels: Labels) -> Array:
-    """Return p_y, (...) in [0, 1]; rounds to 1 from phi = 37 on, so rank by phi instead."""
+    """Return p_y, (...) in [0, 1]; rounds to 1 from phi = 37 on, so rank by phi instead. Of multi-label targets the
+    probability of all labels together, exp(-loss).
+    """
+    if F.is_multi_label(logits, labels):
+        return np.exp(-F.loss(logits, labels))
     return F.sigmoid(F.phi(logits, labels))
 
 

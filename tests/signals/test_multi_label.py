@@ -32,6 +32,8 @@ def test_signals_are_sums_over_labels(outputs):
         "phi": logit(p_y).sum(-1),
         "loss": -np.log(p_y).sum(-1),
         "log_confidence": np.log(p_y).sum(-1),
+        "confidence": p_y.prod(-1),
+        "energy": np.log(1 - p).sum(-1),
         "hinge": logit(p_y).min(-1),
         "entropy": -(xlogy(p, p) + xlogy(1 - p, 1 - p)).sum(-1),
         "is_correct": (p_y > 0.5).mean(-1),
@@ -61,7 +63,7 @@ def test_gradient_norms_equal_autograd(outputs):
 def test_presets_omit_signals_of_one_class(outputs):
     table = build_table(outputs, names=["standard"])
     assert {"phi", "loss", "phi_std", "features", "logits"} <= set(table.columns)
-    assert not {"modified_entropy", "label_rank", "top2_margin", "confidence"} & set(table.columns)
+    assert not {"modified_entropy", "label_rank", "top2_margin", "max_logit"} & set(table.columns)
     assert (table.labels == 0).all()
     with pytest.raises(MIAError, match="'label_rank' is not defined for multi-label targets"):
         build_table(outputs, names=["phi", "label_rank"])

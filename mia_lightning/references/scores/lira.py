@@ -23,7 +23,7 @@ from mia_lightning.references.variances import (
 )
 
 SMALLEST_VARIANCE = 1e-6
-"""Variance of a record with per_sample, relative to that of all records."""
+"""Least variance of a record, relative to that of all records: trees agree on many to the last digit."""
 
 Variance = Literal["empirical_bayes", "fixed", "per_sample"]
 
@@ -126,6 +126,10 @@ def fit_groups(phi_moments: Moments, variance: Variance, *, shrink_shift: bool) 
                     f"have fewer {name}; use variance empirical_bayes, or more references"
                 )
     within = {name: _within(name, part, in_out_masks, variance) for name, part in in_out_masks.items()}
+    pooled = max(np.nanmax([pooled_variance(part) for part in in_out_masks.values()]), SMALLEST_VARIANCE)
+    within = {
+        name: (np.maximum(value, SMALLEST_VARIANCE * pooled), freedom) for name, (value, freedom) in within.items()
+    }
     shift, spread = _shift(phi_moments, within, shrink=shrink_shift)
     outside_center = np.where(phi_moments.out_.n > 0, phi_moments.out_.mean, phi_moments.in_.mean - shift)
     inside_center = outside_center + shift
@@ -156,8 +160,7 @@ def _within(
             "references (4 give two on each side), or use the score DifficultyCalibration"
         )
     if variance == "per_sample":
-        least = SMALLEST_VARIANCE * pooled_variance(part)  # trees often agree on a record to the last digit
-        return np.maximum(part.squares / part.degrees_of_freedom, least), np.full(count, np.inf)
+        return part.squares / part.degrees_of_freedom, np.full(count, np.inf)
     if variance == "fixed":
         return np.full(count, pooled_variance(enough)), np.full(count, np.inf)
     defined = enough.degrees_of_freedom > 0

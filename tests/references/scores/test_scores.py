@@ -313,9 +313,12 @@ class TestLiRA:
         reference_outputs, _ = simulated(k=8, n=200)
         references, target = reference_outputs.references.copy(), reference_outputs.target.copy()
         references[:, :2], target[:2, 0] = 85.1, [85.1, 80]
-        changed = replace(reference_outputs, references=references, target=target)
-        columns = LiRA(mode=mode, variance=variance).columns(changed)
-        assert all(np.abs(values).max() < np.finfo(np.float32).max for values in columns.values())
+        memorized = np.where(reference_outputs.keep[..., None], np.float32(85.1), references)
+        for phi in (references, memorized):  # on two records; on all that they were trained on
+            columns = LiRA(mode=mode, variance=variance).columns(
+                replace(reference_outputs, references=phi, target=target)
+            )
+            assert all(np.abs(values).max() < np.finfo(np.float32).max for values in columns.values())
 
 
 class TestJointLiRA:
