@@ -9,9 +9,12 @@ metadata, guards, sample inputs and libraries are left out.
 """
 
 import ast
+import contextlib
 import io
 import json
 import re
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,17 @@ _RECORD = {"weights": re.compile(r"weight_[0-9]+"), "constants": re.compile(r"te
 _LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
 
 
+def check_program(path: Path) -> None:
+    """Refuse an archive by its graph and its tables of tensors, read in Python alone: no native loader meets the file.
+
+    Raises:
+        MIAError: see `vetted_archive`.
+    """
+    with _readable(path.name), zipfile.ZipFile(path) as archive:
+        folder = archive.namelist()[0].partition("/")[0]
+        _vetted(lambda name: archive.read(f"{folder}/{name}"), path.name)
+
+
 def vetted_archive(path: Path) -> io.BytesIO:
     """Return a new archive with the raw tensors and the vetted graph of an exported program.
 
@@ -61,23 +75,39 @@ def vetted_archive(path: Path) -> io.BytesIO:
     """
     from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
 
-    try:
+    buffer = io.BytesIO()
+    with _readable(path.name):
         reader: Any = PT2ArchiveReader(str(path))
-        program = _parse(reader.read_bytes("models/model.json"))
-        tables = {part: _parse(reader.read_bytes(f"data/{part}/model_{part}_config.json")) for part in _RECORD}
-        buffer = io.BytesIO()
+        program, tables = _vetted(reader.read_bytes, path.name)
         with PT2ArchiveWriter(buffer) as writer:
             for part, table in tables.items():
-                _copy_tensors(reader, writer, part, table, path.name)
-            writer.write_string("models/model.json", json.dumps(_vet_program(program, path.name)))
+                for name in sorted({entry["path_name"] for entry in table["config"].values()}):
+                    writer.write_bytes(f"data/{part}/{name}", reader.read_bytes(f"data/{part}/{name}"))
+                writer.write_string(f"data/{part}/model_{part}_config.json", json.dumps(table))
+            writer.write_string("models/model.json", json.dumps(program))
             writer.write_bytes("data/sample_inputs/model.pt", b"")
+    buffer.seek(0)
+    return buffer
+
+
+@contextlib.contextmanager
+def _readable(source: str) -> Iterator[None]:
+    try:
+        yield
     except MIAError:
         raise
     except Exception as error:  # a missing record, a key or a type that no program has
         again = "broken or outdated torch.export program; export it again with torch.export.save"
-        raise MIAError(f"{path.name}: {again} ({type(error).__name__})") from error
-    buffer.seek(0)
-    return buffer
+        raise MIAError(f"{source}: {again} ({type(error).__name__})") from error
+
+
+def _vetted(read: Callable[[str], bytes], source: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the vetted graph and the vetted tables of tensors by part."""
+    program = _parse(read("models/model.json"))
+    tables = {part: _parse(read(f"data/{part}/model_{part}_config.json")) for part in _RECORD}
+    for part, table in tables.items():
+        _vet_table(part, table, source)
+    return _vet_program(program, source), tables
 
 
 def _parse(text: bytes) -> Any:
@@ -89,8 +119,8 @@ def _parse(text: bytes) -> Any:
     return json.loads(text, object_hook=on_cpu)
 
 
-def _copy_tensors(reader: Any, writer: Any, part: str, table: dict[str, Any], source: str) -> None:
-    """Copy raw tensor bytes; an entry that is a pickle is refused."""
+def _vet_table(part: str, table: dict[str, Any], source: str) -> None:
+    """Refuse an entry that is a pickle, or another text than a name."""
     entries = table["config"].values()
     _vet({key: value for key, value in table.items() if key != "config"}, source)
     _vet([*table["config"], *entries], source)  # a weight may have the name of a refused key, such as "token"
@@ -99,9 +129,6 @@ def _copy_tensors(reader: Any, writer: Any, part: str, table: dict[str, Any], so
             raise MIAError(
                 f"{source}: needs to unpickle {part}/{entry['path_name']}, refused; export plain tensors only"
             )
-    for name in sorted({entry["path_name"] for entry in entries}):
-        writer.write_bytes(f"data/{part}/{name}", reader.read_bytes(f"data/{part}/{name}"))
-    writer.write_string(f"data/{part}/model_{part}_config.json", json.dumps(table))
 
 
 def _vet_program(program: dict[str, Any], source: str) -> dict[str, Any]:

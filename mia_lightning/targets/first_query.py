@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from mia_lightning.errors import MIAError, printable
+from mia_lightning.security.archives import check_zip
+from mia_lightning.security.exported_programs import check_program
 from mia_lightning.targets.base import Target, TargetForm
 from mia_lightning.targets.exported import Program, read_program
 from mia_lightning.targets.program_graph import rebuild
@@ -44,6 +46,8 @@ def load_program(
 ) -> Target:
     """Return an exported program as a target; a child process loads the file and queries the program once.
 
+    What its graph and tables show is refused before that process starts.
+
     Args:
         path: An archive of `torch.export`.
         form: Its resizing and transform precede the program.
@@ -55,6 +59,8 @@ def load_program(
             program from a dynamic batch of images to logits.
     """
     shape, dtype = (shape, None) if sample is None else (sample.shape[1:], str(sample.dtype))
+    check_zip(path)
+    check_program(path)
     description = read_in_child(path, form, shape, dtype)
     try:
         network, details = rebuild(description)

@@ -38,7 +38,7 @@ with atheris.instrument_imports(include=["mia_lightning", "zipfile", "tarfile", 
     from mia_lightning.errors import MIAError
     from mia_lightning.records.readers import read_records
     from mia_lightning.scores.files import read_scores
-    from mia_lightning.targets.exported import is_program, load_program
+    from mia_lightning.targets import exported
     from mia_lightning.targets.weights import check_finite, read_weights
 
 
@@ -54,8 +54,8 @@ def read_pickle(path: str) -> None:
 
 
 def read_program(path: str) -> None:
-    if is_program(Path(path)):
-        load_program(Path(path))
+    if exported.is_program(Path(path)):
+        exported.read_program(Path(path))
 
 
 def read_configuration(path: str) -> None:

@@ -1,21 +1,16 @@
-"""A small audit, and a server that runs commands on it in forked processes, so that libraries are imported once.
+"""A small audit, and a runner of commands on it, with faults injected."""
 
-As a program: reads JSON lists of jobs, one a line, from the standard input and prints a line of results for each. A
-job is {"command": "train", "arguments": [...], "kill_before": name, "kill_after": seconds}; `kill_before` sends SIGKILL
-when a file is about to take that name.
-"""
-
-import importlib
-import json
+import ctypes
 import os
 import signal
 import subprocess
-import sys
-import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from helpers.forked import Forked, python
 
 ROOT = Path(__file__).parents[2]
 COUNT = 160
@@ -36,8 +31,6 @@ class Audit:
     """Files of a small audit."""
 
     folder: Path
-    servers: dict[str, subprocess.Popen] = field(default_factory=dict)
-    """The server by the environment and working directory that it was started in; it ends with this process."""
 
     @property
     def environment(self):
@@ -52,27 +45,19 @@ class Audit:
             *("--evaluation.folds", "2", "--hardware.batch_size", "20", "--output", str(output), *options),
         ]
 
-    def start(self, output, *options, **popen):
+    def start(self, output, *options):
         """Start train.py as a process of its own."""
-        command = [sys.executable, str(ROOT / "train.py"), *self.arguments(output, *options)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, env=self.environment, **(pipes | popen))
+        return Forked(python([ROOT / "train.py", *self.arguments(output, *options)]), env=self.environment)
 
-    def serve(self, jobs, *, prefix=()):
-        """Run jobs one after the other and return their (exit code, stderr)."""
-        surroundings = json.dumps([list(prefix), os.getcwd(), self.environment], sort_keys=True)
-        if surroundings not in self.servers:
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-            command = [*prefix, sys.executable, __file__]
-            self.servers[surroundings] = subprocess.Popen(command, env=self.environment, **pipes)
-        server = self.servers[surroundings]
-        timer = threading.Timer(400, server.kill)
-        timer.start()
-        print(json.dumps(jobs), file=server.stdin, flush=True)
-        results = server.stdout.readline()
-        timer.cancel()
-        assert results, f"the server ended with exit code {server.wait()}"
-        return [tuple(result) for result in json.loads(results)]
+    def serve(self, jobs):
+        """Run jobs one after the other, each in a process of its own, and return their (exit code, stderr).
+
+        A job is {"command": "train", "arguments": [], "kill_before": name, "kill_after": seconds, "mounts": []}, where
+        `kill_before` sends SIGKILL when a file is about to take that name, and `mounts` are commands that mount file
+        systems for this job alone.
+        """
+        processes = (Forked(partial(_job, job), env=self.environment) for job in jobs)
+        return [(process.wait(400), process.stderr.read()) for process in processes]
 
 
 def make_audit(folder):
@@ -117,54 +102,25 @@ def wait_for(condition, process=None):
     raise AssertionError("nothing happened for three minutes")
 
 
-def _serve():
-    for module in BEFORE_FORKS:
-        importlib.import_module(module)
+def _job(job):
     import mia_lightning.outputs.shards
-
-    mia_lightning.outputs.shards.SHARD_BYTES = 1  # a shard per batch
-    for line in sys.stdin:
-        print(json.dumps([_run(job) for job in json.loads(line)]), flush=True)
-
-
-BEFORE_FORKS = [
-    *("lightning", "lightgbm", "sklearn.linear_model", "torch.utils.tensorboard", "mia_lightning.pipeline.run"),
-    *("mia_lightning.config.command_line", "mia_lightning.config.commands", "mia_lightning.outputs.extraction"),
-    *("mia_lightning.records.readers.arrays", "mia_lightning.targets.load", "mia_lightning.outputs.lightning_module"),
-]
-"""Modules that every job imports."""
-
-
-def _run(job):
     from mia_lightning import cli
 
-    with tempfile.TemporaryFile("w+") as errors:
-        child = os.fork()
-        if child == 0:
-            os.dup2(errors.fileno(), 2)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            _inject(job)
-            os._exit(getattr(cli, job.get("command", "train"))(job["arguments"]))
-        status = os.waitpid(child, 0)[1]
-        errors.seek(0)
-        return os.waitstatus_to_exitcode(status), errors.read()
-
-
-def _inject(job):
-    replace = Path.replace
-
-    def dying(self, target):
-        if Path(target).name.endswith(job["kill_before"]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return replace(self, target)
-
+    mia_lightning.outputs.shards.SHARD_BYTES = 1  # a shard per batch
+    if job.get("mounts"):
+        assert ctypes.CDLL(None).unshare(0x20000) == 0  # CLONE_NEWNS: mounts that other processes do not see
+        subprocess.run(["sh", "-c", " && ".join(["mount --make-rprivate /", *job["mounts"]])], check=True)
     if job.get("kill_after"):
         timer = threading.Timer(job["kill_after"], os.kill, (os.getpid(), signal.SIGKILL))
         timer.daemon = True
         timer.start()
     if job.get("kill_before"):
+        replace = Path.replace
+
+        def dying(self, target):
+            if Path(target).name.endswith(job["kill_before"]):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return replace(self, target)
+
         Path.replace = dying
-
-
-if __name__ == "__main__":
-    _serve()
+    raise SystemExit(getattr(cli, job.get("command", "train"))(job["arguments"]))

@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import ROOT
+from helpers.forked import Forked, python
 from helpers.runner import make_audit, reference_options, wait_for
 
 from mia_lightning.runtime.locks import Lock
@@ -149,10 +149,8 @@ sys.exit(cli.train(sys.argv[1:]))
 def test_signal_during_extraction(audit, whole, tmp_path, number, devices):
     (tmp_path / "slow.py").write_text(SLOW)
     options = ["--hardware.devices", str(devices), "--hardware.strategy", "ddp" if devices > 1 else "auto"]
-    command = [sys.executable, str(tmp_path / "slow.py"), *audit.arguments(tmp_path / "run", *options)]
-    process = subprocess.Popen(
-        command, env=audit.environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    command = [tmp_path / "slow.py", *audit.arguments(tmp_path / "run", *options)]
+    process = Forked(python(command), env=audit.environment, start_new_session=True)
     wait_for(lambda: list(tmp_path.glob(".store/*/*/shards/*.safetensors")), process)
     process.send_signal(number)
     stderr = process.communicate(timeout=60)[1]
@@ -199,13 +197,9 @@ sys.exit(cli.train(sys.argv[1:]))
 def run_with_faulty_helper(audit, folder, fault):
     (folder / "faulty.py").write_text(HELPER)
     options = ["--hardware.devices", "2", "--hardware.strategy", "ddp"]
-    process = subprocess.Popen(
-        [sys.executable, str(folder / "faulty.py"), *audit.arguments(folder / "run", *options)],
-        env={**audit.environment, "FAULT": fault, "STORE": str(folder / ".store")},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    command = [folder / "faulty.py", *audit.arguments(folder / "run", *options)]
+    environment = {**audit.environment, "FAULT": fault, "STORE": str(folder / ".store")}
+    process = Forked(python(command), env=environment, start_new_session=True)
     stderr = process.communicate(timeout=120)[1]
     wait_for(lambda: not others_of_session(process.pid))
     return process.returncode, stderr
@@ -278,12 +272,7 @@ def test_concurrent_runs_extract_once(audit, whole, tmp_path):
     store = ["--cache_dir", str(tmp_path / "store")]
     (tmp_path / "slow.py").write_text(SLOW)
     processes = [
-        subprocess.Popen(
-            [sys.executable, str(tmp_path / "slow.py"), *audit.arguments(tmp_path / name, *store)],
-            env=audit.environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        Forked(python([tmp_path / "slow.py", *audit.arguments(tmp_path / name, *store)]), env=audit.environment)
         for name in "ab"
     ]
     stderr = [process.communicate(timeout=300)[1] for process in processes]
@@ -318,8 +307,7 @@ def on_disks(audit, whole, tmp_path_factory):
     jobs["new output", "fixed"] = audit.arguments(folder / "fixed" / "new", *known)
     wanted = [(what, size) for what, size in jobs if size in {"output": SIZES, "store": STORE_SIZES}.get(what, [])]
     wanted += [key for key in jobs if "fixed" in key]
-    prefix = ["unshare", "-m", "sh", "-c", " && ".join(mounts) + ' && exec "$@"', "sh"]
-    results = audit.serve([{"arguments": jobs[key]} for key in wanted], prefix=prefix)
+    results = audit.serve([{"arguments": jobs[key], "mounts": mounts} for key in wanted])
     assert not list(folder.glob("run-*"))  # a run that fails takes its own folder away
     return dict(zip(wanted, results, strict=True))
 
@@ -427,16 +415,12 @@ sys.exit(cli.train(sys.argv[1:]))
 def test_network_sockets(audit, tmp_path, devices):
     (tmp_path / "watched.py").write_text(LISTENING)
     options = ["--hardware.devices", str(devices)]
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "watched.py"), *audit.arguments(tmp_path / "run", *options)],
-        env=audit.environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "looked" in done.stderr
-    addresses = {line.split()[2].partition(":")[0] for line in done.stderr.splitlines() if line.startswith("socket")}
+    command = [tmp_path / "watched.py", *audit.arguments(tmp_path / "run", *options)]
+    process = Forked(python(command), env=audit.environment)
+    stderr = process.communicate(timeout=240)[1]
+    assert process.returncode == 0, stderr
+    assert "looked" in stderr
+    addresses = {line.split()[2].partition(":")[0] for line in stderr.splitlines() if line.startswith("socket")}
     assert addresses == (set() if devices == 1 else {"0100007F"})  # 127.0.0.1, as Linux writes it
 
 
@@ -465,12 +449,10 @@ with ray_session(None, option="", num_cpus=2) as ray:
 @pytest.mark.slow
 def test_ray_listens_on_the_loopback_only(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", RAY]
-    done = subprocess.run(
-        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240, start_new_session=True
-    )
-    assert done.returncode == 0, done.stderr
-    addresses = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("listens")]
+    process = Forked(python(["-c", RAY]), env=environment, cwd=tmp_path, start_new_session=True)
+    stdout, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr
+    addresses = [line.split()[1] for line in stdout.splitlines() if line.startswith("listens")]
     assert len(addresses) >= 4
     assert set(addresses) <= {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
@@ -495,10 +477,10 @@ attacks:
 def demo(folder, name, *options):
     """Start the demo with references, shortened, with a store of its own."""
     (folder / "demo.yaml").write_text(DEMO)
-    command = [sys.executable, str(ROOT / "train.py"), "--config", str(folder / "demo.yaml"), *options]
-    command += ["--output", str(folder / name), "--cache_dir", str(folder / f"store-{name}")]
+    command = [ROOT / "train.py", "--config", folder / "demo.yaml", *options]
+    command += ["--output", folder / name, "--cache_dir", folder / f"store-{name}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return Forked(python(command), env=environment, start_new_session=True)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers.hostile_worker import read_here
 from safetensors.torch import save_file
 from torch import nn
 
@@ -442,6 +443,12 @@ def test_importing_the_package_does_not_import_torch():
 # ---- exported programs
 
 
+@pytest.fixture
+def here(monkeypatch):
+    """Programs are read in this process, as a child does it; test_first_query starts the child."""
+    monkeypatch.setattr("mia_lightning.targets.first_query.read_in_child", read_here)
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     class Views(nn.Module):
@@ -467,7 +474,7 @@ def save_program(network, path, dynamic=True):
     torch.export.save(torch.export.export(network, (torch.randn(4, 3, 32, 32),), dynamic_shapes=shapes), path)
 
 
-def test_an_exported_program_round_trips(exported, images):
+def test_an_exported_program_round_trips(exported, images, here):
     network, path = exported
     target = load_target(str(path))
     assert (target.num_classes, target.architecture, target.feature_layer) == (4, "torch.export", None)
@@ -483,7 +490,7 @@ def test_an_exported_program_round_trips(exported, images):
     assert "remove --target.feature_layer" in refusal(path, feature_layer="head")
 
 
-def test_fixed_batch_or_training_programs_are_refused(exported, tmp_path):
+def test_fixed_batch_or_training_programs_are_refused(exported, tmp_path, here):
     network, path = exported
     save_program(network, tmp_path / "static.pt2", dynamic=False)
     assert "batches of exactly 4" in refusal(tmp_path / "static.pt2")
@@ -514,7 +521,7 @@ def in_json(change):
     return apply
 
 
-def test_a_malicious_program_executes_nothing(exported, tmp_path):
+def test_a_malicious_program_executes_nothing(exported, tmp_path, monkeypatch):
     _, path = exported
     canary = tmp_path / "canary"
     code = f"__import__('pathlib').Path('{canary}').touch()"
@@ -542,8 +549,10 @@ def test_a_malicious_program_executes_nothing(exported, tmp_path):
     }
     for name, changes in attacks.items():
         rewrite(path, tmp_path / f"{name}.pt2", changes)
+    monkeypatch.setattr("mia_lightning.targets.first_query.CODE", "import os; os.abort()")
+    for refused in ("expression", "name", "target", "weight"):  # before a child starts
+        assert "refused" in refusal(tmp_path / f"{refused}.pt2")
+    monkeypatch.setattr("mia_lightning.targets.first_query.read_in_child", read_here)
     for harmless in ("sample", "guards"):  # never read, so the rest of the program is good
         assert load_target(str(tmp_path / f"{harmless}.pt2")).num_classes == 4
-    for refused in ("expression", "name", "target", "weight"):
-        assert "refused" in refusal(tmp_path / f"{refused}.pt2")
     assert not canary.exists()
