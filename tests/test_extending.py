@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from helpers import ROOT
+from helpers.forked import Forked, python
 
 PAGE = (ROOT / "docs/extending.md").read_text()
 FILES = dict(re.findall(r'```python title="([^"]+)"\n(.*?)```', PAGE, flags=re.DOTALL))
@@ -31,7 +32,8 @@ def checkout(tmp_path_factory):
 
 def run(checkout, *command):
     environment = os.environ | {"PYTHONPATH": str(checkout)}
-    return subprocess.run([sys.executable, *command], cwd=checkout, env=environment, capture_output=True, text=True)
+    process = Forked(python(command, fresh=True), cwd=checkout, env=environment)
+    return process.wait(300), "".join(process.communicate())
 
 
 def test_there_is_one_example_of_each_kind():
@@ -42,7 +44,8 @@ def test_there_is_one_example_of_each_kind():
 @pytest.mark.slow
 @pytest.mark.parametrize("check", [("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)], ids=" ".join)
 def test_examples_pass_the_checks(checkout, check):
-    done = run(checkout, "-m", *check, *FILES)
+    command = [sys.executable, "-m", *check, *FILES]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -54,8 +57,9 @@ SELECTED = "contract or imports or length or direction or NearestMean or logit_r
 @pytest.mark.slow
 def test_contract_tests_stay_green(checkout):
     paths = [f"tests/{name}" for name in CONTRACTS]
-    done = run(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", *paths, "-k", SELECTED)
-    assert done.returncode == 0, done.stdout[-3000:]
+    code, printed = run(checkout, "-m", "pytest", "-p", "no:cacheprovider", *paths, "-k", SELECTED)
+    assert code == 0, printed[-3000:]
+    assert re.search(r"\d\d+ passed", printed)
 
 
 @pytest.mark.slow
@@ -76,8 +80,7 @@ attacks:
 submission: {attack: nearest}
 """
     (tmp_path / "mine.yaml").write_text(config)
-    done = run(checkout, "train.py", "--config", str(tmp_path / "mine.yaml"), "--output", str(tmp_path / "run"))
-    assert done.returncode == 0, done.stderr
-    assert "nearest" in done.stdout + done.stderr
-    help_text = run(checkout, "train.py", "--attacks.help", "NearestMean")
-    assert "Signal that is compared" in help_text.stdout
+    code, printed = run(checkout, "train.py", "--config", tmp_path / "mine.yaml", "--output", tmp_path / "run")
+    assert code == 0, printed
+    assert "nearest" in printed
+    assert "Signal that is compared" in run(checkout, "train.py", "--attacks.help", "NearestMean")[1]

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.forked import Forked, python
 
 PACKAGE = Path(__file__).parent.parent / "mia_lightning"
 ORDER = [  # a package imports from itself and the packages above it in this list
@@ -137,5 +138,5 @@ def test_extraction_and_attacks_run_without_ray():
         "import mia_lightning.outputs.extraction, mia_lightning.pipeline.run, mia_lightning.cli\n"
         "print('fine')"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.strip() == "fine", done.stderr
+    stdout, stderr = Forked(python(["-c", script], fresh=True)).communicate(timeout=120)
+    assert stdout.strip() == "fine", stderr

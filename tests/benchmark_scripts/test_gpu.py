@@ -2,24 +2,18 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 from helpers import ROOT
+from helpers.forked import Forked, python
 
 
 @pytest.mark.slow
 def test_rehearsal(tmp_path):
     output = tmp_path / "gpu.json"
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks/gpu.py"), "--rehearse", "--output", str(output)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    command = python([ROOT / "benchmarks/gpu.py", "--rehearse", "--output", output])
+    process = Forked(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert process.wait(600) == 0, process.stderr.read()[-3000:]
     content = json.loads(output.read_text())
     assert {"date", "devices", "driver", "torch", "rehearsal"} <= set(content)
     sections = {row["section"] for row in content["rows"]}
@@ -32,8 +26,8 @@ def test_rehearsal(tmp_path):
 
 def test_without_a_card_it_is_one_sentence(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(ROOT / "benchmarks/gpu.py")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert done.returncode == 1
-    assert "no CUDA device is visible" in done.stderr
-    assert "Traceback" not in done.stderr
+    process = Forked(python([ROOT / "benchmarks/gpu.py"]), cwd=tmp_path, env=environment)
+    assert process.wait(60) == 1
+    stderr = process.stderr.read()
+    assert "no CUDA device is visible" in stderr
+    assert "Traceback" not in stderr

@@ -2,12 +2,11 @@
 
 import csv
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from helpers import ROOT
+from helpers.forked import Forked, python
 
 from mia_lightning.benchmarking.figures import FPRS, GRID, NAMES, figures, mean_interval
 from mia_lightning.benchmarking.pool import train_models
@@ -26,14 +25,9 @@ def folder(tmp_path_factory):
     folder, draw = tmp_path_factory.mktemp("benchmark"), np.random.default_rng(0)
     images, labels = draw.integers(0, 256, (160, 1, 8, 8), dtype=np.uint8), draw.integers(0, 4, 160)
     np.savez(folder / "records.npz", images=images, labels=labels, membership=draw.integers(0, 2, 160))
-    command = [sys.executable, "-m", "mia_lightning.benchmark", *arguments(folder)]
+    command = python(["-m", "mia_lightning.benchmark", *arguments(folder)])
     array = {"SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_MIN": "1", "PYTHONPATH": str(ROOT)}
-    tasks = [
-        subprocess.Popen(
-            command, env=os.environ | array | {"SLURM_ARRAY_TASK_ID": str(task)}, stderr=subprocess.PIPE, text=True
-        )
-        for task in (1, 2)
-    ]
+    tasks = [Forked(command, env=os.environ | array | {"SLURM_ARRAY_TASK_ID": str(task)}) for task in (1, 2)]
     messages = [task.communicate()[1] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], messages
     assert all("3 of 6 to train (part" in message for message in messages), messages

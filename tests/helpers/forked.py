@@ -105,13 +105,16 @@ def _python(arguments, fresh):
         sys.argv = arguments[1:]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
         return
-    code, name, start = arguments[1], "<string>", 1
-    if arguments[0] != "-c":
-        name, start = os.path.abspath(arguments[0]), 0
-        sys.path.insert(0, os.path.dirname(name))
-        with open(name, encoding="utf-8") as file:
+    first, *rest = arguments
+    if first == "-c":
+        code, path = rest[0], "<string>"
+        sys.argv = ["-c", *rest[1:]]
+    else:
+        path = os.path.abspath(first)
+        sys.path.insert(0, os.path.dirname(path))
+        sys.argv = arguments
+        with open(path, encoding="utf-8") as file:
             code = file.read()
-    sys.argv = ["-c", *arguments[2:]] if start else [arguments[0], *arguments[1:]]
     main = sys.modules["__main__"] = types.ModuleType("__main__")
-    main.__file__ = name
-    exec(compile(code, name, "exec"), main.__dict__)
+    main.__file__ = path
+    exec(compile(code, path, "exec"), main.__dict__)

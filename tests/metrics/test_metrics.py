@@ -1,14 +1,13 @@
 """Figures against slow definitions, scikit-learn, and simulation; and the same figure inside training loops."""
 
 import json
-import subprocess
-import sys
 from datetime import timedelta
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from helpers.forked import Forked, python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr, ndtri
@@ -414,7 +413,7 @@ def test_torchmetric_gathers_over_processes(tmp_path):
     scores, member = lira_scale(3000)
     store, share = str(tmp_path / "store"), str(tmp_path / "share.npz")
     np.savez(share, scores=scores[1000:].numpy(), member=member[1000:].numpy())
-    other = subprocess.Popen([sys.executable, "-c", OTHER_PROCESS, store, share], stdout=subprocess.PIPE, text=True)
+    other = Forked(python(["-c", OTHER_PROCESS, store, share]))
     limit = timedelta(seconds=120)
     try:
         distributed.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=2, timeout=limit)

@@ -5,8 +5,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import textwrap
 from dataclasses import replace
 from types import SimpleNamespace
@@ -27,6 +25,7 @@ from helpers.extraction import (
     small_target,
     with_statistics,
 )
+from helpers.forked import Forked, python
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -339,18 +338,13 @@ def run_script(folder, *, devices=1, count=COUNT, kill_after=0):
     path = folder / "script.py"
     path.write_text(textwrap.dedent(SCRIPT).format(tests=str(ROOT / "tests"), root=str(ROOT)))
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK")}
-    return subprocess.run(
-        [sys.executable, str(path), str(folder), str(devices), str(count), str(kill_after), "1"],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env=environment,
-    )
+    process = Forked(python([path, folder, devices, count, kill_after, 1]), env=environment)
+    return process.wait(240), process.stderr.read()
 
 
 def test_killed_extraction_goes_on_where_it_stopped(tmp_path, predictions):
-    killed = run_script(tmp_path, kill_after=5)
-    assert killed.returncode == -signal.SIGKILL
+    code, _ = run_script(tmp_path, kill_after=5)
+    assert code == -signal.SIGKILL
     assert not list(tmp_path.rglob("outputs.safetensors"))
     hardware = replace(CPU, batch_size=4)
     resumed, _ = extract(tmp_path / "store", queries=2, hardware=hardware)
@@ -361,9 +355,9 @@ def test_killed_extraction_goes_on_where_it_stopped(tmp_path, predictions):
 
 
 def test_fewer_records_than_processes(tmp_path):
-    refused = run_script(tmp_path, devices=2, count=1)
-    assert refused.returncode == 2
-    assert "public: 1 records are fewer than the 2 processes; lower --hardware.devices" in refused.stderr
+    code, stderr = run_script(tmp_path, devices=2, count=1)
+    assert code == 2
+    assert "public: 1 records are fewer than the 2 processes; lower --hardware.devices" in stderr
 
 
 def test_stored_outputs_have_a_description(tmp_path):
@@ -488,13 +482,13 @@ def launched(folder, count, *, devices=2, launcher="helpers", kill_after=0):
     path = folder / "script.py"
     path.write_text(textwrap.dedent(SCRIPT).format(tests=str(ROOT / "tests"), root=str(ROOT)))
     nodes = 2 if launcher == "nodes" else 1
-    arguments = [str(path), str(folder), str(devices // nodes), str(count), str(kill_after), str(nodes)]
+    arguments = [path, folder, devices // nodes, count, kill_after, nodes]
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK")}
-    commands = [[sys.executable, *arguments]]
+    commands = [arguments]
     variables = [{}]
     if launcher == "torchrun":
         options = ["--standalone", "--nproc-per-node", str(devices), "--local-addr", "127.0.0.1"]
-        commands = [[sys.executable, "-m", "torch.distributed.run", *options, *arguments]]
+        commands = [["-m", "torch.distributed.run", *options, *arguments]]
     if launcher == "slurm":
         job = {"SLURM_JOB_ID": str(15000 + os.getpid() % 1000), "SLURM_JOB_NAME": "audit", "SLURM_NTASKS": str(devices)}
         job |= {"SLURM_NODELIST": "127.0.0.1", "SLURM_NODEID": "0", "SLURM_NTASKS_PER_NODE": str(devices)}
@@ -507,10 +501,8 @@ def launched(folder, count, *, devices=2, launcher="helpers", kill_after=0):
             job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
         variables = [job | {"NODE_RANK": str(n)} for n in range(nodes)]
         commands *= nodes
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     processes = [
-        subprocess.Popen(command, env=environment | own, **pipes)
-        for command, own in zip(commands, variables, strict=True)
+        Forked(python(command), env=environment | own) for command, own in zip(commands, variables, strict=True)
     ]
     stderr = [process.communicate(timeout=240)[1] for process in processes]
     return max(process.returncode for process in processes), "\n".join(stderr)
@@ -537,8 +529,8 @@ def test_launchers_are_bit_equal(tmp_path, launcher, devices, count):
 
 @pytest.mark.extended
 def test_resume_with_fewer_records_than_processes(tmp_path):
-    killed = run_script(tmp_path, kill_after=11)  # 44 of 45 records
-    assert killed.returncode == -signal.SIGKILL
+    code, _ = run_script(tmp_path, kill_after=11)  # 44 of 45 records
+    assert code == -signal.SIGKILL
     code, stderr = launched(tmp_path, COUNT)
     assert code == 0, stderr
     (path,) = tmp_path.glob("*.npz")

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers.forked import Forked, python
 from sklearn.metrics import roc_auc_score
 
 from mia_lightning.cli import evaluate
@@ -146,10 +147,9 @@ def test_help_is_quick():
 
 
 def test_module_runs(tmp_path):
-    command = [sys.executable, "-m", "mia_lightning.evaluate", str(tmp_path / "nowhere.csv")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: nowhere.csv")
+    process = Forked(python(["-m", "mia_lightning.evaluate", tmp_path / "nowhere.csv"], fresh=True))
+    assert process.wait(60) == 2
+    assert process.stderr.read().startswith("error: nowhere.csv")
 
 
 def test_formulas_are_made_safe():

@@ -4,14 +4,13 @@ import csv
 import os
 import signal
 import subprocess
-import sys
-import textwrap
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from helpers.forked import Forked, python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -552,8 +551,7 @@ train_references(jobs, material, ReferencesConfig(workers=workers))
 
 def run_script(folder, epochs, workers=0):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(folder), str(epochs), str(workers)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    return Forked(python(["-c", SCRIPT, folder, epochs, workers]), env=environment)
 
 
 def wait_for(pattern, folder, process):

@@ -2,11 +2,10 @@
 
 import os
 import socket
-import subprocess
-import sys
 import threading
 
 import pytest
+from helpers.forked import Forked, python
 
 from mia_lightning.cli import benchmark, train, tune
 from mia_lightning.errors import MIAError
@@ -96,8 +95,8 @@ def test_token_without_a_home(usable, tmp_path, monkeypatch):
 def test_own_ray_whatever_the_environment_names(address):
     job = {"RAY_RUNTIME_ENV_HOOK": "nowhere.hook", "RAY_JOB_CONFIG_JSON_ENV_VAR": "{", "RAY_NAMESPACE": "job"}
     environment = os.environ | job | {"RAY_ADDRESS": address, "HOME": "/dev/null"}  # unusable for root as well
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.stdout.strip() == "started 127.0.0.1", done.stderr[-2000:]
+    stdout, stderr = Forked(python(["-c", SCRIPT]), env=environment).communicate(timeout=300)
+    assert stdout.strip() == "started 127.0.0.1", stderr[-2000:]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import sys
 import pytest
 import yaml
 from helpers import ROOT
+from helpers.forked import Forked, python
 from helpers.runner import wait_for
 from helpers.search import RATE
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -117,10 +117,10 @@ def test_two_devices(quick_args, sweep):
         "--output",
         str(folder / "two"),
     ]
-    command = [sys.executable, str(ROOT / "tune.py"), *arguments, *own]
-    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("extracted") == 1
+    process = Forked(python([ROOT / "tune.py", *arguments, *own]), cwd=ROOT)
+    stderr = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, stderr
+    assert stderr.count("extracted") == 1
     one, two = rows_of(sweep), rows_of(folder / "two")
     assert [row["attacks.mlp.learning_rate"] for row in one] == [row["attacks.mlp.learning_rate"] for row in two]
     assert float(two[0]["auc"]) == pytest.approx(float(one[0]["auc"]), abs=1e-3)  # batches of another process's threads
@@ -129,20 +129,20 @@ def test_two_devices(quick_args, sweep):
 def test_resume_after_kill(quick_args, sweep):
     arguments, folder = quick_args
     output = folder / "killed"
-    command = [sys.executable, str(ROOT / "tune.py"), *arguments, "--search.batch_trials", "1", "--search.trials", "60"]
-    running = subprocess.Popen([*command, "--output", str(output)], env=os.environ, cwd=ROOT, stderr=subprocess.PIPE)
+    words = [*arguments, "--search.batch_trials", "1", "--search.trials", "20", "--output", str(output)]
+    running = Forked(python([ROOT / "tune.py", *words]), cwd=ROOT)
     trials = output / "trials.jsonl"
     wait_for(lambda: trials.exists() and len(trials.read_bytes().splitlines()) >= 3, running)
-    running.send_signal(signal.SIGKILL)
-    running.communicate()
+    running.kill()
+    running.wait()
     before = trials.read_bytes().splitlines()
-    assert 3 <= len(before) < 61
+    assert 3 <= len(before) < 21
     assert not (output / "best.yaml").exists()
-    assert tune([*command[2:], "--output", str(output)]) == 2  # not without --resume
-    assert tune([*command[2:], "--output", str(output), "--resume"]) == 0
+    assert tune(words) == 2  # not without --resume
+    assert tune([*words, "--resume"]) == 0
     after = (output / "trials.jsonl").read_bytes().splitlines()
     assert after[: len(before) - 1] == before[:-1]
-    assert [int(row["trial"]) for row in rows_of(output)] == list(range(61))
+    assert [int(row["trial"]) for row in rows_of(output)] == list(range(21))
     first = {row["trial"]: row["auc"] for row in rows_of(sweep)}
     again = {row["trial"]: row["auc"] for row in rows_of(output)}
     assert all(float(again[n]) == pytest.approx(float(value), abs=2e-3) for n, value in first.items())
@@ -164,8 +164,7 @@ def test_signal_ends_the_search(quick_args, sweep, engine, number):
         "--output",
         str(output),
     ]
-    command = [sys.executable, str(ROOT / "tune.py"), *arguments, *options]
-    running = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    running = Forked(python([ROOT / "tune.py", *arguments, *options]), cwd=ROOT)
     wait_for(lambda: (output / "trials.jsonl").exists() and len((output / "trials.jsonl").read_bytes()) > 1000, running)
     running.send_signal(number)
     stderr = running.communicate(timeout=60)[1]
