@@ -1,9 +1,9 @@
 """One table of the product's statistical promises: promise, scenario, measured, standard error, nominal.
 
-    python benchmarks/honesty.py [--quick] [--repetitions 400] [--only verdict,epsilon]
+    python benchmarks/honesty.py [--quick] [--repetitions 400] [--only verdict,honesty_bounds]
 
-`--quick` takes minutes. Rows of `honesty_references.py` and `honesty_intervals.py` are added where these files exist.
-A row that misses its nominal range by more than 2 standard errors is marked.
+`--quick` takes minutes. Rows of `honesty_bounds.py`, `honesty_references.py`, `honesty_intervals.py` and
+`honesty_search.py` are added. A row that misses its nominal range by more than 2 standard errors is marked.
 """
 
 from __future__ import annotations
@@ -12,30 +12,25 @@ import argparse
 import importlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mia_lightning.evaluation.assess import assess
+from mia_lightning.evaluation.assess import assess, increments
 from mia_lightning.evaluation.blind_baseline import BLIND, blind_baseline, blind_scores, combined_scores
 from mia_lightning.evaluation.claims import claim, claim_new
 from mia_lightning.evaluation.column_audit import column_audit
 from mia_lightning.evaluation.comparison import differences, paired_bootstrap
-from mia_lightning.evaluation.config import OneRun
 from mia_lightning.evaluation.file_notes import file_notes
 from mia_lightning.evaluation.leaderboard import rank_submissions
-from mia_lightning.evaluation.one_run import gaussian_epsilon
-from mia_lightning.evaluation.privacy import privacy_bounds
 from mia_lightning.metrics.roc import evaluate
 from mia_lightning.report.contents import Report
 from mia_lightning.report.evidence import evidence
+from mia_lightning.report.levels import WIDEST, adds, enough_records
 from mia_lightning.report.verdict import verdict
 from mia_lightning.scores.scored_records import ScoredRecords
-
-Draw = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
-"""Scores and memberships of one repetition."""
 
 
 class Row(NamedTuple):
@@ -71,7 +66,7 @@ def halves(n: int) -> np.ndarray:
 
 def verdicts(repetitions: int) -> Iterator[Row]:
     """Yield the false-positive rate of the verdict's evidence."""
-    for members, non_members in ((20, 20), (10, 1000), (5, 5000), (500, 500), (1000, 100)):
+    for members, non_members in ((20, 20), (20, 2000), (2000, 20), (10, 1000), (5, 5000), (500, 500), (1000, 100)):
         member = np.repeat([1, 0], [members, non_members]).astype(np.int8)
         rng = np.random.default_rng((1, members, non_members))
         attacks = [
@@ -87,6 +82,15 @@ def verdicts(repetitions: int) -> Iterator[Row]:
         tested = evidence({f"a{i}": evaluate(rng.normal(size=800), member, (0.01, 0.05)) for i in range(20)})
         hits.append(any(row.at_low_rates for row in tested.values()))
     yield share("verdict: any of 20 attacks", "null, 400 + 400", hits, 0, 0.025)
+    for members, non_members, attacks in ((20, 20, 1), (10, 1000, 1), (300, 25, 5)):
+        start = np.repeat([1, 0], [members, non_members])
+        enough = enough_records(evaluate(rng.normal(size=len(start)), start, ()), attacks)
+        member, hits = np.repeat([1, 0], enough), []
+        for _ in range(max(100, repetitions // 5)):
+            tops = [evaluate(rng.normal(size=len(member)), member, ()).auc_high for _ in range(attacks)]
+            hits.append(max(tops) <= WIDEST)
+        name = f"null, {members} + {non_members:,}, {attacks} attacks: {enough[0]:,} + {enough[1]:,}"
+        yield share("stated number of records excludes an AUC above 0.6", name, hits, 0.9, 1)
 
 
 def layout(repetitions: int) -> Iterator[Row]:
@@ -111,7 +115,7 @@ def layout(repetitions: int) -> Iterator[Row]:
 
 def blind(repetitions: int) -> Iterator[Row]:
     """Yield the rates of warnings of the blind baseline, and of an addition to it by an attack that adds nothing."""
-    warned, added = [], []
+    warned, added, by_ties = [], [], []
     member = halves(600)
     for repetition in range(max(10, repetitions // 10)):
         rng = np.random.default_rng((4, repetition))
@@ -125,8 +129,14 @@ def blind(repetitions: int) -> Iterator[Row]:
         together = combined_scores(base, rng.normal(size=600), member, folds=5, seed=0)
         resampled = paired_bootstrap({"a": together, BLIND: base}, member, (0.05,), resamples=200, seed=0)
         added.append(any(gain.low > 0 for gain in differences(resampled, [("a", BLIND)]) if gain.figure == "auc"))
+        labels = np.where(member == 1, rng.integers(0, 6, 600), rng.integers(4, 10, 600))
+        noisy = {f"a{k}": rng.normal(size=600) - labels for k in range(3)}
+        records = ScoredRecords(np.arange(600), member, noisy, labels, "x")
+        base = blind_scores(labels[:, None].astype(np.float64), member, folds=5, seed=0)
+        by_ties.append(any(map(adds, increments(records, base, [0.05], 200, 5, repetition))))
     yield share("blind baseline warns", "noise, 300 + 300", warned, 0, 0.01)
     yield share("attack adds to a confounder", "attack is noise", added, 0, 0.025)
+    yield share("any of three attacks adds to a confounder", "attacks are noisy copies of it", by_ties, 0, 0.025)
 
 
 def audit(repetitions: int) -> Iterator[Row]:
@@ -142,45 +152,6 @@ def audit(repetitions: int) -> Iterator[Row]:
         results.append(column_audit(count, member).status == "warn")
     yield share("column audit warns", "20 columns of noise, 600 records", false, 0, 0.001)
     yield share("column audit warns", "one model of a balanced matrix, 15 references", results, 1, 1)
-
-
-def epsilon(repetitions: int) -> Iterator[Row]:
-    """Yield how often bounds on epsilon are above the truth, and their tightness."""
-    reps = max(20, repetitions // 4)
-
-    def rate(name: str, draw: Draw, true: float, delta: float) -> Iterator[Row]:
-        bounds = []
-        for repetition in range(reps):
-            scores, member = draw(np.random.default_rng((6, repetition)))
-            bounds.append(privacy_bounds("a", scores, member, delta=delta, seed=repetition, one_run=OneRun(True)))
-        for index, bound in enumerate(bounds[0]):
-            values = np.array([b[index].epsilon or 0.0 for b in bounds])
-            if "Gaussian" in bound.method and not name.startswith("Gaussian"):
-                continue  # stated to be no bound there
-            yield share(f"epsilon above truth: {bound.method}", name, values > true + 1e-9, 0, 0.05)
-
-    def coins(rng: np.random.Generator) -> np.ndarray:
-        return rng.integers(0, 2, 1000)
-
-    def gaussian(mu: float) -> Draw:
-        def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-            member = coins(rng)
-            return rng.normal(size=1000) + mu * member, member
-
-        return draw
-
-    def response(value: float) -> Draw:
-        def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-            member = coins(rng)
-            right = rng.random(1000) < 1 / (1 + np.exp(-value))
-            return np.where(right, member, 1 - member).astype(float), member
-
-        return draw
-
-    for mu in (0.0, 1.0):
-        yield from rate(f"Gaussian mechanism, mu {mu:g}, 1,000 records", gaussian(mu), gaussian_epsilon(mu, 1e-5), 1e-5)
-    for value in (0.5, 1.0, 3.0):
-        yield from rate(f"randomized response, epsilon {value:g}, 1,000 records", response(value), value, 1e-5)
 
 
 def boards(repetitions: int) -> Iterator[Row]:
@@ -224,26 +195,26 @@ OWN: dict[str, Callable[[int], Iterator[Row]]] = {
     "layout": layout,
     "blind": blind,
     "audit": audit,
-    "epsilon": epsilon,
     "boards": boards,
     "claims": claims,
 }
 
 
-def collected(quick: bool) -> Iterator[Row]:
-    """Yield the rows of the benchmarks of references and intervals, where these are present."""
+def collected(quick: bool, wanted: Sequence[str], repetitions: int) -> Iterator[Row]:
+    """Yield the rows of the benchmarks of bounds, references, intervals and searches."""
     sys.path.insert(0, str(Path(__file__).parent))
     sizes: dict[str, dict[str, Any]] = {
+        "honesty_bounds": {"repetitions": max(20, repetitions // 4)},
         "honesty_references": {"references": (3,), "records": 600, "repetitions": 2, "heads": False} if quick else {},
         "honesty_intervals": {
             "cells": [("gaussian", 400, 0.5, 20)] if quick else importlib.import_module("honesty_intervals").CELLS,
             "repetitions": 20 if quick else 200,
         },
+        "honesty_search": {"repetitions": 4, "trials": 10} if quick else {"repetitions": 40},
     }
-    for name, arguments in sizes.items():
-        if (Path(__file__).parent / f"{name}.py").exists():
-            for row in importlib.import_module(name).rows(**arguments):
-                yield Row(*row[:4], *_range(row[4]))
+    for name in [name for name in sizes if name in wanted or "collected" in wanted]:
+        for row in importlib.import_module(name).rows(**sizes[name]):
+            yield Row(*row[:4], *_range(f"<= {row[4]}" if name == "honesty_search" else row[4]))
 
 
 def _range(nominal: float | str) -> tuple[float, float]:
@@ -272,14 +243,13 @@ def main() -> int:
     """Print the table; return 1 where a row misses."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="minutes instead of hours")
-    parser.add_argument("--only", default="", help=f"comma-separated: {', '.join(OWN)}, collected")
+    parser.add_argument("--only", default="", help=f"comma-separated: {', '.join(OWN)}, a file, collected")
     parser.add_argument("--repetitions", type=int, help="of the fast rows (default: 2000, or 200 with --quick)")
     options = parser.parse_args()
     wanted = options.only.split(",") if options.only else [*OWN, "collected"]
     repetitions = options.repetitions or (200 if options.quick else 2000)
     rows = [row for name in wanted if name in OWN for row in OWN[name](repetitions)]
-    if "collected" in wanted:
-        rows += collected(options.quick)
+    rows += collected(options.quick, wanted, repetitions)
     print(table(rows))
     return int(any(row.misses() for row in rows))
 

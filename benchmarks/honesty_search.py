@@ -17,6 +17,7 @@ from mia_lightning import load_config
 from mia_lightning.config.search import SearchConfig
 from mia_lightning.pipeline.model_outputs import ModelOutputs
 from mia_lightning.pipeline.results import SplitInfo
+from mia_lightning.report.evidence import evidence
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD, assign_folds, draw_holdout
 from mia_lightning.search.attack_objective import AttackObjective
 from mia_lightning.search.local import run_local
@@ -74,6 +75,9 @@ def rows_of(comparisons: Sequence[Comparison], scenario: str) -> Iterator[Row]:
     yield _row("held-out AUC of a searched attack above 0.5", scenario, [auc > 0.5 for auc, _ in held_out])
     yield _row("held-out TPR of a searched attack above its FPR", scenario, [tpr > FPR for _, tpr in held_out])
     yield _row("held-out gain of a search above 0", scenario, [c.gain.low > 0 for c in comparisons])
+    tested = [evidence({"a": c.winner.outer})["a"] for c in comparisons]
+    yield _row("held-out verdict on a searched attack: recognized", scenario, [row.at_low_rates for row in tested])
+    yield _row("held-out verdict on a searched attack: on average", scenario, [row.on_average for row in tested])
 
 
 def _row(promise: str, scenario: str, hits: list[bool]) -> Row:
@@ -88,7 +92,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=40)
     arguments = parser.parse_args()
     for promise, scenario, measured, error, nominal in rows(arguments.repetitions):
-        print(f"{promise:50} {scenario}: {measured:.1%} (standard error {error:.1%}), nominal at most {nominal:.1%}")
+        print(f"| {promise} | {scenario} | {measured:.3f} | {error:.3f} | 0–{nominal:g} |  |")
 
 
 if __name__ == "__main__":

@@ -204,9 +204,10 @@ def blind_baseline(
         details[f"{gain.first} over blind, {gain.figure}"] = gain.value
         details[f"{gain.first} over blind, {gain.figure}, 95%"] = f"{gain.low:.4f} to {gain.high:.4f}"
     sources = ", ".join(groups)
+    p_value = min(1.0, min(p_values) * len(p_values))
     figure = (
         f"AUC {evaluation.auc:.3f} [{evaluation.auc_low:.3f}–{evaluation.auc_high:.3f}], n = {len(scores):,}, "
-        f"p = {details['p']:.2g}"
+        f"p {'< 1e-10' if p_value < 1e-10 else f'= {p_value:.2g}'}"
     )
     if not beats:
         sentence = f"A model of {sources}, without the target, does not separate members from non-members: {figure}."

@@ -131,12 +131,19 @@ def comparable_rates(fprs: Iterable[float], n_non_members: int) -> list[float]:
     return [fpr for fpr in fprs if allowed(n_non_members, fpr) >= ENOUGH]
 
 
-def differences(bootstrap: Bootstrap, pairs: Iterable[tuple[str, str]] | None = None) -> tuple[Difference, ...]:
+def differences(
+    bootstrap: Bootstrap, pairs: Iterable[tuple[str, str]] | None = None, *, auc_inflation: float = 1.0
+) -> tuple[Difference, ...]:
     """Return first minus second for every pair (by default all) and figure, with the p-values adjusted over all of it.
 
     The interval is the bootstrap's percentiles; the p-value is two-sided and normal, from the bootstrap's standard
     deviation, because the share of resamples on the other side of 0 cannot fall below 1 / (resamples + 1), too coarse
     for Holm's method. Where no resample moves the difference at all, that share is the p-value.
+
+    Args:
+        bootstrap: Figures and their resamples.
+        pairs: First and second attack of each difference.
+        auc_inflation: Factor of the variance of differences of AUCs, for scores that depend on each other.
     """
     row_of = {name: index for index, name in enumerate(bootstrap.names)}
     rows = []
@@ -145,6 +152,8 @@ def differences(bootstrap: Bootstrap, pairs: Iterable[tuple[str, str]] | None = 
         for f, figure in enumerate(bootstrap.figures):
             moved = bootstrap.resampled[:, a, f] - bootstrap.resampled[:, b, f]
             value = float(bootstrap.estimates[a, f] - bootstrap.estimates[b, f])
+            if figure == "auc":
+                moved = value + np.sqrt(auc_inflation) * (moved - value)
             low, high = np.quantile(moved, TAILS)
             rows.append((first, second, figure, value, float(low), float(high), _p_value(value, moved)))
     adjusted = holm(np.array([row[-1] for row in rows]))

@@ -7,14 +7,12 @@ TNR <= e^epsilon FNR + delta (Kairouz et al. 2015). Rates that break this with c
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.assessment import Bound
 from mia_lightning.evaluation.config import BoundName, OneRun
 from mia_lightning.evaluation.epsilon import EXACT, empirical_bound
 from mia_lightning.evaluation.one_run import F_DP, GAUSSIAN, STEINKE, one_run_bounds
-from mia_lightning.metrics.ranks import Array, Membership, split
+from mia_lightning.metrics.ranks import Array, Membership, split, without_ties
 
 
 def privacy_bounds(
@@ -44,7 +42,8 @@ def privacy_bounds(
         MIAError: delta or confidence out of range, or as `metrics.evaluate`.
     """
     _check(delta, confidence)
-    members, non_members = split(_without_ties(scores, seed), member)
+    split(scores, member)  # checks
+    members, non_members = split(without_ties(scores, seed), member)  # valid, and coarse scores inform like fine ones
     counted = empirical_bound(attack, members, non_members, delta, confidence)
     bounds = (counted, *one_run_bounds(attack, scores, member, delta, confidence, seed, one_run or OneRun()))
     return tuple(replace(bound, reported=bound.method == METHODS[reported]) for bound in bounds)
@@ -57,18 +56,6 @@ METHODS: Mapping[BoundName, str] = {
     "one_run_gaussian": GAUSSIAN,
 }
 """Name of a bound as an option, and in a report."""
-
-
-def _without_ties(scores: Array, seed: int) -> Array:
-    """Return ranks (N,), ties in random order: post-processing that keeps every bound valid and makes coarse scores as
-    informative as fine ones.
-    """
-    scores = np.asarray(scores, dtype=np.float64)
-    if not np.isfinite(scores).all():
-        return scores  # refused by `split`
-    ranks = np.empty(len(scores))
-    ranks[np.lexsort((np.random.default_rng(seed).random(len(scores)), scores))] = np.arange(len(scores))
-    return ranks
 
 
 def _check(delta: float, confidence: float) -> None:

@@ -82,3 +82,11 @@ def share_below(scores: Array, ascending: Array) -> Array:
     """Return the share of the other class below each score, ties counting half."""
     below, not_above = (np.searchsorted(ascending, scores, side=side) for side in ("left", "right"))
     return (below + not_above) / (2 * len(ascending))
+
+
+def without_ties(scores: Scores, seed: int) -> Array:
+    """Return ranks (N,) of finite scores, ties in random order."""
+    scores = np.asarray(scores, dtype=np.float64)
+    ranks = np.empty(len(scores))
+    ranks[np.lexsort((np.random.default_rng(seed).random(len(scores)), scores))] = np.arange(len(scores))
+    return ranks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Literal
 
 from mia_lightning.evaluation.assessment import Difference
@@ -48,6 +49,9 @@ FEWEST = 20
 WIDEST = 0.6
 """Highest upper end of an AUC's interval at which an attack without success counts as evidence of absence."""
 
+MISSED = 0.1
+"""Share of audits, where there is no effect, in which `enough_records` do not exclude an AUC above `WIDEST`."""
+
 GAP_AT_MOST = 0.05
 """Accuracy gap, at the low end of its interval, above which "no evidence" is not the verdict."""
 
@@ -57,8 +61,9 @@ RULES = (
     "lowest rate above it that the number of non-members resolves. In this order: No verdict: another reading of the "
     "model's input is more accurate. Too few records: fewer than 20 members or 20 non-members, or no attack succeeds "
     "and an AUC above 0.6 is not excluded. Unreliable: a permutation test fails, or columns that do not come from the "
-    "target carry membership. Differ without the model: the blind baseline warns, and no attack adds to it (the "
-    "interval of baseline and attack together minus baseline includes 0). Recognized: the TPR is above the FPR, and at "
+    "target carry membership. Differ without the model: the blind baseline warns, and no attack adds to it (for none "
+    "does the interval of baseline and attack together minus baseline lie above 0 with a p-value of at most 5% after "
+    "Holm's correction for all attacks and figures). Recognized: the TPR is above the FPR, and at "
     "least twice as large at the low end of its interval; small effect: above, but less. Beats chance on average: only "
     "the AUC is above 0.5. Other way: the AUC is below 0.5. No better than chance: the model's accuracy on members is "
     "near chance under every reading. Signs: an interval excludes chance before the number of "
@@ -82,7 +87,7 @@ def decide(
         return "unreliable", headline
     succeeded = [attack for attack in ranked if attack.at_low_rates or attack.on_average or attack.reversed]
     if warns(report, BLIND):
-        added = [attack for attack in succeeded if any(gain.low > 0 for gain in gains(report, attack))]
+        added = [attack for attack in succeeded if any(map(adds, gains(report, attack)))]
         if not added:
             return "confounded", headline
         succeeded = added
@@ -147,6 +152,31 @@ def references_failed(report: Report) -> bool:
 def all_constant(evaluations: Mapping[str, Evaluation]) -> bool:
     """Return whether every attack gives all records the same score."""
     return all(evaluation.distinct == 1 for evaluation in evaluations.values())
+
+
+def adds(gain: Difference) -> bool:
+    """Return whether an attack adds to the blind baseline for certain, all attacks and figures paid for."""
+    return gain.low > 0 and gain.p_holm <= 0.05
+
+
+def enough_records(evaluation: Evaluation, attacks: int) -> tuple[int, int]:
+    """Return how many members and non-members would exclude an AUC above `WIDEST` where there is no effect.
+
+    The upper ends of all attacks' intervals are then below it in nine of ten audits. The variance of an AUC without
+    effect is (P + n + 1) / (12 P n), times the factor for groups and fit. The smaller class is enlarged alone where
+    that suffices, otherwise both.
+    """
+    from scipy.special import ndtri  # slow to import
+
+    error = (WIDEST - 0.5) / float(ndtri(0.975) - ndtri(MISSED / attacks))
+    variance = 12 * error**2 / evaluation.variance_inflation
+    fewer, more = sorted((evaluation.n_members, evaluation.n_non_members))
+    both = ceil(1 / variance + ((1 / variance) ** 2 + 1 / variance) ** 0.5)  # (2 m + 1) / m^2 = variance
+    if more > both:
+        fewer = max(fewer, ceil((more + 1) / (more * variance - 1)))
+    else:
+        fewer = more = both
+    return (fewer, more) if evaluation.n_members <= evaluation.n_non_members else (more, fewer)
 
 
 def gains(report: Report, tested: Evidence) -> list[Difference]:

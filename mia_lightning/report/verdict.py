@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
 
 from mia_lightning.evaluation.assessment import Difference
 from mia_lightning.evaluation.blind_baseline import BLIND
@@ -23,11 +22,12 @@ from mia_lightning.report.levels import (
     accuracy_gap,
     all_constant,
     decide,
+    enough_records,
     gains,
     references_failed,
     warns,
 )
-from mia_lightning.report.wording import between, decimals, p_value, percent, rate_name
+from mia_lightning.report.wording import between, decimals, non_members, p_value, percent, rate_name
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,15 @@ def verdict(report: Report) -> Verdict:
         *_doubts(report, level, deciding),
         _coverage(report, evaluations, deciding, level),
     ]
-    return Verdict(level, HEADINGS[level], tuple(sentences))
+    return Verdict(level, _heading(report, level, evaluations), tuple(sentences))
+
+
+def _heading(report: Report, level: Level, evaluations: Mapping[str, Evaluation]) -> str:
+    """Return the level's heading; equal scores are no sign of membership."""
+    signs = accuracy_gap(report) > GAP_AT_MOST or references_failed(report)
+    if level == "inconclusive" and all_constant(evaluations) and not signs:
+        return "No verdict: all records have the same score"
+    return HEADINGS[level]
 
 
 def _p(value: float) -> str:
@@ -86,9 +94,8 @@ def _reasons(
     deciding: Evidence,
 ) -> list[str]:
     """Return the sentences that are about this level only."""
-    evaluation = evaluations[deciding.attack]
     if level == "too few":
-        return [_needed(evaluation)]
+        return [_needed(evaluations)]
     if level == "unreliable":
         checks = [check for check in report.assessment.checks if check.status == "warn"]
         return [check.sentence for check in checks if check.name in (INTERVALS, REFITTED, AUDIT)]
@@ -108,20 +115,22 @@ def _reasons(
     return []
 
 
-def _needed(evaluation: Evaluation) -> str:
-    members, non_members = evaluation.n_members, evaluation.n_non_members
+def _needed(evaluations: Mapping[str, Evaluation]) -> str:
+    widest = max(evaluations.values(), key=lambda evaluation: evaluation.auc_high)
+    members, non_members = widest.n_members, widest.n_non_members
+    needed = enough_records(widest, len(evaluations))
+    enough = (
+        f"about {needed[0]:,} and {needed[1]:,} would exclude an AUC above {WIDEST:g} in nine of ten audits if there "
+        "is no effect"
+    )
     if min(members, non_members) < FEWEST:
         return (
-            f"Members: {members:,}, non-members: {non_members:,}. A verdict needs at least {FEWEST} of "
-            "each; 1,000 non-members estimate an FPR of 1% from ten false positives."
+            f"Members: {members:,}, non-members: {non_members:,}. A verdict needs at least {FEWEST} of each; {enough}, "
+            "and 1,000 non-members estimate an FPR of 1% from ten false positives."
         )
-    reach = max(evaluation.auc_high - evaluation.auc, evaluation.auc - evaluation.auc_low)
-    times = (reach / (WIDEST - 0.5)) ** 2
-    needed = [max(count, ceil(count * times)) for count in (members, non_members)]
     return (
-        f"No attack succeeds, but an AUC of up to {evaluation.auc_high:.2f} is not excluded by {members:,} members and "
-        f"{non_members:,} non-members; about {needed[0]:,} and {needed[1]:,} would exclude one above {WIDEST:g} if "
-        "there is no effect."
+        f"No attack succeeds, but an AUC of up to {widest.auc_high:.2f} is not excluded by {members:,} members and "
+        f"{non_members:,} non-members; {enough}."
     )
 
 
@@ -133,7 +142,8 @@ def _signs(report: Report, evaluations: Mapping[str, Evaluation], suspicious: li
             f"An interval of “{attack.attack}” excludes chance (AUC "
             f"{decimals(evaluation.auc, evaluation.auc_low, evaluation.auc_high)}, TPR {percent(attack.point.tpr)} "
             f"{between(attack.point.low, attack.point.high)} at "
-            f"{rate_name(attack.point.fpr)} FPR), though not after correction for {len(evaluations)} attacks."
+            f"{rate_name(attack.point.fpr)} FPR), though "
+            + (f"not after correction for {len(evaluations)} attacks." if len(evaluations) > 1 else "just barely.")
         )
     if accuracy_gap(report) > GAP_AT_MOST:
         check = report.assessment.check(GAP)
@@ -165,7 +175,7 @@ def _rarer(evaluation: Evaluation) -> list[str]:
         return []
     point = max(rarer, key=lambda point: point.fpr)
     if not point.resolvable:
-        return [f"{evaluation.n_non_members:,} non-members are too few to estimate an FPR of {rate_name(point.fpr)}."]
+        return [f"{non_members(evaluation.n_non_members)} too few to estimate an FPR of {rate_name(point.fpr)}."]
     return [f"At {rate_name(point.fpr)} FPR it identifies {percent(point.tpr)} {between(point.low, point.high)}."]
 
 

@@ -29,6 +29,11 @@ def rate_name(fpr: float) -> str:
     return f"{100 * fpr:g}%"
 
 
+def non_members(count: int) -> str:
+    """Return a number of non-members with its verb."""
+    return f"{count:,} non-members are" if count != 1 else "1 non-member is"
+
+
 def p_value(value: float) -> str:
     """Return a p- or q-value, cut off below 1e-10, where normal approximations have no meaning."""
     return "< 1e-10" if value < 1e-10 else f"{value:.2g}"

@@ -13,7 +13,7 @@ from mia_lightning.attacks.gaussian_ratio import GaussianLikelihoodRatio
 from mia_lightning.attacks.lightgbm import LightGBM
 from mia_lightning.attacks.mlp import MLP
 from mia_lightning.errors import MIAError
-from mia_lightning.evaluation.assess import assess
+from mia_lightning.evaluation.assess import assess, increments
 from mia_lightning.evaluation.blind_baseline import blind_baseline, blind_features, blind_scores
 from mia_lightning.evaluation.permutation import (
     intervals_at_chance,
@@ -306,3 +306,17 @@ def test_blind_baseline_with_groups_does_not_recognize_persons():
     assert evaluate(by_record, member, ()).auc > 0.8
     figures = evaluate(by_group, member, (), groups=person, stability=0.0)
     assert figures.auc_low < 0.5 < figures.auc_high
+
+
+def test_noise_adds_nothing_to_a_blind_baseline_of_few_scores():
+    """60% of the members and 40% of the non-members have label 1; noise must not gain TPR by splitting its ties."""
+    gains = []
+    for seed in range(5):
+        rng = np.random.default_rng((5, seed))
+        member = np.repeat([1, 0], 300).astype(np.int8)
+        labels = (rng.random(600) < np.where(member == 1, 0.6, 0.4)).astype(np.int64)
+        given = ScoredRecords(np.arange(600), member, {f"a{k}": rng.normal(size=600) for k in range(3)}, labels, "x")
+        base = blind_scores(labels[:, None].astype(float), member, folds=3, seed=seed)
+        gains += increments(given, base, [0.05], 200, 3, seed)
+    assert sum(gain.low > 0 for gain in gains) <= 3  # of 30, at 2.5%
+    assert not any(gain.low > 0 and gain.p_holm <= 0.05 for gain in gains)

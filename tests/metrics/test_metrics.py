@@ -15,8 +15,10 @@ from sklearn import metrics as sk
 from torch import distributed
 
 from mia_lightning.errors import MIAError
+from mia_lightning.metrics.ranks import without_ties
 from mia_lightning.metrics.roc import auc, auc_interval, evaluate, fpr_interval, roc_curve, tpr_at_fpr, tpr_interval
 from mia_lightning.metrics.torchmetric import TPRAtFPR
+from mia_lightning.metrics.variance import fit_inflation
 
 
 def slow_tpr(scores, member, allowed: Fraction) -> Fraction:
@@ -399,6 +401,7 @@ OTHER_PROCESS = """
 import sys, numpy, torch
 from torch import distributed
 from mia_lightning.metrics.torchmetric import TPRAtFPR
+from mia_lightning.metrics.variance import fit_inflation
 store, share = sys.argv[1:]
 distributed.init_process_group("gloo", init_method=f"file://{store}", rank=1, world_size=2)
 arrays = numpy.load(share)
@@ -426,3 +429,19 @@ def test_torchmetric_gathers_over_processes(tmp_path):
             distributed.destroy_process_group()
     expected = tpr_at_fpr(scores.numpy(), member.numpy(), 0.01)
     assert (here, there) == pytest.approx((expected, expected), abs=1e-7)
+
+
+def test_factor_of_a_refitted_auc_follows_theory():
+    """One learned direction: each pair of records counts twice, in the signal's share and in that of noise."""
+    for signal in np.linspace(0, 1, 21):
+        noise = 1 - signal
+        expected = signal * (1 + noise) ** 2 + 2 * noise
+        assert expected - 0.02 <= fit_inflation(signal)[0] <= 1.15 * expected
+
+
+def test_ties_are_broken_at_random():
+    scores = np.array([1.0, 0.0, 1.0, 0.0, 2.0] * 200)
+    ranks = without_ties(scores, 0)
+    assert sorted(ranks) == list(range(1000))
+    assert ranks[scores == 0].max() < ranks[scores == 1].min() < ranks[scores == 1].max() < ranks[scores == 2].min()
+    assert abs(np.corrcoef(ranks[scores == 0], np.arange(400))[0, 1]) < 0.2

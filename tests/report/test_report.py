@@ -24,6 +24,7 @@ from mia_lightning.report.evidence import evidence
 from mia_lightning.report.exposed import most_exposed, picture
 from mia_lightning.report.figures import draw
 from mia_lightning.report.files import metrics, versions
+from mia_lightning.report.levels import enough_records
 from mia_lightning.report.page import card, html, plain_markdown
 from mia_lightning.report.verdict import verdict
 from mia_lightning.report.wording import percent, seconds
@@ -225,6 +226,8 @@ def test_verdict_levels():
     report = of_scores(strong, checks=warned)
     assert level(report) == "exposed"  # it adds to the baseline
     assert any(sentence.startswith("Caution") for sentence in verdict(report).sentences)
+    by_chance = tuple(replace(gain, p_holm=0.2) for gain in report.assessment.increments)
+    assert level(of_scores(strong, checks=warned, increments=by_chance)) == "confounded"
 
 
 def test_small_effect_is_not_called_recognition():
@@ -258,6 +261,33 @@ def test_wide_interval_is_not_evidence_of_absence():
     assert "would exclude" in conclusion.sentences[0]
 
 
+@pytest.mark.parametrize(("members", "non_members", "attacks"), [(20, 20, 1), (10, 1000, 1), (300, 25, 3)])
+def test_stated_number_of_records_excludes_a_high_auc(members, non_members, attacks):
+    """Nine of ten audits of so many records have no AUC above 0.6 in any interval; of a third, fewer than half."""
+    rng = np.random.default_rng(1)
+
+    def excluded(counts):
+        member = np.repeat([1, 0], counts)
+        tops = [evaluate_scores(rng.normal(size=len(member)), member, ()).auc_high for _ in range(100 * attacks)]
+        return np.mean(np.reshape(tops, (100, attacks)).max(axis=1) <= 0.6)
+
+    member = np.repeat([1, 0], (members, non_members))
+    enough = enough_records(evaluate_scores(rng.normal(size=len(member)), member, ()), attacks)
+    assert excluded(enough) >= 0.82  # at 0.9, fewer would happen in 1% of such tests
+    assert excluded([max(5, count // 3) for count in enough]) < 0.5
+
+
+def test_too_few_names_the_widest_interval():
+    """The headline's interval ends below 0.6, that of the other attack (AUC 0.55) above."""
+    grid, member = ndtri((np.arange(150) + 0.5) / 150), np.repeat([1, 0], 150).astype(np.int8)
+    scores = {name: np.concatenate([grid + shift, grid]) for name, shift in (("narrow", -0.1), ("wide", 0.18))}
+    report = of_scores(ScoredRecords(np.arange(300), member, scores, None, "scores.csv"))
+    highest = report.assessment.attacks["wide"].auc_high
+    assert report.assessment.attacks["narrow"].auc_high < 0.6 < highest
+    assert level(report) == "too few"
+    assert f"up to {highest:.2f}" in verdict(report).sentences[0]
+
+
 def test_reversed_scores_are_named_and_turned():
     given = records(gain=1.5)
     turned = replace(given, scores={"loss": -given.scores["lira"]})
@@ -273,6 +303,7 @@ def test_constant_scores_are_not_called_private():
     given = records(gain=0.0)
     conclusion = verdict(of_scores(replace(given, scores={"a": np.zeros(len(given.ids))})))
     assert conclusion.level == "inconclusive"
+    assert "same score" in conclusion.heading
     assert any("same score" in sentence for sentence in conclusion.sentences)
 
 
