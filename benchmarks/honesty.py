@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mia_lightning.attacks.lightgbm import LightGBM
 from mia_lightning.evaluation.assess import assess, increments
 from mia_lightning.evaluation.blind_baseline import BLIND, blind_baseline, blind_scores, combined_scores
 from mia_lightning.evaluation.claims import claim, claim_new
@@ -30,7 +31,9 @@ from mia_lightning.report.contents import Report
 from mia_lightning.report.evidence import evidence
 from mia_lightning.report.levels import WIDEST, adds, enough_records
 from mia_lightning.report.verdict import verdict
+from mia_lightning.scores.crossfit import assign_folds, cross_fit
 from mia_lightning.scores.scored_records import ScoredRecords
+from mia_lightning.signals.table import SignalTable
 
 
 class Row(NamedTuple):
@@ -186,8 +189,36 @@ def claims(repetitions: int) -> Iterator[Row]:
         for name, values in (("known records, 50% members", known), (f"new records, {base:.0%} members", new)):
             if name.startswith("known") and base != 0.5:
                 continue
-            error = float(np.std(values) / np.sqrt(len(values)))
-            yield Row("false claims at q = 10%", name, float(np.mean(values)), error, 0, 0.1)
+            yield false_claims(name, values)
+    yield from private_claims(max(20, repetitions // 10))
+
+
+def false_claims(name: str, values: Sequence[float]) -> Row:
+    """Return the row of the shares of non-members in claimed lists, 0 for an empty one."""
+    return Row(
+        "false claims at q = 10%", name, float(np.mean(values)), float(np.std(values) / np.sqrt(len(values))), 0, 0.1
+    )
+
+
+def private_claims(repetitions: int, public: int = 1000, private: int = 1000) -> Iterator[Row]:
+    """Yield the false-discovery rate on records of unknown membership of LightGBM fitted on public ones."""
+    attack = {"a": LightGBM(["x*"], n_estimators=40, num_leaves=7, min_child_samples=30, n_jobs=1)}
+    shares: dict[float, list[float]] = {0.5: [], 0.1: [], 0.01: []}
+    for repetition in range(repetitions):
+        rng = np.random.default_rng((9, repetition))
+        member = np.concatenate([halves(public), *((rng.random(private) < base).astype(np.int8) for base in shares)])
+        columns = {f"x{k}": rng.normal(size=len(member)) + (3 * member if k == 0 else 0) for k in range(6)}
+        fold = assign_folds(np.where(np.arange(len(member)) < public, member, -1).astype(np.int8), folds=5, seed=0)
+        table = SignalTable(columns, np.zeros(len(member), np.int64), 1)
+        fit = cross_fit(attack, table, member, fold, seed=0)["a"]
+        assert fit.single is not None
+        calibration = fit.scores[:public][member[:public] == 0]
+        for number, values in enumerate(shares.values()):
+            rows = slice(public + number * private, public + (number + 1) * private)
+            claimed = claim_new(fit.single[rows], calibration).claimed[0.1]
+            values.append(float((member[rows][claimed] == 0).mean()) if len(claimed) else 0.0)
+    for base, values in shares.items():
+        yield false_claims(f"LightGBM, private records, {base:.0%} members", values)
 
 
 OWN: dict[str, Callable[[int], Iterator[Row]]] = {

@@ -20,11 +20,13 @@ from mia_lightning import load_config
 from mia_lightning.attacks.lightgbm import LightGBM
 from mia_lightning.attacks.mlp import MLP
 from mia_lightning.errors import MIAError
-from mia_lightning.metrics.roc import auc
+from mia_lightning.metrics.roc import auc, tpr_at_fpr
 from mia_lightning.references.columns import reference_columns
 from mia_lightning.references.independence import make_independent
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores import ReferenceScore
+from mia_lightning.references.scores.per_reference import PerReferenceDifference
+from mia_lightning.references.scores.reference_features import ReferenceFeatures
 from mia_lightning.references.splits import assign
 from mia_lightning.scores.crossfit import assign_folds, cross_fit
 from mia_lightning.signals.table import SignalTable
@@ -175,6 +177,41 @@ def _summary(scenario: str, measured: dict[str, list[float]], records: int) -> I
     yield ("no label through references, all scores", text, p_value, 0.0, ">= 0.01")
 
 
+def power(references: int, records: int, repetitions: int) -> Iterator[Row]:
+    """Yield AUC and TPR@5% of LightGBM on columns without counts, and what flags and numbers of references would add.
+
+    Membership is that of the target here, and references are balanced, drawn without regard to it: there the flags
+    IN of every reference, from which the columns keep away, are no leak.
+    """
+    gains: dict[str, list[float]] = {}
+    for seed in range(repetitions):
+        draw = np.random.default_rng((13, references, seed))
+        member = draw.integers(0, 2, records).astype(np.int8)
+        unknown = np.full(records, -1, np.int8)
+        keep = assign("balanced", references, unknown, private=0, seed=seed).keep
+        difficulty, gain = draw.normal(2, 2, records), np.abs(draw.normal(1.5, 1, records))
+        target = (difficulty + gain * member + draw.normal(size=records))[:, None].astype(np.float32)
+        phi = (difficulty + gain * keep + draw.normal(size=keep.shape))[..., None].astype(np.float32)
+        outputs = ReferenceOutputs(target, phi, keep, np.zeros(records, np.int64), 1, None)
+        flags = {f"in{k}": row.astype(np.float64) for k, row in enumerate(keep)}
+        flags |= {f"gap{k}": (target - phi[k])[:, 0].astype(np.float64) for k in range(references)}
+        for name, score in (
+            ("PerReferenceDifference", PerReferenceDifference()),
+            ("ReferenceFeatures", ReferenceFeatures()),
+        ):
+            columns = {"phi": target[:, 0].astype(np.float64)} | reference_columns({"s": score}, outputs)
+            for label, table in ((name, columns), (f"{name}, and flags and gaps by number", columns | flags)):
+                attack = LightGBM(columns=["*"], n_estimators=60, learning_rate=0.1, min_child_samples=40, n_jobs=1)
+                fold = assign_folds(member, folds=5, seed=0)
+                signals = SignalTable(table, np.zeros(records, np.int64), 1)
+                scores = cross_fit({"a": attack}, signals, member, fold, seed=0)["a"].scores
+                gains.setdefault(f"AUC, {label}", []).append(float(auc(scores, member)))
+                gains.setdefault(f"TPR@5%, {label}", []).append(tpr_at_fpr(scores, member, 0.05))
+    for name, values in gains.items():
+        error = float(np.std(values, ddof=1) / np.sqrt(repetitions))
+        yield f"power: {name}", f"K = {references}, n = {records:,}", float(np.mean(values)), error, "(compare)"
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -182,10 +219,17 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=8)
     parser.add_argument("--references", type=int, nargs="+", default=[3, 15, 63])
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS)
+    parser.add_argument("--power", action="store_true", help="power of columns without counts, nothing else")
     parser.add_argument("--heads", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
     arguments.references, arguments.scenarios = tuple(arguments.references), tuple(arguments.scenarios)
-    for promise, scenario, measured, error, nominal in rows(**vars(arguments)):
+    if vars(arguments).pop("power"):
+        chosen = (
+            row for count in arguments.references for row in power(count, arguments.records, arguments.repetitions)
+        )
+    else:
+        chosen = rows(**vars(arguments))
+    for promise, scenario, measured, error, nominal in chosen:
         is_off = isinstance(nominal, float) and abs(measured - nominal) > 2 * error
         flag = "  beyond 2 standard errors" if is_off else ""
         print(f"{promise} | {scenario} | {measured:.4f} | {error:.4f} | {nominal}{flag}", flush=True)

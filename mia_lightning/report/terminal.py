@@ -161,11 +161,12 @@ def leaderboard_table(places: Sequence[Place], fpr: float) -> Table:
             _between(entry.evaluation.auc_low, entry.evaluation.auc_high),
             _gap_to_next(entry),
         )
-    unresolved = "" if first.points[0].resolvable else " The rate allows no false positive: it is the TPR at none."
     table.caption = (
-        "Ranks, 95%: simultaneous intervals from paired bootstrap differences; two submissions whose intervals overlap "
-        f"may be in either order.{unresolved}"
+        "Ranks, 95%: simultaneous intervals from paired bootstrap differences; submissions whose intervals do not "
+        "overlap differ."
     )
+    if not first.points[0].resolvable:
+        table.caption += " The rate allows no false positive: it is the TPR at none, by which no two can be separated."
     table.caption_justify = "left"
     return table
 

@@ -205,6 +205,19 @@ def test_order_of_submissions_does_not_matter():
     assert [p.name for p in once] == ["c", "b", "a"]
 
 
+def test_no_submission_is_better_for_certain_without_a_false_positive():
+    """Equal submissions, 50 non-members, FPR 1%: the bootstrap of the highest non-member separates a third of them."""
+    separated = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        member = np.repeat([1, 0], (200, 50))
+        scores = {f"s{k}": rng.normal(size=250) + 1.5 * member for k in range(6)}
+        places = rank_submissions(scores, member, 0.01, resamples=100)
+        separated.append(any((place.rank_low, place.rank_high) != (1, 6) for place in places))
+        assert all(place.gap_low is None for place in places)
+    assert not any(separated)
+
+
 def test_ids_that_do_not_match_the_key(tmp_path, capsys):
     key = write(tmp_path / "key.csv", ids=[1, 2, 3], membership=[0, 1, 1])
     submission = write(tmp_path / "sub.csv", ids=[1, 2, 4], score=[1, 2, 3])
