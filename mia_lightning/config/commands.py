@@ -14,7 +14,7 @@ _HELP = {"help_all": "Show all options, and those of every class."}
 _DEBUG = {"debug": "Show the traceback of an error."}
 _CONFIGS = {
     "list_configs": "List the shipped configurations.",
-    "print_config": "Print the complete configuration as YAML, and exit.",
+    "print_config": "Print the complete configuration as YAML.",
 }
 _OVERWRITE = {"overwrite": "Replace an earlier result in the output folder."}
 
