@@ -153,6 +153,7 @@ def _constant(members: Array, non_members: Array) -> bool:
 
 def _mean_interval(influence: Influence, variance: float, smaller_class: int) -> tuple[float, float]:
     """Return the 95% interval of a mean in [0, 1]; the end towards 0.5 allows for unseen kinds of records."""
+    variance *= influence.small_sample_factor()
     low, high = auc_interval(influence.value, float(np.sqrt(variance)), smaller_class)
     independent = influence.variance()
     if independent > 0:

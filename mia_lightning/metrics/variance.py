@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
 
 from mia_lightning.metrics.ranks import Array, count_above, count_at_least, share_below
 
@@ -26,6 +27,19 @@ class Influence:
         largest = self.value * (1 - self.value)
         sides = (self.members, self.non_members)
         return float(sum((side.var(ddof=1) if len(side) > 1 else largest) / len(side) for side in sides))
+
+    def small_sample_factor(self) -> float:
+        """Return the squared ratio of Student's to the normal quantile, with Welch-Satterthwaite's degrees of freedom.
+
+        The variance of few records of one class is uncertain; classes of one record have the largest possible already.
+        """
+        parts = [
+            (side.var(ddof=1) / len(side), len(side) - 1) for side in (self.members, self.non_members) if len(side) > 1
+        ]
+        spread = sum(part**2 / freedom for part, freedom in parts)
+        if not spread > 0:
+            return 1.0
+        return float((stdtrit(sum(part for part, _ in parts) ** 2 / spread, 0.975) / ndtri(0.975)) ** 2)
 
     def with_rare_record(self) -> tuple[float, float]:
         """Return the figure and its variance after one more record of either class, unlike those in the sample.
