@@ -71,6 +71,7 @@ def fit_module(
         resumed = None if checkpoint is None else _resumable(checkpoint, Path(scratch))
         with suppress(Exception):  # of the user's code, which training raises again
             with_small_convolutions(module, dataset[0][0].shape)
+            _use_channels_last(module, dataset[torch.arange(2)][0].cpu())
         seed_everything(seed, epochs)
         data = ReferenceDataModule(dataset, batch_size, seed)
         try:
@@ -84,6 +85,16 @@ def fit_module(
             raise user_error(str(recipe.class_path), error, advice) from error
         finally:
             cast(L.LightningModule, module).trainer = None
+
+
+def _use_channels_last(module: nn.Module, images: Tensor) -> None:
+    """Store the weights of convolutions channels last, as the built-in training does, where forward then works."""
+    module.to(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            module.eval()(images)
+    except Exception:  # such as a view of activations as (B, -1)
+        module.to(memory_format=torch.contiguous_format)
 
 
 class ReferenceDataModule(L.LightningDataModule):

@@ -1,7 +1,8 @@
 """Lightning trainers that neither read nor write anything but what they are given.
 
-By default a Trainer takes arguments from `PL_TRAINER_*` variables, saves checkpoints on a signal of SLURM, and under
-SLURM loads whatever checkpoint of this name is in the working directory, whichever model it is of.
+By default a Trainer takes arguments from `PL_TRAINER_*` variables and callbacks from any installed package, saves
+checkpoints on a signal of SLURM, and under SLURM loads whatever checkpoint of this name is in the working directory,
+whichever model it is of.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
+import lightning.fabric.utilities.registry
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -96,7 +98,7 @@ def isolated_trainer(
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    with without_variables(*VARIABLES):
+    with without_variables(*VARIABLES), _without_registered_callbacks():
         return L.Trainer(
             callbacks=[*callbacks, _RestoreHandlers()],
             plugins=list(plugins) or [LocalEnvironment()],
@@ -106,8 +108,20 @@ def isolated_trainer(
 
 def isolated_fabric(accelerator: str, *, precision: Any = "32-true") -> Fabric:
     """Return a Fabric of one device that reads no environment variables."""
-    with without_variables(*VARIABLES):
+    with without_variables(*VARIABLES), _without_registered_callbacks():
         return Fabric(accelerator=accelerator, devices=1, precision=precision, plugins=[LocalEnvironment()])
+
+
+@contextmanager
+def _without_registered_callbacks() -> Iterator[None]:
+    """Hide the callbacks that installed packages register; the search for them takes most of a trainer's start."""
+    registry: Any = lightning.fabric.utilities.registry
+    search = registry.entry_points
+    registry.entry_points = lambda **_: ()
+    try:
+        yield
+    finally:
+        registry.entry_points = search
 
 
 class _RestoreHandlers(Callback):

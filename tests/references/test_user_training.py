@@ -178,6 +178,22 @@ def test_small_convolutions_of_a_module_change_its_speed_alone(tmp_path, monkeyp
     torch.testing.assert_close(fast.state_dict(), plain.state_dict(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("views", [False, True])
+def test_convolutions_of_a_module_are_channels_last_where_its_forward_allows_it(tmp_path, monkeypatch, views):
+    class Views(own_training.Lit):
+        def __init__(self, num_classes=4):
+            super().__init__(num_classes)
+            self.convolution, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(256, num_classes)
+
+        def forward(self, images):
+            maps = self.convolution(images)
+            return self.fc(maps.view(len(maps), -1) if views else maps.flatten(1))
+
+    monkeypatch.setattr(own_training, "Views", Views, raising=False)
+    trained = fitted(tmp_path, config("Views", epochs=1), of=target("Views"))
+    assert trained.convolution.weight.is_contiguous() == views
+
+
 def test_function(tmp_path):
     losses = []
     of = replace(target(), architecture="helpers.own_training:Lit")

@@ -5,11 +5,13 @@ import signal
 from dataclasses import replace
 from io import StringIO
 
+import lightning as L
 import matplotlib
 import numpy as np
 import pytest
 import torch
 from helpers.extraction import CPU, Small, extract, small_target, with_statistics
+from lightning.pytorch.callbacks import Callback
 
 from mia_lightning.attacks._mlp_training import train_perceptrons
 from mia_lightning.attacks.mlp import MLP
@@ -124,6 +126,19 @@ def test_lightning_variables_change_nothing(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     assert_equal(extract(tmp_path / "b")[0], expected)
     np.testing.assert_array_equal(fit_scores(), scores)
+    assert isolated_fabric("cpu").device.type == "cpu"
+
+
+def test_trainers_take_no_callbacks_of_installed_packages(tmp_path, monkeypatch):
+    metadata = tmp_path / "other-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    groups = ("lightning.pytorch.callbacks_factory", "lightning.fabric.callbacks_factory")
+    (metadata / "entry_points.txt").write_text("".join(f"[{group}]\nother = os:getcwd\n" for group in groups))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert len(L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False).callbacks) > 2  # a path, even
+    ours = isolated_trainer(accelerator="cpu", devices=1).callbacks
+    assert all(isinstance(callback, Callback) for callback in ours)
     assert isolated_fabric("cpu").device.type == "cpu"
 
 
