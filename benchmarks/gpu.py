@@ -9,18 +9,23 @@ Prints a Markdown table; `--output` receives the same rows as JSON with hardware
 
 import argparse
 import json
+import logging
+import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from threading import Timer
 from time import perf_counter
 from typing import Any
 
@@ -40,6 +45,7 @@ from mia_lightning.records.splits import Splits
 from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.references.training import train_reference
 from mia_lightning.references.training_data import TrainingData
+from mia_lightning.references.training_step import DeviceSession, Record, cuda_graph
 from mia_lightning.runtime.hardware import Hardware
 from mia_lightning.signals.functional import phi
 from mia_lightning.targets.base import Target
@@ -115,11 +121,11 @@ def networks(bench: Bench) -> dict[str, tuple[Callable[[], nn.Module], int, int,
             bench.size(100_000, 32),
             "fc",
         ),
-        f"ViT-S/16, {large}x{large}": (lambda: vit_s(large), large, bench.size(10_000, 8), "heads.head"),
+        f"ViT-S/16, {large}x{large}": (lambda: vit_s(large), large, bench.size(8192, 8), "heads.head"),
         f"resnet50, {large}x{large}": (
             lambda: resnet50(num_classes=CLASSES),
             large,
-            bench.size(10_000, 8),
+            bench.size(8192, 8),
             "fc",
         ),
     }
@@ -133,6 +139,26 @@ def records_of(count: int, side: int) -> Records:
     return Records(np.arange(count), images, draw.integers(0, CLASSES, count), member, "random")
 
 
+class LoopSeconds(logging.Handler):
+    """Reads the seconds of the prediction loop from the line that extraction logs."""
+
+    seconds = float("nan")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the seconds of the line."""
+        if isinstance(record.args, tuple) and str(record.msg).startswith("extracted"):
+            self.seconds = float(record.args[2])  # type: ignore[arg-type]
+
+    def __enter__(self) -> "LoopSeconds":
+        logger = logging.getLogger("mia_lightning.outputs.extraction")
+        logger.setLevel(logging.INFO)
+        logger.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("mia_lightning.outputs.extraction").removeHandler(self)
+
+
 def engine(
     network: nn.Module,
     layer: str,
@@ -143,23 +169,29 @@ def engine(
     queries: int,
     batch: int = 0,
     devices: int = 1,
-) -> np.ndarray:
-    """Return logits (N, Q, C) of the product's extraction, without a store to find them in."""
+    store: Path | None = None,
+) -> tuple[np.ndarray, float]:
+    """Return logits (N, Q, C) of the product's extraction, and the seconds of its loop without digests and merging."""
     target = Target(network.eval().requires_grad_(False), CLASSES, layer, "benchmark", "benchmark")
     hardware = Hardware(accelerator=accelerator, devices=devices, precision=precision, batch_size=batch)  # type: ignore[arg-type]
-    with tempfile.TemporaryDirectory() as store:
-        mean, std = (0.5,) * 3, (0.25,) * 3
-        request = ExtractionRequest(Splits(records), target, mean, std, queries, False, hardware, Path(store))
-        return np.array(extract(request).public.logits)
+    mean, std, timed = (0.5,) * 3, (0.25,) * 3, LoopSeconds()
+    with tempfile.TemporaryDirectory() if store is None else nullcontext(store) as folder, timed:
+        request = ExtractionRequest(Splits(records), target, mean, std, queries, False, hardware, Path(folder))
+        return np.array(extract(request).public.logits), timed.seconds
 
 
 def peaks(bench: Bench) -> Iterator[Row]:
     """Measure the card's own limits: matrix products and copies."""
     side = bench.size(8192, 128)
-    for name, dtype in (("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)):
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    for name, dtype in (("float32", torch.float32), ("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)):
         left, right = (torch.randn(side, side, device=bench.device, dtype=dtype) for _ in range(2))
+        # PyTorch's convolutions of float32 use TF32 unless forbidden, so that this is the peak of 32-true.
+        torch.backends.cuda.matmul.allow_tf32 = name == "32-true"
         bench.peaks[name] = 2 * side**3 / bench.seconds(partial(torch.matmul, left, right))
-        yield Row("peaks", f"matrix product, {name}", bench.peaks[name] / 1e12, "TFLOP/s", f"{side} x {side}")
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        note = f"{side} x {side}{', in TF32' if name == '32-true' else ''}"
+        yield Row("peaks", f"matrix product, {name}", bench.peaks[name] / 1e12, "TFLOP/s", note)
     block = torch.empty(bench.size(2**30, 2**20), dtype=torch.uint8, device=bench.device)
     rate = 2 * block.numel() / bench.seconds(block.clone)
     yield Row("peaks", "copy on the device", rate / 1e9, "GB/s", "bytes read and written")
@@ -171,12 +203,12 @@ def equality(bench: Bench) -> Iterator[Row]:
     records = records_of(bench.size(2048, 32), 32)
     torch.manual_seed(0)
     network = cifar_stem(resnet18(num_classes=CLASSES))
-    expected = engine(network, "fc", records, accelerator="cpu", precision="32-true", queries=2)
+    expected, _ = engine(network, "fc", records, accelerator="cpu", precision="32-true", queries=2)
     for precision in ("32-true", "tf32", "bf16-mixed"):
         allow = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
         typed = "32-true" if precision == "tf32" else precision
-        logits = engine(network, "fc", records, accelerator=accelerator, precision=typed, queries=2)
+        logits, _ = engine(network, "fc", records, accelerator=accelerator, precision=typed, queries=2)
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = allow
         gap = float(np.abs(logits - expected).max())
         equal = f"{'equal' if gap <= TOLERANCES[precision] else 'NOT EQUAL'} within {TOLERANCES[precision]}"
@@ -195,19 +227,23 @@ def extraction(bench: Bench) -> Iterator[Row]:
             network(torch.zeros(1, 3, side, side))
         work = counter.get_total_flops()
         for precision in ("32-true", "bf16-mixed"):
-            bare = bare_loop(bench, network, records, precision)
-            ours = count / bench.seconds(
-                partial(engine, network, layer, records, accelerator=accelerator, precision=precision, queries=1), 1
-            )
-            share = f"{ours / bare:.2f} of a bare loop ({bare:,.0f})"
+            bare, loops = bare_loop(bench, network, records, precision), []
+            options: dict[str, Any] = {"accelerator": accelerator, "precision": precision, "queries": 1}
+
+            def run(network: nn.Module = network, options: dict[str, Any] = options) -> None:
+                loops.append(engine(network, layer, records, **options)[1])  # noqa: B023
+
+            total = count / bench.seconds(run, 1)
+            ours = count / loops[-1]
+            share = f"{ours / bare:.2f} of a bare loop ({bare:,.0f}); {total:,.0f} with digests and merged shards"
             if precision in bench.peaks:
                 share += f"; {ours * work / bench.peaks[precision]:.1%} of the measured peak"
             yield Row("extraction", f"{name}, {precision}", ours, "images/s", share)
     build, side, count, layer = networks(bench)["resnet18, CIFAR stem, 32x32"]
     for queries in (1, 2, 18, 50):
         records = records_of(max(8, count // queries), side)
-        run = partial(engine, build(), layer, records, accelerator=accelerator, precision="bf16-mixed", queries=queries)
-        rate = len(records) * queries / bench.seconds(run, 1)
+        options = {"accelerator": accelerator, "precision": "bf16-mixed", "queries": queries}
+        rate = len(records) * queries / engine(build(), layer, records, **options)[1]
         yield Row("extraction", f"resnet18, CIFAR stem, {queries} views, bf16-mixed", rate, "images/s")
 
 
@@ -228,73 +264,203 @@ def bare_loop(bench: Bench, network: nn.Module, records: Records, precision: str
     return rate
 
 
-def training(bench: Bench) -> Iterator[Row]:
-    """Measure training of one reference model: eager, compiled, with CUDA graphs, and several on one card."""
-    count = bench.size(40_000, 64)
-    records = records_of(count, 32)
-    data = TrainingData(records.images, records.labels, (0.5,) * 3, (0.25,) * 3, CLASSES, 1)
-    recipe = ReferenceTraining(epochs=1, batch_size=bench.size(256, 16), precision="bf16-mixed")
-    keep = np.arange(count) % 2 == 0
+@dataclass
+class Trainee:
+    """Training of resnet18 references with the CIFAR stem."""
 
-    def run(wrap: Callable[[nn.Module], nn.Module] = lambda network: network) -> None:
+    bench: Bench
+
+    def __post_init__(self) -> None:
+        count = self.bench.size(40_000, 64)
+        records = records_of(count, 32)
+        self.data = TrainingData(records.images, records.labels, (0.5,) * 3, (0.25,) * 3, CLASSES, 1)
+        self.half = np.arange(count) % 2 == 0
+        self.batch = self.bench.size(256, 16)
+        self.losses: list[float] = []
+
+    def __call__(self, epochs: int = 1, session: DeviceSession | None = None, keep: np.ndarray | None = None) -> int:
+        """Train one reference and return the number of images that it has seen."""
+        recipe = ReferenceTraining(epochs=epochs, batch_size=self.batch, precision="bf16-mixed")
         torch.manual_seed(0)
-        network = wrap(cifar_stem(resnet18(num_classes=CLASSES)))
+        network, keep = cifar_stem(resnet18(num_classes=CLASSES)), self.half if keep is None else keep
         with tempfile.TemporaryDirectory() as folder:
-            train_reference(network, data, keep, recipe, seed=0, checkpoint=Path(folder) / "c", device=bench.device)
+            train_reference(
+                network,
+                self.data,
+                keep,
+                recipe,
+                seed=0,
+                checkpoint=Path(folder) / "checkpoint",
+                device=self.bench.device,
+                on_epoch=lambda _, loss: self.losses.append(loss),
+                session=session,
+            )
+        self.bench.synchronize()
+        return epochs * int(keep.sum()) // self.batch * self.batch
 
-    eager = bench.seconds(run, 1)
-    images = keep.sum() / eager
+    def rate(self, session: DeviceSession | None) -> tuple[float, float]:
+        """Return images/s of a reference after the first, and the seconds of the first with one epoch."""
+        started = perf_counter()
+        self(1, session)
+        first, started = perf_counter() - started, perf_counter()
+        return self(self.bench.size(5, 1), session) / (perf_counter() - started), first
+
+    def waits(self, keep: np.ndarray) -> int:
+        """Return how often PyTorch reports that the host waits for the device in one epoch."""
+        if self.bench.device != "cuda":
+            self(keep=keep)
+            return 0
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                self(keep=keep)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        return sum("synchronizing" in str(warning.message) for warning in caught)
+
+
+def recorder(bench: Bench) -> Record:
+    """Return the recording of a training step; a rehearsal repeats the step itself."""
+    return cuda_graph if bench.device == "cuda" else lambda run: run
+
+
+def training(bench: Bench) -> Iterator[Row]:
+    """Measure training of one reference model, operation by operation and by a recorded step."""
+    train = Trainee(bench)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         cifar_stem(resnet18(num_classes=CLASSES)).eval()(torch.zeros(1, 3, 32, 32))
-    share = 3 * counter.get_total_flops() * images / bench.peaks.get("bf16-mixed", float("inf"))
-    note = f"{share:.1%} of the measured peak"
-    yield Row("training", "resnet18, CIFAR stem, the product's loop", images, "images/s", note)
-    seconds = 14 * 20_000 / images
-    yield Row("training", "one reference of 14 epochs on 20,000 records", seconds, "s", "scaled from one epoch")
-    if bench.device == "cuda":
-        for mode in ("default", "reduce-overhead"):
-            seconds = bench.seconds(partial(run, partial(torch.compile, mode=mode)), 1)
-            note = "torch.compile; reduce-overhead records CUDA graphs; compilation in the warm-up"
-            yield Row("training", f"the same, compiled, {mode}", keep.sum() / seconds, "images/s", note)
-        yield from several(bench)
+    losses = []
+    for name, session in (
+        ("operation by operation", None),
+        ("recorded once for all references", DeviceSession(train.data, record=recorder(bench))),
+    ):
+        images, first = train.rate(session)
+        losses.append(train.losses[-1])
+        share = 3 * counter.get_total_flops() * images / bench.peaks.get("bf16-mixed", float("inf"))
+        note = f"{share:.1%} of the measured peak; {first:.1f} s for the first reference of one epoch"
+        yield Row("training", f"resnet18, CIFAR stem, {name}", images, "images/s", note)
+        seconds = 14 * 20_000 / images
+        yield Row("training", f"14 epochs on 20,000 records, {name}", seconds, "s", "aim: 5; scaled")
+    yield Row("training", "difference of the last mean loss of the two", abs(losses[0] - losses[1]))
+    few, many = train.waits(train.half), train.waits(np.ones_like(train.half))
+    note = f"{'equal' if few == many else 'NOT EQUAL'}: {few} with half as many batches"
+    yield Row("training", "waits of the host in an epoch", many, "", note)
+
+
+def compiled(bench: Bench) -> Iterator[Row]:
+    """Measure training by torch.compile with weights that are reset in place, without and with a recorded step."""
+    compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
+    if compiler is None:
+        yield Row("compiled", "torch.compile", "skipped", note="no C compiler is installed; set CC")
+        return
+    train, compile_ = Trainee(bench), (lambda network: network) if bench.rehearsal else torch.compile
+    record = recorder(bench)
+    for name, recording in (
+        ("alone", lambda run: run),
+        ("and recorded", lambda run: (run(), record(run))[1]),  # compilation waits, so that it precedes the recording
+    ):
+        images, first = train.rate(DeviceSession(train.data, record=recording, compiled=compile_))
+        yield Row(
+            "compiled", f"resnet18, compiled {name}", images, "images/s", f"{first:.1f} s for the first reference"
+        )
 
 
 def several(bench: Bench) -> Iterator[Row]:
-    """Train 2, 4 and 8 references at the same time on one card, one process each."""
-    mps = shutil.which("nvidia-cuda-mps-control") is not None and _runs("nvidia-cuda-mps-control")
-    note = "with NVIDIA MPS" if mps else "without NVIDIA MPS: kernels of different processes take turns"
-    for count in (1, 2, 4, 8):
+    """Train 1 to 8 references at the same time on one card, one process each, without and with NVIDIA MPS."""
+    for count in (1,) if bench.rehearsal else (1, 2, 4, 8):
+        yield together(bench, count, {}, "without NVIDIA MPS")
+    control = "nvidia-cuda-mps-control"
+    if shutil.which(control) is None:
+        yield Row("several", "with NVIDIA MPS", "skipped", note=f"{control} is not installed")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        variables = {"CUDA_MPS_PIPE_DIRECTORY": f"{folder}/pipe", "CUDA_MPS_LOG_DIRECTORY": f"{folder}/log"}
+        for path in variables.values():
+            Path(path).mkdir()
+        options: dict[str, Any] = {"env": os.environ | variables, "text": True, "timeout": 30}
+        subprocess.run([control, "-d"], check=True, **options)
+        try:
+            for count in (2, 4, 8):
+                yield together(bench, count, variables, "with NVIDIA MPS")
+        finally:
+            subprocess.run([control], input="quit\n", **options)
+
+
+def together(bench: Bench, count: int, variables: dict[str, str], note: str) -> Row:
+    """Train in several processes that start at the same moment."""
+    children = [_child(bench, "training", env=os.environ | variables, stdin=subprocess.PIPE) for _ in range(count)]
+    timer = Timer(max(30.0, bench.deadline - perf_counter()), lambda: [child.kill() for child in children])
+    timer.start()
+    try:
+        ready = [child for child in children if child.stdout and child.stdout.readline() == "ready\n"]
         started = perf_counter()
-        children = [_child("training", stdout=subprocess.DEVNULL) for _ in range(count)]
-        failed = sum(child.wait() != 0 for child in children)
-        rate = (count - failed) / (perf_counter() - started)
-        yield Row("training", f"{count} processes at a time", rate, "runs/s", f"{note}; with start-up; {failed} failed")
+        for child in ready:
+            assert child.stdin is not None
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        images = [int(child.stdout.readline() or 0) for child in ready if child.stdout]
+        rate = sum(images) / (perf_counter() - started)
+    finally:
+        timer.cancel()
+        for child in children:
+            child.kill()
+            child.communicate()
+    failed = count - sum(number > 0 for number in images)
+    return Row(
+        "several", f"{count} references at a time, {note}", rate, "images/s", f"{failed} failed" if failed else ""
+    )
 
 
-def _child(task: str, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, __file__, "--child", task], text=True, **options)
+def _child(bench: Bench, task: str, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, "--child", task, *(["--rehearse"] if bench.rehearsal else [])]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, **options)
 
 
-def _runs(name: str) -> bool:
-    return subprocess.run(["pgrep", "-f", name], capture_output=True).returncode == 0
+class Limited(nn.Module):
+    """A network that a simulated device holds only in small batches."""
+
+    def __init__(self, network: nn.Module, most: int) -> None:
+        super().__init__()
+        self.network, self.most = network, most
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("out of memory (simulated)")
+        logits: torch.Tensor = self.network(images)
+        return logits
 
 
 def memory(bench: Bench) -> Iterator[Row]:
     """Let a batch exceed the device's memory: it is halved, and the outputs stay those of a small batch."""
-    if bench.device != "cuda":
-        yield Row("memory", "a real lack of memory", "skipped", note="needs a GPU; simulated in tests/outputs")
-        return
-    records, network = records_of(65_536, 32), cifar_stem(resnet18(num_classes=CLASSES))
-    small = engine(network, "fc", records, accelerator="gpu", precision="32-true", queries=1, batch=1024)
-    torch.cuda.reset_peak_memory_stats()
-    torch.cuda.set_per_process_memory_fraction(0.05)
+    cuda, large, small = bench.device == "cuda", bench.size(65_536, 32), bench.size(1024, 8)
+    records, network = records_of(large, 32), cifar_stem(resnet18(num_classes=CLASSES))
+    network = network if cuda else Limited(network, 8)
+    run = partial(
+        engine,
+        network,
+        "fc" if cuda else "network.fc",
+        records,
+        accelerator="gpu" if cuda else "cpu",
+        precision="32-true",
+        queries=1,
+    )
+    expected, _ = run(batch=small)
+    if cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.set_per_process_memory_fraction(0.05)
     try:
-        halved = engine(network, "fc", records, accelerator="gpu", precision="32-true", queries=1, batch=65_536)
+        halved, _ = run(batch=large)
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
-    gap = float(np.abs(small - halved).max())
-    yield Row("memory", "largest difference of a logit after halving", gap, "", "a batch of 65,536 in 5% of the memory")
-    yield Row("memory", "peak memory", torch.cuda.max_memory_allocated() / 2**30, "GiB")
+        if cuda:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+    gap = float(np.abs(expected - halved).max())
+    note = f"a batch of {large:,} in {'5% of the memory' if cuda else 'a simulated device'}"
+    yield Row("memory", "largest difference of a logit after halving", gap, "", note)
+    if cuda:
+        yield Row("memory", "peak memory", torch.cuda.max_memory_allocated() / 2**30, "GiB")
 
 
 def devices(bench: Bench) -> Iterator[Row]:
@@ -305,7 +471,8 @@ def devices(bench: Bench) -> Iterator[Row]:
         return
     rates, digests = [], []
     for number in (1, count):
-        text, _ = _child(f"devices:{number}", stdout=subprocess.PIPE).communicate()
+        with tempfile.TemporaryDirectory() as store:  # of all processes of the child
+            text, _ = _child(bench, f"devices:{number}:{store}").communicate(timeout=180)
         rate, digest = text.split()[-2:]
         rates.append(float(rate))
         digests.append(digest)
@@ -313,15 +480,23 @@ def devices(bench: Bench) -> Iterator[Row]:
     yield Row("devices", "outputs", "equal" if digests[0] == digests[1] else "differ", note="digests of the logits")
 
 
-def run_child(task: str) -> None:
+def run_child(task: str, rehearsal: bool) -> None:
     """Do one task in a process of its own and print its result."""
-    bench = Bench("cuda" if torch.cuda.is_available() else "cpu", False, float("inf"), None)
+    bench = Bench("cpu" if rehearsal else "cuda", rehearsal, float("inf"), None)
     if task == "training":
-        next(iter(training(bench)))
+        train = Trainee(bench)
+        session = DeviceSession(train.data, record=recorder(bench))
+        train(1, session)
+        print("ready", flush=True)
+        sys.stdin.readline()
+        print(train(bench.size(5, 1), session), flush=True)
         return
-    records, network = records_of(200_000, 32), cifar_stem(resnet18(num_classes=CLASSES))
+    _, number, store = task.split(":", 2)
+    records, network = records_of(bench.size(200_000, 32), 32), cifar_stem(resnet18(num_classes=CLASSES))
     started = perf_counter()
-    logits = engine(network, "fc", records, accelerator="gpu", precision="32-true", queries=1, devices=int(task[8:]))
+    accelerator = "cpu" if rehearsal else "gpu"
+    options: dict[str, Any] = {"accelerator": accelerator, "precision": "32-true", "devices": int(number)}
+    logits, _ = engine(network, "fc", records, queries=1, store=Path(store), **options)
     print(len(records) / (perf_counter() - started), sha256(logits.tobytes()).hexdigest())
 
 
@@ -336,7 +511,10 @@ def replica(bench: Bench) -> Iterator[Row]:
         command += [word for option, name in names.items() for word in (f"--{option}", str(bench.replica / name))]
         command += ["--references.workers", "0", "--output", f"{folder}/run"]
         started = perf_counter()
-        subprocess.run(command, check=True, capture_output=True, timeout=max(60.0, bench.deadline - perf_counter()))
+        left = max(60.0, bench.deadline - perf_counter())
+        done = subprocess.run(command, capture_output=True, text=True, timeout=left)
+        if done.returncode:
+            raise RuntimeError(f"exit code {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
         yield Row("replica", "K = 4, end to end", perf_counter() - started, "s")
 
 
@@ -348,6 +526,8 @@ SECTIONS = {
     "memory": memory,
     "devices": devices,
     "replica": replica,
+    "several": several,
+    "compiled": compiled,
 }
 
 
@@ -358,7 +538,11 @@ def measure(bench: Bench, names: list[str]) -> Iterator[Row]:
             yield Row(name, "section", "skipped", note="no time left")
             continue
         try:
-            yield from SECTIONS[name](bench)
+            for row in SECTIONS[name](bench):
+                yield row
+                if perf_counter() > bench.deadline:
+                    yield Row(name, "rest of the section", "skipped", note="no time left")
+                    break
         except Exception as error:
             traceback.print_exc()
             yield Row(name, "section", "failed", note=f"{type(error).__name__}: {error}".splitlines()[0][:200])
@@ -368,7 +552,8 @@ def description(bench: Bench) -> dict[str, Any]:
     """Return hardware, driver, versions and date."""
     cuda = bench.device == "cuda"
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    driver = subprocess.run(query, capture_output=True, text=True).stdout.split() if cuda else []
+    has_query = cuda and shutil.which(query[0]) is not None
+    driver = subprocess.run(query, capture_output=True, text=True).stdout.split() if has_query else []
     return {
         "date": date.today().isoformat(),
         "devices": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())] if cuda else [],
@@ -403,7 +588,7 @@ def main() -> int:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        run_child(options.child)
+        run_child(options.child, options.rehearse)
         return 0
     if not (torch.cuda.is_available() or options.rehearse):
         print("no CUDA device is visible; --rehearse runs the sections on the CPU at tiny sizes", file=sys.stderr)
@@ -413,10 +598,10 @@ def main() -> int:
     facts, rows = description(bench), []
     for row in measure(bench, options.only):
         rows.append(row)
+        if options.output:  # after each row, so that a kill leaves what was measured
+            options.output.write_text(json.dumps(facts | {"rows": [asdict(row) for row in rows]}, indent=1))
         print(table([row]).splitlines()[-1], file=sys.stderr, flush=True)
     print(", ".join(f"{name} {value}" for name, value in facts.items()), "", table(rows), sep="\n")
-    if options.output:
-        options.output.write_text(json.dumps(facts | {"rows": [asdict(row) for row in rows]}, indent=1))
     return int(any(row.value == "failed" for row in rows))
 
 

@@ -17,11 +17,16 @@ def test_rehearsal(tmp_path):
     content = json.loads(output.read_text())
     assert {"date", "devices", "driver", "torch", "rehearsal"} <= set(content)
     sections = {row["section"] for row in content["rows"]}
-    assert sections == {"peaks", "equality", "extraction", "training", "memory", "devices", "replica"}
+    listed = {"peaks", "equality", "extraction", "training", "memory", "devices", "replica", "several", "compiled"}
+    assert sections == listed
     assert not [row for row in content["rows"] if row["value"] == "failed"]
-    gaps = [row for row in content["rows"] if row["name"].startswith("largest difference of a logit")]
+    values = {(row["section"], row["name"]): row for row in content["rows"]}
+    gaps = [row for (section, name), row in values.items() if section == "equality" and name.startswith("largest")]
     assert len(gaps) == 3
     assert all(row["note"].startswith("equal") for row in gaps)
+    assert values["training", "difference of the last mean loss of the two"]["value"] == 0  # recorded and not
+    assert values["memory", "largest difference of a logit after halving"]["value"] < 1e-3
+    assert values["several", "1 references at a time, without NVIDIA MPS"]["note"] == ""
 
 
 def test_without_a_card_it_is_one_sentence(tmp_path):
