@@ -94,7 +94,7 @@ def train_briefly(images: torch.Tensor, labels: torch.Tensor) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def task(tmp_path_factory) -> Task:
-    """A ResNet18 that is right on half of 480 noise images, its members, with random labels; 240 public, 240 private."""
+    """A ResNet18 that classifies its members, half of 480 noise images, without error; 240 public, 240 private."""
     import numpy as np
     import torch
     from helpers.datasets import write_pickled

@@ -5,7 +5,9 @@ import shlex
 
 import numpy as np
 import pytest
+import torch
 from helpers import ROOT
+from helpers.datasets import write_pickled
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXT = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}
@@ -39,20 +41,35 @@ def test_every_command_is_covered():
     assert all(f"\n{command.split()[1]}: " in makefile for command in makes)
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Outputs of the target that the commands share."""
+    return ["--cache_dir", str(tmp_path_factory.mktemp("store"))]
+
+
 @pytest.fixture
 def folder(task, tmp_path, monkeypatch):
     """A working directory with the files that the commands name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    for name in ("pub.pt", "priv_out.pt", "01_MIA.pt"):
-        (tmp_path / name).symlink_to(task.folder / name)
+    (tmp_path / "01_MIA.pt").symlink_to(task.folder / "01_MIA.pt")
+    half = len(task.ids) // 2
+    for name, start, known in (("pub.pt", 0, task.membership), ("priv_out.pt", half, [None] * 2 * half)):
+        rows = slice(start, start + RECORDS)
+        images = list(torch.from_numpy(task.images[rows]))
+        write_pickled(tmp_path / name, task.ids[rows].tolist(), images, task.labels[rows].tolist(), list(known[rows]))
     return tmp_path
+
+
+RECORDS = 120
+"""Public and private ones, of those of the shared task."""
 
 
 QUICK = ["--hardware.accelerator", "cpu"]
 QUICK_REFERENCES = [
     *("--references.workers", "0", "--references.training.epochs", "1", "--references.training.batch_size", "32"),
-    *("--references.training.precision", "32-true"),
+    *("--references.training.precision", "32-true", "--references.count", "4"),
+    *("--references.architecture", "mia_lightning.references.small_network:SmallNetwork"),
 ]
 OWN = {"records.npz": "pub.pt", "model.pt": "01_MIA.pt", "target.pt": "01_MIA.pt", "cifar10.npz": "pub.pt"}
 """Files of the guides that stand for any of their kind."""
@@ -64,29 +81,26 @@ def test_the_demo_is_run_by_an_example():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in TRAIN if "best.yaml" not in c and "demo" not in c])
-def test_train_commands_run(command, folder):
+def test_train_commands_run(command, folder, store):
     from mia_lightning.cli import train
 
-    words = [OWN.get(word, word) for word in arguments(command)]
-    words += QUICK
+    words = [*(OWN.get(word, word) for word in arguments(command)), *QUICK, *store]
     words += ["--extraction.queries", "18" if "reference" in command else "2"]
     if "no_reference" in command or "references" in command:
         words += ["--attacks.mlp.epochs", "1", "--attacks.lightgbm.n_estimators", "10"]
     if "references" in command or "cifar10" in command:
         words += QUICK_REFERENCES
-    if "references.count" in command or "cifar10" in command:  # eight to 16 take a minute to query
-        words += ["--references.count", "4"]
     assert train(words) == 0
     assert list(folder.glob("runs/*/report.html"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", TUNE)
-def test_tune_commands_run(command, folder):
+def test_tune_commands_run(command, folder, store):
     """The documented search, shortened, and the run of its winner."""
     from mia_lightning.cli import train, tune
 
-    quick = [*QUICK, "--search.trials", "2", "--search.engine", "local"]
+    quick = [*QUICK, *store, "--search.trials", "2", "--search.engine", "local"]
     if "references" in command:
         quick += [*QUICK_REFERENCES, "--search.scheduler", "none", "--search.trials", "1"]
         (folder / "quick.yaml").write_text("search: {space: {references.training.epochs: {low: 1, high: 2}}}")
