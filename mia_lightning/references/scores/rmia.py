@@ -55,9 +55,9 @@ class RMIA(ReferenceScore):
             MIAError: a record without references on a side that is compared, or a to be chosen from one reference.
         """
         require_references(reference_outputs, need_in=self.mode == "online")
-        a = (self.a if self.a is not None else tune_a(reference_outputs)) if self.mode == "offline" else None
+        slopes = (None,) if self.mode == "online" else GRID if self.a is None else (self.a,)
+        a, gamma = choose(reference_outputs, slopes, self.gamma)
         score = log_ratio(reference_outputs, a=a)
-        gamma = self.gamma if self.gamma is not None else _tune_gamma(reference_outputs, a)
         columns = {"": score, "dominance_share": dominance_share(np.exp(np.clip(score, -700, 700)), gamma=gamma)}
         half = np.full(len(score), 0.5)
         weights = (half, half) if a is None else (0 * half, (1 + a) * half)
@@ -129,24 +129,25 @@ def require_references(reference_outputs: ReferenceOutputs, *, need_in: bool) ->
 
 def log_ratio(reference_outputs: ReferenceOutputs, *, a: float | None) -> Array:
     """Return log R(x), mean over queries, (N,); online where a is None, each side weighing one half."""
-    score = np.empty(len(reference_outputs))
+    return log_ratios(reference_outputs, (a,))[0]
+
+
+def log_ratios(reference_outputs: ReferenceOutputs, slopes: Sequence[float | None]) -> Array:
+    """Return `log_ratio` (S, N) for several a in one pass over the references."""
+    scores = np.empty((len(slopes), len(reference_outputs)))
     for rows in blocks(reference_outputs):
-        target_log_p, reference_log_p = (
-            log_probability(reference_outputs.target[rows]),
-            log_probability(reference_outputs.references[:, rows]),
-        )
-        log_mean = _log_mean(reference_log_p, *reference_outputs.in_out_masks(rows), a=a)
-        score[rows] = (target_log_p - log_mean).mean(axis=-1)
-    return score
-
-
-def _log_mean(reference_log_p: Array, in_: Mask, out_: Mask, *, a: float | None) -> Array:
-    """Return log p(x) from the references' log probabilities (K, n, Q), (n, Q)."""
-    log_mean_out = log_mean_exp(reference_log_p, out_[..., None])
-    if a is None:
-        return np.asarray(np.logaddexp(log_mean_out, log_mean_exp(reference_log_p, in_[..., None])) + np.log(0.5))
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.logaddexp(log_mean_out + np.log((1 + a) / 2), np.log((1 - a) / 2)))
+        target_log_p = log_probability(reference_outputs.target[rows])
+        reference_log_p = log_probability(reference_outputs.references[:, rows])
+        in_, out_ = reference_outputs.in_out_masks(rows)
+        log_mean_out = log_mean_exp(reference_log_p, out_[..., None])
+        for score, a in zip(scores, slopes, strict=True):
+            if a is None:
+                log_mean = np.logaddexp(log_mean_out, log_mean_exp(reference_log_p, in_[..., None])) + np.log(0.5)
+            else:
+                with np.errstate(divide="ignore"):
+                    log_mean = np.logaddexp(log_mean_out + np.log((1 + a) / 2), np.log((1 - a) / 2))
+            score[rows] = (target_log_p - log_mean).mean(axis=-1)
+    return scores
 
 
 def _error(
@@ -189,36 +190,41 @@ PSEUDO_TARGETS = 4
 """References that stand in for the target, in turn, where an option is chosen."""
 
 
-def tune_a(reference_outputs: ReferenceOutputs) -> float:
-    """Return the a of `GRID` with the highest AUC of IN against OUT, averaged over several pseudo-targets.
+def choose(
+    reference_outputs: ReferenceOutputs, slopes: Sequence[float | None], gamma: float | None = None
+) -> tuple[float | None, float]:
+    """Return the a and the gamma with the highest AUC of IN against OUT, averaged over several pseudo-targets.
+
+    Args:
+        reference_outputs: N records.
+        slopes: Values of a to choose from; None is the online score.
+        gamma: None chooses among `GAMMAS`, or takes 2, the authors' default, where references are too few.
 
     Raises:
-        MIAError: too few references for one to stand in for the target.
+        MIAError: several slopes, and too few references for one to stand in for the target.
     """
     from mia_lightning.metrics.roc import auc  # here, so that --help does not import scipy
 
-    scores = [
-        [auc(log_ratio(pseudo, a=a), member) for a in GRID] for pseudo, member in pseudo_targets(reference_outputs)
-    ]
-    return GRID[int(np.argmax(np.mean(scores, axis=0)))]
-
-
-def _tune_gamma(reference_outputs: ReferenceOutputs, a: float | None) -> float:
-    """Return the gamma of `GAMMAS` with the highest AUC of the dominance share, averaged over several pseudo-targets.
-
-    2, the authors' default, where references are too few for one to stand in for the target.
-    """
-    from mia_lightning.metrics.roc import auc
-
+    if len(slopes) == 1 and gamma is not None:
+        return slopes[0], gamma
     try:
-        pairs = pseudo_targets(reference_outputs, need_in=a is None)
+        pairs = pseudo_targets(reference_outputs, need_in=slopes[0] is None)
     except MIAError:
-        return 2.0
-    scores = []
-    for pseudo, member in pairs:
-        ratio = np.exp(np.clip(log_ratio(pseudo, a=a), -700, 700))
-        scores.append([auc(dominance_share(ratio, gamma=gamma), member) for gamma in GAMMAS])
-    return GAMMAS[int(np.argmax(np.mean(scores, axis=0)))]
+        if len(slopes) > 1:
+            raise
+        return slopes[0], 2.0
+    members = [member for _, member in pairs]
+    ratios = [log_ratios(pseudo, slopes) for pseudo, _ in pairs]
+    best = 0
+    if len(slopes) > 1:
+        areas = [[auc(ratio, member) for ratio in each] for each, member in zip(ratios, members, strict=True)]
+        best = int(np.argmax(np.mean(areas, axis=0)))
+    if gamma is None:
+        shares = [np.exp(np.clip(each[best], -700, 700)) for each in ratios]
+        dominated = [[dominance_share(share, gamma=value) for value in GAMMAS] for share in shares]
+        areas = [[auc(values, member) for values in each] for each, member in zip(dominated, members, strict=True)]
+        gamma = GAMMAS[int(np.argmax(np.mean(areas, axis=0)))]
+    return slopes[best], gamma
 
 
 def pseudo_targets(
@@ -260,7 +266,7 @@ def _pseudo_target(
     records = np.flatnonzero(usable)
     pseudo = ReferenceOutputs(
         target=np.asarray(reference_outputs.references[number][records]),
-        references=reference_outputs.references[rest][:, records],
+        references=reference_outputs.references[np.ix_(rest, records)],
         keep=reference_outputs.keep[rest][:, records],
         labels=reference_outputs.labels[records],
         num_classes=reference_outputs.num_classes,

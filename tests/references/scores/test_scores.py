@@ -18,7 +18,7 @@ from mia_lightning.references.scores.joint_lira import JointLiRA
 from mia_lightning.references.scores.lira import LiRA, fit_groups
 from mia_lightning.references.scores.official_lira import OfficialLiRA
 from mia_lightning.references.scores.reference_features import ReferenceFeatures
-from mia_lightning.references.scores.rmia import BASE, RMIA, dominance_share, log_ratio, pseudo_targets, tune_a
+from mia_lightning.references.scores.rmia import BASE, GRID, RMIA, choose, dominance_share, log_ratio, pseudo_targets
 from mia_lightning.references.variances import log_density, log_survival, variance_prior
 
 IN, OUT, PHI = (3.0, 4.0, 5.0, 4.0), (0.0, 1.0, 2.0, 1.5), 3.2
@@ -407,7 +407,7 @@ class TestRMIA:
             reference_outputs.labels,
             10,
         )
-        assert tune_a(reference_outputs) == tune_a(other)
+        assert choose(reference_outputs, GRID) == choose(other, GRID)
 
     def test_a_cannot_be_chosen_from_one_reference(self):
         reference_outputs = reference_outputs_of(np.zeros(4), np.zeros((1, 4)), np.zeros((1, 4)))
