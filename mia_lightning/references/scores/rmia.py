@@ -129,7 +129,8 @@ def require_references(reference_outputs: ReferenceOutputs, *, need_in: bool) ->
 
 def log_ratio(reference_outputs: ReferenceOutputs, *, a: float | None) -> Array:
     """Return log R(x), mean over queries, (N,); online where a is None, each side weighing one half."""
-    return log_ratios(reference_outputs, (a,))[0]
+    (score,) = log_ratios(reference_outputs, (a,))
+    return np.asarray(score)
 
 
 def log_ratios(reference_outputs: ReferenceOutputs, slopes: Sequence[float | None]) -> Array:
