@@ -16,6 +16,7 @@ from mia_lightning.references.config import ReferencesConfig
 from mia_lightning.runtime.hardware import ACCELERATORS, Hardware
 from mia_lightning.scores.calibration import Calibrator, Platt
 from mia_lightning.security.csv_formulas import is_formula
+from mia_lightning.targets.base import OutputKind
 
 
 @dataclass
@@ -86,9 +87,7 @@ class TargetConfig:
     num_classes: int | None = None
     """Number of classes; default: read from the last layer of the weights."""
 
-    output: Literal[
-        "auto", "logits", "log_probabilities", "probabilities", "sigmoids", "one_logit", "one_probability", "labels"
-    ] = "auto"
+    output: Literal["auto", OutputKind, "labels"] = "auto"
     """Output of the target: one value per class (sigmoids: an independent probability each), a single logit or
     probability of class 1, or labels (the predicted class, with --access label); auto recognizes it from the values."""
 

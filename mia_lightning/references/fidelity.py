@@ -12,6 +12,9 @@ from mia_lightning.references.independence import IndependentReferences
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.store import ReferenceRecord
 
+CLEAR = 6.0
+"""Standard errors beyond which one of the comparisons of up to 1,000 x 1,000 rows is no chance."""
+
 Status = Literal["passed", "warned", "failed"]
 
 
@@ -118,6 +121,29 @@ def direction_check(reference_outputs: ReferenceOutputs) -> FidelityCheck:
     return FidelityCheck(
         name, "failed", f"{detail}; phi must rise with confidence and keep be True for IN: was one of them inverted?"
     )
+
+
+def rows_check(reference_outputs: ReferenceOutputs) -> FidelityCheck:
+    """Compare each model's phi with its own row of keep and with those of the other models."""
+    name, (in_, out_) = "rows of keep", reference_outputs.in_out_masks(slice(None))
+    counts = np.stack([in_.sum(axis=1), out_.sum(axis=1)])
+    if len(in_) < 2 or (counts < 2).any():
+        return FidelityCheck(name, "passed", "too few references IN or OUT to compare their rows")
+    phi = np.asarray(reference_outputs.references[:, :, 0], np.float32)
+    phi = phi - phi.mean(axis=0)  # without the records' difficulty
+    gaps = phi @ (in_ / counts[0][:, None] - out_ / counts[1][:, None]).astype(np.float32).T
+    t = gaps / np.maximum(phi.std(axis=1)[:, None] * np.sqrt((1 / counts).sum(axis=0)), np.finfo(np.float32).tiny)
+    own, best = t.diagonal(), t.argmax(axis=1)
+    better = np.flatnonzero((t.max(axis=1) > CLEAR) & (t.max(axis=1) - own > CLEAR))
+    turned = np.flatnonzero(own < -CLEAR)
+    if len(better):
+        k, count = int(better[0]), f"{len(better)} of {len(own)} references"
+        detail = f"phi of {count} is higher IN by another row of keep, that of reference {k} by row {best[k]}"
+        return FidelityCheck(name, "failed", f"{detail}; put the rows of keep in the order of the models' phi")
+    if len(turned):
+        detail = f"phi of reference {turned[0]} is lower for records IN its training"
+        return FidelityCheck(name, "failed", f"{detail}; keep must be True for IN in all {len(own)} rows, or remove it")
+    return FidelityCheck(name, "passed", "no model's phi fits the row of another model better")
 
 
 def scale_check(reference_outputs: ReferenceOutputs) -> FidelityCheck:

@@ -24,6 +24,7 @@ from mia_lightning.references.fidelity import (
     direction_check,
     independence_check,
     order_check,
+    rows_check,
     scale_check,
     training_checks,
 )
@@ -140,6 +141,7 @@ def _checked_import(
     checks = (
         independence_check(independent, len(imported.references)),
         direction_check(imported),
+        rows_check(imported),
         scale_check(imported),
         order_check(imported, queried)
         if np.shares_memory(imported.target, queried)

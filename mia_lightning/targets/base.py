@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import nn
 
-OutputKind = Literal["logits", "log_probabilities", "probabilities", "sigmoids", "one_logit", "one_probability"]
+OutputKind = Literal[
+    "logits",
+    "log_probabilities",
+    "log2_probabilities",
+    "log10_probabilities",
+    "probabilities",
+    "sigmoids",
+    "one_logit",
+    "one_probability",
+]
 """Output of a network, see `mia_lightning.targets.output_kind`."""
 
 InputDtype = Literal["float32", "int64", "stored"]

@@ -1,5 +1,6 @@
 """Kinds of network outputs: recognition from values, and conversion into float32 logits."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,9 +30,19 @@ NAMES = (
 )
 """Keys and attributes of a structured output that hold the class scores, in this order."""
 
+BASES: dict[OutputKind, float] = {
+    "log_probabilities": math.e,
+    "log2_probabilities": 2.0,
+    "log10_probabilities": 10.0,
+}
+"""Base of the logarithm of log-probabilities."""
+
 SENTENCES: dict[OutputKind, str] = {
     "logits": "",
     "log_probabilities": "the target returns log-probabilities (their exponentials sum to 1), used as logits",
+    "log2_probabilities": "the target returns log-probabilities of base 2 (rows of 2^x sum to 1), multiplied by log 2",
+    "log10_probabilities": "the target returns log-probabilities of base 10 (rows of 10^x sum to 1), multiplied by "
+    "log 10",
     "probabilities": "the target returns probabilities (non-negative rows with a common sum); their logarithms are "
     f"used as logits, with probabilities below {FLOOR:.1e} raised to it",
     "sigmoids": "the target returns an independent probability per class (within [0, 1], with rows that do not sum to "
@@ -95,8 +106,9 @@ def recognize(outputs: Tensor) -> OutputKind:
     sums = values.sum(dim=1)
     if bool((values >= -1e-6).all()) and _is_constant(sums) and _is_unit(float(sums[0])):
         return "probabilities"
-    if bool((values <= 1e-6).all()) and bool(((values.exp().sum(dim=1) - 1).abs() < 1e-3).all()):
-        return "log_probabilities"
+    for kind, base in BASES.items() if bool((values <= 1e-6).all()) else ():
+        if bool((((values * math.log(base)).exp().sum(dim=1) - 1).abs() < 1e-3).all()):
+            return kind
     spread = bool((values > 0).all()) and float(values.max()) > 0.9 and float(values.median()) < 0.5
     return "sigmoids" if in_unit and spread else "logits"  # a ReLU after the head stays in the unit interval too
 
@@ -117,7 +129,7 @@ def to_logits(outputs: Tensor, output: OutputKind) -> Tensor:
         return torch.cat([torch.zeros_like(logit), logit], dim=1)
     if output == "probabilities":
         return (values / values.sum(dim=1, keepdim=True)).clamp(min=FLOOR).log()
-    return _logit(values) if output == "sigmoids" else values
+    return _logit(values) if output == "sigmoids" else values * math.log(BASES.get(output, math.e))
 
 
 def _logit(p: Tensor) -> Tensor:

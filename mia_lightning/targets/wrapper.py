@@ -180,8 +180,12 @@ def _check_configured(output: str, recognized: str, values: Tensor) -> None:
             "--target.output logits does not fit the values, non-negative rows with a common sum of 1 or 100; "
             "--target.output probabilities does"
         )
+    if {output, recognized} <= set(output_kind.BASES):
+        raise MIAError(
+            f"--target.output {output} does not fit the base of the values; --target.output {recognized} does"
+        )
     needs_unit = output in ("probabilities", "sigmoids", "one_probability")
-    if (needs_unit and bool((values < -1e-6).any())) or (output == "log_probabilities" and bool((values > 1e-6).any())):
+    if (needs_unit and bool((values < -1e-6).any())) or (output in output_kind.BASES and bool((values > 1e-6).any())):
         raise MIAError(
             f"--target.output {output} does not fit the values, which range from {float(values.min()):.3g} to "
             f"{float(values.max()):.3g}; --target.output {recognized} does"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mia_lightning.errors import MIAError
-from mia_lightning.references.fidelity import agreement_check, direction_check, scale_check
+from mia_lightning.references.fidelity import agreement_check, direction_check, rows_check, scale_check
 from mia_lightning.references.independence import association, equalize, make_independent
 from mia_lightning.references.outputs import ReferenceOutputs
 
@@ -152,6 +152,31 @@ def test_direction_of_phi(gap, status):
     check = direction_check(with_phi(gap))
     assert check.status == status
     assert ("inverted" in check.detail) == (status == "failed")
+
+
+@pytest.mark.parametrize(
+    ("rows", "status", "words"),
+    [
+        ([0, 1, 2, 3], "passed", "no model"),
+        ([1, 0, 2, 3], "failed", "2 of 4 references is higher IN by another row of keep, that of reference 0 by row 1"),
+        ([1, 2, 3, 0], "failed", "that of reference 0 by row 3"),
+        ([0, 1, None, 3], "failed", "phi of reference 2 is lower for records IN"),
+    ],
+)
+def test_rows_of_keep_in_another_order_are_named(rows, status, words):
+    outputs = with_phi(1.0)
+    keep = np.stack([~outputs.keep[k] if row is None else outputs.keep[row] for k, row in enumerate(rows)])
+    check = rows_check(replace(outputs, keep=keep))
+    assert (check.status, words in check.detail) == (status, True)
+
+
+def test_rows_of_keep_are_not_named_by_chance():
+    draw = np.random.default_rng(1)
+    for scheme in (lambda: draw.random((64, 300)) < 0.5, lambda: np.repeat(draw.random((1, 300)) < 0.5, 64, axis=0)):
+        keep, phi = scheme(), draw.normal(size=(64, 300, 1)).astype(np.float32)
+        outputs = ReferenceOutputs(np.zeros((300, 1), np.float32), phi, keep, np.zeros(300, np.int64), 2)
+        assert rows_check(outputs).status == "passed"
+        assert rows_check(replace(outputs, references=phi + 2 * keep[..., None])).status == "passed"
 
 
 @pytest.mark.parametrize(("factor", "status"), [(1, "passed"), (0.2, "warned"), (10, "warned"), (0, "warned")])

@@ -2,6 +2,7 @@
 
 import datetime
 import functools
+import math
 from collections import OrderedDict, defaultdict, deque
 
 import lightning as L
@@ -25,6 +26,17 @@ class Net(nn.Module):
 
     def forward(self, images):
         return self.fc(self.conv(images).relu().mean(dim=(2, 3)))
+
+
+class LogTwo(Net):
+    base = 2
+
+    def forward(self, images):
+        return super().forward(images).log_softmax(1) / math.log(self.base)
+
+
+class LogTen(LogTwo):
+    base = 10
 
 
 class Softmax(Net):
@@ -277,6 +289,17 @@ class TestOutputs:
             torch.testing.assert_close(logits[:, 1] - logits[:, 0], single(images)[:, 0], rtol=1e-4, atol=1e-5)
         assert target.num_classes == 2
         assert target.notes
+
+    @pytest.mark.parametrize(("cls", "kind"), [("LogTwo", "log2_probabilities"), ("LogTen", "log10_probabilities")])
+    def test_log_probabilities_of_another_base(self, cls, kind, images, tmp_path):
+        path, state = tmp_path / "c.pt", network_of().state_dict()
+        target = load(path, state, cls)
+        with torch.inference_mode():
+            torch.testing.assert_close(target.network(images), network_of()(images).log_softmax(1))
+        assert any(f"base {2 if cls == 'LogTwo' else 10}" in note for note in target.notes)
+        assert load(path, state, cls, output=kind).form == target.form
+        with pytest.raises(MIAError, match=f"--target.output {kind} does"):
+            load(path, state, cls, output="log_probabilities")
 
     def test_contradiction_is_refused(self, tmp_path):
         with pytest.raises(MIAError, match=r"--target\.output probabilities does not fit"):
