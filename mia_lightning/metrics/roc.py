@@ -241,9 +241,8 @@ def _partial_auc(members: Array, non_members: Array, fpr: float, dependence: _De
         independent = influence.variance()
         inflation = variance / independent if independent > 0 else factor
         simulated = mean_tpr_interval(members, non_members, fpr, spread / len(members), inflation)
-        few_groups = dependence.groups is not None
-        low = min(simulated[0], low) if mean_tpr > 0.8 or few_groups else simulated[0]
-        high = max(simulated[1], high) if few_groups else simulated[1]
+        wider = mean_tpr > 0.8 or dependence.groups is not None
+        low, high = (min(simulated[0], low), max(simulated[1], high)) if wider else simulated
         low, high = min(low, mean_tpr), max(high, mean_tpr)
     if factor > 1:
         high = min(mean_tpr + POOLING * (high - mean_tpr), 1.0)

@@ -16,7 +16,16 @@ from torch import distributed
 
 from mia_lightning.errors import MIAError
 from mia_lightning.metrics.ranks import without_ties
-from mia_lightning.metrics.roc import auc, auc_interval, evaluate, fpr_interval, roc_curve, tpr_at_fpr, tpr_interval
+from mia_lightning.metrics.roc import (
+    auc,
+    auc_interval,
+    evaluate,
+    fpr_interval,
+    partial_auc,
+    roc_curve,
+    tpr_at_fpr,
+    tpr_interval,
+)
 from mia_lightning.metrics.torchmetric import TPRAtFPR
 from mia_lightning.metrics.variance import fit_inflation
 
@@ -456,3 +465,16 @@ def test_interval_of_an_auc_covers_with_very_few_records_of_a_class(members, non
         figures = evaluate(scores, np.repeat([1, 0], (members, non_members)), ())
         covered.append(figures.auc_low <= 0.5 <= figures.auc_high)
     assert np.mean(covered) >= 0.91
+
+
+def test_interval_of_a_partial_auc_near_1_reaches_the_truth():
+    """Normal scores 5.5 apart, 500 records a side: the simulated upper end alone is too low in a sixth of samples."""
+    rates = (np.arange(4000) + 0.5) / 4000 * 0.05
+    mean_tpr = ndtr(5.5 + ndtri(rates)).mean()
+    truth = 0.5 * (1 + (mean_tpr - 0.025) / 0.975)
+    covered = []
+    for seed in range(100):
+        scores = np.random.default_rng((7, seed)).normal(size=1000) + np.repeat([5.5, 0], 500)
+        _, low, high = partial_auc(scores, np.repeat([1, 0], 500))
+        covered.append(low <= truth <= high)
+    assert np.mean(covered) >= 0.92
