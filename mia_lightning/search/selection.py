@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.metrics.intervals import TAILS
-from mia_lightning.metrics.ranks import allowed
+from mia_lightning.metrics.ranks import allowed, without_ties
 from mia_lightning.metrics.roc import PARTIAL, Evaluation
 from mia_lightning.pipeline.attack_results import attack_result
 from mia_lightning.pipeline.model_outputs import ModelOutputs
@@ -97,20 +97,26 @@ def estimate(objective: AttackObjective, outputs: ModelOutputs, config: RunConfi
 
 
 def compare(default: Estimate, winner: Estimate, outputs: ModelOutputs, *, metric: str, seed: int) -> Comparison:
-    """Return the comparison with the paired interval of the gain."""
+    """Return the comparison with the paired interval of the gain.
+
+    In the interval ties are split at random: otherwise scores of few values, whose highest ties exceed the rate, lose
+    to any noise of many values. It is extended to the gain itself where that lies outside.
+    """
     member = outputs.public.membership[outputs.public.held_out]
     sides = [np.flatnonzero(member == value) for value in (1, 0)]
 
-    def gain(rows: NDArray[np.intp]) -> float:
-        scores = (winner.held_out_scores[rows], default.held_out_scores[rows])
-        return metric_value(metric, scores[0], member[rows]) - metric_value(metric, scores[1], member[rows])
-
-    rng = np.random.default_rng(seed)
-    resampled = [gain(np.concatenate([rng.choice(side, len(side)) for side in sides])) for _ in range(RESAMPLES)]
+    scores = (winner.held_out_scores, default.held_out_scores)
+    untied = [without_ties(side, seed) for side in scores]
+    value = metric_value(metric, scores[0], member) - metric_value(metric, scores[1], member)
+    rng, resampled = np.random.default_rng(seed), []
+    for _ in range(RESAMPLES):
+        rows = np.concatenate([rng.choice(side, len(side)) for side in sides])
+        first, second = (metric_value(metric, side[rows], member[rows]) for side in untied)
+        resampled.append(first - second)
     low, high = (float(end) for end in np.quantile(resampled, TAILS))
     fpr = PARTIAL if metric == "partial_auc" else float(metric.removeprefix("tpr@")) if metric != "auc" else None
     resolvable = fpr is None or allowed(len(sides[1]), fpr) >= ENOUGH
-    return Comparison(metric, default, winner, Interval(gain(np.arange(len(member))), low, high), resolvable)
+    return Comparison(metric, default, winner, Interval(value, min(low, value), max(high, value)), resolvable)
 
 
 def interval_of(evaluation: Evaluation, metric: str) -> Interval:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields, is_dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,6 +47,20 @@ def test_gain_over_itself_and_over_noise(metric):
     assert comparison.resolvable == (metric != "tpr@0.001")
     assert comparison.gain.low > 0 or metric == "tpr@0.001"
     json.dumps(comparison.to_dict(), allow_nan=False)
+
+
+def test_noise_gains_nothing_by_splitting_ties_of_the_default():
+    """Scores of two values have a TPR of 0 at 5% FPR, noise of many values one of 5%."""
+    member = np.repeat([1, 0], 200).astype(np.int8)
+    outputs = SimpleNamespace(public=SimpleNamespace(membership=member, held_out=np.ones(400, bool)))
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        default, winner = (
+            SimpleNamespace(held_out_scores=scores) for scores in (rng.integers(0, 2, 400), rng.normal(size=400))
+        )
+        gain = compare(default, winner, outputs, metric="tpr@0.05", seed=0).gain
+        assert gain.value > 0.01
+        assert gain.low < 0 < gain.high
 
 
 def test_objective_holds_no_held_out_membership(task):
