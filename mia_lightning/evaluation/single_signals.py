@@ -63,7 +63,8 @@ def single_signal_note(
         return None
     figure = f"TPR@{100 * FPR:g}%" if fprs else "AUC"
     ours, single = pair.estimates[:, -1]
+    relation = "is better than" if high < 0 else "does as well as"
     return (
-        f"the single signal {best} does as well as {attack}: {figure} {single:.3f} and {ours:.3f} out-of-fold, "
+        f"the single signal {best} {relation} {attack}: {figure} {single:.3f} and {ours:.3f} out-of-fold, "
         f"difference {ours - single:+.3f} [{low:+.3f}, {high:+.3f}]"
     )

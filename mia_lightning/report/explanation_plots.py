@@ -39,7 +39,8 @@ def plot_forest(points: Mapping[str, OperatingPoint], headline: str) -> Figure:
 
 def plot_ladder(rungs: Mapping[str, OperatingPoint]) -> Figure:
     """Return the TPR of each level of access at one FPR with its 95% interval, least access above, chance dotted."""
-    return plot_forest(rungs, list(rungs)[-1])
+    names = {name: name.removeprefix("probabilities, ") if "decimals" in name else name for name in rungs}
+    return plot_forest({names[name]: point for name, point in rungs.items()}, names[list(rungs)[-1]])
 
 
 def _color(name: str, headline: str) -> str:

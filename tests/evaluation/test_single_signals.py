@@ -26,6 +26,7 @@ def test_attack_that_adds_nothing_is_reported():
     strong = {"strong": signals["s0"] + signals["s1"] + signals["s2"], "weak": signals["s0"]}
     sentence = note(strong, strong["strong"] + 0.3 * np.random.default_rng(1).normal(size=len(member)), member)
     assert sentence.startswith("the single signal strong does as well as fusion: TPR@5% ")
+    assert note(strong, strong["weak"], member).startswith("the single signal strong is better than fusion: TPR@5% ")
 
 
 def test_chance_is_reported_as_such():
