@@ -18,6 +18,8 @@ from mia_lightning.security.module_sources import without_module_sources
 from mia_lightning.security.pickle_instructions import Survey, spellings
 from mia_lightning.security.torch_pickles import survey, survey_bytes
 
+NUMPY_ARRAY = "a NumPy array, which only running its pickle would rebuild"
+
 INSTEAD = "save model.state_dict() instead"
 
 MALICIOUS = re.compile(
@@ -61,7 +63,9 @@ def is_stand_in(value: object) -> bool:
 def described(value: object) -> str:
     """Return what a value is, for a message."""
     if is_stand_in(value):
-        name = getattr(value, "name", "an object")
+        name = str(getattr(value, "name", "an object"))
+        if name.endswith("multiarray._reconstruct"):
+            return NUMPY_ARRAY
         return f"a pickled object of {name}, which is not run"
     return f"a {type(value).__name__}"
 

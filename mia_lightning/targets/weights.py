@@ -13,7 +13,7 @@ from mia_lightning.security.archives import check_list, check_unfolding
 from mia_lightning.security.file_kinds import file_kind
 from mia_lightning.security.open import check_regular, open_regular
 from mia_lightning.security.plain import plain_dict
-from mia_lightning.targets.pickles import described, first_line, is_stand_in, read_pickle
+from mia_lightning.targets.pickles import NUMPY_ARRAY, described, first_line, is_stand_in, read_pickle
 from mia_lightning.targets.plain_pickles import read_plain_pickle
 
 INSTEAD = "save model.state_dict() instead"
@@ -140,7 +140,9 @@ def _checkpoint(payload: object, path: Path) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     _collect(payload, "", tensors, DEEPEST)
     if not tensors:
-        raise MIAError(f"{path.name}: expected a state dict, but {_without_tensors(payload)}; {INSTEAD}")
+        reason = _without_tensors(payload)
+        instead = "save {name: torch.from_numpy(array) for each} instead" if NUMPY_ARRAY in reason else INSTEAD
+        raise MIAError(f"{path.name}: expected a state dict, but {reason}; {instead}")
     check_unfolding(sum(tensor.nbytes for tensor in tensors.values()), path)  # an expanded tensor claims much
     _check_types(tensors, path.name)
     return Checkpoint(tensors, _hyper_parameters(payload), _finished_epochs(payload))
@@ -192,9 +194,10 @@ def _numbered(value: object) -> Mapping[Any, Any] | None:
 
 
 def _without_tensors(payload: Mapping[Any, Any]) -> str:
-    key, value = next(((key, value) for key, value in payload.items() if is_stand_in(value)), (None, None))
-    if key is not None:
-        return f"entry {key!r} is {described(value)}"
+    for values in (payload, *map(_numbered, payload.values())):
+        key = next((key for key, value in (values or {}).items() if is_stand_in(value)), None)
+        if values and key is not None:
+            return f"entry {key!r} is {described(values[key])}"
     key = next(iter(payload), None)
     return "it is empty" if key is None else f"it contains no tensor (its first entry is {key!r})"
 

@@ -290,6 +290,12 @@ class TestOutputs:
         assert target.num_classes == 2
         assert target.notes
 
+    @pytest.mark.parametrize("wrapped", [lambda state: state, lambda state: {"state_dict": state, "epoch": 3}])
+    def test_arrays_of_numpy_are_refused_in_one_sentence(self, wrapped, tmp_path):
+        state = {name: tensor.numpy() for name, tensor in network_of().state_dict().items()}
+        with pytest.raises(MIAError, match=r"'conv\.weight' is a NumPy array.*torch\.from_numpy\(array\)"):
+            load(tmp_path / "c.pt", wrapped(state))
+
     @pytest.mark.parametrize(("cls", "kind"), [("LogTwo", "log2_probabilities"), ("LogTen", "log10_probabilities")])
     def test_log_probabilities_of_another_base(self, cls, kind, images, tmp_path):
         path, state = tmp_path / "c.pt", network_of().state_dict()
