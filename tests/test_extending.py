@@ -67,7 +67,7 @@ def test_contract_tests_stay_green(checkout):
 def test_extensions_run_together(checkout, tmp_path):
     config = """
 data: {public: "digits:public", mean: [0.31], std: [0.37]}
-target: {architecture: "mia_lightning.targets.demo:digits_target"}
+target: {architecture: "mia_lightning.targets.demo:digits_network"}
 extraction: {queries: 1}
 signals: {names: [phi, logit_range]}
 references:

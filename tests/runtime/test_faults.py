@@ -500,7 +500,8 @@ def test_demo_is_deterministic_across_workers(tmp_path):
 @pytest.mark.slow
 def test_signal_ends_ray_workers(tmp_path):
     (tmp_path / "long.yaml").write_text("references: {training: {epochs: 100000}}")
-    process = demo(tmp_path, "run", "--references.workers", "1", "--config", str(tmp_path / "long.yaml"))
+    untrained = ["--target.architecture", "mia_lightning.targets.demo:digits_network"]
+    process = demo(tmp_path, "run", "--references.workers", "1", "--config", tmp_path / "long.yaml", *untrained)
     wait_for(lambda: list(tmp_path.glob("store-run/references/*/0000.checkpoint")), process)
     process.send_signal(signal.SIGTERM)
     stderr = process.communicate(timeout=90)[1]
