@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mia_lightning.errors import MIAError, printable
 from mia_lightning.records.frames import frame_table
 from mia_lightning.records.label_columns import class_order_note
-from mia_lightning.records.multi_hot import multi_hot_column
+from mia_lightning.records.multi_hot import is_one_hot, multi_hot_column
 from mia_lightning.records.readers import _files
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.records.table_columns import (
@@ -21,7 +21,7 @@ from mia_lightning.records.table_columns import (
     number_column,
 )
 from mia_lightning.records.tables import Table, header_names, read_table
-from mia_lightning.records.vocabulary import FEATURE, IGNORE, find_columns
+from mia_lightning.records.vocabulary import FEATURE, IGNORE, find_columns, meaning
 
 FORMATS = "tables of named features (Parquet, CSV)"
 
@@ -85,6 +85,13 @@ def table_records(table: Table, columns: Mapping[str, str] | None = None) -> Rec
     ids = id_column(table, chosen.get("id"))
     membership, notes = membership_of(table, chosen)
     labels, class_names = label_column(table, chosen.get("label"))
+    if not several and chosen.get("label") is None:
+        kept = [name for name, means in (columns or {}).items() if means == FEATURE]
+        joined, labels, class_names = _one_hot_labels(table, [name for name in features if name not in kept], labels)
+        if joined:
+            features = tuple(name for name in features if name not in joined)
+            listed = ", ".join(printable(name, 40) for name in joined[:3]) + (", …" if joined[3:] else "")
+            notes.append(f"{source}: labels are read from {len(joined)} one-hot columns ({listed})")
     multi_hot = _several_labels(table, several, notes) if len(several) > 1 else None
     labels = labels if multi_hot is None else np.zeros(len(table), np.int64)
     if class_names:
@@ -109,6 +116,33 @@ def table_records(table: Table, columns: Mapping[str, str] | None = None) -> Rec
         feature_names=features,
         multi_hot=multi_hot,
     )
+
+
+def _one_hot_labels(
+    table: Table, names: Sequence[str], labels: NDArray[np.int64]
+) -> tuple[list[str], NDArray[np.int64], tuple[str, ...] | None]:
+    """Return the columns such as label_0, label_1, ... of which each row has a single 1, with labels and class names.
+
+    There are no columns, and the labels are the given ones, where none are one-hot.
+    """
+    groups: dict[str, dict[str, str]] = {}
+    for name in names:
+        cuts = (cut for cut in range(len(name) - 1, 0, -1) if name[cut] in "_-. " or name[cut:].isdecimal())
+        cut = next((cut for cut in cuts if meaning(name[:cut].rstrip("_-. ")) == "label"), None)
+        if cut is not None and (text := name[cut:].strip("_-. ")):
+            groups.setdefault(name[:cut], {})[text] = name
+    for by_text in groups.values():
+        try:
+            matrix = np.stack([number_column(table, name) for name in by_text.values()], axis=1)
+        except MIAError:
+            continue
+        if len(by_text) > 1 and is_one_hot(matrix):
+            is_numbered = all(text.isdecimal() for text in by_text)
+            texts = sorted(by_text)
+            codes = [int(text) if is_numbered else texts.index(text) for text in by_text]
+            labels = np.array(codes, np.int64)[matrix.argmax(axis=1)]
+            return list(by_text.values()), labels, None if is_numbered else tuple(texts)
+    return [], labels, None
 
 
 def _several_labels(table: Table, names: list[str], notes: list[str]) -> NDArray[np.int64]:

@@ -44,6 +44,27 @@ def test_table_of_each_form(form, tmp_path):
     assert list(records.known_columns) == ["age", "height", "smoker"]
 
 
+@pytest.mark.parametrize(
+    ("names", "classes", "labels"),
+    [
+        (("label_0", "label_2", "label_1"), None, [2, 0, 1]),
+        (("y0", "y1", "y2"), None, [1, 0, 2]),
+        (("target_very good", "target_bad", "target_ok"), ("bad", "ok", "very good"), [0, 2, 1]),
+    ],
+)
+def test_one_hot_columns_of_labels_are_joined(names, classes, labels):
+    hot = np.eye(3, dtype=int)[[1, 0, 2]]
+    frame = make_frame().drop(columns="label").assign(**{name: np.tile(hot[:, i], 4) for i, name in enumerate(names)})
+    records = frame_records(frame, "t")
+    assert records.feature_names == ("age", "height", "smoker")
+    assert (records.class_names, records.labels.tolist()) == (classes, labels * 4)
+    assert "t: labels are read from 3 one-hot columns" in " ".join(records.notes)
+    as_features = frame_records(frame, "t", dict.fromkeys(names, "feature"))
+    assert as_features.feature_names == ("age", "height", "smoker", *names)
+    frame.loc[5, list(names)] = 0  # a row of no class: these are no one-hot labels
+    assert frame_records(frame, "t").feature_names == as_features.feature_names
+
+
 def test_mapping_and_split():
     frame = make_frame().rename(columns={"label": "income", "member": "split", "age": "category"})
     frame["split"] = np.where(frame["split"] == 1, "train", "test")
