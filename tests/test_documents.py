@@ -120,7 +120,7 @@ def test_evaluate_commands_run(command, folder, capsys):
     rng = np.random.default_rng(0)
     member = rng.permutation(np.repeat([0, 1], 100))
     scores = "id,membership,phi\n" + "".join(f"{i},{m},{m + rng.normal()}\n" for i, m in enumerate(member))
-    for name in ("scores.csv", "runs/no_reference/scores.csv", "runs/audit/scores.csv"):
+    for name in ("scores.csv", "runs/small_references/scores.csv", "runs/audit/scores.csv"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(scores)
     (folder / "key.csv").write_text("ids,membership\n" + "".join(f"{i},{m}\n" for i, m in enumerate(member)))

@@ -37,6 +37,11 @@ class ReferenceTraining:
     image as torchvision's data sets do (a PIL image; a tensor (C, H, W) where it cannot be one), it returns the input
     of training_step. For training of your own only (default: normalized images)."""
 
+    start: Literal["random", "target"] = "random"
+    """First weights of each reference model: random, or the target's own (fine-tuning), from which a few epochs lead to
+    a measure of difficulty. Such a model remembers some of the target's training records, so it suits columns of
+    learned attacks (PerReferenceDifference), not scores that take it for independent of the target (LiRA, RMIA)."""
+
     epochs: int | None = None
     """Training epochs of each reference model (default: those that the target's Lightning checkpoint was trained for,
     where its LightningModule trains, otherwise 20)."""
@@ -86,6 +91,11 @@ class ReferenceTraining:
                 raise ValueError(f"references.training.{name} must be in [0, {below:g}), got {getattr(self, name)}")
         if self.weight_decay < 0 or self.shift < 0:
             raise ValueError("references.training.weight_decay and .shift must be 0 or more")
+        if self.start == "target" and self.class_path not in (None, BUILT_IN):
+            raise ValueError(
+                "references.training.start target belongs to training by the options; leave "
+                "--references.training.class_path out"
+            )
         if (self.init_args or self.transform) and self.is_built_in:
             option = "init_args" if self.init_args else "transform"
             raise ValueError(
@@ -111,9 +121,11 @@ class ReferenceTraining:
         """Return the options that determine the weights."""
         values = {**asdict(self), **dict(zip(("epochs", "batch_size"), self.counts(), strict=True))}
         user_training = ("class_path", "init_args", "transform")
-        if self.is_built_in:
-            return {name: value for name, value in values.items() if name not in user_training}
-        return {name: values[name] for name in (*user_training, "epochs", "batch_size", "precision")}
+        if not self.is_built_in:
+            return {name: values[name] for name in (*user_training, "epochs", "batch_size", "precision")}
+        if self.start == "random":  # not named, as before there was a choice
+            del values["start"]
+        return {name: value for name, value in values.items() if name not in user_training}
 
 
 @dataclass

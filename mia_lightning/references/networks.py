@@ -50,12 +50,38 @@ class NetworkFactory:
         return build(self.architecture, form=self.form, hyper_parameters=arguments)
 
 
+@dataclass(frozen=True, eq=False)
+class TargetWeights:
+    """Networks of references that start from the target's weights. Picklable."""
+
+    build: Callable[[int], nn.Module]
+    weights: Mapping[str, torch.Tensor]
+
+    def __call__(self, seed: int) -> nn.Module:
+        """Return a network with the target's weights, whatever the seed."""
+        network = self.build(seed)
+        unwrap(network).load_state_dict(self.weights)
+        return network
+
+
 def network_of(config: ReferencesConfig, target: Target) -> Callable[[int], nn.Module]:
-    """Return what makes an untrained network, or an estimator that is not fitted, from a seed.
+    """Return what makes a network with its first weights, or an estimator that is not fitted, from a seed.
 
     Raises:
-        MIAError: see `trainer_code`.
+        MIAError: see `trainer_code`, or weights of the target for another network.
     """
+    if config.training.start == "random":
+        return _untrained_network(config, target)
+    network = unwrap(target.network)
+    if config.architecture or isinstance(network, EstimatorNetwork):
+        raise MIAError(
+            "--references.training.start target fine-tunes copies of a target that is a network; leave "
+            "--references.architecture out, or train from random weights (--references.training.start random)"
+        )
+    return TargetWeights(_untrained_network(config, target), dict(network.state_dict()))
+
+
+def _untrained_network(config: ReferencesConfig, target: Target) -> Callable[[int], nn.Module]:
     network = unwrap(target.network)
     if isinstance(network, EstimatorNetwork):
         if config.architecture:

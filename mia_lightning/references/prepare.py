@@ -201,6 +201,7 @@ def _store(
         "drawn_with": [config.anchored_release, array_digest(membership)] if config.scheme == "anchored" else [],
         "private": int((inputs.private is not None) and len(inputs.private)),
         **({"training": {}} if isinstance(network, EstimatorNetwork) else training_inputs(recipe, config.trainer)),
+        **({"start": inputs.target.digest} if recipe.start == "target" else {}),
         **({"head": [inputs.target.digest, inputs.target.feature_layer]} if recipe.is_head else {}),
         "seed": seed,
         "numbers": NUMBERS,
@@ -212,9 +213,8 @@ def _store(
         "code": source_digest(HEAD_CODE + INFERENCE_CODE if recipe.is_head else INFERENCE_CODE),
         "torch": torch.__version__,
     }
-    records, queries = len(material.labels), material.queries
-    store_inputs = {"training": training, "inference": inference}
-    return ReferenceStore(store, **store_inputs, records=records, queries=queries, remote=remote)
+    inputs_of_key = {"training": training, "inference": inference}
+    return ReferenceStore(store, **inputs_of_key, records=len(material.labels), queries=material.queries, remote=remote)
 
 
 def _trained(

@@ -36,6 +36,8 @@ def resolved_training(config: ReferencesConfig, target: Target) -> ReferenceTrai
         MIAError: a class or function that cannot train.
     """
     training = config.training
+    if training.start == "target" and training.class_path is None:
+        training = replace(training, class_path=BUILT_IN)
     if isinstance(training.class_path, str) and ":" not in training.class_path and not training.is_built_in:
         module, _, attribute = training.class_path.rpartition(".")
         if not module:

@@ -1,5 +1,7 @@
 """No label through references where phi and membership have nothing to do with each other (small, fixed seeds)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,21 @@ def test_anchored_references():
     data = null_data("anchored", 16, RECORDS, seed=2)
     scores, patterns = configuration("few_references")
     columns = columns_of(scores, data, seed=2)
+    for column, values in columns.items():
+        assert auc(values, data.member) == pytest.approx(0.5, abs=4 * CHANCE), column
+    for head, value in head_aucs(columns, patterns, data).items():
+        assert value == pytest.approx(0.5, abs=4 * 1.4 * CHANCE), head
+
+
+@pytest.mark.parametrize(("name", "memory"), [("small_references", 0.0), ("fine_tuned", 0.7)])
+def test_two_networks_that_measure_difficulty(name, memory):
+    """Membership by coins; copies of the target remember what the target does."""
+    data = null_data("balanced", 2, RECORDS, seed=3)
+    outputs = data.reference_outputs
+    data = replace(data, reference_outputs=replace(outputs, references=outputs.references + memory * outputs.target))
+    scores, patterns = configuration(name)
+    columns = columns_of(scores, data, seed=3)
+    assert {"difficulty", "difficulty_in_0", "difficulty_out_0"} == set(columns)
     for column, values in columns.items():
         assert auc(values, data.member) == pytest.approx(0.5, abs=4 * CHANCE), column
     for head, value in head_aucs(columns, patterns, data).items():
