@@ -79,8 +79,19 @@ def test_the_demo_is_run_by_an_example():
     assert '"--config", "demo"' in (ROOT / "examples/challenge.py").read_text()
 
 
+REPEATED = [c for c in TRAIN if "records.npz" in c]
+"""Commands of a guide whose configuration another command runs."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [c for c in TRAIN if "best.yaml" not in c and "demo" not in c])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(c, marks=pytest.mark.extended if c in REPEATED else ())
+        for c in TRAIN
+        if "best.yaml" not in c and "demo" not in c
+    ],
+)
 def test_train_commands_run(command, folder, store):
     from mia_lightning.cli import train
 
