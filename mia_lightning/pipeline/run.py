@@ -83,8 +83,8 @@ def _run(config: RunConfig, folder: RunFolder) -> AuditResult:
     report = with_decision(report_of(result, prepared, assessment, perf_counter() - started), policy)
     print_conclusion(report, console)
     drawn = list(draw(report))
-    board.finish(result, report, drawn)
     written += ["roc.svg", *write_report(report, folder.path, drawn)]
+    board.finish(result, report, drawn)
     print_next_commands(config, written, console)
     return replace(result, decision=report.decision)
 
