@@ -213,7 +213,7 @@ def roc_curve(scores: Scores, member: Membership) -> tuple[Array, Array]:
     """
     members, non_members = split(scores, member)
     levels = np.unique(np.concatenate([members, non_members]))[::-1]
-    rates = [_from_zero(count_at_least(side, levels) / len(side)) for side in (non_members, members)]
+    rates = [np.append(0.0, count_at_least(side, levels) / len(side)) for side in (non_members, members)]
     fpr, tpr = np.repeat(rates[0], 2)[1:], np.repeat(rates[1], 2)[:-1]
     right, up = np.diff(fpr) > 0, np.diff(tpr) > 0
     moves = np.flatnonzero(right | up)
@@ -287,10 +287,6 @@ def _point(members: Array, non_members: Array, fpr: float, dependence: _Dependen
 def _precision(tpr: float, fpr: float, prior: float) -> float | None:
     positives = prior * tpr + (1 - prior) * fpr
     return prior * tpr / positives if positives else None
-
-
-def _from_zero(rates: Array) -> Array:
-    return np.concatenate([[0.0], rates])
 
 
 def _ties(scores: Array) -> tuple[int, int]:
