@@ -245,6 +245,8 @@ def collected(quick: bool, wanted: Sequence[str], repetitions: int) -> Iterator[
     }
     for name in [name for name in sizes if name in wanted or "collected" in wanted]:
         for row in importlib.import_module(name).rows(**sizes[name]):
+            if name == "honesty_references" and "all scores" not in row[0]:
+                continue  # one of twenty single scores is beyond 2 s.e. by chance; their number is tested
             yield Row(*row[:4], *_range(f"<= {row[4]}" if name == "honesty_search" else row[4]))
 
 

@@ -173,8 +173,12 @@ def class_strata(classes: int, records: int, repetitions: int) -> Iterator[Row]:
         visible = np.where(held, np.int8(-1), member)
         scores = cross_fit(attack, table, visible, assign_folds(visible, folds=5, seed=seed), seed=0)["a"].scores
         figures.append((auc(scores[~held], member[~held]), auc(scores[held], member[held])))
-    for name, values in zip(("out-of-fold", "hold-out"), np.array(figures).T, strict=True):
-        error = float(values.std(ddof=1) / np.sqrt(len(values)))
+    shares = {"out-of-fold": (0.7, 2.0), "hold-out": (0.3, 1.0)}  # of the records; variance factor of a refit on noise
+    for (name, (part, factor)), values in zip(shares.items(), np.array(figures).T, strict=True):
+        chance = float(
+            np.sqrt(factor * (part * records + 1) / 3) / (part * records)
+        )  # few repetitions vary less by luck
+        error = max(float(values.std(ddof=1)), chance) / float(np.sqrt(len(values)))
         yield Row(
             f"AUC of noise, {name}", f"{classes} classes, {records:,} records", float(values.mean()), error, "0.5"
         )
