@@ -1,6 +1,6 @@
-"""Draw the picture of the README from two run folders.
+"""Draw the picture of the README from run folders.
 
-Usage: python benchmarks/replica_roc.py runs/no_reference runs/course_baseline
+Usage: python benchmarks/replica_roc.py runs/fine_tuned runs/few_references runs/no_reference runs/course_baseline
 """
 
 import csv

@@ -68,8 +68,10 @@ RECORDS = 120
 QUICK = ["--hardware.accelerator", "cpu"]
 QUICK_REFERENCES = [
     *("--references.workers", "0", "--references.training.epochs", "1", "--references.training.batch_size", "32"),
-    *("--references.training.precision", "32-true", "--references.count", "4"),
-    *("--references.architecture", "mia_lightning.references.small_network:SmallNetwork"),
+    *("--references.training.precision", "32-true"),
+]
+QUICK_ARCHITECTURE = [
+    *("--references.count", "4", "--references.architecture", "mia_lightning.references.small_network:SmallNetwork"),
 ]
 OWN = {"records.npz": "pub.pt", "model.pt": "01_MIA.pt", "target.pt": "01_MIA.pt", "cifar10.npz": "pub.pt"}
 """Files of the guides that stand for any of their kind."""
@@ -96,10 +98,13 @@ def test_train_commands_run(command, folder, store):
     from mia_lightning.cli import train
 
     words = [*(OWN.get(word, word) for word in arguments(command)), *QUICK, *store]
-    words += ["--extraction.queries", "18" if "reference" in command else "2"]
-    if "no_reference" in command or "references" in command:
+    extended = any(name in command for name in ("no_reference", "references", "fine_tuned"))
+    words += ["--extraction.queries", "18" if extended else "2"]
+    if extended:
         words += ["--attacks.mlp.epochs", "1", "--attacks.lightgbm.n_estimators", "10"]
     if "references" in command or "cifar10" in command:
+        words += QUICK_REFERENCES + QUICK_ARCHITECTURE
+    if "fine_tuned" in command:
         words += QUICK_REFERENCES
     assert train(words) == 0
     assert list(folder.glob("runs/*/report.html"))
@@ -131,7 +136,7 @@ def test_evaluate_commands_run(command, folder, capsys):
     rng = np.random.default_rng(0)
     member = rng.permutation(np.repeat([0, 1], 100))
     scores = "id,membership,phi\n" + "".join(f"{i},{m},{m + rng.normal()}\n" for i, m in enumerate(member))
-    for name in ("scores.csv", "runs/small_references/scores.csv", "runs/audit/scores.csv"):
+    for name in ("scores.csv", "runs/fine_tuned/scores.csv", "runs/audit/scores.csv"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(scores)
     (folder / "key.csv").write_text("ids,membership\n" + "".join(f"{i},{m}\n" for i, m in enumerate(member)))
