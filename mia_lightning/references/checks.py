@@ -116,6 +116,14 @@ def _imported(config: ReferencesConfig, source: str, labels: NDArray[np.int64], 
 def _check_training(config: ReferencesConfig, target: Target, public: Records, keep: NDArray[np.bool_]) -> None:
     """Check that references can be trained: the code, the network, the batches, one step."""
     training = resolved_training(config, target)
+    independent = [name for name, score in config.scores.items() if score.independent_references]
+    if training.start == "target" and independent:
+        name = independent[0]
+        raise MIAError(
+            "--references.training.start target fine-tunes copies of the target, but --references.scores."
+            f"{name} ({type(config.scores[name]).__name__}) is defined for reference models independent of it; use "
+            "PerReferenceDifference or DifficultyCalibration"
+        )
     trainer_code(training)
     if training.is_head:
         check_heads(config, training, target, _sample(public), multi_label=public.multi_hot is not None)

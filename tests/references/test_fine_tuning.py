@@ -85,6 +85,15 @@ def test_another_architecture_is_refused():
         )  # fmt: skip
 
 
+def test_scores_of_independent_references_are_refused():
+    labels = torch.arange(40) % CLASSES
+    sides = [(torch.rand(40, 3, SIDE, SIDE), labels) for _ in range(2)]
+    scores = {"difficulty": {"class_path": "PerReferenceDifference"}, "lira": {"class_path": "LiRA"}}
+    settings = {"count": 4, "scores": scores, "training": {"start": "target", "batch_size": 10}}
+    with pytest.raises(MIAError, match=r"start target .*--references\.scores\.lira \(LiRA\)"):
+        audit(Network(), *sides, references=settings)
+
+
 def test_configuration_differs_from_small_references_in_training_alone():
     small, tuned = load_config("small_references"), load_config("fine_tuned")
     check_requirements(tuned)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ class ReferenceScore:
     A subclass is a dataclass: its fields are its options, their docstrings the help text. It never reads membership
     in the target's training set; it may pool anything over all records, since the references were drawn without it.
     """
+
+    independent_references: ClassVar[bool] = True
+    """Whether the references must be independent of the target: trained from random weights, not copies of it."""
 
     def columns(self, reference_outputs: ReferenceOutputs) -> Columns:
         """Return finite (N,) columns by suffix.

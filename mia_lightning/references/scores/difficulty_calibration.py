@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ class DifficultyCalibration(ReferenceScore):
     >>> DifficultyCalibration(against="both").columns(outputs)[""].tolist()
     [1.5, -1.0]
     """
+
+    independent_references: ClassVar[bool] = False
 
     statistic: Statistic = "mean"
     """Reduction of phi over the views of a record."""

@@ -1,6 +1,7 @@
 """Differences from single references, for learned attacks where references are too few for statistics over them."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ class PerReferenceDifference(ReferenceScore):
     differences from a record's first references IN and OUT, as many as every record has. So no column is empty for
     some records, and none holds which or how many references are IN.
     """
+
+    independent_references: ClassVar[bool] = False
 
     statistic: Statistic = "mean"
     """Reduction of phi over the views of a record."""
