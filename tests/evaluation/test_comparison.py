@@ -26,7 +26,7 @@ def two_attacks(draw):
 
 
 @given(two_attacks())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_estimates_are_the_figures(data):
     scores, member = data
     bootstrap = paired_bootstrap(scores, member, RATES, resamples=1, seed=0)

@@ -51,7 +51,7 @@ def ranked(draw):
 
 
 @given(ranked(), st.fractions(0, 1, max_denominator=60).filter(lambda f: f < 1))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_tpr_is_the_best_that_the_rate_allows(data, rate):
     scores, member = data
     assert tpr_at_fpr(scores, member, float(rate)) == float(slow_tpr(scores, member, rate))
@@ -71,7 +71,7 @@ def test_false_positives_allowed_are_exact(n):
 
 
 @given(ranked())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_roc_has_the_points_of_scikit_learn_and_loses_on_ties(data):
     scores, member = data
     fpr, tpr = roc_curve(scores, member)
@@ -87,7 +87,7 @@ def test_roc_has_the_points_of_scikit_learn_and_loses_on_ties(data):
 
 
 @given(ranked())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_auc_is_that_of_scikit_learn(data):
     scores, member = data
     assert auc(scores, member) == pytest.approx(sk.roc_auc_score(member, scores), abs=1e-12)

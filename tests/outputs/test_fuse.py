@@ -10,7 +10,7 @@ from torchvision.models import resnet18
 
 from mia_lightning.outputs.fuse import TinyConvolution, prepare_for_inference
 
-SETTINGS = settings(deadline=None, max_examples=40)
+SETTINGS = settings(max_examples=40)
 
 
 def tell_apart(network):

@@ -65,7 +65,7 @@ def test_parquet(tmp_path):
 cells = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=8).map(str.strip)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(cells, cells, st.integers(-(2**40), 2**40)), min_size=1, max_size=20))
 def test_text_survives(rows):
     stream = io.StringIO()

@@ -92,7 +92,7 @@ def small_network(seed=0):
 
 class TestAssignment:
     @given(st.integers(1, 12), st.integers(2, 40), st.integers(0, 1000), st.sampled_from(["balanced", "bernoulli"]))
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     def test_more_references_keep_the_first_ones(self, count, n, seed, scheme):
         member = np.full(n, -1, np.int8)
         few = assign(scheme, count, member, private=0, seed=seed)
@@ -101,7 +101,7 @@ class TestAssignment:
         assert few.drawn.all()
 
     @given(st.integers(1, 6), st.integers(2, 61), st.integers(0, 1000))
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     def test_balanced_is_balanced_for_records_and_models(self, pairs, n, seed):
         keep = assign("balanced", 2 * pairs, np.full(n, -1, np.int8), private=0, seed=seed).keep
         assert (keep.sum(axis=0) == pairs).all()

@@ -76,7 +76,7 @@ def test_perfect_separation_and_equal_scores_are_finite(calibrator):
     st.lists(st.floats(-2e6, 2e6), min_size=1, max_size=80),
     st.integers(0, 2**30),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_isotonic_keeps_the_order_of_the_scores_exactly(fitted, asked, seed):
     member = np.random.default_rng(seed).integers(0, 2, len(fitted)).astype(np.int8)
     member[:2] = 0, 1

@@ -25,7 +25,7 @@ def table_of(n: int, seed: int = 0) -> SignalTable:
 
 
 @given(st.lists(st.integers(-1, 1), min_size=20, max_size=200), st.integers(2, 7))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_folds_are_balanced_and_complete(rows, folds):
     member = np.array(rows, dtype=np.int8)
     if min((member == 0).sum(), (member == 1).sum()) < folds:
@@ -40,7 +40,7 @@ def test_folds_are_balanced_and_complete(rows, folds):
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(-1, 1)), min_size=40, max_size=300), st.integers(2, 5))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_groups_stay_in_one_fold(rows, folds):
     groups, member = (np.array(column) for column in zip(*rows, strict=True))
     member = member.astype(np.int8)

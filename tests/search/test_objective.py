@@ -19,7 +19,7 @@ from mia_lightning.search.space import Space
 
 
 @given(st.lists(st.integers(-1, 1), min_size=1, max_size=200), st.floats(0, 0.9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_holdout_is_a_share_of_members_and_non_members(rows, share):
     member = np.array(rows)
     held = draw_holdout(member.astype(np.int8), share=share, seed=3)

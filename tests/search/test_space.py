@@ -28,7 +28,7 @@ def space_of(**described):
 
 
 @given(st.floats(0, 0.5), st.floats(0.01, 0.4), st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_samples_lie_in_range(low, width, seed):
     space = space_of(dropout={"dist": "uniform", "low": low, "high": low + width})
     (params,) = samples(space, SearchConfig(), 1, seed)

@@ -57,7 +57,7 @@ def write(folder, form, ids, images, labels, membership):
     return folder / form
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=RELAXED)
+@settings(max_examples=120, suppress_health_check=RELAXED)
 @given(st.sampled_from(["a.pt", "old.pt", "a.npz", "a.safetensors", "a.zip", "a.tar"]), columns())
 def test_records_round_trip(tmp_path, form, held):
     ids, images, labels, membership = held
@@ -71,7 +71,7 @@ def test_records_round_trip(tmp_path, form, held):
     assert records.membership.tolist() == [max(m, 0) if signed else m for m in membership]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=RELAXED)
+@settings(max_examples=60, suppress_health_check=RELAXED)
 @given(st.lists(WORDS, min_size=2, max_size=5, unique=True), st.data())
 def test_scores_round_trip(tmp_path, ids, data):
     finite = st.floats(allow_nan=False, allow_infinity=False)

@@ -133,7 +133,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False,
 
 
 @given(arrays(np.float32, (3, 4), elements=finite), st.integers(0, 3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_finite(logits, label):
     z, y = logits.astype(np.float64), np.full(3, label)
     with np.errstate(all="raise", under="ignore"):
@@ -147,7 +147,7 @@ def test_finite(logits, label):
 @given(
     arrays(np.float32, (2, 5), elements=st.floats(-100, 100, width=32)), st.permutations(range(5)), st.integers(0, 4)
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_invariant_to_class_order(logits, order, label):
     z, order = logits.astype(np.float64), np.array(order)
     renamed, new_label = z[:, order], np.full(2, list(order).index(label))

@@ -141,7 +141,7 @@ def test_truncated_anywhere(tmp_path, suffix):
             read_records(str(path))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(suffix=st.sampled_from([".npz", ".z.npz", ".safetensors"]), seed=st.integers(0, 2**32), flips=st.integers(1, 6))
 def test_flipped_bits(tmp_path, suffix, seed, flips):
     data, chance = bytearray(_bytes(suffix)), random.Random(seed)

@@ -225,7 +225,7 @@ def test_truncated_archives(tmp_path, form):
             read_records(str(path))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(form=st.sampled_from(["a.zip", "a.tar", "a.tar.gz"]), seed=st.integers(0, 2**32), flips=st.integers(1, 6))
 def test_flipped_bits(tmp_path, form, seed, flips):
     path = write_store(tmp_path / form, NAMED | {"t.csv": TABLE.encode()})

@@ -317,7 +317,7 @@ def _seed_file(zipped):
     return SEEDS[zipped]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(zipped=st.booleans(), seed=st.integers(0, 2**32), flips=st.integers(1, 6))
 def test_flipped_bits(tmp_path, zipped, seed, flips):
     data, chance = bytearray(_seed_file(zipped)), random.Random(seed)
@@ -330,7 +330,7 @@ def test_flipped_bits(tmp_path, zipped, seed, flips):
         assert "\n" not in str(error)  # noqa: PT017 (both outcomes are right)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=300), start=st.sampled_from([b"", b"\x80\x02", b"PK\x03\x04", b"\x80\x04\x95"]))
 def test_random_bytes(tmp_path, data, start):
     (tmp_path / "a.pt").write_bytes(start + data)

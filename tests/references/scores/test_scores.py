@@ -115,7 +115,7 @@ class TestPieces:
         np.testing.assert_allclose(np.diff(log_tail) / np.diff(np.log(u)), -100, rtol=0.02)
 
     @given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 6))
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     def test_masked_median_is_numpys(self, seed, k, n):
         draw = np.random.default_rng(seed)
         values, mask = draw.normal(size=(k, n)), draw.random((k, n)) < 0.6
@@ -217,7 +217,7 @@ class TestLiRA:
             np.testing.assert_allclose(columns, expected, rtol=1e-6, atol=1e-6)
 
     @given(st.integers(0, 1000), st.floats(-5, 5), st.floats(0.2, 5))
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     def test_invariance_to_order_location_scale(self, seed, shift, scale):
         reference_outputs, _ = simulated(k=6, n=200, seed=seed)
         order = np.random.default_rng(seed).permutation(6)
@@ -378,7 +378,7 @@ class TestJointLiRA:
 
 class TestRMIA:
     @given(st.integers(0, 10_000), st.sampled_from([1.0, 1.1, 1.5, 2.0]))
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     def test_dominated_is_bit_equal_to_comparing_every_pair(self, seed, gamma):
         draw = np.random.default_rng(seed)
         ratio = np.round(draw.gamma(2, 1, 60), 1) + 0.1  # many ties
