@@ -48,10 +48,8 @@ def test_sentences_name_the_paper():
     assert "Carlini et al. 2022" in first_sentence(LiRA)
     assert "Yeom et al. 2018" in method("a", Threshold).sentence
     assert method("a", LightGBM, 2.0).seconds == 2.0
-    assert (
-        first_sentence(energy)
-        == 'free energy -logsumexp_j z_j unbounded (Liu et al. 2020, "Energy-based OOD Detection")'
-    )
+    stated = 'free energy -logsumexp_j z_j unbounded (Liu et al. 2020, "Energy-based OOD Detection")'
+    assert first_sentence(energy).startswith(stated)
     assert first_sentence(features) == "penultimate features of the stored image"  # no shape of an array
 
 

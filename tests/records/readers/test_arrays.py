@@ -89,7 +89,8 @@ def test_object_arrays_are_not_unpickled(tmp_path, column):
         ({"ids": np.array([1.5, 2])}, "ids are of type float"),
         ({"ids": np.array([1, 2, 3])}, "3 ids but 2"),
         ({"labels": np.array([0.5, 1])}, "label holds '0.5'"),
-        ({"labels": np.zeros((2, 10))}, r"labels have shape \(2, 10\)"),
+        ({"labels": np.zeros((2, 10, 3))}, r"labels have shape \(2, 10, 3\)"),
+        ({"labels": np.full((2, 10), 0.5)}, "not one-hot"),
         ({"membership": np.array([256, 0])}, "membership holds 256"),
     ],
 )
