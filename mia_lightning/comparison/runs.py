@@ -154,7 +154,12 @@ def _reference_scores(path: Path, ids: NDArray[Any]) -> dict[str, Array]:
 
 def run_facts(path: Path) -> dict[str, Any]:
     """Return the facts of a run in its metrics.json, nothing where there is none."""
-    facts = run_metrics(path).get("run") or {}
+    return facts_of(run_metrics(path))
+
+
+def facts_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of a run among its metrics, nothing where there are none."""
+    facts = metrics.get("run") or {}
     return facts if isinstance(facts, dict) and isinstance(facts.get("target"), dict) else {}
 
 
@@ -169,10 +174,11 @@ def run_metrics(path: Path) -> dict[str, Any]:
     try:
         with open_regular(path) as file:
             content = json.loads(file.read(LARGEST))
-        content.keys()
-        return content  # type: ignore[no-any-return]
-    except (OSError, ValueError, RecursionError, AttributeError) as error:
+        if not isinstance(content, dict):
+            raise ValueError("a mapping is expected")
+    except (OSError, ValueError, RecursionError) as error:
         raise MIAError(f"{path}: is not the metrics.json of a run; run train.py again, or remove it") from error
+    return content
 
 
 def _numbers(values: list[Any]) -> bool:

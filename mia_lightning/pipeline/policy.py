@@ -46,8 +46,8 @@ def check_records(policy: Policy, public: Records) -> None:
     Raises:
         MIAError: they have not.
     """
-    complete = public.multi_hot is None and not bool((public.labels == UNKNOWN).any())
-    labels = public.labels if complete else None
+    complete = not bool((public.labels == UNKNOWN).any())
+    labels = public.labels if complete and public.multi_hot is None else None
     records = ScoredRecords(public.ids, public.membership, {}, labels, public.source, public.groups)
     check_contents(policy, records, has_gap=complete)
 

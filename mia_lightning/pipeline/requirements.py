@@ -46,6 +46,11 @@ def check_requirements(config: RunConfig, *, multi_label: bool = False) -> None:
     if config.access != "references" and (config.references.wanted or config.extraction.gradients):
         option = "--references.count" if config.references.wanted else "--extraction.gradients"
         raise MIAError(f"--access {config.access} has neither reference models nor gradients; leave out {option}")
+    if config.evaluation.targets is not None and config.references.training.start == "target":
+        raise MIAError(
+            "--evaluation.targets takes reference models as targets, but --references.training.start target makes them "
+            "copies of one target; leave one of the two out"
+        )
     signals = _signal_columns(config, config.extraction.queries, multi_label)
     if clash := set(signals) & set(config.references.scores):
         raise MIAError(f"score {min(clash)!r} has the same name as a signal; give it another name")

@@ -127,8 +127,10 @@ class AuditResult:
 
     @cached_property
     def exposure(self) -> Exposure | None:
-        """Exposure of the (N + M,) records; None without reference models that measure it."""
-        return None if self.reference_outputs is None else exposure(self.reference_outputs)
+        """Exposure of the (N + M,) records; None without independent reference models that measure it."""
+        if self.reference_outputs is None or self.config.references.training.start == "target":
+            return None
+        return exposure(self.reference_outputs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mia_lightning.comparison.runs import run_facts, run_metrics
+from mia_lightning.comparison.runs import facts_of, run_metrics
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.assessment import CurvePoint
 from mia_lightning.evaluation.config import PlannerConfig
@@ -38,10 +38,11 @@ def run(config: PlannerConfig) -> tuple[Plan, ...]:
     folder = Path(config.run[0])
     if not (folder / "metrics.json").is_file():
         raise MIAError(f"{folder}: has no metrics.json; name the output folder of train.py")
-    facts = run_facts(folder / "metrics.json")
+    metrics = run_metrics(folder / "metrics.json")
+    facts = facts_of(metrics)
     console = Console(width=None if sys.stdout.isatty() else 120)
     if facts and not facts.get("references") and not facts.get("learning_curve"):
-        plans = _without_references(run_metrics(folder / "metrics.json"), folder)
+        plans = _without_references(metrics, folder)
         print_line(f"no reference models in this run: the forecast is {BASIS}", console)
     else:
         curves = _curves(facts.get("learning_curve"), folder)

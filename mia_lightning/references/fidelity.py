@@ -133,16 +133,16 @@ def rows_check(reference_outputs: ReferenceOutputs) -> FidelityCheck:
     phi = phi - phi.mean(axis=0)  # without the records' difficulty
     gaps = phi @ (in_ / counts[0][:, None] - out_ / counts[1][:, None]).astype(np.float32).T
     t = gaps / np.maximum(phi.std(axis=1)[:, None] * np.sqrt((1 / counts).sum(axis=0)), np.finfo(np.float32).tiny)
-    own, best = t.diagonal(), t.argmax(axis=1)
-    better = np.flatnonzero((t.max(axis=1) > CLEAR) & (t.max(axis=1) - own > CLEAR))
-    turned = np.flatnonzero(own < -CLEAR)
+    by_own_row, best = t.diagonal(), t.argmax(axis=1)
+    better = np.flatnonzero((t.max(axis=1) > CLEAR) & (t.max(axis=1) - by_own_row > CLEAR))
+    turned = np.flatnonzero(by_own_row < -CLEAR)
     if len(better):
-        k, count = int(better[0]), f"{len(better)} of {len(own)} references"
+        k, count = int(better[0]), f"{len(better)} of {len(phi)} references"
         detail = f"phi of {count} is higher IN by another row of keep, that of reference {k} by row {best[k]}"
         return FidelityCheck(name, "failed", f"{detail}; put the rows of keep in the order of the models' phi")
     if len(turned):
         detail = f"phi of reference {turned[0]} is lower for records IN its training"
-        return FidelityCheck(name, "failed", f"{detail}; keep must be True for IN in all {len(own)} rows, or remove it")
+        return FidelityCheck(name, "failed", f"{detail}; keep must be True for IN in all {len(phi)} rows, or remove it")
     return FidelityCheck(name, "passed", "no model's phi fits the row of another model better")
 
 

@@ -94,6 +94,11 @@ def test_scores_of_independent_references_are_refused():
         audit(Network(), *sides, references=settings)
 
 
+def test_copies_are_no_targets_of_each_other():
+    with pytest.raises(MIAError, match=r"--evaluation\.targets .*--references\.training\.start target"):
+        check_requirements(load_config("fine_tuned", evaluation={"targets": "all"}))
+
+
 def test_configuration_differs_from_small_references_in_training_alone():
     small, tuned = load_config("small_references"), load_config("fine_tuned")
     check_requirements(tuned)
