@@ -115,8 +115,7 @@ class FunctionNetwork(nn.Module):
             rows = "a single value" if values.ndim == 0 else f"{len(values)} rows"
             raise MIAError(f"{self.name} returned {rows} for a batch of {len(inputs)} records; return one row each")
         is_column = values.ndim == 1 or values.shape[1:] == (1,)
-        is_whole = not values.is_floating_point() or bool((values == values.round()).all())
-        if self.labels_alone and not (self.returns_labels or (is_column and is_whole)):
+        if self.labels_alone and not (self.returns_labels or (is_column and _is_whole(values))):
             raise MIAError(
                 f"{self.name} returned values of shape {tuple(values.shape)} for {len(inputs)} records, not one label "
                 "each, as --target.output labels states; leave it out and restrict the attacks by --access label"
@@ -156,6 +155,10 @@ class FunctionNetwork(nn.Module):
         for number, label in enumerate(classes):
             index[texts == label] = number
         return F.one_hot(torch.from_numpy(index), len(classes) + 1).float()
+
+
+def _is_whole(values: Tensor) -> bool:
+    return not values.is_floating_point() or bool((values == values.round()).all())
 
 
 def is_labels(network: nn.Module) -> bool:
