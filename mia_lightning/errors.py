@@ -1,6 +1,6 @@
-"""The exception for a user's mistake, and suggestions of names."""
+"""The exception for a user's mistake, and parts of its sentence: reasons, lists and suggestions of names."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 LONGEST, CLOSEST = 1000, 3
@@ -36,6 +36,16 @@ class MIAError(Exception):
 
     def __str__(self) -> str:
         return printable(super().__str__())
+
+
+def reason(error: BaseException, longest: int = 200) -> str:
+    """Return the first line of an error's message, or its type where it has none, safe to print."""
+    return printable((str(error).strip().splitlines() or [type(error).__name__])[0], longest)
+
+
+def listed(names: Sequence[object], most: int, longest: int = 40) -> str:
+    """Return the first names of a list, safe to print, with an ellipsis for any others."""
+    return ", ".join(printable(name, longest) for name in names[:most]) + (", …" if names[most:] else "")
 
 
 def suggest(given: str, legal: Iterable[str], *, see: str = "--help") -> str:

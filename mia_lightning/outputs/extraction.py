@@ -186,7 +186,7 @@ def _trainer(request: ExtractionRequest, tasks: list[_Task], total: int) -> L.Tr
         use_distributed_sampler=False,  # the data module assigns records to processes
         callbacks=[
             ShardWriter({task.name: (task.records, task.entry) for task in tasks}),
-            ProgressBar(total, request.queries),
+            ProgressBar(total, request.queries, request.on_rate),
         ],
     )
 

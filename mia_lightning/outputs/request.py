@@ -18,6 +18,7 @@ from mia_lightning.records.records import Records
 from mia_lightning.records.splits import Splits
 from mia_lightning.runtime.hardware import Hardware
 from mia_lightning.runtime.own_files import ArraySpec
+from mia_lightning.runtime.progress import RateCallback
 from mia_lightning.runtime.store import array_digest, source_digest
 from mia_lightning.targets.base import Target
 from mia_lightning.targets.imported import source_of
@@ -67,6 +68,9 @@ class ExtractionRequest:
 
     views: str | None = None
     """The user's function of views, as `--extraction.views`."""
+
+    on_rate: RateCallback | None = None
+    """Receives the rate of the extraction; no part of the key."""
 
     def __post_init__(self) -> None:
         for records in self.records:

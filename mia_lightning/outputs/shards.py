@@ -14,7 +14,7 @@ from mia_lightning.errors import MIAError
 from mia_lightning.records.records import Records
 from mia_lightning.runtime.device_copies import HostCopies
 from mia_lightning.runtime.memory_maps import Arrays
-from mia_lightning.runtime.progress import progress_bar, report_rate
+from mia_lightning.runtime.progress import RateCallback, progress_bar
 from mia_lightning.runtime.store import CacheEntry
 
 SHARD_BYTES = 32 << 20
@@ -124,10 +124,16 @@ def _check_finite(arrays: Arrays, records: Records) -> None:
 
 
 class ProgressBar(Callback):
-    """One bar over all records, in images per second, and reports of the records per second."""
+    """One bar over all records, in images per second, and reports of the records per second.
 
-    def __init__(self, records: int, queries: int) -> None:
-        self.total, self.queries = records * queries, queries
+    Args:
+        records: Number of records.
+        queries: Views per record.
+        on_rate: Receives the rate on the first process; None: nothing does.
+    """
+
+    def __init__(self, records: int, queries: int, on_rate: RateCallback | None = None) -> None:
+        self.total, self.queries, self.on_rate = records * queries, queries, on_rate
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the bar on the first process; it counts for all of them."""
@@ -148,8 +154,10 @@ class ProgressBar(Callback):
         records = len(batch["index"]) * trainer.world_size
         self.bar.update(records * self.queries)
         self.done += records
-        if trainer.is_global_zero and (seconds := monotonic() - self.since) >= RATE_SECONDS:
-            report_rate(self.done, (self.done - self.reported) / seconds)
+        if self.on_rate is None or not trainer.is_global_zero:
+            return
+        if (seconds := monotonic() - self.since) >= RATE_SECONDS:
+            self.on_rate(self.done, (self.done - self.reported) / seconds)
             self.reported, self.since = self.done, monotonic()
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -6,13 +6,9 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NoReturn
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, NoReturn
 
 from mia_lightning.config.schema import RunConfig
-from mia_lightning.errors import MIAError
 from mia_lightning.outputs.access import restrict
 from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.outputs.resolution import resolution_notes
@@ -28,24 +24,23 @@ from mia_lightning.pipeline.checks import (
 )
 from mia_lightning.pipeline.model_outputs import ModelOutputs, target_facts
 from mia_lightning.pipeline.requirements import check_requirements
-from mia_lightning.pipeline.results import AuditResult, Clock, LoadedInputs, SplitInfo
+from mia_lightning.pipeline.results import AuditResult, Clock, LoadedInputs
 from mia_lightning.pipeline.signal_notes import signal_notes
+from mia_lightning.pipeline.splits import split_private, split_public
 from mia_lightning.pipeline.target_checks import checked_target
-from mia_lightning.records.records import UNKNOWN, Records
+from mia_lightning.records.records import Records
 from mia_lightning.records.splits import Splits
 from mia_lightning.report.filing import previous_audit
 from mia_lightning.scores.crossfit import (
-    NOT_IN_ANY_FOLD,
     FitCallback,
     Reporter,
-    assign_folds,
     cross_fit,
-    draw_holdout,
 )
 
 if TYPE_CHECKING:
     from mia_lightning.references.result import References
     from mia_lightning.references.workers import Finished
+    from mia_lightning.runtime.progress import RateCallback
     from mia_lightning.targets.base import Target
 
 log = logging.getLogger(__name__)
@@ -124,6 +119,7 @@ def attack_target(
     progress: FitCallback | None = None,
     report: Reporter | None = None,
     on_reference: Finished | None = None,
+    on_rate: RateCallback | None = None,
 ) -> AuditResult:
     """Extract, compute signals, fit and score the attacks out-of-fold, evaluate.
 
@@ -133,9 +129,10 @@ def attack_target(
         progress: Callback invoked before each fit.
         report: Callback invoked after each epoch of an attack that has epochs.
         on_reference: Callback invoked with each reference when it is trained.
+        on_rate: Callback invoked with the rate of the extraction every few seconds.
     """
     clock, config = Clock(load=prepared.seconds), for_records(config, prepared.public)
-    outputs = query_models(config, prepared, clock, on_reference)
+    outputs = query_models(config, prepared, clock, on_reference, on_rate)
     table = outputs.table(config)
     clock.lap("signals")
     member, fold = outputs.attacker_view()
@@ -164,7 +161,11 @@ def attack_target(
 
 
 def query_models(
-    config: RunConfig, prepared: LoadedInputs, clock: Clock, on_reference: Finished | None = None
+    config: RunConfig,
+    prepared: LoadedInputs,
+    clock: Clock,
+    on_reference: Finished | None = None,
+    on_rate: RateCallback | None = None,
 ) -> ModelOutputs:
     """Query the target and any reference models on all records, and assign folds."""
     public, private, target = prepared.public, prepared.private, prepared.target
@@ -179,7 +180,7 @@ def query_models(
     notes = record_notes(public, private) + list(target.notes)
     count = len(public) + (0 if private is None else len(private))
     log.info("querying the target: %s records, views per record: %d", f"{count:,}", config.extraction.queries)
-    outputs, private_outputs = _extract(config, public, private, target)
+    outputs, private_outputs = _extract(config, public, private, target, on_rate)
     clock.lap("extract")
     notes += resolution_notes(outputs, public.membership)
     facts = target_facts(target, outputs, public)
@@ -187,7 +188,7 @@ def query_models(
     clock.lap("references")
     return ModelOutputs(
         public=split_public(config, public, outputs.content_order()),
-        private=_private_half(private),
+        private=split_private(private),
         outputs=restrict(outputs, config.access),
         private_outputs=None if private_outputs is None else restrict(private_outputs, config.access),
         unreduced=outputs,
@@ -203,28 +204,8 @@ def run_helper_process(config: RunConfig) -> NoReturn:
     raise SystemExit(0)
 
 
-def split_public(config: RunConfig, public: Records, order: NDArray[np.intp] | None = None) -> SplitInfo:
-    """Assign the records that are not held out to folds, in a given order of the records where there is one.
-
-    Raises:
-        MIAError: fewer members or non-members than folds, or none of them held out although some should be.
-    """
-    evaluation, member = config.evaluation, public.membership
-    options: dict[str, Any] = {"seed": config.seed, "groups": public.groups, "order": order}
-    held_out = draw_holdout(member, share=evaluation.holdout, **options)
-    in_folds = np.where(held_out, np.int8(UNKNOWN), member)
-    fold = assign_folds(in_folds, folds=evaluation.folds, **options)
-    counts = [int((held_out & (member == value)).sum()) for value in (1, 0)]
-    if evaluation.holdout and min(counts) == 0:
-        raise MIAError(
-            f"--evaluation.holdout {evaluation.holdout:g} holds out {counts[0]} members and {counts[1]} non-members; "
-            "raise it, or give more records of known membership"
-        )
-    return SplitInfo(public.ids, member, fold, held_out, public.groups)
-
-
 def _extract(
-    config: RunConfig, public: Records, private: Records | None, target: Target
+    config: RunConfig, public: Records, private: Records | None, target: Target, on_rate: RateCallback | None
 ) -> tuple[Outputs, Outputs | None]:
     from mia_lightning.outputs.extraction import extract
     from mia_lightning.outputs.request import ExtractionRequest
@@ -240,6 +221,7 @@ def _extract(
             hardware=config.hardware,
             store=store_folder(config),
             views=config.extraction.views,
+            on_rate=on_rate,
         )
     )
     return outputs.public, outputs.private
@@ -290,10 +272,3 @@ def store_folder(config: RunConfig) -> Path:
 
     local = None if is_address(config.cache_dir) else config.cache_dir
     return Path(local or Path(config.output).parent / ".store")
-
-
-def _private_half(private: Records | None) -> SplitInfo | None:
-    if private is None:
-        return None
-    none_held_out = np.zeros(len(private), np.bool_)
-    return SplitInfo(private.ids, private.membership, np.full(len(private), NOT_IN_ANY_FOLD, np.int8), none_held_out)

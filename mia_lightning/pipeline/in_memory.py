@@ -22,6 +22,7 @@ from mia_lightning.pipeline.audited import Audit
 from mia_lightning.pipeline.progress import FitProgress
 from mia_lightning.pipeline.requirements import check_requirements
 from mia_lightning.pipeline.results import AuditResult
+from mia_lightning.pipeline.splits import split_public
 from mia_lightning.records.class_labels import vocabulary
 from mia_lightning.records.in_memory import Batch, check_alike, is_channels_last, read_side, to_records
 from mia_lightning.records.multi_hot import align_multi_hot
@@ -120,7 +121,7 @@ def audit(
     public, private = _records(model, sides)
     if public.multi_hot is not None:
         check_requirements(settings, multi_label=True)
-    configured.split_public(settings, public)  # raises where there are fewer records of a side than folds
+    split_public(settings, public)  # raises where there are fewer records of a side than folds
     with TemporaryDirectory(prefix="mia-lightning-") as folder:
         settings.cache_dir = folder
         with quiet_lightning():

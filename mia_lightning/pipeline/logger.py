@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mia_lightning.config.class_paths import resolve
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, reason
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -29,7 +29,6 @@ def build_logger(config: LoggerConfig) -> Logger | None:
     try:
         logger = cls(**config.init_args)
     except Exception as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise MIAError(f"--logger.class_path {config.class_path}: {reason}; see --logger.init_args") from error
+        raise MIAError(f"--logger.class_path {config.class_path}: {reason(error)}; see --logger.init_args") from error
     assert isinstance(logger, Logger)
     return logger

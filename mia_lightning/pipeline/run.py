@@ -25,7 +25,6 @@ from mia_lightning.report.files import write_report
 from mia_lightning.report.plots import plot_roc, style
 from mia_lightning.report.terminal import print_conclusion
 from mia_lightning.runtime.hardware import is_first_process
-from mia_lightning.runtime.progress import rate_reported_to
 from mia_lightning.runtime.ray_cluster import check_cluster
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD
 
@@ -90,8 +89,15 @@ def _run(config: RunConfig, folder: RunFolder) -> AuditResult:
 
 
 def _attack(config: RunConfig, prepared: LoadedInputs, board: TensorBoard) -> AuditResult:
-    with FitProgress(len(config.attacks) * config.evaluation.folds) as progress, rate_reported_to(board.extraction):
-        return attack_target(config, prepared, progress=progress, report=board.report, on_reference=board.reference)
+    with FitProgress(len(config.attacks) * config.evaluation.folds) as progress:
+        return attack_target(
+            config,
+            prepared,
+            progress=progress,
+            report=board.report,
+            on_reference=board.reference,
+            on_rate=board.extraction,
+        )
 
 
 def _write_roc(folder: RunFolder, result: AuditResult) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mia_lightning.errors import MIAError, printable
+from mia_lightning.errors import MIAError, reason
 from mia_lightning.records.tables import Table, checked_table
 
 
@@ -23,9 +23,8 @@ def frame_table(frame: object, source: str) -> Table:
     try:
         table = pa.table(frame)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        reason = printable((str(error).splitlines() or ["no table"])[0], 200)
         raise MIAError(
-            f"{source}: cannot be read as a table ({reason}); give numbers or text in named columns"
+            f"{source}: cannot be read as a table ({reason(error)}); give numbers or text in named columns"
         ) from None
     unnamed = [name for name in table.column_names if re.fullmatch(r"__index_level_\d+__", name)]
     table = table.drop_columns(unnamed)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.errors import MIAError, printable
+from mia_lightning.errors import MIAError, reason
 
 if TYPE_CHECKING:
     import torch
@@ -116,10 +116,8 @@ class LazyImages:
         try:
             tensor = self.transform(image)
         except Exception as error:
-            reason = printable((str(error).splitlines() or ["no message"])[0], 200)
-            raise MIAError(
-                f"{option}: calling it on a PIL image ({self.names[number]}) failed: {type(error).__name__}: {reason}"
-            ) from None
+            problem = f"{type(error).__name__}: {reason(error)}"
+            raise MIAError(f"{option}: calling it on a PIL image ({self.names[number]}) failed: {problem}") from None
         if isinstance(tensor, np.ndarray) and tensor.dtype.kind == "f":
             tensor = torch.from_numpy(tensor)
         if not isinstance(tensor, torch.Tensor) or tensor.ndim != 3 or not tensor.is_floating_point():

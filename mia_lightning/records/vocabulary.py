@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mia_lightning.errors import MIAError, printable, suggest
+from mia_lightning.errors import MIAError, listed, printable, suggest
 
 UNKNOWN = -1
 """Membership or label that is missing."""
@@ -141,10 +141,9 @@ def split_note(source: str, name: str, words: Sequence[str]) -> str:
     """Return the note of how a column of splits without a column of membership was read."""
     if names_training(words):
         return f"{source}: membership is read from {printable(name, 40)}: training records are members"
-    shown = ", ".join(printable(word, 20) for word in words[:3]) + (", …" if words[3:] else "")
     return (
-        f"{source}: column not used: {printable(name, 40)}, whose values ({shown}) name no training or test set; map "
-        "it with --data.columns '{NAME: membership}' where its 1 means member"
+        f"{source}: column not used: {printable(name, 40)}, whose values ({listed(words, 3, 20)}) name no training or "
+        "test set; map it with --data.columns '{NAME: membership}' where its 1 means member"
     )
 
 
@@ -238,8 +237,8 @@ class Columns:
         notes = [f"{source}: has no column {printable(name, 40)!r}, which --data.columns maps" for name in self.absent]
         if not self.unused:
             return notes
-        listed = ", ".join(printable(name, 40) for name in self.unused[:8]) + (", …" if self.unused[8:] else "")
-        return [*notes, f"{source}: columns not used: {listed}; map one with --data.columns '{{NAME: membership}}'"]
+        unused = listed(self.unused, 8)
+        return [*notes, f"{source}: columns not used: {unused}; map one with --data.columns '{{NAME: membership}}'"]
 
 
 def find_columns(

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, reason
 
 
 def require(module: str, extra: str) -> Any:
@@ -20,6 +20,6 @@ def require(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise MIAError(
-            f"{module.partition('.')[0]} is not installed or cannot be imported ({str(error).splitlines()[0][:120]}); "
+            f"{module.partition('.')[0]} is not installed or cannot be imported ({reason(error, 120)}); "
             f'pip install "mia-lightning[{extra}]"'
         ) from None

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, reason
 from mia_lightning.runtime.environment import without_variables
 from mia_lightning.runtime.interruption import SignalHandlers
 
@@ -62,12 +62,11 @@ def ray_session(address: str | None, *, option: str, **machine: Any) -> Iterator
         with without_variables(*(() if address else OF_A_CLUSTER)):
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **({"address": address} if address else local))
     except Exception as error:  # a start that times out or a home that cannot be written raise many types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         if address:
-            raise MIAError(f"cannot join the Ray cluster at {option} {address}: {reason}") from error
+            raise MIAError(f"cannot join the Ray cluster at {option} {address}: {reason(error)}") from error
         raise MIAError(
-            f"Ray did not start on this machine ({reason}); use --references.workers 0 or --search.engine local, which "
-            "need no Ray"
+            f"Ray did not start on this machine ({reason(error)}); use --references.workers 0 or --search.engine "
+            "local, which need no Ray"
         ) from error
     finally:
         handlers.restore()

@@ -114,7 +114,11 @@ def isolated_fabric(accelerator: str, *, precision: Any = "32-true") -> Fabric:
 
 @contextmanager
 def _without_registered_callbacks() -> Iterator[None]:
-    """Hide the callbacks that installed packages register; the search for them takes most of a trainer's start."""
+    """Hide the callbacks that installed packages register, which could change results.
+
+    Lightning (2.6) has no option against them: it reads them by the function `entry_points` of its module `registry`,
+    which is replaced within the block. The search through all packages also takes most of a trainer's start.
+    """
     registry: Any = lightning.fabric.utilities.registry
     search = registry.entry_points
     registry.entry_points = lambda **_: ()

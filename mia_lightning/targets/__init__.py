@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mia_lightning.targets.base import Target, TargetForm
+from mia_lightning.targets.base import LoadOptions, Target, TargetForm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,7 +74,7 @@ def load_target(
         MIAError: the file is missing, truncated, not a checkpoint, malicious, has NaN or infinite weights, or does not
             fit the architecture; or an option does not fit the network.
     """
-    from mia_lightning.targets.load import LoadOptions, load
+    from mia_lightning.targets.load import load
 
     form = TargetForm(stem=stem, resize=resize, transform=transform, class_order=class_order)
     options = LoadOptions(architecture, num_classes, feature_layer, weights, output, form, image_shape)

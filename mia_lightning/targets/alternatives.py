@@ -13,7 +13,7 @@ from mia_lightning.records.normalization import channel_statistics
 from mia_lightning.records.records import Records
 from mia_lightning.targets.architectures import STEMS, stem_of
 from mia_lightning.targets.base import Stem, Target, TargetForm
-from mia_lightning.targets.image_scale import scale_of
+from mia_lightning.targets.image_scale import option_list, scale_of
 from mia_lightning.targets.wrapper import unwrap
 
 Mask = NDArray[np.bool_]
@@ -127,7 +127,7 @@ def _normalizations(public: Records, mean: Sequence[float], std: Sequence[float]
         if any(np.allclose(full[0], a, atol=0.02 * unit) and np.allclose(full[1], b, rtol=0.05) for a, b in seen):
             continue
         seen.append(full)
-        option = f"--data.mean {_list(full[0])} --data.std {_list(full[1])}"
+        option = f"--data.mean {option_list(full[0])} --data.std {option_list(full[1])}"
         ratio = full[1] / np.asarray(std)
         near = bool(np.all(np.abs(full[0] - mean) < 0.25 * unit) and np.all((ratio > 0.5) & (ratio < 2)))
         yield Alternative(name, option, tuple(full[0].tolist()), tuple(full[1].tolist()), is_neighbor=near)
@@ -154,7 +154,7 @@ def _channel_orders(
         yield Alternative(name, option, transform=f"{module}:reverse_channels")
         flipped = tuple(mean)[::-1], tuple(std)[::-1]
         if not np.allclose([mean, std], flipped, atol=0.01):
-            words = f"{option} --data.mean {_list(flipped[0])} --data.std {_list(flipped[1])}"
+            words = f"{option} --data.mean {option_list(flipped[0])} --data.std {option_list(flipped[1])}"
             yield Alternative(name, words, *flipped, transform=f"{module}:reverse_channels")
     if shape[1] == shape[2]:
         option = f"--data.transform {module}:transpose"
@@ -213,7 +213,3 @@ def _order_option(order: NDArray[np.int64], target: Target) -> str:
     if len(values) > 200:
         return "--target.class_order with the output for each class"
     return f"--target.class_order [{', '.join(map(str, values))}]"
-
-
-def _list(values: Sequence[float] | NDArray[np.floating]) -> str:
-    return "[" + ", ".join(f"{value:.4g}" for value in values) + "]"

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -120,11 +120,16 @@ def untrained(
             fit_stem(network, like, form.stem)
     floating = {key: tensor for key, tensor in network.state_dict().items() if tensor.ndim > 1}
     if floating and all(key in like and torch.equal(tensor, like[key]) for key, tensor in floating.items()):
-        raise MIAError(
-            f"{name} returns the target as it was trained; name a class or function that returns it untrained by "
-            "--references.architecture package.module:Class"
-        )
+        refuse_trained(name)
     return wrap(network.float(), form)
+
+
+def refuse_trained(architecture: str, seed: int = 0) -> NoReturn:
+    """Raise MIAError for an architecture without untrained weights, from any seed."""
+    raise MIAError(
+        f"{architecture} returns the target as it was trained; name a class or function that returns it untrained by "
+        "--references.architecture package.module:Class"
+    )
 
 
 def fit_stem(network: nn.Module, weights: Mapping[str, Tensor], stem: Stem = "auto") -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import nn
 
 OutputKind = Literal[
@@ -54,6 +55,26 @@ class TargetForm:
     """Whether each batch is copied, as the network changes its inputs in place."""
 
 
+@dataclass(frozen=True)
+class LoadOptions:
+    """Options of `load_target`."""
+
+    architecture: str = "auto"
+    num_classes: int | None = None
+    feature_layer: str | None = None
+    weights: str | None = None
+    output: str = "auto"
+    form: TargetForm = field(default_factory=TargetForm)
+    image_shape: tuple[int, ...] | None = None
+    sample: NDArray[Any] | None = None
+    """(N, ...) inputs of records that are not images, to probe the network with."""
+
+    feature_names: tuple[str, ...] | None = None
+    """Columns of the records, for estimators that were fitted on a DataFrame."""
+
+    multi_label: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Target:
     """A trained classifier in eval mode.
@@ -93,8 +114,8 @@ class Target:
     """Dtype that the network receives of records that are not images."""
 
     untrained: Callable[[int], nn.Module] | None = None
-    """For a target in memory, returns its network untrained from a seed, picklable; None builds it by the name of the
-    architecture."""
+    """Returns the network untrained from a seed, or raises MIAError; picklable. None builds it by the architecture's
+    name."""
 
     trains_head_alone: bool = False
     """Whether of a target in memory only the last linear layer requires gradients."""

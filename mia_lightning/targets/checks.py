@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, reason
 from mia_lightning.targets.base import Target
 from mia_lightning.targets.exported import Program
 from mia_lightning.targets.wrapper import TargetNetwork, unwrap
@@ -23,8 +23,7 @@ def check(target: Target, image_shape: tuple[int, ...]) -> None:
     except Exception as error:
         if is_image and (expected := image_channels(target.network)) not in (None, channels):
             raise MIAError(_channel_sentence(target, channels, expected)) from error
-        reason = str(error).split("\n", 1)[0][:200]
-        raise MIAError(f"the target ({target.architecture}) cannot take {size}: {reason}") from error
+        raise MIAError(f"the target ({target.architecture}) cannot take {size}: {reason(error)}") from error
     _check_logits(target, logits, size)
 
 

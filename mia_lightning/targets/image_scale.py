@@ -61,8 +61,8 @@ def check_scale(
     if scale == "0..255" and public.images.dtype != np.uint8 and mean and std and 0 < max(mean) <= 1 and max(std) <= 1:
         raise MIAError(
             f"the images of {public.source} are floats on the scale 0..255, but --data.mean and --data.std are on the "
-            f"scale [0, 1]; store the images as uint8 or divided by 255, or give --data.mean {_list(mean, 255)} "
-            f"--data.std {_list(std, 255)}"
+            f"scale [0, 1]; store the images as uint8 or divided by 255, or give --data.mean {option_list(mean, 255)} "
+            f"--data.std {option_list(std, 255)}"
         )
     if private is not None and (other := _network_scale(private)) != (mine := _network_scale(public)):
         raise MIAError(
@@ -88,9 +88,10 @@ def _network_scale(records: Records) -> str:
 
 def _divided(mean: Sequence[float] | None, std: Sequence[float] | None) -> str:
     if mean and std and min(*mean, *std) >= 0 and max(*mean, *std) <= 255:
-        return f"; give --data.mean {_list(mean, 1 / 255)} --data.std {_list(std, 1 / 255)}"
+        return f"; give --data.mean {option_list(mean, 1 / 255)} --data.std {option_list(std, 1 / 255)}"
     return ""
 
 
-def _list(values: Sequence[float], factor: float) -> str:
+def option_list(values: Sequence[float] | NDArray[np.floating], factor: float = 1.0) -> str:
+    """Return values times a factor as an option holds them: "[0.5, 0.25]"."""
     return "[" + ", ".join(f"{value * factor:.4g}" for value in values) + "]"

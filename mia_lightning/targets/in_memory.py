@@ -6,7 +6,6 @@ import copy
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
-from hashlib import sha256
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from mia_lightning.targets.features import ends_with_head, probe
 from mia_lightning.targets.fresh import REMEDY, FreshNetwork
 from mia_lightning.targets.imported import first_line
 from mia_lightning.targets.output_kind import SENTENCES
-from mia_lightning.targets.weights import check_finite
+from mia_lightning.targets.weights import check_finite, weights_digest
 from mia_lightning.targets.wrapper import prefix_of, recognized, wrap
 
 TRAINING = "the model was in training mode; a copy of it in eval mode was queried, as in deployment"
@@ -85,7 +84,7 @@ def target_from(
         num_classes=int(logits.shape[1]),
         feature_layer=layer,
         architecture=name,
-        digest=_digest(network, name),
+        digest=weights_digest(network, f"{name} {id(network)}"),  # of a function, name and address alone
         form=form,
         notes=(*notes, *([sentence] if sentence else [])),
         untrained=None if isinstance(network, EstimatorNetwork) else _untrained(model, form, untrained),
@@ -181,15 +180,3 @@ def _copied(model: nn.Module) -> tuple[nn.Module, str]:
             f"the {name} cannot be copied ({first_line(error)}); pass a function such as lambda batch: model(batch)"
         ) from error
     return network, name
-
-
-def _digest(network: nn.Module, name: str) -> str:
-    """Return a digest of the weights; a function without any is identified by its name and address alone."""
-    digest = sha256(f"{name} {id(network)}\n".encode())
-    for key, tensor in sorted(network.state_dict().items()):
-        if not isinstance(tensor, Tensor) or tensor.is_quantized:
-            digest.update(f"{key} {tensor}\n".encode())  # packed weights of a quantized layer
-            continue
-        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, reason
 from mia_lightning.security.archives import is_zip
 from mia_lightning.security.module_sources import without_module_sources
 from mia_lightning.security.pickle_instructions import Survey, spellings
@@ -115,11 +115,12 @@ def _load(path: Path, names: list[str], content: bytes | None, attempts: int) ->
             except pickle.UnpicklingError as error:
                 if not _as_container(makers, str(error)):
                     message = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
-                    reason = message.split("\n", 1)[0].partition(" Please use")[0][:200] or "torch refuses its pickle"
-                    raise MIAError(f"{path.name}: not a checkpoint that can be read ({reason}); {INSTEAD}") from error
+                    first = message.split("\n", 1)[0].partition(" Please use")[0][:200] or "torch refuses its pickle"
+                    raise MIAError(f"{path.name}: not a checkpoint that can be read ({first}); {INSTEAD}") from error
             except Exception as error:  # torch raises many types for a broken file, a TypeError among them
-                reason = f"{type(error).__name__}: {first_line(error)}"
-                raise MIAError(f"{path.name}: truncated or not a checkpoint ({reason})") from error
+                raise MIAError(
+                    f"{path.name}: truncated or not a checkpoint ({type(error).__name__}: {reason(error)})"
+                ) from error
     raise MIAError(f"{path.name}: contains objects of too many classes; {INSTEAD}")
 
 
@@ -174,8 +175,3 @@ def _is_torchscript(path: Path) -> bool:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError):  # a damaged list, of which torch reports more
         return False
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, at most 200 characters."""
-    return str(error).split("\n", 1)[0][:200]

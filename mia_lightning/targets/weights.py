@@ -2,18 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mia_lightning.errors import MIAError, printable
+from mia_lightning.errors import MIAError, printable, reason
 from mia_lightning.security.archives import check_list, check_unfolding
 from mia_lightning.security.file_kinds import file_kind
 from mia_lightning.security.open import check_regular, open_regular
 from mia_lightning.security.plain import plain_dict
-from mia_lightning.targets.pickles import NUMPY_ARRAY, described, first_line, is_stand_in, read_pickle
+from mia_lightning.targets.pickles import NUMPY_ARRAY, described, is_stand_in, read_pickle
 from mia_lightning.targets.plain_pickles import read_plain_pickle
 
 INSTEAD = "save model.state_dict() instead"
@@ -110,6 +111,18 @@ def check_finite(weights: Mapping[str, Tensor], source: str) -> None:
             raise MIAError(f"{source}: tensor {name!r} has {problem} values; use a checkpoint from before it diverged")
 
 
+def weights_digest(network: nn.Module, header: str) -> str:
+    """Return the sha256 (hex) of a header and of every weight of a network."""
+    digest = sha256(f"{header}\n".encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        if not isinstance(tensor, Tensor) or tensor.is_quantized:
+            digest.update(f"{name} {tensor}\n".encode())  # packed weights of a quantized layer
+            continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def _is_safetensors(path: Path) -> bool:
     """Whether the file begins with a little-endian header length, then JSON; a pickle or zip cannot."""
     with path.open("rb") as file:
@@ -124,7 +137,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
-        raise MIAError(f"{path.name}: truncated or broken safetensors file ({first_line(error)})") from error
+        raise MIAError(f"{path.name}: truncated or broken safetensors file ({reason(error)})") from error
 
 
 def _checkpoint(payload: object, path: Path) -> Checkpoint:

@@ -18,7 +18,6 @@ from mia_lightning.outputs import shards
 from mia_lightning.pipeline.run_folder import FILES, RunFolder
 from mia_lightning.pipeline.tensorboard import TensorBoard
 from mia_lightning.references.store import ReferenceRecord
-from mia_lightning.runtime.progress import rate_reported_to
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +121,9 @@ def test_tensorboard_shows_the_rate_of_the_extraction_without_another_store_key(
     extract(tmp_path / "store")
     stored = set((tmp_path / "store").rglob("*"))
     board = TensorBoard(tmp_path / "board", logger := Mock())
-    with rate_reported_to(board.extraction):
-        extract(tmp_path / "store")
-        assert not logger.log_metrics.called  # the outputs are reused
-        extract(tmp_path / "other")
+    extract(tmp_path / "store", on_rate=board.extraction)
+    assert not logger.log_metrics.called  # the outputs are reused
+    extract(tmp_path / "other", on_rate=board.extraction)
     assert set((tmp_path / "store").rglob("*")) == stored
     assert {path.name for path in (tmp_path / "other").rglob("*")} == {path.name for path in stored}
     points = EventAccumulator(str(tmp_path / "board")).Reload().Scalars("extraction/records per second")  # still open

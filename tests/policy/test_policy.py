@@ -13,9 +13,10 @@ from mia_lightning.cli import evaluate
 from mia_lightning.config.command_line import load_config
 from mia_lightning.errors import MIAError
 from mia_lightning.metrics.intervals import tpr_interval
-from mia_lightning.pipeline.policy import policy_of_run
+from mia_lightning.pipeline.policy import check_records, policy_of_run
 from mia_lightning.policy.needed import growth, records_needed, tpr_growth
 from mia_lightning.policy.policy import parse_policy
+from mia_lightning.records import make_records
 
 POLICY = "criteria:\n  - {figure: tpr, fpr: 0.05, max: %g}\n"
 
@@ -169,3 +170,17 @@ def test_policy_is_checked_against_a_run(tmp_path, text, part):
 
 def test_example_policy_fits_the_demo():
     assert policy_of_run(load_config("demo", policy=str(ROOT / "examples/policy.yaml"))).title == "Release gate"
+
+
+def test_multi_label_records_have_a_gap_but_no_classes():
+    labels = np.array([[1, 0], [0, 1], [1, 1]])
+    records = make_records("several", np.zeros((3, 5)), labels=labels, membership=[1, 0, 1])
+    assert records.multi_hot is not None
+    gap = parse_policy({"criteria": [{"figure": "generalization_gap", "max": 0.1}]}, "p")
+    classes = parse_policy({"criteria": [{"figure": "worst_class", "fpr": 0.1, "max": 0.5}]}, "p")
+    check_records(gap, records)
+    with pytest.raises(MIAError, match="worst_class, but several has no labels"):
+        check_records(classes, records)
+    unlabeled = make_records("unlabeled", np.zeros((3, 5)), membership=[1, 0, 1])
+    with pytest.raises(MIAError, match="generalization_gap, which unlabeled does not show"):
+        check_records(gap, unlabeled)

@@ -1,10 +1,13 @@
 """Exposure of records: calibration, stability between disjoint sets of references, and where it is left out."""
 
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from mia_lightning.config.command_line import load_config
+from mia_lightning.pipeline.results import AuditResult
 from mia_lightning.references.exposure import exposure
 from mia_lightning.references.outputs import ReferenceOutputs
 
@@ -72,6 +75,13 @@ def test_left_out_where_references_do_not_separate_records(caplog):
     assert "8 references do not separate them" in caplog.text
     assert exposure(outputs(0, truth, count=6)) is None
     assert exposure(outputs(0, truth).records(np.arange(500))) is None
+
+
+@pytest.mark.parametrize(("start", "is_measured"), [("random", True), ("target", False)])
+def test_a_run_with_copies_of_the_target_has_no_exposure(start, is_measured):
+    config = load_config(references={"count": 2, "training": {"start": start}})
+    result = SimpleNamespace(config=config, reference_outputs=outputs(0, population(0)))
+    assert (AuditResult.exposure.func(result) is not None) == is_measured
 
 
 def test_records_without_two_references_on_a_side_are_nan():

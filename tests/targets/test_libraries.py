@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import ViTConfig, ViTForImageClassification
 
+from mia_lightning.config.command_line import load_config
 from mia_lightning.errors import MIAError
+from mia_lightning.references.networks import network_of
 from mia_lightning.targets import check_fits, load_target
 from mia_lightning.targets.architectures import untrained
 
@@ -75,6 +77,25 @@ def test_odd_names_are_one_sentence(name, sentence, network, tmp_path):
     torch.save(network.state_dict(), tmp_path / "t.pt")
     with pytest.raises(MIAError, match=sentence):
         load_target(None if "not given" in sentence else str(tmp_path / "t.pt"), architecture=name)
+
+
+class Built:
+    """An architecture that returns a trained network, as a function of the user's may."""
+
+    count = 0
+
+    def __new__(cls):
+        cls.count += 1
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
+
+
+def test_references_of_a_trained_architecture_are_refused_without_a_second_training():
+    Built.count = 0
+    target = load_target(None, architecture=f"{__name__}:Built", image_shape=(3, 2, 2))
+    config = load_config(references={"count": 2}).references
+    with pytest.raises(MIAError, match="Built returns the target as it was trained; name a class or function"):
+        network_of(config, target)(0)
+    assert Built.count == 1
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, reason
 from mia_lightning.records.lazy_images import LazyImages, Transform, lazy_digest
 from mia_lightning.records.readers import _files
 from mia_lightning.security.archives import RATIO, SPARE, check_list, is_zip
@@ -67,8 +67,7 @@ def damage_reported(name: str) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise MIAError(f"{name}: is cut short or damaged ({reason}); copy it again") from None
+        raise MIAError(f"{name}: is cut short or damaged ({reason(error)}); copy it again") from None
 
 
 def members(store: Path) -> Iterator[Member]:
@@ -271,6 +270,5 @@ def damaged_image_reported(data: bytes, what: str) -> Iterator[None]:
         recognized = bytes_kind(data[:HEAD])
         if recognized is not None and recognized.is_placeholder:
             raise MIAError(f"{what} is {recognized.description}; {recognized.fix}") from None
-        is_unknown = isinstance(error, UnidentifiedImageError)
-        reason = "unknown format" if is_unknown else (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise MIAError(f"{what} is damaged or not an image ({reason}); expected {', '.join(FORMATS)}") from None
+        problem = "unknown format" if isinstance(error, UnidentifiedImageError) else reason(error, 120)
+        raise MIAError(f"{what} is damaged or not an image ({problem}); expected {', '.join(FORMATS)}") from None

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, listed
 from mia_lightning.records.readers import _files, _stand_ins
 from mia_lightning.security.archives import is_zip
 from mia_lightning.security.pickle_instructions import Survey
@@ -115,8 +115,10 @@ def _allowed(wanted: set[str], name: str) -> tuple[list[Any], type[Any] | None]:
             f"{name}: looks like a pickled model, not records; save its state_dict and give it as the target"
         )
     if len(classes) > 1 or any(map(_is_library, classes)):
-        listed = ", ".join(classes[:6]) + (", …" if len(classes) > 6 else "")
-        raise MIAError(f"{name}: refused, its pickle requests {listed}; allowed are one data-set class, PIL and numpy")
+        raise MIAError(
+            f"{name}: refused, its pickle requests {listed(classes, 6, 200)}; allowed are one data-set class, PIL and "
+            "numpy"
+        )
     if not classes:
         return pairs, None
     dataset = _stand_ins.dataset_class(classes[0])

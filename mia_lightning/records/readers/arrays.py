@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.errors import MIAError, printable
+from mia_lightning.errors import MIAError, listed, reason
 from mia_lightning.records.columns import make_records
 from mia_lightning.records.readers import _files
 from mia_lightning.records.records import Records
@@ -78,9 +78,8 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
             by_meaning["image"], as_images = load(path, [inputs])[inputs], False
             chosen.unused.remove(inputs)
     if "image" not in by_meaning:
-        listed = ", ".join(printable(name, 40) for name in stored[:12]) or "no arrays"
         hint = "; it looks like a model checkpoint" if any("." in name for name in stored) else ""
-        raise MIAError(f"{path.name}: has no images, it has {listed}{hint}; {EXPECTED}")
+        raise MIAError(f"{path.name}: has no images, it has {listed(stored, 12) or 'no arrays'}{hint}; {EXPECTED}")
     images = by_meaning["image"]
     check_unfolding(images.nbytes + OVERHEAD * (len(images) if images.ndim else 0), path)
     ids = by_meaning.get("id")
@@ -124,7 +123,7 @@ def _read_splits(path: Path, arrays: Arrays, halves: Sequence[dict[str, str]], s
         _check_alike(labels, "labels", train["label"], test["label"], path)
     unused = [name for name in stored if name not in {*train.values(), *test.values()}]
     notes = [f"{path.name}: {train['image']} is read as members, {test['image']} as non-members"]
-    notes += [f"{path.name}: not used: {', '.join(printable(name, 40) for name in unused[:8])}"] if unused else []
+    notes += [f"{path.name}: not used: {listed(unused, 8)}"] if unused else []
     return make_records(
         path.name,
         np.concatenate(images),
@@ -181,7 +180,7 @@ def _load_npz(path: Path, wanted: Sequence[str]) -> Arrays:
 def _damaged(path: Path, error: Exception) -> MIAError:
     if "allow_pickle" in str(error):
         return MIAError(f"{path.name}: refused, an array holds pickled Python objects; save plain numbers")
-    return MIAError(f"{path.name}: is cut short or damaged ({_reason(error)}); copy or save it again")
+    return MIAError(f"{path.name}: is cut short or damaged ({reason(error)}); copy or save it again")
 
 
 def _safetensors_names(path: Path) -> list[str]:
@@ -207,7 +206,7 @@ def _load_safetensors(path: Path, wanted: Sequence[str]) -> Arrays:
         raise _damaged(path, error) from None
     except (TypeError, AttributeError, KeyError, ValueError) as error:  # a dtype that numpy lacks, such as bfloat16
         raise MIAError(
-            f"{path.name}: holds a dtype that NumPy cannot read ({_reason(error)}); save float32 or uint8"
+            f"{path.name}: holds a dtype that NumPy cannot read ({reason(error)}); save float32 or uint8"
         ) from None
 
 
@@ -229,7 +228,3 @@ def _is_safetensors(source: str) -> bool:
         return False
     (length,) = struct.unpack("<Q", start[:8])
     return bool(2 <= length <= 100_000_000)
-
-
-def _reason(error: Exception) -> str:
-    return printable((str(error).splitlines() or [type(error).__name__])[0], 200)

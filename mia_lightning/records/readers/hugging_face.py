@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mia_lightning.errors import MIAError, printable
+from mia_lightning.errors import MIAError, reason
 from mia_lightning.records.columns import make_records
 from mia_lightning.records.frames import frame_table
 from mia_lightning.records.readers import _image_files
@@ -69,8 +69,7 @@ def read_transformed(
     except MIAError:
         raise
     except Exception as error:
-        reason = printable((str(error).splitlines() or [type(error).__name__])[0], 200)
-        raise MIAError(f"{name}: is damaged or not a data set of datasets ({reason}); save it again") from None
+        raise MIAError(f"{name}: is damaged or not a data set of datasets ({reason(error)}); save it again") from None
     chosen = find_columns(dataset.column_names, name, columns, MEANINGS)
     image = chosen.get("image")
     if image is None or not isinstance(dataset.features[image], datasets.Image):

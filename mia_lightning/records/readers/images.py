@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, listed
 from mia_lightning.records.label_columns import class_order_note
 from mia_lightning.records.readers import _files, _image_files
 from mia_lightning.records.records import Records
@@ -131,10 +131,9 @@ def _rows(table: Table, mapping: Mapping[str, str] | None) -> _Rows:
     key, file = columns.get("id"), columns.get("file")
     files = None if file is None else text_column(table, file)
     if key is None and files is None:
-        listed = ", ".join(table.names[:12])
         raise MIAError(
-            f"{table.source}: has no column of ids or files, it has {listed}; name one id or file, or map it with "
-            "--data.columns '{NAME: id}'"
+            f"{table.source}: has no column of ids or files, it has {listed(table.names, 12)}; name one id or "
+            "file, or map it with --data.columns '{NAME: id}'"
         )
     if key is None and files is not None and len(set(files)) == len(files) and all(map(_is_id, files)):
         return _Rows(table, columns, np.array(files, dtype=np.str_), files)

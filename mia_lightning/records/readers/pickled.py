@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.errors import MIAError, printable
+from mia_lightning.errors import MIAError, listed, reason
 from mia_lightning.records.columns import make_records
 from mia_lightning.records.readers import _files, _unpickle
 from mia_lightning.records.readers._stand_ins import Array, Picture
@@ -62,8 +62,7 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
             notes=[*notes, *chosen.notes(path.name)],
         )
     except (RuntimeError, TypeError, ValueError, OverflowError, AttributeError) as error:  # parts that do not fit
-        reason = printable((str(error).splitlines() or [type(error).__name__])[0], 200)
-        raise MIAError(f"{path.name}: contains a broken column ({reason}); {_unpickle.EXPECTED}") from None
+        raise MIAError(f"{path.name}: contains a broken column ({reason(error)}); {_unpickle.EXPECTED}") from None
 
 
 def _mapping(loaded: Any, name: str) -> tuple[dict[str, Any], list[str]]:
@@ -102,8 +101,7 @@ def _chosen(loaded: Mapping[str, Any], name: str, columns: Mapping[str, str] | N
         return chosen
     if is_model:
         raise MIAError(f"{name}: looks like a model checkpoint, not records; {_unpickle.EXPECTED}")
-    listed = ", ".join(printable(key, 40) for key in sorted(loaded)[:12]) or "nothing"
-    raise MIAError(f"{name}: has no images, it has {listed}; {_unpickle.EXPECTED}")
+    raise MIAError(f"{name}: has no images, it has {listed(sorted(loaded), 12) or 'nothing'}; {_unpickle.EXPECTED}")
 
 
 def _looks_like_model(loaded: Mapping[str, Any]) -> bool:

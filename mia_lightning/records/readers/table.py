@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.errors import MIAError, printable
+from mia_lightning.errors import MIAError, listed, printable
 from mia_lightning.records.frames import frame_table
 from mia_lightning.records.label_columns import class_order_note
 from mia_lightning.records.multi_hot import is_one_hot, multi_hot_column
@@ -75,10 +75,9 @@ def table_records(table: Table, columns: Mapping[str, str] | None = None) -> Rec
     chosen = find_columns(table.names, source, columns, MEANINGS)
     features = tuple(chosen.unused)
     if not features:
-        listed = ", ".join(printable(name, 40) for name in table.names[:12])
         raise MIAError(
-            f"{source}: has no columns of features, it has {listed}; name one by --data.columns '{{NAME: {FEATURE}}}', "
-            "or put the images next to it"
+            f"{source}: has no columns of features, it has {listed(table.names, 12)}; name one by "
+            f"--data.columns '{{NAME: {FEATURE}}}', or put the images next to it"
         )
     if len(features) * len(table) > MOST_CELLS:
         raise MIAError(f"{source}: has {len(features):,} features of {len(table):,} records, too many; give fewer")
@@ -90,14 +89,12 @@ def table_records(table: Table, columns: Mapping[str, str] | None = None) -> Rec
         joined, labels, class_names = _one_hot_labels(table, [name for name in features if name not in kept], labels)
         if joined:
             features = tuple(name for name in features if name not in joined)
-            listed = ", ".join(printable(name, 40) for name in joined[:3]) + (", …" if joined[3:] else "")
-            notes.append(f"{source}: labels are read from {len(joined)} one-hot columns ({listed})")
+            notes.append(f"{source}: labels are read from {len(joined)} one-hot columns ({listed(joined, 3)})")
     multi_hot = _several_labels(table, several, notes) if len(several) > 1 else None
     labels = labels if multi_hot is None else np.zeros(len(table), np.int64)
     if class_names:
         notes.append(class_order_note(source, class_names))
-    listed = ", ".join(printable(name, 40) for name in features[:5]) + (", …" if features[5:] else "")
-    notes.append(f"{source}: {len(features)} features ({listed})")
+    notes.append(f"{source}: {len(features)} features ({listed(features, 5)})")
     if (labels == UNKNOWN).all():
         notes.append(f"{source}: has no column of labels; name it with --data.columns '{{NAME: label}}'")
     values = np.empty((len(table), len(features)))

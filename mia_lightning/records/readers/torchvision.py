@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.errors import MIAError, suggest
+from mia_lightning.errors import MIAError, reason, suggest
 from mia_lightning.records.image_arrays import image_column
 from mia_lightning.records.label_columns import label_column
 from mia_lightning.records.records import Records
@@ -94,10 +94,9 @@ def _load(class_: Any, train: bool, root: str, name: str) -> _Split:
         with redirect_stdout(sys.stderr):  # some data sets print; stdout belongs to the run's own table
             dataset = class_(root, download=True, **choice)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise MIAError(
-            f"{name}: cannot be downloaded or read ({reason}); with no network, put torchvision's files under {root} "
-            f"and name it with {PREFIX}{name}?root=DIR"
+            f"{name}: cannot be downloaded or read ({reason(error)}); with no network, put torchvision's files under "
+            f"{root} and name it with {PREFIX}{name}?root=DIR"
         ) from None
     except ValueError as error:
         raise MIAError(f"{name}: has no plain train and test split ({error}); choose another data set") from None
