@@ -36,7 +36,7 @@ def make(config: MakeConfig) -> Manifest:
         raise MIAError(f"--count must be between {FEWEST} and {MOST:,}, got {config.count:,}")
     folder = OutputFolder(config.output)
     if folder.names:
-        raise MIAError(f"{config.output} holds other files ({folder.names[0]}, …); name an empty or new --output")
+        raise folder.other_files(folder.names[0])
     records = read_records(config.records[0], reader=config.reader)
     nonce = secrets.token_hex(32) if config.seed is None else f"{config.seed:064x}"
     rng = np.random.default_rng(int(nonce, 16))
@@ -50,19 +50,12 @@ def make(config: MakeConfig) -> Manifest:
             "give a lower --count, or --pattern high_frequency"
         )
     manifest = commit(config.pattern, ids, coins.tolist(), labels.tolist(), contents, nonce)
-    folder.acquire()
-    try:
-        in_ = coins == 1
-        arrays = {"ids": np.array(ids), "images": images, "labels": labels}
-        _write_npz(folder.path / "train.npz", {name: array[in_] for name, array in arrays.items()})
+    arrays = {"ids": np.array(ids), "images": images, "labels": labels}
+    with folder.acquired():
+        _write_npz(folder.path / "train.npz", {name: array[coins == 1] for name, array in arrays.items()})
         _write_npz(folder.path / "canaries.npz", arrays | {"membership": coins.astype(np.int8)})
         with folder.atomic_write(NAME) as file:
             file.write(manifest.to_json())
-    except BaseException:
-        folder.discard()
-        raise
-    finally:
-        folder.release()
     return manifest
 
 

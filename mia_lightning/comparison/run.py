@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -19,7 +17,7 @@ from mia_lightning.comparison.changes import Change, compare, detectable
 from mia_lightning.comparison.runs import ScoredRun, common_attacks, matched, read_run
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.config import ComparisonConfig
-from mia_lightning.pipeline.terminal import print_line
+from mia_lightning.pipeline.terminal import output_console, print_line
 from mia_lightning.report.files import versions
 from mia_lightning.runtime.output_folder import OutputFolder
 from mia_lightning.security.csv_formulas import formula_safe
@@ -52,7 +50,7 @@ def run(config: ComparisonConfig) -> tuple[Change, ...]:
     ]
     options: dict[str, Any] = {"fprs": config.fprs, "resamples": config.resamples, "seed": config.seed}
     changes = compare(scores[0], scores[1], before.membership, against_references=references, **options)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = output_console(120)
     for line in _notes(before, after):
         print_line(f"note: {line}", console)
     for change in changes:
@@ -113,7 +111,7 @@ def _folder(path: str | None) -> OutputFolder | None:
         return None
     folder = OutputFolder(path)
     if foreign := [name for name in folder.names if name not in FILES]:
-        raise MIAError(f"{path} holds other files ({foreign[0]}, …); name an empty or new --output")
+        raise folder.other_files(foreign[0])
     folder.check_kinds()
     return folder
 
@@ -121,17 +119,11 @@ def _folder(path: str | None) -> OutputFolder | None:
 def _write(
     folder: OutputFolder, before: ScoredRun, after: ScoredRun, changes: Sequence[Change], config: ComparisonConfig
 ) -> None:
-    folder.acquire()
-    try:
+    with folder.acquired():
         with folder.atomic_write("comparison.json") as file:
             json.dump(content(before, after, changes, config), file, indent=2, allow_nan=False)
         with folder.atomic_write("changes.csv") as file:
             _write_changes(file, before, changes)
-    except BaseException:
-        folder.discard()
-        raise
-    finally:
-        folder.release()
 
 
 def content(before: ScoredRun, after: ScoredRun, changes: Sequence[Change], config: ComparisonConfig) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from mia_lightning.pipeline.checks import (
 )
 from mia_lightning.pipeline.model_outputs import ModelOutputs, target_facts
 from mia_lightning.pipeline.requirements import check_requirements
-from mia_lightning.pipeline.results import AuditResult, Clock, LoadedInputs
+from mia_lightning.pipeline.results import AuditResult, Clock, LoadedInputs, accuracies
 from mia_lightning.pipeline.signal_notes import signal_notes
 from mia_lightning.pipeline.splits import split_private, split_public
 from mia_lightning.pipeline.target_checks import checked_target
@@ -241,6 +241,7 @@ def _references(
     assert prepared.target is not None
     from mia_lightning.references.prepare import ReferenceInputs, load_or_train_references
 
+    on_members, on_non_members = accuracies(facts)
     audited = ReferenceInputs(
         public=prepared.public,
         private=prepared.private,
@@ -249,8 +250,8 @@ def _references(
         private_outputs=private_outputs,
         mean=config.data.mean,
         std=config.data.std,
-        accuracy_on_members=float(str(facts["accuracy_on_members"])),
-        accuracy_on_non_members=float(str(facts["accuracy_on_non_members"])),
+        accuracy_on_members=on_members,
+        accuracy_on_non_members=on_non_members,
         views=config.extraction.views,
         on_reference=on_reference,
     )

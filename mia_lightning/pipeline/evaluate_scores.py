@@ -6,7 +6,6 @@ The statistics are those of a run (`evaluation.assess`); `report.files` describe
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.evaluation.config import ScoreEvaluationConfig
-from mia_lightning.pipeline.terminal import print_line
+from mia_lightning.pipeline.terminal import output_console, print_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,9 +42,7 @@ def run(config: ScoreEvaluationConfig, *, overwrite: bool = False) -> Decision |
     Raises:
         MIAError: any mistake in the options or the files they name.
     """
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else 120)  # a file or pipe has no width of its own
+    console = output_console(120)
     if config.leaderboard is None:
         return _run_evaluation(config, console, overwrite)
     for option in ("policy", "unlabeled"):

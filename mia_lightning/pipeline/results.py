@@ -148,6 +148,12 @@ class LoadedInputs:
     """Stored outputs of target and references; None where a target is queried."""
 
 
+def accuracies(target: Mapping[str, object]) -> tuple[float, float]:
+    """Return the accuracy on members and on non-members among a target's facts, NaN where it is unknown."""
+    members, non_members = (float(str(target[f"accuracy_on_{side}"])) for side in ("members", "non_members"))
+    return members, non_members
+
+
 class Clock:
     """Wall time by stage."""
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import logging
-import sys
 from dataclasses import replace
 from time import perf_counter
-
-from rich.console import Console
 
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.pipeline.audit import attack_target, prepare, run_helper_process
-from mia_lightning.pipeline.logger import build_logger
 from mia_lightning.pipeline.policy import check_records, policy_of_run, with_decision
 from mia_lightning.pipeline.progress import FitProgress
 from mia_lightning.pipeline.results import AuditResult, LoadedInputs
 from mia_lightning.pipeline.run_folder import RunFolder
 from mia_lightning.pipeline.run_report import assess_result, report_of
-from mia_lightning.pipeline.tensorboard import TensorBoard
-from mia_lightning.pipeline.terminal import print_next_commands, print_result
+from mia_lightning.pipeline.tensorboard import TensorBoard, build_logger
+from mia_lightning.pipeline.terminal import output_console, print_next_commands, print_result, show_log
 from mia_lightning.report.figures import draw
 from mia_lightning.report.files import write_report
 from mia_lightning.report.plots import plot_roc, style
@@ -42,8 +38,7 @@ def run(config: RunConfig, *, overwrite: bool = False) -> AuditResult:
         MIAError: any mistake in the configuration, the files it names, or the output folder. A folder that this run
             created is removed again.
     """
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("mia_lightning").setLevel(logging.INFO if is_first_process() else logging.WARNING)
+    show_log()
     if not is_first_process():  # a worker of the extraction, which ends after it
         run_helper_process(config)
     check_cluster(
@@ -74,7 +69,7 @@ def _run(config: RunConfig, folder: RunFolder) -> AuditResult:
         raise
     written = folder.write_result(result)
     _write_roc(folder, result)
-    console = Console(width=None if sys.stdout.isatty() else 100)  # a file or pipe has no width of its own
+    console = output_console(100)
     print_result(result, console)
     log.info("evaluating: confidence intervals, permutation tests and report")
     started = perf_counter()

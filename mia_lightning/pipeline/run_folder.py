@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mia_lightning.config.files import relative_paths, to_mapping
 from mia_lightning.config.invocation import command_line, option
 from mia_lightning.config.schema import RunConfig
-from mia_lightning.errors import MIAError, printable
+from mia_lightning.errors import MIAError
 from mia_lightning.pipeline.results import AuditResult, SplitInfo
 from mia_lightning.runtime.output_folder import OutputFolder, next_free_folder, remove
 from mia_lightning.security.open import open_own
@@ -47,15 +47,14 @@ class RunFolder(OutputFolder):
         """Files of an earlier run, to be removed when the folder is claimed."""
         if not self.names:
             return
-        free = command_line(option("output", next_free_folder(config.output)))
         foreign = [name for name in self.names if name not in FILES]
         if "config.yaml" not in self.names or (overwrite and foreign):
-            shown = printable((foreign or self.names)[0], 60)
-            raise MIAError(f"{config.output} holds other files ({shown}, …); name an empty or new folder: {free}")
+            raise self.other_files((foreign or self.names)[0])
         if self._earlier_configuration() == self.text:
             self.check_kinds(folders=("tensorboard",))
             return
         if not overwrite:
+            free = command_line(option("output", next_free_folder(config.output)))
             raise MIAError(
                 f"{config.output} holds another run (its config.yaml differs); use {free}, or --overwrite to replace it"
             )
@@ -82,23 +81,18 @@ class RunFolder(OutputFolder):
 
     def write_result(self, result: AuditResult) -> list[str]:
         """Write submission and scores; return the names of the files."""
-        written = []
+        writers: dict[str, Callable[[IO[str], AuditResult], None]] = {}
         if result.private is not None:
-            self._write("submission.csv", lambda file: _write_submission(file, result))
-            written.append("submission.csv")
-        self._write("scores.csv", lambda file: _write_scores(file, result))
-        written.append("scores.csv")
+            writers["submission.csv"] = _write_submission
+        writers["scores.csv"] = _write_scores
         if result.config.references.scores:
-            self._write("references.csv", lambda file: _write_reference_scores(file, result))
-            written.append("references.csv")
+            writers["references.csv"] = _write_reference_scores
         if result.exposure is not None:
-            self._write("exposure.csv", lambda file: _write_exposure(file, result))
-            written.append("exposure.csv")
-        return written
-
-    def _write(self, name: str, write: Callable[[IO[str]], None]) -> None:
-        with self.atomic_write(name) as file:
-            write(file)
+            writers["exposure.csv"] = _write_exposure
+        for name, write in writers.items():
+            with self.atomic_write(name) as file:
+                write(file, result)
+        return list(writers)
 
 
 def _write_submission(file: IO[str], result: AuditResult) -> None:

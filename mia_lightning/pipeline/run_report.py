@@ -27,7 +27,7 @@ from mia_lightning.evaluation.sanity_checks import generalization_gap
 from mia_lightning.outputs.access import DESCRIPTIONS, LEVELS
 from mia_lightning.pipeline.explain import explain, methods_not_run, methods_of
 from mia_lightning.pipeline.ladder import ladder_of
-from mia_lightning.pipeline.results import AuditResult, LoadedInputs
+from mia_lightning.pipeline.results import AuditResult, LoadedInputs, accuracies
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.report.contents import Reference, Report, RunFacts, Source, Stage
 from mia_lightning.report.files import versions
@@ -191,15 +191,15 @@ def _label_columns(public: Records) -> dict[str, NDArray[Any]]:
 
 
 def _accuracy_unknown(result: AuditResult, public: Records) -> bool:
-    return bool((public.labels == UNKNOWN).any()) or math.isnan(float(str(result.target["accuracy_on_members"])))
+    return bool((public.labels == UNKNOWN).any()) or math.isnan(accuracies(result.target)[0])
 
 
 def _gap(result: AuditResult) -> SanityCheck:
     """Return the generalization gap over all public records of known membership, held out or not."""
     member = result.public.membership
     counts = int((member == 1).sum()), int((member == 0).sum())
-    rates = (float(str(result.target[f"accuracy_on_{side}"])) for side in ("members", "non_members"))
-    correct_in, correct_out = (round(rate * count) for rate, count in zip(rates, counts, strict=True))
+    correct = (round(rate * count) for rate, count in zip(accuracies(result.target), counts, strict=True))
+    correct_in, correct_out = correct
     return generalization_gap((correct_in, correct_out), counts)
 
 

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mia_lightning.config.class_paths import resolve
 from mia_lightning.config.files import strip_paths
+from mia_lightning.errors import MIAError, reason
 from mia_lightning.report.page import card
 from mia_lightning.runtime.atomic import UNWRITABLE
 
@@ -16,13 +18,34 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
     from torch.utils.tensorboard import SummaryWriter
 
+    from mia_lightning.config.schema import LoggerConfig
     from mia_lightning.pipeline.results import AuditResult
     from mia_lightning.references.store import ReferenceRecord
     from mia_lightning.report.contents import Report
     from mia_lightning.report.figures import Drawn
 
-
 Hook = Callable[[threading.ExceptHookArgs], object]
+
+
+def build_logger(config: LoggerConfig) -> Logger | None:
+    """Return the logger of `--logger.class_path`, None without one.
+
+    Raises:
+        MIAError: it is not a subclass of Lightning's Logger, or cannot be built from its arguments.
+    """
+    if config.class_path is None:
+        if config.init_args:
+            raise MIAError("--logger.init_args is given without --logger.class_path; name the logger's class")
+        return None
+    from lightning.pytorch.loggers import Logger
+
+    cls = resolve(config.class_path, Logger, "logger.class_path")
+    try:
+        logger = cls(**config.init_args)
+    except Exception as error:
+        raise MIAError(f"--logger.class_path {config.class_path}: {reason(error)}; see --logger.init_args") from error
+    assert isinstance(logger, Logger)
+    return logger
 
 
 class TensorBoard:

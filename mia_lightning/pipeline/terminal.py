@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from rich.table import Table
 
 from mia_lightning.config.invocation import command, command_line, option, program
 from mia_lightning.errors import printable
+from mia_lightning.runtime.hardware import is_first_process
 from mia_lightning.runtime.output_folder import next_free_folder
 
 if TYPE_CHECKING:
@@ -22,6 +25,17 @@ if TYPE_CHECKING:
 
 NAME_WIDTH, CELL_WIDTH = 24, 13
 """Columns that a table reserves for the attack's name, and for each figure."""
+
+
+def show_log() -> None:
+    """Show this package's progress messages on the terminal, of the first process alone."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("mia_lightning").setLevel(logging.INFO if is_first_process() else logging.WARNING)
+
+
+def output_console(width: int) -> Console:
+    """Return the console of standard output; a file or pipe, which has no width of its own, gets this one."""
+    return Console(width=None if sys.stdout.isatty() else width)
 
 
 def print_result(result: AuditResult, console: Console) -> None:
@@ -47,7 +61,9 @@ def print_result(result: AuditResult, console: Console) -> None:
 
 
 def _accuracy(result: AuditResult) -> str:
-    rates = [float(str(result.target[f"accuracy_on_{side}"])) for side in ("members", "non_members")]
+    from mia_lightning.pipeline.results import accuracies  # imports SciPy, which an evaluation of scores may not need
+
+    rates = accuracies(result.target)
     if not all(map(math.isfinite, rates)):
         return "accuracy unknown, since records have no label"
     return f"accuracy {rates[0]:.1%} on members, {rates[1]:.1%} on non-members"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import pairwise
@@ -11,7 +10,6 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -19,7 +17,7 @@ from mia_lightning.comparison.runs import facts_of, run_metrics
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.assessment import CurvePoint
 from mia_lightning.evaluation.config import PlannerConfig
-from mia_lightning.pipeline.terminal import print_line
+from mia_lightning.pipeline.terminal import output_console, print_line
 from mia_lightning.planning.plan import Plan, plan
 from mia_lightning.planning.without_references import BASIS, plans_without_references
 from mia_lightning.runtime.atomic import atomic_write
@@ -40,7 +38,7 @@ def run(config: PlannerConfig) -> tuple[Plan, ...]:
         raise MIAError(f"{folder}: has no metrics.json; name the output folder of train.py")
     metrics = run_metrics(folder / "metrics.json")
     facts = facts_of(metrics)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = output_console(120)
     if facts and not facts.get("references") and not facts.get("learning_curve"):
         plans = _without_references(metrics, folder)
         print_line(f"no reference models in this run: the forecast is {BASIS}", console)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from mia_lightning.report.evidence import deciding_point
 from mia_lightning.report.wording import between, percent
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
 VARIABLES = {plots.INK: "currentColor", plots.FAINT: "var(--faint)"} | {
@@ -62,13 +63,15 @@ def draw(report: Report) -> Iterator[Drawn]:
         yield from _of_references(report)
 
 
-def inline_svg(drawn: Drawn, number: int) -> str:
-    """Return a figure as an SVG element that takes its colors and fonts from the page.
+def inline_svg(drawn: Iterable[Drawn]) -> dict[str, Markup]:
+    """Return figures by name as SVG elements that take their colors and fonts from the page; texts are escaped."""
+    from markupsafe import Markup
 
-    Args:
-        drawn: The figure.
-        number: Unique on the page, so that ids of figures do not clash.
-    """
+    return {figure.name: Markup(_svg(figure, number)) for number, figure in enumerate(drawn)}
+
+
+def _svg(drawn: Drawn, number: int) -> str:
+    """Return a figure with ids of its number, so that those of two figures do not clash on a page."""
     from markupsafe import escape
 
     text = StringIO()

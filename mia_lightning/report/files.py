@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -24,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.errors import MIAError, printable
+from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.access_ladder import AccessLadder
 from mia_lightning.evaluation.assessment import Assessment, Claims
 from mia_lightning.evaluation.fraction import Fraction
@@ -34,7 +33,7 @@ from mia_lightning.report.figures import Drawn
 from mia_lightning.report.page import card, html
 from mia_lightning.report.verdict import verdict
 from mia_lightning.runtime.atomic import atomic_write
-from mia_lightning.runtime.output_folder import OutputFolder, next_free_folder, remove
+from mia_lightning.runtime.output_folder import OutputFolder, remove
 from mia_lightning.security.csv_formulas import formula_safe
 
 if TYPE_CHECKING:
@@ -59,27 +58,15 @@ def claimed_folder(path: str, *, replaceable: Collection[str] = ()) -> Iterator[
     foreign = [name for name in folder.names if name not in replaceable]
     is_evaluation = "config.yaml" not in folder.names and {"records.csv", "leaderboard.csv"} & set(folder.names)
     if foreign and not is_evaluation:
-        free = f"--output {shlex.quote(next_free_folder(path))}"
-        raise MIAError(
-            f"{path} holds other files ({printable(foreign[0], 60)}, …); name an empty or new folder: {free}"
-            + (
-                ", or --overwrite to replace an earlier run"
-                if "config.yaml" in folder.names and not replaceable
-                else ""
-            )
-        )
+        has_run = "config.yaml" in folder.names and not replaceable
+        overwrite = ", or --overwrite to replace an earlier run" if has_run else ""
+        raise MIAError(f"{folder.other_files(foreign[0])}{overwrite}")
     if foreign or not replaceable:
         folder.check_kinds()
-    folder.acquire()
-    try:
+    with folder.acquired():
         for name in folder.names if not foreign else ():
             remove(folder.path / name)
         yield folder.path
-    except BaseException:
-        folder.discard()
-        raise
-    finally:
-        folder.release()
 
 
 def write_report(report: Report, folder: Path, drawn: Iterable[Drawn]) -> list[str]:

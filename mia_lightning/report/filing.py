@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.config import FilingConfig
+from mia_lightning.report.wording import tpr_name
 from mia_lightning.runtime.own_files import read_bytes
 
 NOT_STATED = "not stated"
@@ -86,11 +86,6 @@ def previous_audit(filing: FilingConfig) -> PreviousAudit | None:
         raise MIAError(
             f"--report.previous {folder}: metrics.json is not that of an audit; name the folder of an audit"
         ) from error
-
-
-def tpr_name(fpr: Any) -> str:
-    """Return the name of the TPR at a false-positive rate."""
-    return f"TPR at {100 * float(fpr):g}% FPR"
 
 
 @dataclass(frozen=True)

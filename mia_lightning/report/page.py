@@ -18,7 +18,7 @@ from mia_lightning.report.contents import Report, RunFacts
 from mia_lightning.report.evidence import deciding_point
 from mia_lightning.report.exposed import most_exposed
 from mia_lightning.report.figures import Drawn, inline_svg
-from mia_lightning.report.filing import CROSSWALK, filing_rows, tpr_name
+from mia_lightning.report.filing import CROSSWALK, filing_rows
 from mia_lightning.report.levels import RULES
 from mia_lightning.report.limits import limits
 from mia_lightning.report.verdict import verdict
@@ -40,8 +40,7 @@ def html(report: Report, drawn: Iterable[Drawn]) -> str:
         report: Its content.
         drawn: From `figures.draw`.
     """
-    figures = {figure.name: _markup(inline_svg(figure, number)) for number, figure in enumerate(drawn)}
-    return render("report.html.jinja", **_context(report), figures=figures)
+    return render("report.html.jinja", **_context(report), figures=inline_svg(drawn))
 
 
 def render(template: str, **context: Any) -> str:
@@ -79,12 +78,6 @@ def _environment(*, autoescape: bool) -> Environment:
         "count": lambda value: f"{value:,}",
     }
     return environment
-
-
-def _markup(svg: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(svg)  # drawn by `figures`, which escapes its texts
 
 
 def _context(report: Report) -> dict[str, Any]:
@@ -141,7 +134,9 @@ def _history(report: Report) -> list[tuple[str, str, str]]:
         return []
     now = report.decisive[report.headline]
     values = {"AUC": (now.auc, now.auc_low, now.auc_high)}
-    values |= {tpr_name(point.fpr): (point.tpr, point.low, point.high) for point in now.points if point.resolvable}
+    values |= {
+        wording.tpr_name(point.fpr): (point.tpr, point.low, point.high) for point in now.points if point.resolvable
+    }
     return [
         (name, wording.decimals(*before), wording.decimals(*values[name]))
         for name, *before in report.previous.figures
@@ -233,7 +228,7 @@ def _differences(differences: tuple[Difference, ...]) -> list[dict[str, str]]:
         {
             "first": row.first,
             "second": row.second,
-            "figure": "AUC" if row.figure == "auc" else f"TPR at {100 * float(row.figure.removeprefix('tpr@')):g}%",
+            "figure": wording.figure_name(row.figure),
             "value": f"{row.value:+.4f}",
             "between": f"{row.low:+.4f} to {row.high:+.4f}",
             "p": wording.p_value(row.p_value),

@@ -92,14 +92,8 @@ def plot_roc(
         tpr = count_above(members, non_members[n - 1 - passed]) / len(members)
         width = 2.0 if number == 0 else 1.2
         color, dash = SERIES[number % SHOWN], DASHES[(number + number // SHOWN) % SHOWN]
-        (line,) = axes.step(
-            rates,
-            np.maximum(tpr, lowest / 10),
-            where="post",
-            linewidth=width,
-            color=color,
-            linestyle=dash,
-        )
+        drawn = np.maximum(tpr, lowest / 10)
+        (line,) = axes.step(rates, drawn, where="post", linewidth=width, color=color, linestyle=dash)
         handles.insert(0, line)
         if number == 0 and n > 1:
             points = np.geomspace(1 / n, 0.9, 30)
@@ -119,7 +113,7 @@ def plot_roc(
     return figure
 
 
-def plot_histogram(scores: NDArray[np.float64], member: NDArray[np.int8], *, title: str = "") -> Figure:
+def plot_histogram(scores: NDArray[np.float64], member: NDArray[np.int8]) -> Figure:
     """Return the histograms of members' and non-members' scores, between the 0.5th and the 99.5th percentile."""
     figure, axes = new_figure(5.0, 3.0)
     low, high = np.quantile(scores, (0.005, 0.995))
@@ -130,12 +124,12 @@ def plot_histogram(scores: NDArray[np.float64], member: NDArray[np.int8], *, tit
         density = counts / (max(1, counts.sum()) * np.diff(edges))
         axes.stairs(density, edges, fill=True, color=color, alpha=0.25, linewidth=0)
         axes.stairs(density, edges, color=color, linewidth=1.4, linestyle=line, label=f"{name} (n = {len(side):,})")
-    axes.set(xlabel="score", ylabel="density", title=title, ylim=(0, None))
+    axes.set(xlabel="score", ylabel="density", ylim=(0, None))
     axes.legend(**LEGEND, **ABOVE)
     return figure
 
 
-def plot_classes(classes: Sequence[ClassMetrics], *, title: str = "") -> Figure:
+def plot_classes(classes: Sequence[ClassMetrics]) -> Figure:
     """Return each class's AUC with its 95% interval, in the order given, and the chance line."""
     figure, axes = new_figure(5.0, 3.0)
     rows = [row for row in classes if row.auc is not None]
@@ -146,12 +140,12 @@ def plot_classes(classes: Sequence[ClassMetrics], *, title: str = "") -> Figure:
     axes.errorbar(positions, values, np.abs(reach - values), fmt="o", markersize=4, linewidth=1.2, color=SERIES[0])
     step = max(1, len(rows) // 20)
     axes.set_xticks(positions[::step], [str(row.label) for row in rows][::step])
-    axes.set(xlabel="class", ylabel="AUC, 95% interval", title=title)
+    axes.set(xlabel="class", ylabel="AUC, 95% interval")
     axes.grid(axis="y")
     return figure
 
 
-def plot_agreement(agreement: Agreement, *, title: str = "") -> Figure:
+def plot_agreement(agreement: Agreement) -> Figure:
     """Return the Jaccard indices of the records that attacks identify, as a shaded matrix with its numbers."""
     count = len(agreement.names)
     figure, axes = new_figure(min(5.4, max(3.6, 1.6 + 0.55 * count)), min(5.4, max(2.6, 1.0 + 0.42 * count)))
@@ -165,11 +159,10 @@ def plot_agreement(agreement: Agreement, *, title: str = "") -> Figure:
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=dark)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    axes.set_title(title)
     return figure
 
 
-def plot_learning_curve(curves: Mapping[str, Sequence[CurvePoint]], *, title: str = "") -> Figure:
+def plot_learning_curve(curves: Mapping[str, Sequence[CurvePoint]]) -> Figure:
     """Return each score's AUC, and its TPR at the curve's rate, over the number of references, with 95% intervals."""
     figure, (above, below) = new_figure(5.0, 5.2, rows=2)
     counts = sorted({point.references for curve in curves.values() for point in curve})
@@ -181,17 +174,8 @@ def plot_learning_curve(curves: Mapping[str, Sequence[CurvePoint]], *, title: st
             value, low, high = (
                 np.array([getattr(p, key) for p in curve]) for key in (part, f"{part}_low", f"{part}_high")
             )
-            axes.errorbar(
-                x,
-                value,
-                [value - low, high - value],
-                color=color,
-                marker="o",
-                markersize=3,
-                linewidth=1.2,
-                linestyle=DASHES[number % len(DASHES)],
-                label=short_name(name),
-            )
+            line: Any = {"marker": "o", "markersize": 3, "linewidth": 1.2, "linestyle": DASHES[number % len(DASHES)]}
+            axes.errorbar(x, value, [value - low, high - value], color=color, label=short_name(name), **line)
     rate = next((point.fpr for curve in curves.values() for point in curve), 0.01)
     above.axhline(0.5, linestyle=":", linewidth=1, color=INK)
     below.axhline(rate, linestyle=":", linewidth=1, color=INK)
@@ -200,22 +184,19 @@ def plot_learning_curve(curves: Mapping[str, Sequence[CurvePoint]], *, title: st
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.minorticks_off()
         axes.grid(axis="y")
-    above.set(ylabel="AUC", title=title)
+    above.set(ylabel="AUC")
     below.set(ylabel=f"TPR at FPR {rate:.0%}", xlabel="reference models")
     above.legend(**LEGEND, **ABOVE)
     return figure
 
 
-def plot_fidelity(
-    accuracy_in: Sequence[float], accuracy_out: Sequence[float], target: tuple[float, float], *, title: str = ""
-) -> Figure:
+def plot_fidelity(accuracy_in: Sequence[float], accuracy_out: Sequence[float], target: tuple[float, float]) -> Figure:
     """Return the accuracy of each reference on its training records and on others; dashed: the target's.
 
     Args:
         accuracy_in: Per reference, on its training records, in [0, 1].
         accuracy_out: Per reference, on other records.
         target: On members, on non-members.
-        title: Of the figure.
     """
     figure, axes = new_figure(5.0, 2.6)
     numbers = np.arange(1, len(accuracy_in) + 1)
@@ -227,18 +208,17 @@ def plot_fidelity(
         axes.plot(numbers, values, marker, color=color, markersize=4, label=name)
     axes.set_xticks(numbers[:: max(1, len(numbers) // 16)])
     axes.yaxis.set_major_formatter(percent_label)
-    axes.set(xlabel="reference model", ylabel="accuracy", title=title)
+    axes.set(xlabel="reference model", ylabel="accuracy")
     axes.grid(axis="y")
     axes.legend(**LEGEND, **ABOVE)
     return figure
 
 
-def plot_losses(losses: Sequence[Sequence[float]], *, title: str = "") -> Figure:
+def plot_losses(losses: Sequence[Sequence[float]]) -> Figure:
     """Return the mean training loss of each reference over the epochs; the median of them in color.
 
     Args:
         losses: Per reference, by epoch; of the last epochs where training was interrupted.
-        title: Of the figure.
     """
     figure, axes = new_figure(5.0, 2.6)
     epochs = max(map(len, losses))
@@ -249,7 +229,7 @@ def plot_losses(losses: Sequence[Sequence[float]], *, title: str = "") -> Figure
     marker = "o" if epochs == 1 else None
     median = np.nanmedian(values, axis=0)
     axes.plot(range(1, epochs + 1), median, marker=marker, color=SERIES[0], linewidth=1.6, label="median")
-    axes.set(xlabel="epoch", ylabel="training loss", title=title, ylim=(0, None))
+    axes.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
     axes.grid(axis="y")
     axes.legend(**LEGEND, **ABOVE)
     return figure

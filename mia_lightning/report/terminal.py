@@ -16,7 +16,7 @@ from mia_lightning.metrics.roc import PRIORS, Evaluation, OperatingPoint
 from mia_lightning.policy.files import lines as policy_lines
 from mia_lightning.report.contents import Report
 from mia_lightning.report.verdict import verdict
-from mia_lightning.report.wording import fraction_sentence, resolved
+from mia_lightning.report.wording import fraction_sentence, p_value, resolved
 
 MOST_DIFFERENCES = 30
 
@@ -94,7 +94,7 @@ def differences_table(assessment: Assessment) -> Table:
         table.add_column(column, justify="left" if column in ("first - second", "figure") else "right")
     for d in ranked[:MOST_DIFFERENCES]:
         pair = escape(f"{d.first} - {d.second}")
-        p_values = (_p_value(d.p_value), _p_value(d.p_holm))
+        p_values = (p_value(d.p_value), p_value(d.p_holm))
         table.add_row(pair, d.figure, f"{d.value:+.4f}", f"{d.low:+.4f} to {d.high:+.4f}", *p_values)
     return table
 
@@ -194,10 +194,7 @@ def _precision(value: float | None, low: float, false_positives: int) -> str:
 
 
 def _claim_cells(claims: Claims, member: Membership) -> list[str]:
-    cells = []
-    for rows in claims.claimed.values():
-        cells.append(f"{len(rows):,} ({int((member[rows] == 1).sum()):,} members)")
-    return cells
+    return [f"{len(rows):,} ({int((member[rows] == 1).sum()):,} members)" for rows in claims.claimed.values()]
 
 
 def _gap_to_next(entry: Place) -> str:
@@ -222,8 +219,3 @@ def _table(title: str) -> Table:
     return Table(
         title=escape(title), title_justify="left", title_style="", caption_style="", box=SIMPLE, pad_edge=False
     )
-
-
-def _p_value(value: float) -> str:
-    """Return a p-value for reading, cut off below 1e-10, where the normal approximation has no meaning."""
-    return "< 1e-10" if value < 1e-10 else f"{value:.2g}"

@@ -27,7 +27,7 @@ from mia_lightning.report.levels import (
     references_failed,
     warns,
 )
-from mia_lightning.report.wording import between, decimals, non_members, p_value, percent, rate_name
+from mia_lightning.report.wording import between, decimals, figure_name, non_members, p_value, percent, rate_name
 
 
 @dataclass(frozen=True)
@@ -235,11 +235,7 @@ def _doubts(report: Report, level: Level, deciding: Evidence) -> list[str]:
 
 def _points(gain: Difference) -> str:
     value, low, high = (100 * number for number in (gain.value, gain.low, gain.high))
-    return f"{value:+.1f} points of {_figure(gain.figure)} [{low:+.1f} to {high:+.1f}]"
-
-
-def _figure(name: str) -> str:
-    return "AUC" if name == "auc" else f"TPR at {100 * float(name.removeprefix('tpr@')):g}% FPR"
+    return f"{value:+.1f} points of {figure_name(gain.figure)} [{low:+.1f} to {high:+.1f}]"
 
 
 def _coverage(report: Report, evaluations: Mapping[str, Evaluation], deciding: Evidence, level: Level) -> str:
@@ -251,11 +247,10 @@ def _coverage(report: Report, evaluations: Mapping[str, Evaluation], deciding: E
             f" The configuration was selected from {search.trials:,} trials by {search.metric} on "
             f"{search.seen_records:,} records"
         )
-        searched += (
-            "; the figures above are of held-out records."
-            if report.on_held_out
-            else (", which the figures above are of: they are optimistic. Give --evaluation.holdout a share.")
-        )
+        if report.on_held_out:
+            searched += "; the figures above are of held-out records."
+        else:
+            searched += ", which the figures above are of: they are optimistic. Give --evaluation.holdout a share."
     if len(evaluations) == 1:
         return f"One attack was run; another may find more.{searched}"
     also = ""

@@ -1,7 +1,13 @@
 """Numbers in words."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from mia_lightning.metrics.roc import OperatingPoint
-from mia_lightning.report.contents import Report
+
+if TYPE_CHECKING:
+    from mia_lightning.report.contents import Report
 
 
 def percent(value: float) -> str:
@@ -27,6 +33,16 @@ def decimals(value: float, low: float, high: float) -> str:
 def rate_name(fpr: float) -> str:
     """Return a rate as a percentage without rounding."""
     return f"{100 * fpr:g}%"
+
+
+def tpr_name(fpr: float | str) -> str:
+    """Return the name of the TPR at a false-positive rate."""
+    return f"TPR at {100 * float(fpr):g}% FPR"
+
+
+def figure_name(figure: str) -> str:
+    """Return the name of a compared figure, "auc" or "tpr@0.01"."""
+    return "AUC" if figure == "auc" else tpr_name(figure.removeprefix("tpr@"))
 
 
 def non_members(count: int) -> str:

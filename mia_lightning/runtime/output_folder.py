@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 import shutil
 import stat
-from collections.abc import Collection
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, printable
 from mia_lightning.runtime.atomic import atomic_write
 from mia_lightning.runtime.locks import Lock
 
@@ -63,6 +64,12 @@ class OutputFolder:
         """Return the error of a folder to which the system denies access."""
         return MIAError(f"cannot {what} the output folder {self.path}: {error.strerror}; name another --output")
 
+    def other_files(self, name: str) -> MIAError:
+        """Return the error of a folder that has a file which no result of this kind has."""
+        free = shlex.quote(next_free_folder(str(self.path)))
+        shown = printable(name, 60)
+        return MIAError(f"{self.path} holds other files ({shown}, …); name an empty or new folder: --output {free}")
+
     def _refusal(self) -> MIAError:
         return MIAError(
             f"another run ({self.lock.holder}) is writing into {self.path}; wait for it, or name another --output"
@@ -93,6 +100,22 @@ class OutputFolder:
         """Remove the folder again if it was empty before."""
         if not self.names:
             shutil.rmtree(self.path, ignore_errors=True)
+
+    @contextmanager
+    def acquired(self) -> Iterator[None]:
+        """Hold the folder within the block; a block that fails discards it.
+
+        Raises:
+            MIAError: see `acquire`.
+        """
+        self.acquire()
+        try:
+            yield
+        except BaseException:
+            self.discard()
+            raise
+        finally:
+            self.release()
 
     def atomic_write(self, name: str) -> AbstractContextManager[IO[str]]:
         """Open a text file that takes its name when the block ends without an error.

@@ -60,7 +60,7 @@ def sweep_page(
         names=names,
         rows=[(trial, [_text(values[trial.number].get(name, "")) for name in names]) for trial in ranked[:MOST_BARS]],
         estimates=_estimates(comparison) if comparison else (),
-        figures={figure.name: _markup(inline_svg(figure, number)) for number, figure in enumerate(drawn)},
+        figures=inline_svg(drawn),
     )
 
 
@@ -68,12 +68,6 @@ def write_page(folder: RunFolder, page: str) -> None:
     """Write report.html."""
     with folder.atomic_write("report.html") as file:
         file.write(page)
-
-
-def _markup(svg: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(svg)  # drawn here; its texts are escaped
 
 
 def _text(value: Any) -> str:
@@ -86,10 +80,10 @@ def _estimates(comparison: Comparison) -> list[tuple[str, str, str]]:
 
     rows = []
     for name, estimate in (("default", comparison.default), ("winner", comparison.winner)):
-        inner, outer = (interval_of(part, comparison.metric) for part in (estimate.inner, estimate.outer))
-        cells = [decimals(part.value, part.low, part.high) for part in (inner, outer)]
-        rows.append((f"{name}, trial {estimate.trial}", *cells))
-    return [(name, inner, outer) for name, inner, outer in rows]
+        intervals = [interval_of(part, comparison.metric) for part in (estimate.inner, estimate.outer)]
+        inner, outer = (decimals(part.value, part.low, part.high) for part in intervals)
+        rows.append((f"{name}, trial {estimate.trial}", inner, outer))
+    return rows
 
 
 def _plot_trials(trials: Sequence[Trial], ranked: Sequence[Trial], metric: str) -> Figure:

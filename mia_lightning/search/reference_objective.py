@@ -15,7 +15,7 @@ from torch import nn
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.outputs.phi import is_correct, phi
 from mia_lightning.pipeline.model_outputs import ModelOutputs
-from mia_lightning.pipeline.results import LoadedInputs
+from mia_lightning.pipeline.results import LoadedInputs, accuracies
 from mia_lightning.records.records import UNKNOWN
 from mia_lightning.references.fitting import fit_reference
 from mia_lightning.references.networks import network_of
@@ -199,13 +199,12 @@ def build_reference_objective(
     phi = target_phi(outputs.outputs, 1)[:, 0]
     member = outputs.public.membership
     low, high = np.quantile(phi[member != UNKNOWN], (QUANTILES[0], QUANTILES[-1]))
-    accuracy = [float(str(outputs.target[f"accuracy_on_{side}"])) for side in ("members", "non_members")]
     return ReferenceObjective(
         space=space.without_paths(),
         material=material,
         form=prepared.target,
         keep=assign("bernoulli", count, unknown, private=0, seed=config.seed).keep,
-        target=Behavior((accuracy[0], accuracy[1]), (_quantiles(phi[member == 1]), _quantiles(phi[member == 0]))),
+        target=Behavior(accuracies(outputs.target), (_quantiles(phi[member == 1]), _quantiles(phi[member == 0]))),
         scale=max(float(high - low), 1e-6),
         seed=config.seed,
         device=device_of(config.references),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mia_lightning.config.schema import RunConfig, SearchedConfig
 from mia_lightning.config.search import TuneConfig
 from mia_lightning.errors import MIAError, suggest
+from mia_lightning.pipeline.terminal import output_console, show_log
 from mia_lightning.runtime.hardware import is_first_process
 from mia_lightning.runtime.ray_cluster import check_cluster
 
@@ -51,8 +51,7 @@ def tune(config: TuneConfig, *, resume: bool = False) -> Sweep:
     Raises:
         MIAError: any mistake in the configuration, the files it names, or the output folder.
     """
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("mia_lightning").setLevel(logging.INFO if is_first_process() else logging.WARNING)
+    show_log()
     names = ", ".join(config.search.space)
     log.info("search: %d trials over %s; checking the configuration and the files", config.search.trials, names[:200])
     space = check(config)
@@ -203,8 +202,6 @@ def _use_ray(config: TuneConfig, objective: Any, seconds: float, count: int) -> 
 
 def _conclude(config: TuneConfig, space: Space, objective: Any, outputs: ModelOutputs, folder: RunFolder) -> Sweep:
     """Select the winner, evaluate it on what no trial saw, write and print the result."""
-    from rich.console import Console
-
     from mia_lightning.search import report, selection
     from mia_lightning.search.page import sweep_page, write_page
     from mia_lightning.search.trial_log import TrialLog
@@ -216,7 +213,7 @@ def _conclude(config: TuneConfig, space: Space, objective: Any, outputs: ModelOu
     ranked = sorted(finished, key=lambda trial: (-sign * trial.figures[metric], trial.number))
     winner = ranked[0]
     best = _best(config, space, winner, len(trials), outputs)
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    console = output_console(100)
     report.write_trials(folder, trials, space, metric)
     report.write_best(folder, best)
     if config.search.goal == "reference_training":

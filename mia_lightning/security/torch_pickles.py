@@ -18,6 +18,10 @@ SPARE_INSTRUCTIONS, BYTES_EACH = 5 * 10**6, 8
 """Instructions of any file, and bytes of a file that allow another one; reading takes some microseconds for each."""
 
 
+PICKLES = 5
+"""Of torch's old form: magic number, version, system, the object, keys."""
+
+
 def survey(path: Path) -> Survey:
     """Return what the pickle of a torch file requests, zip or old form, in time linear in its length.
 
@@ -48,19 +52,6 @@ def survey(path: Path) -> Survey:
 def survey_bytes(content: bytes, source: str) -> Survey:
     """Return what the content of a torch file of the old form requests; see `survey`."""
     return _follow_all(content, PICKLES, source, len(content))
-
-
-def vet(path: Path) -> None:
-    """Refuse a torch file whose pickle is too large or nested, or calls what no tensors or containers need.
-
-    Raises:
-        MIAError: see `survey` and `Survey.check_calls`.
-    """
-    survey(path).check_calls()
-
-
-PICKLES = 5
-"""Of torch's old form: magic number, version, system, the object, keys."""
 
 
 def _follow_all(content: bytes | mmap, count: int, source: str, size: int) -> Survey:

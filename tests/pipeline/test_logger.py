@@ -2,7 +2,7 @@ import pytest
 
 from mia_lightning.config.schema import LoggerConfig
 from mia_lightning.errors import MIAError
-from mia_lightning.pipeline.logger import build_logger
+from mia_lightning.pipeline.tensorboard import build_logger
 
 
 def test_csv_logger(tmp_path):

@@ -13,7 +13,7 @@ from mia_lightning.records.readers import read_records
 from mia_lightning.security import torch_pickles
 from mia_lightning.security.pickle_instructions import MOST_COLLIDING
 from mia_lightning.security.plain import plain_dict
-from mia_lightning.security.torch_pickles import vet
+from mia_lightning.security.torch_pickles import survey
 from mia_lightning.targets import load_target
 
 PRIME = 2**61 - 1
@@ -54,7 +54,7 @@ HOSTILE = {
 def test_keys_of_one_hash_are_refused(tmp_path, name, zipped):
     torch.save(HOSTILE[name], tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(MIAError, match=r"^a\.pt: refused, its pickle (hashes|nests)"):
-        vet(tmp_path / "a.pt")
+        survey(tmp_path / "a.pt").check_calls()
 
 
 DEEP = {
@@ -91,7 +91,7 @@ def test_nesting_as_deep_as_pickle_writes_it_passes(tmp_path):
     for _ in range(200):
         value = [value]
     torch.save(value, tmp_path / "a.pt")
-    vet(tmp_path / "a.pt")
+    survey(tmp_path / "a.pt").check_calls()
 
 
 def test_honest_containers_pass(tmp_path):
@@ -105,7 +105,7 @@ def test_honest_containers_pass(tmp_path):
         "by tuple": {(i, 0): i for i in range(100)},
     }
     torch.save(honest, tmp_path / "a.pt")
-    vet(tmp_path / "a.pt")
+    survey(tmp_path / "a.pt").check_calls()
 
 
 def test_attributes_that_shadow_methods(tmp_path):

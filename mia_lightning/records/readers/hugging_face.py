@@ -31,12 +31,7 @@ def matches(source: str) -> bool:
     return "dataset_dict.json" in names or {"dataset_info.json", "state.json"} <= names
 
 
-def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
-    """Read images of one size, or a table, all at once; see `read_transformed`."""
-    return read_transformed(source, columns)
-
-
-def read_transformed(
+def read(
     source: str,
     columns: Mapping[str, str] | None = None,
     transform: Callable[[Any], Any] | None = None,

@@ -33,12 +33,7 @@ def matches(source: str) -> bool:
     return any(_is_image(file.name) for entry in folders for file in os.scandir(entry))
 
 
-def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
-    """Read images of one size, all at once; see `read_transformed`."""
-    return read_transformed(source, columns)
-
-
-def read_transformed(
+def read(
     source: str,
     columns: Mapping[str, str] | None = None,
     transform: Callable[[Any], Any] | None = None,

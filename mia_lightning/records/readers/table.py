@@ -1,4 +1,4 @@
-"""Tables of named features: Parquet and CSV files, and DataFrames in memory."""
+"""Tables of named features: Parquet and CSV files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, listed, printable
-from mia_lightning.records.frames import frame_table
 from mia_lightning.records.label_columns import class_order_note
 from mia_lightning.records.multi_hot import is_one_hot, multi_hot_column
 from mia_lightning.records.readers import _files
@@ -53,17 +52,6 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
         MIAError: it is damaged or has no features, or a feature has a value that is missing or no number.
     """
     return table_records(read_table(_files.check_file(source), columns), columns)
-
-
-def frame_records(frame: object, source: str, columns: Mapping[str, str] | None = None) -> Records:
-    """Return the records of a pandas, Polars or pyarrow table in memory; see `read`.
-
-    Args:
-        frame: Anything that exports Arrow columns.
-        source: Its name for messages.
-        columns: the user's mapping of column names to meanings.
-    """
-    return table_records(frame_table(frame, source), columns)
 
 
 def table_records(table: Table, columns: Mapping[str, str] | None = None) -> Records:
