@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from mia_lightning.attacks.base import Attack
 from mia_lightning.config.class_paths import components
 from mia_lightning.config.schema import RunConfig
-from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.explanation import (
     Explanation,
     RecordPhi,
@@ -23,7 +22,7 @@ from mia_lightning.pipeline.results import AuditResult
 from mia_lightning.references.scores.base import ReferenceScore
 from mia_lightning.report.methods import Method, method, not_run
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD
-from mia_lightning.signals import get_signal
+from mia_lightning.signals import find_signal
 from mia_lightning.signals.table import SignalTable
 
 SHOWN_RECORDS = 2
@@ -42,7 +41,8 @@ def explain(result: AuditResult, columns: Iterable[str], fprs: Iterable[float]) 
     member, groups, table = result.public.membership[rows], result.public.groups, result.table.rows(rows)
     read = {name: table.columns[name] for name in columns}
     scores = result.config.references.scores or {}
-    directions = {name: 1 if name in scores else _direction(name) for name in read}
+    signals = {name: find_signal(name) for name in read if name not in scores}
+    directions = {name: 1 for name in read} | {name: s.direction if s else 0 for name, s in signals.items()}
     alone = columns_alone(read, directions, member, fprs, None if groups is None else groups[rows])
     best = next(iter(alone), None)
     return Explanation(
@@ -54,14 +54,6 @@ def explain(result: AuditResult, columns: Iterable[str], fprs: Iterable[float]) 
         raw=None if best is None else (best, np.asarray(read[best], np.float64)),
         phi=_phi(result, rows),
     )
-
-
-def _direction(column: str) -> int:
-    """Return 1 or -1 where higher or lower values mean members, else 0."""
-    try:
-        return get_signal(column).direction
-    except MIAError:  # a column of a reference score, or one view of a signal
-        return 0
 
 
 def _importance(
@@ -94,12 +86,7 @@ def methods_of(result: AuditResult, columns: Iterable[str]) -> tuple[Method, ...
     config = result.config
     attacks = [method(name, type(attack), result.attacks[name].seconds) for name, attack in config.attacks.items()]
     scores = [method(name, type(score)) for name, score in (config.references.scores or {}).items()]
-    signals = []
-    for name in columns:
-        try:
-            signals.append(method(name, get_signal(name)))
-        except MIAError:  # a score from reference models
-            continue
+    signals = [method(name, signal) for name in columns if (signal := find_signal(name)) is not None]
     return (*attacks, *(scores if result.reference_outputs is not None else ()), *signals)
 
 

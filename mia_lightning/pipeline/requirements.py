@@ -132,15 +132,10 @@ def _signal_columns(config: RunConfig, queries: int, multi_label: bool = False) 
 
 def signal_needs(config: RunConfig) -> dict[str, str | None]:
     """Return the field of `Outputs` beyond logits that each signal of a run is computed from, None for logits."""
-    from mia_lightning.signals import get_signal
+    from mia_lightning.signals import find_signal
 
-    needs: dict[str, str | None] = {}
-    for name in _signal_columns(config, config.extraction.queries):
-        try:
-            needs[name] = get_signal(name).needs
-        except MIAError:  # a column of one view
-            needs[name] = None
-    return needs
+    signals = {name: find_signal(name) for name in _signal_columns(config, config.extraction.queries)}
+    return {name: None if signal is None else signal.needs for name, signal in signals.items()}
 
 
 def _reference_queries(config: RunConfig) -> int:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from mia_lightning.config.files import strip_paths
 from mia_lightning.config.schema import RunConfig
-from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.assess import assess
 from mia_lightning.evaluation.assessment import Assessment, Claims, CurvePoint, SanityCheck
 from mia_lightning.evaluation.claims import claim_new
@@ -32,10 +31,11 @@ from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.report.contents import Reference, Report, RunFacts, Source, Stage
 from mia_lightning.report.files import versions
 from mia_lightning.report.filing import previous_audit
+from mia_lightning.runtime.hardware import torch_device
 from mia_lightning.runtime.store import array_digest, key_of
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD
 from mia_lightning.scores.scored_records import ScoredRecords
-from mia_lightning.signals import get_signal
+from mia_lightning.signals import find_signal
 
 LIBRARIES = ("torch", "lightning", "scikit-learn", "torchvision", "matplotlib")
 
@@ -225,7 +225,7 @@ def _threat(result: AuditResult) -> tuple[str, ...]:
     seen = DESCRIPTIONS[min(config.access, "logits", key=LEVELS.index)].replace("the logits", "the target's logits")
     queried = "each record as stored" if views == 1 else f"{views} views of each record ({made})"
     sentences = [f"Query access: the attacker sees {seen} on {queried}."]
-    needs = {needed for name in read if (needed := _need(name)) is not None}
+    needs = {signal.needs for name in read if (signal := find_signal(name)) is not None}
     if "features" in needs:
         sentences.append("White-box access to penultimate features.")
     if "gradient_norms" in needs:
@@ -248,14 +248,6 @@ def columns_read(result: AuditResult) -> set[str]:
     return {name for name in result.table.columns if any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 
-def _need(column: str) -> str | None:
-    """Return the field of `Outputs` beyond logits that a column is computed from, None for logits and scores."""
-    try:
-        return get_signal(column).needs
-    except MIAError:  # a score from reference models
-        return None
-
-
 def _stages(result: AuditResult, assessing: float) -> tuple[Stage, ...]:
     cpu, device = _processor(), _device(result.config)
     hardware = {"extract": device, "references": device}
@@ -270,9 +262,10 @@ def _device(config: RunConfig) -> str:
     import torch
 
     accelerator = config.hardware.accelerator
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+    device = torch_device(accelerator)
+    if device == "cuda":
         return f"{torch.cuda.get_device_name(0)}, {torch.cuda.device_count()} present"
-    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+    if device == "mps":
         return f"MPS of {_processor()}"
     return _processor() if accelerator in ("auto", "cpu") else accelerator
 

@@ -11,7 +11,7 @@ from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.pipeline.checks import check_own_views, load_and_check_target
 from mia_lightning.records.records import Records
-from mia_lightning.runtime.hardware import is_first_process
+from mia_lightning.runtime.hardware import is_first_process, torch_device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,7 +50,7 @@ def checked_target(
     check_labels(public, target)
     check_own_views(config, public)
     mean, std = normalization(public, config.data.mean, config.data.std)
-    device = _device(config)
+    device = torch_device(config.hardware.accelerator)
     with Evaluator(target, public.images[:SAMPLE], mean, std, device) as evaluator:
         images = evaluator.inputs(SAMPLE)
         unstable, saturated = nondeterminism(target.network, images), saturation(target.network, images)
@@ -83,14 +83,3 @@ def _other_weights(config: RunConfig, target: Target, public: Records) -> dict[s
         with suppress(MIAError):
             networks[name] = load_and_check_target(other, public).network
     return networks
-
-
-def _device(config: RunConfig) -> str:
-    """Return the torch device of the check: the accelerator of the extraction where it is a GPU."""
-    import torch
-
-    if config.hardware.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return "cuda"
-    if config.hardware.accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
-        return "mps"
-    return "cpu"

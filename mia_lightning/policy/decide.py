@@ -286,15 +286,5 @@ def _undecided(
     else:
         advice = f"about {needed[0]:,} members and {needed[1]:,} non-members would decide (power 80%)"
     value, low, high = interval or (None, None, None)
-    return Result(
-        criterion.name,
-        name,
-        "inconclusive",
-        f"{shown}; {advice}",
-        value,
-        low,
-        high,
-        criterion.max,
-        needed[0],
-        needed[1],
-    )
+    sentence = f"{shown}; {advice}"
+    return Result(criterion.name, name, "inconclusive", sentence, value, low, high, criterion.max, *needed)

@@ -64,9 +64,15 @@ def tpr_growth(members: Array, non_members: Array, fpr: float, margin: float, in
     if normal * max(n, len(members)) > LARGEST_SIMULATED:
         return normal
     factors = normal * np.array([0.7, 1.0, 1.5, 2.2])
-    power = np.array(
-        [_power(rng, members, non_members, float(factor), fpr, margin, value, inflation) for factor in factors]
-    )
+
+    def decides(factor: float) -> bool:
+        """Whether a simulated audit decides on the side of the estimate."""
+        sizes = (max(2, round(len(side) * factor)) for side in (members, non_members))
+        drawn = [np.sort(_smooth(rng, side, size)) for side, size in zip((members, non_members), sizes, strict=True)]
+        low, high = tpr_interval(drawn[0], drawn[1], fpr, (inflation, inflation))
+        return high < margin if value < margin else low > margin
+
+    power = np.array([np.mean([decides(float(factor)) for _ in range(REPEATS)]) for factor in factors])
     slope, intercept = np.polyfit(np.log(factors), ndtri(power.clip(0.005, 0.995)), 1)
     if slope <= 0.05:
         return normal
@@ -90,25 +96,6 @@ def _slope(members: Array, non_members: Array, fpr: float) -> float:
         return 1.0
     above = len(members) - np.searchsorted(members, non_members[[n - 1 - low, n - 1 - high]], side="right")
     return max(0.0, float(above[1] - above[0]) / len(members) / ((high - low) / n))
-
-
-def _power(
-    rng: np.random.Generator,
-    members: Array,
-    non_members: Array,
-    factor: float,
-    fpr: float,
-    margin: float,
-    value: float,
-    inflation: float,
-) -> float:
-    """Return the share of simulated audits that decide on the side of the estimate."""
-    decided = 0
-    for _ in range(REPEATS):
-        drawn = [np.sort(_smooth(rng, side, max(2, round(len(side) * factor)))) for side in (members, non_members)]
-        low, high = tpr_interval(drawn[0], drawn[1], fpr, (inflation, inflation))
-        decided += high < margin if value < margin else low > margin
-    return decided / REPEATS
 
 
 def _smooth(rng: np.random.Generator, ascending: Array, size: int) -> Array:

@@ -48,6 +48,15 @@ class Hardware:
             raise ValueError(f"devices must be 1 or more or auto, got {self.devices}")
 
 
+def torch_device(accelerator: str) -> str:
+    """Return the torch device that Lightning chooses for one of `ACCELERATORS`: "cuda", "mps" or "cpu"."""
+    import torch
+
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    return "mps" if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available() else "cpu"
+
+
 def is_started_from_outside() -> bool:
     """Whether torchrun, SLURM or the like started the processes of this run."""
     return any(os.environ.get(name, "1") != "1" for name in ("WORLD_SIZE", "SLURM_NTASKS"))

@@ -20,7 +20,7 @@ from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD, cross_fit
 from mia_lightning.search.space import Space
 from mia_lightning.search.stacked_mlp import cross_fit_batch, with_equal_rates
-from mia_lightning.search.trial import EpochCallback, Params, TrialResult
+from mia_lightning.search.trial import EpochCallback, Objective, Params, TrialResult
 from mia_lightning.signals.table import SignalTable
 
 ROOTS = ("attacks", "signals", "references.scores")
@@ -33,7 +33,7 @@ Columns = Mapping[str, NDArray[np.floating]]
 
 
 @dataclass(frozen=True, eq=False)
-class AttackObjective:
+class AttackObjective(Objective):
     """All that a trial may see: columns of all records, and membership of the development records.
 
     Development records are the public ones that are not held out.

@@ -15,6 +15,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,49 +42,82 @@ METRIC, RESULT = "objective", "result"
 log = logging.getLogger(__name__)
 
 
-def run_with_ray(
-    objective: Objective,
-    space: Space,
-    search: SearchConfig,
-    *,
-    seed: int,
-    recorder: Recorder,
-    address: str | None,
-    most_epochs: int,
-    state: Path | None,
-) -> None:
-    """Run the trials of a search that are not done, until the time budget is spent.
+@dataclass(frozen=True, eq=False)
+class RaySearch:
+    """A search by Ray Tune."""
 
-    Args:
-        objective: Evaluates trials; its arrays are put into the object store once and shared by all workers.
-        space: Fields of the trials.
-        search: Algorithm, scheduler, resources and budget.
-        seed: Of the draws.
-        recorder: Receives each trial when it ends, in this process.
-        address: A running cluster (None: start Ray on this machine).
-        most_epochs: Highest number of epochs of any trial, for ASHA.
-        state: Private folder of Ray's snapshot, from which an interrupted search continues (None: none is kept).
+    objective: Objective
+    """Evaluates trials; its arrays are put into the object store once and shared by all workers."""
 
-    Raises:
-        MIAError: Ray is not installed, or no cluster runs at the address.
-    """
-    for name, value in TUNE.items():
-        os.environ.setdefault(name, value)
-    machine = {"num_cpus": search.max_concurrent * search.cpus_per_trial} if search.max_concurrent else {}
-    with ray_session(address, option="--ray.address", **machine), _storage(state) as storage:
-        from ray import tune
+    space: Space
+    search: SearchConfig
+    """Algorithm, scheduler, resources and budget."""
 
-        resources: dict[str, float] = {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial}
-        settings = {"threads": search.cpus_per_trial, "watch": search.scheduler == "asha"}
-        trainable = tune.with_resources(
-            tune.with_parameters(run_ray_trial, objective=objective, settings=settings), resources
+    seed: int
+    """Of the draws."""
+
+    recorder: Recorder
+    """Receives each trial when it ends, in this process."""
+
+    most_epochs: int
+    """Highest number of epochs of any trial, for ASHA."""
+
+    def run(self, address: str | None, state: Path | None) -> None:
+        """Run the trials that are not done, until the time budget is spent.
+
+        Args:
+            address: Of a running cluster; None starts Ray on this machine.
+            state: Private folder of Ray's snapshot, from which an interrupted search continues; None keeps none.
+
+        Raises:
+            MIAError: Ray is not installed, or no cluster runs at the address.
+        """
+        for name, value in TUNE.items():
+            os.environ.setdefault(name, value)
+        search = self.search
+        machine = {"num_cpus": search.max_concurrent * search.cpus_per_trial} if search.max_concurrent else {}
+        with ray_session(address, option="--ray.address", **machine), _storage(state) as storage:
+            from ray import tune
+
+            resources: dict[str, float] = {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial}
+            settings = {"threads": search.cpus_per_trial, "watch": search.scheduler == "asha"}
+            bound = tune.with_parameters(run_ray_trial, objective=self.objective, settings=settings)
+            trainable = tune.with_resources(bound, resources)
+            logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a lost worker is reported in one line
+            tuner = _restored(tune, storage, trainable) or self._new_tuner(tune, storage, trainable)
+            with signals_as_keyboard_interrupt():
+                tuner.fit()
+
+    def _new_tuner(self, tune: Any, storage: Path, trainable: Any) -> Any:
+        """Return a Tuner for the trials that follow the first that is missing in the journal."""
+        search, mode = self.search, "max" if self.objective.higher_is_better else "min"
+        sampler = NumberedSampler(search, self.space, self.seed)
+        searcher, history = self._searcher(sampler, mode)
+        tune_config = tune.TuneConfig(
+            num_samples=sampler.total - history,
+            search_alg=searcher,
+            scheduler=_scheduler(search, mode, self.most_epochs),
+            max_concurrent_trials=search.max_concurrent or None,
+            reuse_actors=True,
+            time_budget_s=search.time_budget,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
         )
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a lost worker is reported in one line
-        tuner = _restored(tune, storage, trainable)
-        if tuner is None:
-            tuner = _new_tuner(tune, storage, trainable, objective, space, search, seed, recorder, most_epochs)
-        with signals_as_keyboard_interrupt():
-            tuner.fit()
+        callbacks = [_callback_class()(self.recorder)]
+        run_config = tune.RunConfig(name=storage.name, storage_path=str(storage.parent), verbose=0, callbacks=callbacks)
+        return tune.Tuner(trainable, tune_config=tune_config, run_config=run_config)
+
+    def _searcher(self, sampler: NumberedSampler, mode: str) -> tuple[Any, int]:
+        """Return a searcher that has seen the first trials of the journal, and their number."""
+        from optuna.distributions import IntDistribution
+
+        space = {**self.space.distributions, NUMBER: IntDistribution(1, sampler.total)}
+        searcher, history = _search_class()(space, metric=METRIC, mode=mode, sampler=sampler), 0
+        while (trial := self.recorder.journal.trials.get(history + 1)) is not None:
+            value = trial.figures.get(self.objective.metric)
+            searcher.add_evaluated_point({**trial.params, NUMBER: trial.number}, value, error=value is None)
+            history += 1
+        return searcher, history
 
 
 def run_ray_trial(config: Mapping[str, Any], objective: Objective, settings: Mapping[str, Any]) -> None:
@@ -145,47 +179,6 @@ def _restored(tune: Any, storage: Path, trainable: Any) -> Any:
         log.debug("Ray Tune's snapshot cannot be restored", exc_info=True)
         shutil.rmtree(storage, ignore_errors=True)
         return None
-
-
-def _new_tuner(
-    tune: Any,
-    storage: Path,
-    trainable: Any,
-    objective: Objective,
-    space: Space,
-    search: SearchConfig,
-    seed: int,
-    recorder: Recorder,
-    most_epochs: int,
-) -> Any:
-    """Return a Tuner for the trials that follow the first that is missing in the journal."""
-    from optuna.distributions import IntDistribution
-
-    mode = "max" if objective.higher_is_better else "min"
-    sampler = NumberedSampler(search, space, seed)
-    searcher = _search_class()(
-        {**space.distributions, NUMBER: IntDistribution(1, sampler.total)}, metric=METRIC, mode=mode, sampler=sampler
-    )
-    history = 0
-    while (trial := recorder.journal.trials.get(history + 1)) is not None:
-        value = trial.figures.get(objective.metric)
-        params = {**trial.params, NUMBER: trial.number}
-        searcher.add_evaluated_point(params, value, error=value is None)
-        history += 1
-    tune_config = tune.TuneConfig(
-        num_samples=sampler.total - history,
-        search_alg=searcher,
-        scheduler=_scheduler(search, mode, most_epochs),
-        max_concurrent_trials=search.max_concurrent or None,
-        reuse_actors=True,
-        time_budget_s=search.time_budget,
-        trial_name_creator=_name,
-        trial_dirname_creator=_name,
-    )
-    run_config = tune.RunConfig(
-        name=storage.name, storage_path=str(storage.parent), verbose=0, callbacks=[_callback_class()(recorder)]
-    )
-    return tune.Tuner(trainable, tune_config=tune_config, run_config=run_config)
 
 
 def _scheduler(search: SearchConfig, mode: str, most_epochs: int) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from mia_lightning.references.training_data import Normalize, TrainingData, on_d
 from mia_lightning.references.user_training import resolved_training
 from mia_lightning.references.workers import device_of
 from mia_lightning.search.space import Space
-from mia_lightning.search.trial import EpochCallback, Params, TrialResult
+from mia_lightning.search.trial import EpochCallback, Objective, Params, TrialResult
 from mia_lightning.targets.base import Target
 
 ROOTS = ("references.training", "references.trainer")
@@ -53,7 +52,7 @@ class Behavior:
 
 
 @dataclass(frozen=True, eq=False)
-class ReferenceObjective:
+class ReferenceObjective(Objective):
     """All that a trial may see: images and labels of all records, and figures of the target. No membership."""
 
     space: Space
@@ -136,18 +135,6 @@ class ReferenceObjective:
     def networks(self) -> int:
         """References of a trial."""
         return len(self.keep)
-
-    def with_threads(self, threads: int) -> ReferenceObjective:
-        """Return the objective itself; torch has the number of threads."""
-        return self
-
-    def batch_key(self, params: Params) -> str | None:
-        """Return None: networks on images are trained one by one."""
-        return None
-
-    def evaluate_batch(self, params: Sequence[Params]) -> list[TrialResult]:
-        """Evaluate one by one."""
-        return [self.evaluate(values) for values in params]
 
 
 def mismatch(reference: Behavior, target: Behavior, scale: float) -> dict[str, float]:

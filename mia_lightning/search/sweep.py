@@ -171,20 +171,13 @@ def _run_trials(config: TuneConfig, space: Space, objective: Any, recorder: Reco
     if not remaining or not _use_ray(config, objective, done[0].seconds, remaining):
         run_local(objective, space, config.search, seed=config.seed, done=done, finished=recorder.add)
         return
-    from mia_lightning.search.ray_tune import run_with_ray, state_folder
+    from mia_lightning.search.ray_tune import RaySearch, state_folder
 
     epochs = [int(attack.epochs) for attack in config.attacks.values() if hasattr(attack, "epochs")]
     epochs += [config.references.training.counts()[0]] * (config.search.goal == "reference_training")
-    run_with_ray(
-        objective,
-        space,
-        config.search,
-        seed=config.seed,
-        recorder=recorder,
-        address=config.ray.address,
-        most_epochs=max([1, *epochs, *space.largest("epochs"), *space.largest("max_epochs")]),
-        state=state_folder(folder.path, folder.text, new=len(done) == 1),
-    )
+    most_epochs = max([1, *epochs, *space.largest("epochs"), *space.largest("max_epochs")])
+    state = state_folder(folder.path, folder.text, new=len(done) == 1)
+    RaySearch(objective, space, config.search, config.seed, recorder, most_epochs).run(config.ray.address, state)
 
 
 def _use_ray(config: TuneConfig, objective: Any, seconds: float, count: int) -> bool:

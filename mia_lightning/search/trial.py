@@ -74,16 +74,16 @@ class Objective(Protocol):
         ...
 
     def with_threads(self, threads: int) -> Objective:
-        """Return the same objective for trials of this number of threads."""
-        ...
+        """Return the same objective for trials of this number of threads; by default torch has the number."""
+        return self
 
     def batch_key(self, params: Params) -> str | None:
-        """Return a key that configurations of one batch share (None: cannot be batched)."""
-        ...
+        """Return a key that configurations of one batch share; None, the default, where they cannot be batched."""
+        return None
 
     def evaluate_batch(self, params: Sequence[Params]) -> list[TrialResult]:
-        """Return the figures of configurations of one `batch_key`."""
-        ...
+        """Return the figures of configurations of one `batch_key`, by default one by one."""
+        return [self.evaluate(values, None) for values in params]
 
 
 def run_trial(objective: Objective, number: int, params: Params, report: EpochCallback | None = None) -> Trial:

@@ -10,7 +10,17 @@ A new signal is one function, in a new file here or in a module of your own (`--
 """
 
 from mia_lightning.signals._build import build_table
-from mia_lightning.signals._registry import expand_names, get_signal, preset, signal_names
+from mia_lightning.signals._registry import expand_names, find_signal, get_signal, preset, signal_names
 from mia_lightning.signals.base import Signal, logit_signal, signal
 
-__all__ = ["Signal", "build_table", "expand_names", "get_signal", "logit_signal", "preset", "signal", "signal_names"]
+__all__ = [
+    "Signal",
+    "build_table",
+    "expand_names",
+    "find_signal",
+    "get_signal",
+    "logit_signal",
+    "preset",
+    "signal",
+    "signal_names",
+]

@@ -32,6 +32,14 @@ def get_signal(name: str) -> Signal:
     return signals[name]
 
 
+def find_signal(name: str) -> Signal | None:
+    """Return a signal by its name, None for a column of a reference score or of one view."""
+    try:
+        return get_signal(name)
+    except MIAError:
+        return None
+
+
 def preset(name: str) -> list[str]:
     """Return the signals of a preset: course, standard or all.
 

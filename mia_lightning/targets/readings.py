@@ -189,9 +189,9 @@ def _sentence(
         return f"the target classifies only {rate} as configured, but {better.accuracy:.0%} {ending}"
     if near:
         return (
-            f"the target classifies only {rate}, as expected by chance ({chance:.0%}), and none of {tried} other "
-            "readings is better: a weak target, or one with other weights, --data.mean, --data.std, --data.resize or "
-            "order of the classes than in training; attacks without success are no evidence of safety here"
+            f"the target classifies only {rate}, as expected by chance ({chance:.0%}), and {tried} other readings are "
+            "no better: a weak target, or other weights, normalization, size or order of the classes than in training; "
+            "attacks without success are no evidence of safety here"
         )
     compared = f"none of {tried} other readings of the files is better" if tried else "no other reading was needed"
     return f"the target classifies {rate} (chance {chance:.0%}); {compared}"
