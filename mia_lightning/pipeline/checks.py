@@ -12,16 +12,9 @@ from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.pipeline.requirements import check_folders, check_requirements
 from mia_lightning.records.duplicates import duplicate_notes, find_duplicates, with_copies_grouped
+from mia_lightning.records.halves import align_class_names, align_inputs, align_multi_hot, check_disjoint, separate_ids
 from mia_lightning.records.lazy_images import LazyImages
-from mia_lightning.records.multi_hot import align_multi_hot
-from mia_lightning.records.records import (
-    UNKNOWN,
-    Records,
-    align_class_names,
-    align_inputs,
-    check_disjoint,
-    separate_ids,
-)
+from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.records.splits import Splits
 from mia_lightning.references.remote import RemoteFolder, is_address
 from mia_lightning.report.filing import check_class_names

@@ -23,10 +23,10 @@ from mia_lightning.pipeline.progress import FitProgress
 from mia_lightning.pipeline.requirements import check_requirements
 from mia_lightning.pipeline.results import AuditResult
 from mia_lightning.pipeline.splits import split_public
-from mia_lightning.records.class_labels import vocabulary
-from mia_lightning.records.in_memory import Batch, check_alike, is_channels_last, read_side, to_records
-from mia_lightning.records.multi_hot import align_multi_hot
+from mia_lightning.records.halves import align_multi_hot
+from mia_lightning.records.in_memory import Batch, read_side
 from mia_lightning.records.records import UNKNOWN, Records
+from mia_lightning.records.sides import check_alike, is_channels_last, to_records, vocabulary
 from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.runtime.library_noise import quiet_lightning
 

@@ -23,8 +23,9 @@ from mia_lightning.metrics.intervals import TAILS
 from mia_lightning.metrics.ranks import split, threshold
 from mia_lightning.metrics.roc import Evaluation, evaluate
 from mia_lightning.policy.decision import Decision, Outcome, Result, overall, policy_values
-from mia_lightning.policy.needed import growth, records_needed, tpr_growth
-from mia_lightning.policy.policy import AT_A_RATE, Criterion, Policy
+from mia_lightning.policy.needed import growth, tpr_growth
+from mia_lightning.policy.policy import Criterion, Policy
+from mia_lightning.policy.results import outcome_of, result_of, undecided
 from mia_lightning.runtime.store import key_of
 from mia_lightning.scores.scored_records import ScoredRecords
 
@@ -101,7 +102,7 @@ def check_contents(policy: Policy, records: ScoredRecords, *, has_gap: bool) -> 
 def _of_attack(criterion: Criterion, name: str, evaluation: Evaluation, assessment: Assessment) -> Result:
     if criterion.figure == "auc":
         interval = evaluation.auc, evaluation.auc_low, evaluation.auc_high
-        return _result(criterion, name, interval, evaluation, growth(*interval, criterion.max))
+        return result_of(criterion, name, interval, evaluation, growth(*interval, criterion.max))
     if criterion.figure == "tpr":
         return _tpr(criterion, name, evaluation, assessment)
     if criterion.figure == "epsilon":
@@ -115,12 +116,12 @@ def _tpr(criterion: Criterion, name: str, evaluation: Evaluation, assessment: As
     interval = point.tpr, point.low, point.high
     if not point.resolvable:
         minimum = 10 / criterion.fpr / evaluation.n_non_members
-        return _undecided(
+        return undecided(
             criterion, name, evaluation, minimum, f"{evaluation.n_non_members:,} non-members do not resolve this rate"
         )
-    if _outcome(interval, criterion.max) != "inconclusive":
-        return _result(criterion, name, interval, evaluation, None)
-    return _result(
+    if outcome_of(interval, criterion.max) != "inconclusive":
+        return result_of(criterion, name, interval, evaluation, None)
+    return result_of(
         criterion, name, interval, evaluation, _tpr_factor(name, evaluation, assessment, criterion.fpr, criterion.max)
     )
 
@@ -162,7 +163,7 @@ def _epsilon(criterion: Criterion, name: str, evaluation: Evaluation, assessment
         return Result(criterion.name, name, "fail", sentence, lower, lower, None, criterion.max)
     if not points:
         factor = 2 * ENOUGH / evaluation.n_non_members
-        return _undecided(criterion, name, evaluation, factor, "fewer than 20 non-members")
+        return undecided(criterion, name, evaluation, factor, "fewer than 20 non-members")
     limits = [min(exp(criterion.max) * p.fpr + delta, 1 - exp(-criterion.max) * (1 - p.fpr - delta)) for p in points]
     largest = max(_epsilon_at(point.high, point.fpr, delta) for point in points)
     value = max(lower, *(_epsilon_at(point.tpr, point.fpr, delta) for point in points))
@@ -172,7 +173,7 @@ def _epsilon(criterion: Criterion, name: str, evaluation: Evaluation, assessment
         return Result(criterion.name, name, "pass", shown, value, lower, largest, criterion.max)
     needed = [_tpr_factor(name, evaluation, assessment, fpr, limit) for fpr, limit in open_]
     factor_ = None if None in needed else max(factor for factor in needed if factor is not None)
-    return _undecided(criterion, name, evaluation, factor_, shown, (value, lower, largest))
+    return undecided(criterion, name, evaluation, factor_, shown, (value, lower, largest))
 
 
 def _epsilon_points(name: str, evaluation: Evaluation, assessment: Assessment) -> list[OperatingPoint]:
@@ -215,7 +216,7 @@ def _worst(criterion: Criterion, name: str, assessment: Assessment) -> Result:
     words = f"{part} {parts[worst]}, {int(totals[worst])} of its members, of {len(parts)}"
     factor = growth(interval[0], interval[1], float(high[worst]), criterion.max)
     evaluation = assessment.attacks[name]
-    return _result(criterion, name, interval, evaluation, factor, words)
+    return result_of(criterion, name, interval, evaluation, factor, words)
 
 
 def _gap_check(assessment: Assessment) -> Mapping[str, float | int | str] | None:
@@ -227,7 +228,7 @@ def _gap(criterion: Criterion, assessment: Assessment, evaluation: Evaluation) -
     details = _gap_check(assessment)
     assert details is not None
     interval = float(details["gap"]), float(details["gap_low"]), float(details["gap_high"])
-    return _result(criterion, "", interval, evaluation, growth(*interval, criterion.max))
+    return result_of(criterion, "", interval, evaluation, growth(*interval, criterion.max))
 
 
 def _sizes(policy: Policy, evaluation: Evaluation) -> Iterator[Result]:
@@ -247,44 +248,3 @@ def _sizes(policy: Policy, evaluation: Evaluation) -> Iterator[Result]:
 def _reversed(name: str) -> Result:
     sentence = "the scores rank non-members above members (AUC below 0.5 for certain); give the negated scores"
     return Result("valid audit", name, "inconclusive", sentence)
-
-
-def _outcome(interval: tuple[float, float, float], margin: float) -> Outcome:
-    return "pass" if interval[2] < margin else "fail" if interval[1] > margin else "inconclusive"
-
-
-def _result(
-    criterion: Criterion,
-    name: str,
-    interval: tuple[float, float, float],
-    evaluation: Evaluation,
-    factor: float | None,
-    words: str = "",
-) -> Result:
-    percent = criterion.figure in AT_A_RATE or criterion.figure == "generalization_gap"
-    scale, unit = (100, "%") if percent else (1, "")
-    value, low, high = (f"{scale * figure:.3g}" for figure in interval)
-    shown = f"{value}{unit} [{low} to {high}]" + (f" ({words})" if words else "")
-    outcome = _outcome(interval, criterion.max)
-    if outcome == "inconclusive":
-        return _undecided(criterion, name, evaluation, factor, shown, interval)
-    return Result(criterion.name, name, outcome, shown, *interval, criterion.max)
-
-
-def _undecided(
-    criterion: Criterion,
-    name: str,
-    evaluation: Evaluation,
-    factor: float | None,
-    shown: str,
-    interval: tuple[float, float, float] | None = None,
-) -> Result:
-    """Return an inconclusive result with the numbers of records that would decide."""
-    needed = [records_needed(count, factor) for count in (evaluation.n_members, evaluation.n_non_members)]
-    if factor is None:
-        advice = "the estimate lies at the margin, which no number of records decides"
-    else:
-        advice = f"about {needed[0]:,} members and {needed[1]:,} non-members would decide (power 80%)"
-    value, low, high = interval or (None, None, None)
-    sentence = f"{shown}; {advice}"
-    return Result(criterion.name, name, "inconclusive", sentence, value, low, high, criterion.max, *needed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable
-from mia_lightning.records.class_labels import coded
-from mia_lightning.records.columns import make_records
-from mia_lightning.records.records import Records
-from mia_lightning.records.vocabulary import NAMES, UNKNOWN, normalize_name
+from mia_lightning.records.vocabulary import NAMES, normalize_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,65 +87,6 @@ def read_side(data: object, name: str, *, label: str | Sequence[str] | None = No
             "the class of each record"
         )
     return batch
-
-
-def to_records(
-    sides: Mapping[str, Batch], membership: Mapping[str, int], classes: Sequence[object] | None, *, first_id: int = 0
-) -> Records:
-    """Return the records of several sides, one after the other.
-
-    Args:
-        sides: Argument's name to its content, all in one layout (see `check_alike`).
-        membership: Argument's name to 1, 0 or -1.
-        classes: Label of each class, in the order of the target's outputs; None reads whole numbers as class numbers
-            and names in alphabetical order.
-        first_id: Of the first record; the others count on.
-
-    Raises:
-        MIAError: labels that are none of the classes, or another mistake that `Records` refuses.
-    """
-    inputs = np.concatenate([side.inputs for side in sides.values()])
-    labels = [coded(side.labels, len(side), name, classes) for name, side in sides.items()]
-    first = next(iter(sides.values()))
-    flags = np.concatenate([np.full(len(side), membership[name], np.int8) for name, side in sides.items()])
-    other: dict[str, Any] = {} if inputs.ndim == 4 else {"feature_names": first.columns, "as_images": False}
-    return make_records(
-        " and ".join(sides),
-        np.moveaxis(inputs, -1, 1) if is_channels_last(inputs) else inputs,
-        **other,
-        ids=np.arange(first_id, first_id + len(inputs)),
-        labels=np.concatenate(labels) if any((values != UNKNOWN).any() for values in labels) else None,
-        membership=np.where(flags == UNKNOWN, np.nan, flags) if (flags == UNKNOWN).any() else flags,
-    )
-
-
-def is_channels_last(inputs: NDArray[Any]) -> bool:
-    """Whether inputs are images (N, H, W, 1 or 3)."""
-    return inputs.ndim == 4 and inputs.shape[3] in (1, 3) and inputs.shape[1] not in (1, 3)
-
-
-def check_alike(sides: Mapping[str, Batch]) -> None:
-    """Raise MIAError where sides differ in the shape of a record, in their columns or in having labels."""
-    (name, first), *rest = sides.items()
-    for other, side in rest:
-        if side.columns != first.columns:
-            names = [{*(part.columns or ())} for part in (first, side)]
-            difference = printable(min(names[0] ^ names[1], default="their order"), 40)
-            raise MIAError(f"{name} and {other} have different columns ({difference}); give both the same features")
-        if side.inputs.shape[1:] != first.inputs.shape[1:]:
-            raise MIAError(
-                f"{name} has records of shape {first.inputs.shape[1:]} but {other} of {side.inputs.shape[1:]}; both "
-                "must fit one model"
-            )
-        if side.labels is not None and first.labels is not None and side.labels.shape[1:] != first.labels.shape[1:]:
-            widths = [math.prod(part.labels.shape[1:]) for part in (first, side) if part.labels is not None]
-            raise MIAError(
-                f"{name} has {widths[0]} label{'s' * (widths[0] > 1)} per record but {other} {widths[1]}; give both "
-                "the same labels"
-            )
-        if (side.labels is None) != (first.labels is None):
-            lacking, having = (name, other) if first.labels is None else (other, name)
-            raise MIAError(f"{having} has labels but {lacking} has none; give both, such as ({lacking}, labels)")
 
 
 def _batches(loader: Any, name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,37 +63,3 @@ def label_array(records: Records) -> NDArray[np.int64]:
     if records.multi_hot is None:
         return records.labels
     return np.where(records.labels[:, None] == UNKNOWN, UNKNOWN, records.multi_hot)
-
-
-def align_multi_hot(public: Records, private: Records) -> tuple[Records, Records]:
-    """Return both halves as multi-label where one is: a half of one-hot or no labels has a single 1, or none, per row.
-
-    Raises:
-        MIAError: another number of labels per record.
-    """
-    widths = {half.multi_hot.shape[1] for half in (public, private) if half.multi_hot is not None}
-    if not widths:
-        return public, private
-    if len(widths) > 1:
-        raise MIAError(
-            f"{public.source} and {private.source} have {' and '.join(map(str, sorted(widths)))} labels per record; "
-            "give both the same labels"
-        )
-    return _multi_label(public, min(widths)), _multi_label(private, min(widths))
-
-
-def _multi_label(records: Records, width: int) -> Records:
-    if records.multi_hot is not None:
-        return records
-    is_given = records.labels != UNKNOWN
-    if is_given.any() and not any(f"one-hot with {width} classes, {ONE_HOT}" in note for note in records.notes):
-        raise MIAError(
-            f"{records.source}: has one class per record, but the other records {width} labels of 0 or 1; give both "
-            "the same form"
-        )
-    return replace(
-        records,
-        labels=np.where(is_given, 0, UNKNOWN),
-        multi_hot=np.eye(width, dtype=np.int64)[np.where(is_given, records.labels, 0)] * is_given[:, None],
-        notes=tuple(note for note in records.notes if ONE_HOT not in note),
-    )

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable
+from mia_lightning.records.column_mapping import Columns
 from mia_lightning.records.tables import Table, is_number
 from mia_lightning.records.vocabulary import (
     UNKNOWN,
-    Columns,
     is_blank,
     label_codes,
     membership_codes,

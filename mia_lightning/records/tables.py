@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mia_lightning.errors import MIAError, printable
+from mia_lightning.records.csv_header import DELIMITERS, WIDE, decoded_start, delimiter_of, split_header
 from mia_lightning.records.vocabulary import IGNORE, meaning, normalize_name
 from mia_lightning.security.archives import check_unfolding
 from mia_lightning.security.file_kinds import HEAD, bytes_kind, kind_sentence
@@ -35,12 +36,9 @@ BLOCK = 16 << 20
 LONGEST_HEADER, MOST_COLUMNS = 2**20, 2000
 """Characters and columns of a CSV's first line."""
 
-DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 
 TEXT_MEANINGS = ("id", "membership", "label", "group", "file", "class_name", "split")
 """Meanings whose columns are kept as text, so that id 007 differs from 7."""
-
-WIDE = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,16 +73,6 @@ class Table:
     def where(self, row: int) -> str:
         """Return how a user finds a row: the file and its line (CSV) or row."""
         return f"{self.source}, {'line' if self.first_row == 2 else 'row'} {row + self.first_row}"
-
-
-def header_names(start: bytes) -> list[str]:
-    """Return the column names of a CSV by the file's first bytes; empty when they are not text."""
-    try:
-        text = _decoded_start(start)
-    except UnicodeDecodeError:
-        return []
-    line = text.split("\n", 1)[0]
-    return [] if "\0" in line else _split_header(line, _delimiter(line))
 
 
 def read_table(path: str | Path, mapping: Mapping[str, str] | None = None, *, largest: int = LARGEST) -> Table:
@@ -188,9 +176,9 @@ def _csv(source: Path | bytes, start: bytes, name: str, mapping: Mapping[str, st
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    lines = _decoded_start(start).split("\n", 3)
-    delimiter = _delimiter(lines[0])
-    names = _split_header(lines[0], delimiter)
+    lines = decoded_start(start).split("\n", 3)
+    delimiter = delimiter_of(lines[0])
+    names = split_header(lines[0], delimiter)
     if not any(names):
         raise MIAError(f"{name}: is empty; expected a header with id, and one line per record")
     _check_names(names, name)
@@ -210,27 +198,6 @@ def _csv(source: Path | bytes, start: bytes, name: str, mapping: Mapping[str, st
     notes = [] if delimiter == "," else [f"{name}: read as separated by {DELIMITERS[delimiter]}"]
     notes += [f"{name}: read with decimal commas"] if comma else []
     return checked_table(table, name, 2, notes)
-
-
-def _decoded_start(start: bytes) -> str:
-    for mark, encoding in WIDE:
-        if start.startswith(mark):
-            return start[: len(start) // 2 * 2].decode(encoding, "ignore")
-    text = start.decode("utf-8-sig", "strict" if len(start) < 4096 else "ignore")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _delimiter(line: str) -> str:
-    """Return the delimiter that splits a header into most fields; a comma when none does."""
-    return max(DELIMITERS, key=lambda delimiter: (line.count(delimiter), delimiter == ","))
-
-
-def _split_header(line: str, delimiter: str) -> list[str]:
-    try:
-        fields = next(csv.reader([line], delimiter=delimiter), [])
-    except csv.Error:
-        return []
-    return [field.strip() for field in fields]
 
 
 def _parquet(path: Path) -> pa.Table:

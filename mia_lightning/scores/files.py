@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable, suggest
+from mia_lightning.records.column_mapping import Columns, find_columns
 from mia_lightning.records.table_columns import (
     Ids,
     group_column,
@@ -32,7 +33,7 @@ from mia_lightning.records.table_columns import (
     text_column,
 )
 from mia_lightning.records.tables import Table, is_number
-from mia_lightning.records.vocabulary import UNKNOWN, Columns, find_columns, meaning
+from mia_lightning.records.vocabulary import UNKNOWN, meaning
 from mia_lightning.scores.keys import (
     MEANINGS,
     NOT_SCORES,

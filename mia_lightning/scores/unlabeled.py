@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable
+from mia_lightning.records.column_mapping import find_columns
 from mia_lightning.records.table_columns import group_column, id_column, number_column
-from mia_lightning.records.vocabulary import find_columns
 from mia_lightning.scores.keys import MEANINGS, read_scores_table
 
 Array = NDArray[np.float64]

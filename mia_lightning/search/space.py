@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import fields, is_dataclass, replace
@@ -12,24 +11,12 @@ from mia_lightning.config.command_line import parse_mapping
 from mia_lightning.config.files import to_mapping
 from mia_lightning.config.schema import DataConfig, RunConfig, TargetConfig
 from mia_lightning.errors import MIAError, suggest
+from mia_lightning.search.distributions import MOST_COMBINATIONS, checked_distribution, grid_points, rounded
 from mia_lightning.search.trial import Params
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-OPTIONS = {
-    "uniform": ("low", "high", "steps"),
-    "loguniform": ("low", "high", "steps"),
-    "int": ("low", "high"),
-    "choice": ("values",),
-}
-"""Options of each distribution; steps (default: 5) is the number of grid points."""
-
-DIGITS = 4
-"""Significant digits of a sampled number: enough for any rate, and readable."""
-
-MOST_CHOICES, MOST_COMBINATIONS = 200, 10_000
-"""Values of one choice, and combinations of a grid."""
 
 FREE = ("references.training.init_args", "references.trainer")
 """Fields that hold any entries."""
@@ -68,7 +55,7 @@ class Space:
     def _add(self, key: str, description: Mapping[str, Any]) -> None:
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-        name, options = _checked(key, description)
+        name, options = checked_distribution(key, description)
         if name == "choice":  # Optuna stores no lists, so it samples indices
             self.choices[key] = options["values"]
             self.distributions[key] = CategoricalDistribution(range(len(options["values"])))
@@ -83,7 +70,7 @@ class Space:
         if key in self.choices:
             return self.choices[key]
         low, high = self.distributions[key].low, self.distributions[key].high  # type: ignore[attr-defined]
-        middle = (low + high) // 2 if isinstance(low, int) else _rounded(low + 0.37 * (high - low), low, high)
+        middle = (low + high) // 2 if isinstance(low, int) else rounded(low + 0.37 * (high - low), low, high)
         return [low, high, middle]
 
     def grid(self) -> dict[str, list[Any]]:
@@ -101,7 +88,7 @@ class Space:
             elif isinstance(distribution, IntDistribution):
                 values[key] = range(distribution.low, distribution.high + 1)
             else:
-                values[key] = _grid_points(distribution, self._steps[key])
+                values[key] = grid_points(distribution, self._steps[key])
         count = 1
         for options in values.values():
             count *= options.stop - options.start if isinstance(options, range) else len(options)
@@ -138,7 +125,7 @@ class Space:
         low, high = self.distributions[key].low, self.distributions[key].high  # type: ignore[attr-defined]
         if not low <= value <= high:
             raise ValueError(f"{key} cannot be {value!r}")
-        return value if isinstance(low, int) else _rounded(value, low, high)
+        return value if isinstance(low, int) else rounded(value, low, high)
 
     def apply(self, params: Params) -> RunConfig:
         """Return the run with these parameters.
@@ -163,73 +150,6 @@ class Space:
     def typed_choices(self, key: str) -> list[Any]:
         """Return the values of a choice as the configuration holds them; empty where the field is not searched."""
         return self._typed[key] if key in self.choices else []
-
-
-def _checked(key: str, description: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the distribution's name and its options, checked."""
-    options = dict(description)
-    if "dist" not in options:
-        raise MIAError(
-            f"search.space.{key}: no dist is given; write {{dist: uniform, low: 0, high: 1}} or another of "
-            f"{', '.join(sorted(OPTIONS))}"
-        )
-    name = options.pop("dist")
-    if not isinstance(name, str) or name not in OPTIONS:
-        raise MIAError(f"search.space.{key}: no distribution is named {name!r}; {suggest(str(name), OPTIONS)}")
-    for option in options:
-        if option not in OPTIONS[name]:
-            raise MIAError(f"search.space.{key}: {name} has no option {option!r}; {suggest(option, OPTIONS[name])}")
-    if missing := [option for option in OPTIONS[name] if option != "steps" and option not in options]:
-        raise MIAError(f"search.space.{key}: {name} needs {' and '.join(missing)}")
-    if name == "choice":
-        return name, {"values": _checked_choice(key, options["values"])}
-    numbers = {
-        option: _number(key, option, value, whole=name == "int" or option == "steps")
-        for option, value in options.items()
-    }
-    low, high = numbers["low"], numbers["high"]
-    if low >= high:
-        raise MIAError(f"search.space.{key}: low must be below high, got {low:g} and {high:g}")
-    if name == "loguniform" and low <= 0:
-        raise MIAError(f"search.space.{key}: low must be above 0 on a log scale, got {low:g}")
-    if not 2 <= numbers.get("steps", 2) <= MOST_COMBINATIONS:
-        raise MIAError(f"search.space.{key}: steps must be from 2 to {MOST_COMBINATIONS:,}, got {numbers['steps']:g}")
-    return name, numbers
-
-
-def _checked_choice(key: str, values: Any) -> list[Any]:
-    if not isinstance(values, list) or not 0 < len(values) <= MOST_CHOICES:
-        text = f"{len(values)} values" if isinstance(values, list) and values else repr(values)
-        raise MIAError(f"search.space.{key}: values must be a list of 1 to {MOST_CHOICES} values, got {text}")
-    return values
-
-
-def _number(key: str, option: str, value: Any, *, whole: bool) -> float | int:
-    try:
-        number = float(value)  # YAML reads 1e-4, without a dot, as text
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if (
-        isinstance(value, bool)
-        or not math.isfinite(number)
-        or (whole and (number != int(number) or abs(number) > 2**62))
-    ):
-        expected = "a whole number" if whole else "a number"
-        raise MIAError(f"search.space.{key}: {option} must be {expected}, got {value!r}")
-    return (value if isinstance(value, int) else int(number)) if whole else number
-
-
-def _rounded(value: float, low: float, high: float) -> float:
-    """Return a number of few digits within a range."""
-    return min(max(float(f"{value:.{DIGITS}g}"), low), high)
-
-
-def _grid_points(distribution: Any, steps: int) -> list[float]:
-    import numpy as np
-
-    space = np.geomspace if distribution.log else np.linspace
-    points = space(distribution.low, distribution.high, steps).tolist()
-    return [min(max(point, distribution.low), distribution.high) for point in points]
 
 
 def _resolve(config: RunConfig, name: str, roots: Sequence[str]) -> str:

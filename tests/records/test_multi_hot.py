@@ -7,8 +7,9 @@ import torch
 
 from mia_lightning.errors import MIAError
 from mia_lightning.records.columns import make_records
+from mia_lightning.records.halves import align_multi_hot
 from mia_lightning.records.in_memory import read_side
-from mia_lightning.records.multi_hot import align_multi_hot, label_array
+from mia_lightning.records.multi_hot import label_array
 from mia_lightning.records.readers import read_records
 
 LABELS = np.array([[1, 1, 0], [0, 0, 0], [0, 1, 0]])

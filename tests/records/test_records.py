@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mia_lightning.errors import MIAError
-from mia_lightning.records.records import Records, align_class_names, check_disjoint, separate_ids
+from mia_lightning.records.halves import align_class_names, check_disjoint, separate_ids
+from mia_lightning.records.records import Records
 
 
 def records(ids=4, *, source="a.npz", **more):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from mia_lightning.errors import MIAError
+from mia_lightning.records.csv_header import header_names
 from mia_lightning.records.table_columns import (
     group_column,
     id_column,
@@ -18,7 +19,7 @@ from mia_lightning.records.table_columns import (
     number_column,
     text_column,
 )
-from mia_lightning.records.tables import header_names, parse_csv, read_table
+from mia_lightning.records.tables import parse_csv, read_table
 from mia_lightning.security.file_kinds import KINDS
 
 ROWS = [["id", "membership", "score"], ["007", "member", "0.5"], ["8", "non-member", "-1e3"], ["9", "", "2"]]

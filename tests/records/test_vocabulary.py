@@ -3,15 +3,8 @@
 import pytest
 
 from mia_lightning.errors import MIAError
-from mia_lightning.records.vocabulary import (
-    MEMBERSHIP_WORDS,
-    NAMES,
-    check_mapping,
-    find_columns,
-    meaning,
-    membership_code,
-    membership_codes,
-)
+from mia_lightning.records.column_mapping import check_mapping, find_columns
+from mia_lightning.records.vocabulary import MEMBERSHIP_WORDS, NAMES, meaning, membership_code, membership_codes
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ from types import ModuleType
 from typing import Any
 
 from mia_lightning.errors import MIAError, suggest
+from mia_lightning.records.column_mapping import check_mapping
 from mia_lightning.records.records import Records
-from mia_lightning.records.vocabulary import check_mapping
 from mia_lightning.security.file_kinds import kind_sentence
 from mia_lightning.security.imports import import_own
 

@@ -12,17 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, listed, reason
+from mia_lightning.records.column_mapping import find_columns
 from mia_lightning.records.columns import make_records
 from mia_lightning.records.readers import _files
 from mia_lightning.records.records import Records
-from mia_lightning.records.vocabulary import (
-    RECORD_COLUMNS,
-    SPLITS,
-    find_columns,
-    meaning,
-    normalize_name,
-    training_and_test,
-)
+from mia_lightning.records.vocabulary import RECORD_COLUMNS, SPLITS, meaning, normalize_name, training_and_test
 from mia_lightning.runtime.memory_maps import map_npz, map_safetensors
 from mia_lightning.security.archives import check_unfolding, check_zip
 

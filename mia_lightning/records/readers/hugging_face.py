@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from mia_lightning.errors import MIAError, reason
+from mia_lightning.records.column_mapping import find_columns
 from mia_lightning.records.columns import make_records
 from mia_lightning.records.frames import frame_table
 from mia_lightning.records.readers import _image_files
 from mia_lightning.records.readers.table import table_records
 from mia_lightning.records.records import Records
-from mia_lightning.records.vocabulary import find_columns, training_and_test
+from mia_lightning.records.vocabulary import training_and_test
 from mia_lightning.runtime.extras import require
 
 FORMATS = "data sets of Hugging Face on disk (save_to_disk)"

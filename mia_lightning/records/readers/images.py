@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from mia_lightning.errors import MIAError, listed
+from mia_lightning.records.column_mapping import Columns, find_columns
+from mia_lightning.records.csv_header import header_names
 from mia_lightning.records.label_columns import class_order_note
 from mia_lightning.records.readers import _files, _image_files
 from mia_lightning.records.records import Records
@@ -20,8 +22,8 @@ from mia_lightning.records.table_columns import (
     membership_of,
     text_column,
 )
-from mia_lightning.records.tables import Table, header_names, parse_csv, read_table
-from mia_lightning.records.vocabulary import TABLE_COLUMNS, Columns, find_columns, meaning
+from mia_lightning.records.tables import Table, parse_csv, read_table
+from mia_lightning.records.vocabulary import TABLE_COLUMNS, meaning
 
 FORMATS = "a CSV next to images, or a folder, tar or zip of images with one CSV"
 

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, listed, reason
+from mia_lightning.records.column_mapping import Columns, find_columns
 from mia_lightning.records.columns import make_records
 from mia_lightning.records.readers import _files, _unpickle
 from mia_lightning.records.readers._stand_ins import Array, Picture
 from mia_lightning.records.records import Records
-from mia_lightning.records.vocabulary import RECORD_COLUMNS, Columns, find_columns
+from mia_lightning.records.vocabulary import RECORD_COLUMNS
 from mia_lightning.security.archives import check_unfolding
 from mia_lightning.security.plain import plain_dict
 

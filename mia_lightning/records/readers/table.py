@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, listed, printable
+from mia_lightning.records.column_mapping import find_columns
+from mia_lightning.records.csv_header import header_names
 from mia_lightning.records.label_columns import class_order_note
 from mia_lightning.records.multi_hot import is_one_hot, multi_hot_column
 from mia_lightning.records.readers import _files
@@ -19,8 +21,8 @@ from mia_lightning.records.table_columns import (
     membership_of,
     number_column,
 )
-from mia_lightning.records.tables import Table, header_names, read_table
-from mia_lightning.records.vocabulary import FEATURE, IGNORE, find_columns, meaning
+from mia_lightning.records.tables import Table, read_table
+from mia_lightning.records.vocabulary import FEATURE, IGNORE, meaning
 
 FORMATS = "tables of named features (Parquet, CSV)"
 

@@ -108,7 +108,7 @@ def _table(path: Path, source: str) -> Mapping[str, Any]:
 
 def has_keep_columns(path: Path) -> bool:
     """Whether a table has the training records of models (keep, or keep_0), by its header alone."""
-    from mia_lightning.records.tables import header_names
+    from mia_lightning.records.csv_header import header_names
 
     try:
         with open_regular(path) as file:

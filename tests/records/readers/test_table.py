@@ -8,9 +8,9 @@ import pytest
 from mia_lightning.errors import MIAError
 from mia_lightning.records.duplicates import find_duplicates
 from mia_lightning.records.frames import frame_table
+from mia_lightning.records.halves import align_inputs
 from mia_lightning.records.readers import read_records
 from mia_lightning.records.readers.table import table_records
-from mia_lightning.records.records import align_inputs
 
 
 def frame_records(frame, source, columns=None):
