@@ -52,35 +52,13 @@ def read(
         MIAError: a damaged data set, one split without the other, or images of several sizes without a transform.
     """
     datasets, name = require("datasets", "huggingface"), Path(source).name
-    try:
-        loaded = datasets.load_from_disk(source)
-        parts = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
-        chosen_splits = ("",) if "" in parts else training_and_test(parts)
-        if chosen_splits is None:
-            raise MIAError(
-                f"{name}: has the splits {', '.join(parts)}; expected train (members) and test (non-members)"
-            )
-        used = {split: parts[split] for split in chosen_splits}
-        dataset = datasets.concatenate_datasets(list(used.values()))
-    except MIAError:
-        raise
-    except Exception as error:
-        raise MIAError(f"{name}: is damaged or not a data set of datasets ({reason(error)}); save it again") from None
+    parts, used, dataset = _loaded(datasets, source, name)
     chosen = find_columns(dataset.column_names, name, columns, MEANINGS)
     image = chosen.get("image")
     if image is None or not isinstance(dataset.features[image], datasets.Image):
         records = table_records(frame_table(dataset.with_format("arrow")[:], name), columns)
         notes = (*records.notes, *_notes(name, used, parts))
         return records if "" in used else replace(records, membership=_membership(used), notes=notes)
-    numbers = np.arange(len(dataset))
-    undecoded = dataset.cast_column(image, datasets.Image(decode=False))
-    opener = _image_files.ImageOpener(partial(_stored, undecoded, image), [f"image {row}" for row in numbers], name)
-    images: Any
-    if transform is None:
-        files = ((str(row), 0, partial(opener.content, row)) for row in range(len(dataset)))
-        images = _image_files.stack(files, int, numbers, name)
-    else:
-        images = opener.lazy([opener.header(row)[0] for row in range(len(dataset))], transform, transform_name)
     values = {meaning: dataset[column][:] for meaning, column in chosen.by_meaning.items() if meaning != "image"}
     label = chosen.get("label")
     records = make_records(
@@ -94,7 +72,33 @@ def read(
         class_names=None if label is None else getattr(dataset.features[label], "names", None),
         notes=[*_notes(name, used, parts), *chosen.notes(name)],
     )
-    return replace(records, images=images)
+    return replace(records, images=_images(datasets, dataset, image, name, transform, transform_name))
+
+
+def _loaded(datasets: Any, source: str, name: str) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """Return all data sets by their split, those used (of members and of non-members, or ""), and these joined."""
+    try:
+        loaded = datasets.load_from_disk(source)
+        parts = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
+        if (splits := ("",) if "" in parts else training_and_test(parts)) is not None:
+            used = {split: parts[split] for split in splits}
+            return parts, used, datasets.concatenate_datasets(list(used.values()))
+    except Exception as error:
+        raise MIAError(f"{name}: is damaged or not a data set of datasets ({reason(error)}); save it again") from None
+    raise MIAError(f"{name}: has the splits {', '.join(parts)}; expected train (members) and test (non-members)")
+
+
+def _images(
+    datasets: Any, dataset: Any, column: str, name: str, transform: Callable[[Any], Any] | None, transform_name: str
+) -> Any:
+    """Return the images at once, or as a transform returns them when they are needed."""
+    numbers = np.arange(len(dataset))
+    undecoded = dataset.cast_column(column, datasets.Image(decode=False))
+    opener = _image_files.ImageOpener(partial(_stored, undecoded, column), [f"image {row}" for row in numbers], name)
+    if transform is None:
+        files = ((str(row), 0, partial(opener.content, row)) for row in range(len(dataset)))
+        return _image_files.stack(files, int, numbers, name)
+    return opener.lazy([opener.header(row)[0] for row in range(len(dataset))], transform, transform_name)
 
 
 def _stored(dataset: Any, column: str, number: int) -> bytes | str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mia_lightning.errors import MIAError, printable
+from mia_lightning.errors import MIAError, listed, printable
 from mia_lightning.records.readers import _image_files
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.records.vocabulary import SPLITS, training_and_test
@@ -33,17 +33,11 @@ def matches(source: str) -> bool:
     return any(_is_image(file.name) for entry in folders for file in os.scandir(entry))
 
 
-def read(
-    source: str,
-    columns: Mapping[str, str] | None = None,
-    transform: Callable[[Any], Any] | None = None,
-    transform_name: str = "",
-) -> Records:
+def read(source: str, transform: Callable[[Any], Any] | None = None, transform_name: str = "") -> Records:
     """Read the images of train/CLASS/ as members and of test/CLASS/ as non-members, or of CLASS/ without membership.
 
     Args:
         source: Path of the folder.
-        columns: Not used.
         transform: From a PIL image in RGB to a float tensor (C, H, W); images are decoded when they are needed. Without
             it all images must have one size, and are read at once.
         transform_name: Of the transform, for messages.
@@ -57,28 +51,10 @@ def read(
     """
     root = Path(source)
     folders = [entry.name for entry in sorted(root.iterdir()) if entry.is_dir()]
-    splits = training_and_test(folders)
-    if splits is None and (present := [name for name in folders if name in (*SPLITS[0], *SPLITS[1])]):
-        other = "test" if present[0] in SPLITS[0] else "train"
-        raise MIAError(
-            f"{root.name}: has {present[0]}/ but no {other}/; members belong into train/, non-members into test/"
-        )
-    listed = {name: _listed(root / name) for name in splits or [""]}
-    notes = [
-        f"{root.name}: {len(set().union(*listed.values()))} classes by the names of folders, in alphabetical order"
-    ]
-    if splits is not None:
-        notes.append(f"{root.name}: {splits[0]}/ is read as members, {splits[1]}/ as non-members")
-        if unused := [name for name in folders if name not in splits]:
-            notes.append(f"{root.name}: folders not used: {printable(', '.join(unused[:8]), 200)}")
-    classes = sorted(set().union(*listed.values()))
-    for name, by_class in listed.items():
-        if lacking := [text for text in classes if not by_class.get(text)]:
-            raise MIAError(
-                f"{root.name}: {name + '/' if name else ''}{printable(lacking[0], 60)}/ is missing or has no images "
-                f"({len(lacking)} such classes); give every class images in train/ and in test/"
-            )
-    files = [(name, label, file) for name, by_class in listed.items() for label in classes for file in by_class[label]]
+    splits = _splits(root.name, folders)
+    by_split = {name: _images_by_class(root / name) for name in splits or [""]}
+    classes = _classes(root.name, by_split)
+    files = [(name, label, file) for name, images in by_split.items() for label in classes for file in images[label]]
     ids = np.array([file.relative_to(root).as_posix() for _, _, file in files])
     stored = tuple(str(file) for _, _, file in files).__getitem__
     opener = _image_files.ImageOpener(stored, ids.tolist(), root.name)
@@ -95,9 +71,42 @@ def read(
         membership=np.array([UNKNOWN if splits is None else name == splits[0] for name, _, _ in files], np.int8),
         source=root.name,
         class_names=tuple(classes),
-        notes=tuple(notes),
+        notes=tuple(_notes(root.name, folders, splits, classes)),
         covariates=dict(zip(COVARIATES, np.array(sizes, np.float64).T, strict=True)),
     )
+
+
+def _splits(source: str, folders: list[str]) -> tuple[str, str] | None:
+    """Return the folders of members and of non-members; None without either."""
+    splits = training_and_test(folders)
+    if splits is None and (present := [name for name in folders if name in (*SPLITS[0], *SPLITS[1])]):
+        other = "test" if present[0] in SPLITS[0] else "train"
+        raise MIAError(
+            f"{source}: has {present[0]}/ but no {other}/; members belong into train/, non-members into test/"
+        )
+    return splits
+
+
+def _classes(source: str, by_split: Mapping[str, Mapping[str, list[Path]]]) -> list[str]:
+    """Return the names of the classes, sorted; every split has images of each."""
+    classes = sorted(set().union(*by_split.values()))
+    for name, by_class in by_split.items():
+        if lacking := [text for text in classes if not by_class.get(text)]:
+            raise MIAError(
+                f"{source}: {name + '/' if name else ''}{printable(lacking[0], 60)}/ is missing or has no images "
+                f"({len(lacking)} such classes); give every class images in train/ and in test/"
+            )
+    return classes
+
+
+def _notes(source: str, folders: list[str], splits: tuple[str, str] | None, classes: list[str]) -> list[str]:
+    """Return how the folders were read."""
+    notes = [f"{source}: {len(classes)} classes by the names of folders, in alphabetical order"]
+    if splits is not None:
+        notes.append(f"{source}: {splits[0]}/ is read as members, {splits[1]}/ as non-members")
+        if unused := [name for name in folders if name not in splits]:
+            notes.append(f"{source}: folders not used: {listed(unused, 8, 60)}")
+    return notes
 
 
 def _stacked(files: list[Path], root: Path, ids: Any) -> Any:
@@ -111,7 +120,7 @@ def _stacked(files: list[Path], root: Path, ids: Any) -> Any:
         raise MIAError(f"{str(error).partition(';')[0]}; {fix}") from None
 
 
-def _listed(folder: Path) -> dict[str, list[Path]]:
+def _images_by_class(folder: Path) -> dict[str, list[Path]]:
     """Return the image files of each class's folder, sorted."""
     entries = sorted(folder.iterdir())
     if stray := [entry for entry in entries if entry.is_file() and _is_image(entry.name)]:
