@@ -99,7 +99,7 @@ def test_one_model_is_the_target(pool, tmp_path):
     assert len(arrays.reference_outputs.references) == K - 1
 
 
-def test_sorted_and_shuffled_arrays_keep_the_same_references(tmp_path):
+def test_row_order_keeps_the_references(tmp_path):
     """One model of a matrix with every record IN exactly half is the target, so that records lose references."""
     draw = np.random.default_rng(1)
     keep = draw.random((K, N)).argsort(axis=0) < K // 2

@@ -98,7 +98,7 @@ def test_an_over_fitted_target_is_found_out(run):
     assert figures["attacks"]["loss_threshold"]["auc_low"] > 0.5
 
 
-def test_tensorboard_shows_epochs_figures_and_hyper_parameters(run):
+def test_tensorboard_epochs_figures_hparams(run):
     for fold in range(5):  # a run each, so that a chart shows all folds
         events = EventAccumulator(str(run / "tensorboard" / f"fold {fold}")).Reload()
         assert {f"mlp/{value}" for value in ("loss", "tpr@0.05", "tpr@0.01")} <= set(events.Tags()["scalars"])
@@ -116,7 +116,7 @@ def test_tensorboard_shows_epochs_figures_and_hyper_parameters(run):
     assert final.Scalars("final/auc")[0].value == pytest.approx(figures["attacks"]["fusion"]["auc"])
 
 
-def test_tensorboard_shows_the_rate_of_the_extraction_without_another_store_key(tmp_path, monkeypatch):
+def test_extraction_rate_is_no_part_of_the_key(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "RATE_SECONDS", 0.0)
     extract(tmp_path / "store")
     stored = set((tmp_path / "store").rglob("*"))
@@ -133,7 +133,7 @@ def test_tensorboard_shows_the_rate_of_the_extraction_without_another_store_key(
     board.writer.close()
 
 
-def test_tensorboard_shows_references_as_runs_of_one_chart(tmp_path):
+def test_tensorboard_references(tmp_path):
     board = TensorBoard(tmp_path)
     for number in range(2):
         board.reference(ReferenceRecord(number, "trained", 0.9, 0.5, losses=(2.0, 1.0)))
@@ -184,7 +184,7 @@ def test_overwrite_replaces_every_file(run):
     assert {path.name for path in run.iterdir()} <= set(FILES)
 
 
-def test_private_membership_reaches_the_evaluation_only(task, tmp_path):
+def test_private_membership_is_evaluation_only(task, tmp_path):
     """With and without known private membership, the scores are the same; with it, the private table appears."""
     from mia_lightning.records.readers import read_records
 

@@ -214,7 +214,7 @@ def test_missing_labels_are_predicted_and_noted(task, tmp_path, capsys):
     assert "p.pt: 240 records have no label; the target's predicted class is used" in capsys.readouterr().out
 
 
-def test_unknown_public_membership_is_left_out_and_counted(task, tmp_path, capsys):
+def test_unknown_membership_is_left_out(task, tmp_path, capsys):
     change = lambda v: [*v[:200], *[None] * 40]  # noqa: E731
     path = public_with(task, tmp_path / "p.pt", membership=change)
     assert train([*replace(task.arguments, "--data.public", path), "--output", str(tmp_path / "out")]) == 0

@@ -205,7 +205,7 @@ def test_order_of_submissions_does_not_matter():
     assert [p.name for p in once] == ["c", "b", "a"]
 
 
-def test_no_submission_is_better_for_certain_without_a_false_positive():
+def test_leaderboard_without_false_positives():
     """Equal submissions, 50 non-members, FPR 1%: the bootstrap of the highest non-member separates a third of them."""
     separated = []
     for seed in range(8):

@@ -174,7 +174,7 @@ def test_output_of_a_function_is_recognized(kind, network, sides):
         assert named in " ".join(result.notes)
 
 
-def test_rounded_probabilities_are_reported_with_their_effect():
+def test_rounded_probabilities_note():
     rng = np.random.default_rng(4)
     inputs, labels = rng.normal(size=(400, 5)).astype(np.float32) * 6, rng.integers(0, 5, 400)
     inputs[::4, 0] += 40  # their other probabilities are below the smallest float16 number
@@ -347,7 +347,7 @@ class InPlace(nn.Module):
 
 
 @pytest.mark.parametrize("form", ["network", "function"])
-def test_models_that_change_their_input_are_queried_on_copies(form, network, sides):
+def test_in_place_model_gets_copies(form, network, sides):
     def model(in_place):
         def function(batch):
             if in_place:
@@ -368,7 +368,7 @@ def test_models_that_change_their_input_are_queried_on_copies(form, network, sid
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_reduced_precision_quantized_and_exported_models_are_audited(network, sides):
+def test_reduced_precision_quantized_exported(network, sides):
     expected = auc_of(audit(network, *sides, **FAST))
     half = audit(copy.deepcopy(network).bfloat16(), *sides, **FAST)
     assert auc_of(half) == pytest.approx(expected, abs=0.02)
@@ -383,7 +383,7 @@ def test_reduced_precision_quantized_and_exported_models_are_audited(network, si
         audit(quantized, *sides, references=2)
 
 
-def test_missing_labels_of_a_table_are_the_predicted_class():
+def test_missing_table_labels_are_predicted():
     rng = np.random.default_rng(1)
     frame = pd.DataFrame(rng.normal(size=(80, 2)), columns=["a", "b"])
     frame["label"] = np.where(frame.a > 0, "yes", "no")
@@ -436,7 +436,7 @@ def narrowed(batch, number):
     return batch[:, 1:]
 
 
-def test_views_of_the_users_own_reach_target_and_references(monkeypatch):
+def test_own_views_reach_references(monkeypatch):
     rng = np.random.default_rng(0)
     inputs, labels = rng.normal(size=(80, 6)).astype(np.float32), rng.integers(0, 3, 80)
     torch.manual_seed(0)

@@ -90,7 +90,7 @@ def test_every_door_gives_the_same_figures(trained, data, sides, tmp_path, monke
     assert audit(config).attacks["phi_threshold"].public.auc == figure
 
 
-def test_references_are_trained_by_the_sum_of_binary_losses(trained, sides):
+def test_multi_label_reference_training(trained, sides):
     training = {"epochs": 40, "batch_size": 100, "learning_rate": 0.1}
     result = audit(trained, *sides, references={"count": 6, "training": training}, **FAST)
     assert [check.status for check in result.result.fidelity][1:] == ["passed", "passed"]

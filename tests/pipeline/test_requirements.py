@@ -19,7 +19,7 @@ def check(*files, **overrides):
 
 
 @pytest.mark.parametrize("name", [name for name in names() if not name.startswith("tune")])
-def test_shipped_configurations_meet_their_requirements(name):
+def test_shipped_configurations_requirements(name):
     check(name)
 
 

@@ -114,7 +114,7 @@ class Elements(HTMLParser):
         return [attributes for tag, attributes in self.found if tag == name]
 
 
-def test_page_holds_nothing_that_runs_or_comes_from_elsewhere(page):
+def test_page_is_self_contained_without_scripts(page):
     elements = Elements(page)
     assert elements.open == []
     tags = {tag for tag, _ in elements.found}
@@ -335,7 +335,7 @@ def test_few_lucky_members_are_no_finding():
     assert np.mean([row.at_low_rates for row in draws]) <= 0.025 + 3 * 0.009
 
 
-def test_never_green_with_a_large_gap_or_failed_references():
+def test_large_gap_or_failed_references_warn():
     none = records(gain=0.0)
     large = SanityCheck("generalization gap", "pass", "A gap.", {"gap_low": 0.2})
     assert level(of_scores(none, checks=(large,))) == "inconclusive"
@@ -379,7 +379,7 @@ def test_searched_run_is_decided_on_held_out_records():
     assert report.decisive["lira"] is held_out["lira"]
 
 
-def test_verdict_states_the_figures_and_how_the_attack_was_named():
+def test_verdict_states_figures_and_headline():
     given = records(names=("a", "b"), n=4000)
     assessment = assess(given, bootstrap=100)
     first, *rest = verdict(Report(assessment, "a", "named beforehand", versions())).sentences
@@ -391,7 +391,7 @@ def test_verdict_states_the_figures_and_how_the_attack_was_named():
     assert "named beforehand" in rest[-1]
 
 
-def test_most_exposed_are_the_highest_scores_with_their_p_values(full):
+def test_most_exposed_by_score_with_p_values(full):
     exposed, scores = most_exposed(full), full.assessment.records.scores[full.headline]
     best = np.argsort(-scores)[: len(exposed)]
     assert [record.id for record in exposed] == full.assessment.records.ids[best].tolist()

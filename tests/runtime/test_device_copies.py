@@ -68,7 +68,7 @@ def test_extraction_never_waits_for_the_newest_batches(monkeypatch):
 
 
 @pytest.mark.parametrize("way", ["resident", "streamed", "recorded"])
-def test_training_and_queries_never_wait_within_an_epoch(monkeypatch, tmp_path, way):
+def test_epoch_without_host_waits(monkeypatch, tmp_path, way):
     def backward(loss):
         for parameter in model.parameters() if way != "recorded" else kept[0].parameters():
             parameter.grad = torch.empty_like(parameter)
@@ -109,7 +109,7 @@ def test_training_and_queries_never_wait_within_an_epoch(monkeypatch, tmp_path, 
 
 
 @pytest.mark.parametrize("free", [10_000, 100])
-def test_images_stay_on_the_device_where_half_of_its_free_memory_holds_them(monkeypatch, caplog, free):
+def test_resident_images_by_free_memory(monkeypatch, caplog, free):
     caplog.set_level("INFO")
     material = TrainingData(images(20), np.zeros(20, np.int64), (), (), 4, 1)
     with fake_cuda(monkeypatch, free=free):

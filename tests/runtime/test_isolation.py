@@ -37,7 +37,7 @@ SLURM = {
         ({"LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "many"}, "WORLD_SIZE is 'many'; expected a number from 1"),
     ],
 )
-def test_broken_variables_of_a_launcher_are_one_sentence(variables, sentence, monkeypatch):
+def test_broken_launcher_variables_message(variables, sentence, monkeypatch):
     for name, value in variables.items():
         monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
     with pytest.raises(MIAError, match=sentence):
@@ -129,7 +129,7 @@ def test_lightning_variables_change_nothing(tmp_path, monkeypatch):
     assert isolated_fabric("cpu").device.type == "cpu"
 
 
-def test_trainers_take_no_callbacks_of_installed_packages(tmp_path, monkeypatch):
+def test_trainers_ignore_registered_callbacks(tmp_path, monkeypatch):
     metadata = tmp_path / "other-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")

@@ -41,7 +41,7 @@ def is_in_file(array):
 @pytest.mark.parametrize("name", ["x.npz", "x.safetensors"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("order", ["NCHW", "NHWC"])
-def test_large_arrays_stay_in_the_file_and_give_the_same_outputs(tmp_path, all_mapped, name, dtype, order):
+def test_mapped_arrays_give_the_same_outputs(tmp_path, all_mapped, name, dtype, order):
     public = make_records(dtype=dtype)
     images = public.images if order == "NCHW" else np.ascontiguousarray(public.images.transpose(0, 2, 3, 1))
     write(tmp_path / name, images=images)
@@ -71,7 +71,7 @@ def test_compressed_arrays_are_read_into_memory(tmp_path, all_mapped):
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut"])
-def test_a_damaged_entry_is_refused_though_it_is_only_mapped(tmp_path, all_mapped, damage):
+def test_damaged_mapped_entry_is_refused(tmp_path, all_mapped, damage):
     path = tmp_path / "x.npz"
     write(path)
     data = bytearray(path.read_bytes())
@@ -114,7 +114,7 @@ def test_outputs_are_read_only_maps(tmp_path):
 
 
 @pytest.mark.extended
-def test_memory_does_not_grow_with_the_number_of_records(tmp_path):
+def test_memory_independent_of_record_count(tmp_path):
     """Sixteen times the records are 177 MiB more of images and 8 MiB more of outputs; neither is in memory."""
     command = [sys.executable, str(ROOT / "benchmarks" / "memory.py"), "--records", "4000", "64000", "--plain"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)

@@ -143,7 +143,7 @@ SEARCH = [
         (benchmark, ["--data", "digits:public"], ["--workers", "2"]),
     ],
 )
-def test_an_address_that_is_not_used_or_reached_is_one_sentence(command, words, using, tmp_path, monkeypatch, capsys):
+def test_unused_or_unreachable_address_message(command, words, using, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     option = "--ray_address" if command is benchmark else "--ray.address"
     for further, sentence in (([], f"error: {option} 127.0.0.1:1 is not used"), (using, "error: cannot join the Ray")):

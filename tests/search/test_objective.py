@@ -49,7 +49,7 @@ def test_gain_over_itself_and_over_noise(metric):
     json.dumps(comparison.to_dict(), allow_nan=False)
 
 
-def test_noise_gains_nothing_by_splitting_ties_of_the_default():
+def test_tied_default_loses_nothing_to_noise():
     """Scores of two values have a TPR of 0 at 5% FPR, noise of many values one of 5%."""
     member = np.repeat([1, 0], 200).astype(np.int8)
     outputs = SimpleNamespace(public=SimpleNamespace(membership=member, held_out=np.ones(400, bool)))

@@ -89,7 +89,7 @@ class Built:
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
 
 
-def test_references_of_a_trained_architecture_are_refused_without_a_second_training():
+def test_trained_architecture_has_no_references():
     Built.count = 0
     target = load_target(None, architecture=f"{__name__}:Built", image_shape=(3, 2, 2))
     config = load_config(references={"count": 2}).references

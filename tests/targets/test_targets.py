@@ -97,7 +97,7 @@ WRAPS = {
 }
 
 
-def test_the_resnet_of_a_plain_state_dict_is_recognized(resnet, images, tmp_path):
+def test_resnet_of_plain_state_dict(resnet, images, tmp_path):
     torch.save(prefixed(resnet.state_dict(), "module."), tmp_path / "t.pt")
     target = load_target(str(tmp_path / "t.pt"))
     same_outputs(target, resnet, images)
@@ -105,7 +105,7 @@ def test_the_resnet_of_a_plain_state_dict_is_recognized(resnet, images, tmp_path
 
 
 @pytest.mark.parametrize("wrap", WRAPS)
-def test_every_wrapper_and_prefix_gives_the_same_network(wrap, images, custom):
+def test_wrappers_and_prefixes_load_the_same_network(wrap, images, custom):
     network = random_statistics(_import_custom().Net(num_classes=5))  # its own trunk is called `model`
     torch.save(WRAPS[wrap](network.state_dict()), "t.pt")
     torch.save(network.state_dict(), "plain.pt")
@@ -115,7 +115,7 @@ def test_every_wrapper_and_prefix_gives_the_same_network(wrap, images, custom):
     assert target.digest == load_target("plain.pt", architecture="my_nets:Net").digest
 
 
-def test_a_target_is_in_eval_mode_float32_and_without_gradients(resnet, tmp_path):
+def test_target_is_in_eval_mode_float32(resnet, tmp_path):
     torch.save({k: v.half() if v.is_floating_point() else v for k, v in resnet.state_dict().items()}, tmp_path / "t.pt")
     before = torch.random.get_rng_state()
     network = load_target(str(tmp_path / "t.pt")).network
@@ -124,7 +124,7 @@ def test_a_target_is_in_eval_mode_float32_and_without_gradients(resnet, tmp_path
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_legacy_and_safetensors_files_are_recognised_by_content(resnet, images, tmp_path):
+def test_legacy_and_safetensors_by_content(resnet, images, tmp_path):
     torch.save(resnet.state_dict(), tmp_path / "legacy", _use_new_zipfile_serialization=False)
     save_file(resnet.state_dict(), tmp_path / "safe.bin")  # safetensors sorts the names
     targets = [load_target(str(tmp_path / name)) for name in ("legacy", "safe.bin")]
@@ -170,7 +170,7 @@ def test_checkpoint_of_a_real_lightning_trainer(images, tmp_path):
 # ---- architectures
 
 
-def test_cifar_stem_and_gray_images_are_read_from_the_weights(tmp_path):
+def test_cifar_stem_and_channels_from_weights(tmp_path):
     network = torchvision.models.resnet18(num_classes=9)
     network.conv1 = nn.Conv2d(1, 64, 3, stride=1, padding=1, bias=False)
     network.maxpool = nn.Identity()
@@ -189,7 +189,7 @@ def test_resnet_architectures_are_detected(name):
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5"])
-def test_torchvision_names_with_gray_stem_and_safetensors_order(name, tmp_path):
+def test_torchvision_gray_stem_and_safetensors(name, tmp_path):
     network = torchvision.models.get_model(name, num_classes=6)
     path = {"mobilenet_v3_small": "features.0", "squeezenet1_1": "features", "shufflenet_v2_x0_5": "conv1"}[name]
     parent = network.get_submodule(path)
@@ -355,7 +355,7 @@ def test_timm_convention_and_networks_without_features(images):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_malicious_checkpoint_is_named_and_not_executed(zipped, resnet, tmp_path):
+def test_malicious_checkpoint_is_not_executed(zipped, resnet, tmp_path):
     canary = tmp_path / "canary"
     torch.save(
         {"state_dict": resnet.state_dict(), "extra": Touch(canary)},

@@ -224,7 +224,7 @@ def test_unknown_layer_is_refused(tmp_path):
         load(tmp_path / "c.pt", network_of().state_dict() | {"block.weight": torch.ones(4, 4)})
 
 
-def test_wrapper_receives_the_checkpoint_of_what_it_wraps(images, tmp_path):
+def test_wrapper_module_loads_wrapped_checkpoint(images, tmp_path):
     same(load(tmp_path / "c.pt", network_of().state_dict(), "Wrapper"), network_of(), images)
 
 

@@ -143,7 +143,7 @@ def test_broken_folder_is_one_sentence(break_, sentence, tmp_path):
         read(source)
 
 
-def test_validation_folder_holds_non_members_without_a_test_folder(tmp_path):
+def test_validation_folder_is_non_members(tmp_path):
     source = make_folder(tmp_path)
     (tmp_path / "test").rename(tmp_path / "val")
     (tmp_path / "other").mkdir()
