@@ -64,27 +64,9 @@ def evaluate_file(config: ScoreEvaluationConfig, policy: Policy | None = None) -
     """
     from mia_lightning.evaluation.assess import assess
     from mia_lightning.policy.decide import check_contents
-    from mia_lightning.references.exchange import is_pool
-    from mia_lightning.scores.files import read_scores
 
-    if config.bound != "counts" and not config.one_run.random_inclusion:
-        raise MIAError(
-            f"--bound {config.bound} assumes independent random inclusion of the records; give "
-            "--one_run.random_inclusion true if it holds, or leave --bound out"
-        )
-    if config.bound == "one_run_gaussian" and config.delta == 0:
-        raise MIAError("--bound one_run_gaussian has no epsilon at delta 0; give --delta above 0")
-    if len(config.scores) != 1:
-        raise MIAError(
-            f"{len(config.scores)} files of scores are named; name one, or use --leaderboard KEY for several"
-        )
-    file = (
-        _read_pool(config)
-        if is_pool(config.scores[0])
-        else read_scores(
-            config.scores[0], key=config.key, attacks=config.attacks, columns=config.covariates, split=config.split
-        )
-    )
+    _check_bound(config)
+    file = _read_scores(config)
     names = list(file.records.scores)
     if config.primary_attack is not None and config.primary_attack not in names:
         raise MIAError(
@@ -108,6 +90,32 @@ def evaluate_file(config: ScoreEvaluationConfig, policy: Policy | None = None) -
         columns=file.columns,
     )
     return replace(assessment, fraction=fraction), file.notes
+
+
+def _check_bound(config: ScoreEvaluationConfig) -> None:
+    """Check the options of the reported bound."""
+    if config.bound != "counts" and not config.one_run.random_inclusion:
+        raise MIAError(
+            f"--bound {config.bound} assumes independent random inclusion of the records; give "
+            "--one_run.random_inclusion true if it holds, or leave --bound out"
+        )
+    if config.bound == "one_run_gaussian" and config.delta == 0:
+        raise MIAError("--bound one_run_gaussian has no epsilon at delta 0; give --delta above 0")
+
+
+def _read_scores(config: ScoreEvaluationConfig) -> ScoresFile:
+    """Read the one file of scores, or of outputs of models."""
+    from mia_lightning.references.exchange import is_pool
+    from mia_lightning.scores.files import read_scores
+
+    if len(config.scores) != 1:
+        raise MIAError(
+            f"{len(config.scores)} files of scores are named; name one, or use --leaderboard KEY for several"
+        )
+    (path,) = config.scores
+    if is_pool(path):
+        return _read_pool(config)
+    return read_scores(path, key=config.key, attacks=config.attacks, columns=config.covariates, split=config.split)
 
 
 def _fraction(path: str, attack: str, records: ScoredRecords, seed: int) -> Fraction:

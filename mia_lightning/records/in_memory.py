@@ -74,19 +74,18 @@ def read_side(data: object, name: str, *, label: str | Sequence[str] | None = No
         )
     if len(batch) == 0:
         raise MIAError(f"{name} contains no records; give at least one")
-    labels = batch.labels
-    is_column = labels is not None and (labels.ndim == 1 or labels.shape[1:] == (1,))
-    if (
-        labels is not None
-        and is_column
-        and labels.dtype.kind == "f"
-        and bool((labels[np.isfinite(labels)] % 1 != 0).any())
-    ):
+    if batch.labels is not None:
+        _refuse_regression(batch.labels, name)
+    return batch
+
+
+def _refuse_regression(labels: NDArray[Any], name: str) -> None:
+    is_column = labels.ndim == 1 or labels.shape[1:] == (1,)
+    if is_column and labels.dtype.kind == "f" and bool((labels[np.isfinite(labels)] % 1 != 0).any()):
         raise MIAError(
             f"{name} has labels that are not whole numbers, as of a regression; only classifiers are audited, so give "
             "the class of each record"
         )
-    return batch
 
 
 def _batches(loader: Any, name: str) -> Any:
@@ -169,21 +168,7 @@ def _items(data: Any) -> Any:
 def _fields(item: Any, name: str, label: str | Sequence[str] | None) -> tuple[Any, Any]:
     """Return inputs and label of an item of a data set, or of a batch of a loader."""
     if isinstance(item, Mapping):
-        label_key = _label_name(list(item), name, label)
-        if isinstance(label_key, list):
-            several = np.stack([_array(item[key], name) for key in label_key], axis=-1)
-            item = {key: value for key, value in item.items() if key not in label_key} | {"label": several}
-            label_key = "label"
-        inputs = [
-            key for key in item if key != label_key and normalize_name(str(key)) in (*NAMES["image"], "inputs", "input")
-        ]
-        inputs = inputs or [key for key in item if key != label_key]
-        if len(inputs) != 1:
-            raise MIAError(
-                f"{name}: its items have the fields {', '.join(map(str, item))}; give items (inputs, label), or fields "
-                "image and label"
-            )
-        return item[inputs[0]], None if label_key is None else item[label_key]
+        return _named_fields(item, name, _label_name(list(item), name, label))
     if isinstance(item, tuple | list) and len(item) == 2:
         return item[0], item[1]
     if isinstance(item, tuple | list) and len(item) == 1:
@@ -191,6 +176,21 @@ def _fields(item: Any, name: str, label: str | Sequence[str] | None) -> tuple[An
     if isinstance(item, tuple | list):
         raise MIAError(f"{name}: its items have {len(item)} parts; give items (inputs, label)")
     return item, None
+
+
+def _named_fields(item: Mapping[Any, Any], name: str, label: Any) -> tuple[Any, Any]:
+    """Return inputs and label of a mapping, by the key of its label or the keys of several."""
+    labels = label if isinstance(label, list) else [label]
+    rest = [key for key in item if key not in labels]
+    inputs = [key for key in rest if normalize_name(str(key)) in (*NAMES["image"], "inputs", "input")] or rest
+    if len(inputs) != 1:
+        raise MIAError(
+            f"{name}: its items have the fields {', '.join(map(str, item))}; give items (inputs, label), or fields "
+            "image and label"
+        )
+    if isinstance(label, list):
+        return item[inputs[0]], np.stack([_array(item[key], name) for key in label], axis=-1)
+    return item[inputs[0]], None if label is None else item[label]
 
 
 def _is_batch(pair: tuple[Any, Any]) -> bool:
