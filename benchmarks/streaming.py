@@ -25,7 +25,7 @@ from torchvision.datasets import ImageFolder
 
 from mia_lightning.outputs.extraction import extract
 from mia_lightning.outputs.request import ExtractionRequest
-from mia_lightning.records.readers.image_folder import read
+from mia_lightning.records.readers.image_folder import read_transformed
 from mia_lightning.records.splits import Splits
 from mia_lightning.runtime.hardware import Hardware
 from mia_lightning.targets.base import Target
@@ -94,7 +94,7 @@ def main():
     network = nn.Sequential(*layers).eval().requires_grad_(False)
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), options.images)
-        records = read(folder, transform=TRANSFORM, transform_name="streaming:TRANSFORM")
+        records = read_transformed(folder, transform=TRANSFORM, transform_name="streaming:TRANSFORM")
         ways = [partial(bare, Path(folder)), partial(product, records)]
         logits = [way(network, options.workers) for way in ways]
         order = np.argsort(["train" not in str(path) for path in records.ids], kind="stable")

@@ -8,7 +8,8 @@ else:
 * ``read(source: str, columns: Mapping[str, str] = {}) -> Records``: the records (`records.columns.make_records` builds
   them), or MIAError in one sentence. The second argument, the user's mapping of column names to meanings, may be left
   out of a reader that has no columns.
-  A reader of image files of any size also takes a ``transform`` from a PIL image to a tensor, and ``transform_name``.
+* ``read_transformed(source, columns, transform, transform_name)``, optional, of readers of image files of any size: the
+  same with a transform from a PIL image to a tensor.
 
 Modules whose name begins with an underscore hold what several readers share.
 """
@@ -70,7 +71,10 @@ def read_records(
     name = Path(source).name or source
     try:
         module = _recognized(source) if reader == "auto" else _named(reader)
-        records = _read(module, source, columns, transform, transform_name)
+        if transform is not None and hasattr(module, "read_transformed"):
+            records = module.read_transformed(source, columns, transform, transform_name)
+        else:
+            records = _read(module, source, columns)
     except FileNotFoundError as error:
         if os.path.lexists(source):
             raise MIAError(f"{name}: cannot be read ({error.strerror}: {error.filename}); check the path") from None
@@ -86,22 +90,12 @@ def read_records(
     return records
 
 
-def _read(
-    module: ModuleType,
-    source: str,
-    columns: Mapping[str, str],
-    transform: Callable[[Any], Any] | None,
-    transform_name: str,
-) -> object:
-    parameters = inspect.signature(module.read).parameters
-    options: dict[str, Any] = {}
-    if "columns" in parameters:
-        options["columns"] = columns
-    elif columns:
+def _read(module: ModuleType, source: str, columns: Mapping[str, str]) -> object:
+    if "columns" in inspect.signature(module.read).parameters:
+        return module.read(source, columns=columns)
+    if columns:
         raise MIAError(f"--data.columns: reader {module.__name__.rpartition('.')[2]!r} takes no mapping; leave it out")
-    if "transform" in parameters:
-        options |= {"transform": transform, "transform_name": transform_name}
-    return module.read(source, **options)
+    return module.read(source)
 
 
 def _recognized(source: str) -> ModuleType:

@@ -32,7 +32,12 @@ def matches(source: str) -> bool:
     return "dataset_dict.json" in names or {"dataset_info.json", "state.json"} <= names
 
 
-def read(
+def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
+    """Read images of one size, or a table, all at once; see `read_transformed`."""
+    return read_transformed(source, columns)
+
+
+def read_transformed(
     source: str,
     columns: Mapping[str, str] | None = None,
     transform: Callable[[Any], Any] | None = None,

@@ -33,11 +33,22 @@ def matches(source: str) -> bool:
     return any(_is_image(file.name) for entry in folders for file in os.scandir(entry))
 
 
-def read(source: str, transform: Callable[[Any], Any] | None = None, transform_name: str = "") -> Records:
+def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
+    """Read images of one size, all at once; see `read_transformed`."""
+    return read_transformed(source, columns)
+
+
+def read_transformed(
+    source: str,
+    columns: Mapping[str, str] | None = None,
+    transform: Callable[[Any], Any] | None = None,
+    transform_name: str = "",
+) -> Records:
     """Read the images of train/CLASS/ as members and of test/CLASS/ as non-members, or of CLASS/ without membership.
 
     Args:
         source: Path of the folder.
+        columns: Not used: a folder has no columns.
         transform: From a PIL image in RGB to a float tensor (C, H, W); images are decoded when they are needed. Without
             it all images must have one size, and are read at once.
         transform_name: Of the transform, for messages.
