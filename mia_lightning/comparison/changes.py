@@ -19,6 +19,9 @@ Array = NDArray[np.float64]
 
 BEFORE, AFTER = "before", "after"
 
+POWER = 0.9
+"""Probability at which a change is found."""
+
 
 @dataclass(frozen=True, eq=False)
 class Identified:
@@ -55,10 +58,6 @@ class Change:
     def moved(self) -> Array:
         """(N,) change of that share."""
         return self.share_after - self.share_before
-
-
-POWER = 0.9
-"""Probability at which a change is found."""
 
 
 def detectable(difference: Difference) -> float:

@@ -28,6 +28,9 @@ FILES = (
 LARGEST = 2**20
 """Bytes that are read of an earlier configuration."""
 
+PER_RECORD = ("", "_p_value", "_standard_error")
+"""Suffixes of a reference score's columns with one value per record."""
+
 
 class RunFolder(OutputFolder):
     """Folder of one configuration, which is new, empty, or contains an earlier run.
@@ -125,10 +128,6 @@ def _score_rows(result: AuditResult, split: Literal["public", "private"], half: 
     splits = np.where(half.held_out, "holdout", split).tolist()
     for record, name, *values in zip(half.ids.tolist(), splits, *columns, strict=True):
         yield (record, name, *values)  # csv writes a float by its shortest exact form
-
-
-PER_RECORD = ("", "_p_value", "_standard_error")
-"""Suffixes of a reference score's columns with one value per record."""
 
 
 def _write_reference_scores(file: IO[str], result: AuditResult) -> None:

@@ -40,6 +40,16 @@ ACCESS = ("logits", "features", "gradients", "references", "known_members")
 MOST = 100
 """Most criteria and most required attacks."""
 
+FIXES = {
+    "logits": "query the target",
+    "features": "configure an attack that reads a signal of features",
+    "gradients": "give --extraction.gradients true and an attack that reads a signal of gradients",
+    "references": "give --references.count",
+    "known_members": "configure an attack that is fitted, such as LightGBM",
+}
+
+POLICY_KEYS = ("title", "attacks", "access", "minimum_members", "minimum_non_members", "criteria")
+
 
 @dataclass(frozen=True)
 class Criterion:
@@ -109,15 +119,6 @@ class Policy:
                 )
 
 
-FIXES = {
-    "logits": "query the target",
-    "features": "configure an attack that reads a signal of features",
-    "gradients": "give --extraction.gradients true and an attack that reads a signal of gradients",
-    "references": "give --references.count",
-    "known_members": "configure an attack that is fitted, such as LightGBM",
-}
-
-
 def parse_policy(values: Mapping[str, Any], source: str) -> Policy:
     """Return the policy of plain nested values, as a YAML file holds them.
 
@@ -150,9 +151,6 @@ def parse_policy(values: Mapping[str, Any], source: str) -> Policy:
         minimum_members=_count(values, "minimum_members", source),
         minimum_non_members=_count(values, "minimum_non_members", source),
     )
-
-
-POLICY_KEYS = ("title", "attacks", "access", "minimum_members", "minimum_non_members", "criteria")
 
 
 def _criterion(item: Any, where: str) -> Criterion:

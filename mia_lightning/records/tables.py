@@ -36,7 +36,6 @@ BLOCK = 16 << 20
 LONGEST_HEADER, MOST_COLUMNS = 2**20, 2000
 """Characters and columns of a CSV's first line."""
 
-
 TEXT_MEANINGS = ("id", "membership", "label", "group", "file", "class_name", "split")
 """Meanings whose columns are kept as text, so that id 007 differs from 7."""
 

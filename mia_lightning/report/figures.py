@@ -23,6 +23,8 @@ VARIABLES = {plots.INK: "currentColor", plots.FAINT: "var(--faint)"} | {
 }
 """Colors of the figures to variables of the page, which change in dark mode."""
 
+XLINK = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
@@ -93,9 +95,6 @@ def _svg(drawn: Drawn, number: int) -> str:
     for color, variable in VARIABLES.items():
         svg = svg.replace(f": {color}", f": {variable}")
     return svg.replace(">", f'><title id="figure-{number}">{escape(drawn.alternative)}</title>', 1)
-
-
-XLINK = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 
 
 def _of_ladder(report: Report) -> Iterator[Drawn]:

@@ -132,7 +132,7 @@ def _unreliable(report: Report) -> bool:
 
 
 def warns(report: Report, name: str) -> bool:
-    """Return whether the sanity check of that name warns."""
+    """Whether the sanity check of that name warns."""
     check = report.assessment.check(name)
     return check is not None and check.status == "warn"
 
@@ -144,18 +144,18 @@ def accuracy_gap(report: Report) -> float:
 
 
 def references_failed(report: Report) -> bool:
-    """Return whether a check of the reference models failed."""
+    """Whether a check of the reference models failed."""
     run = report.run
     return run is not None and any(check.status == "failed" for check in run.fidelity)
 
 
 def all_constant(evaluations: Mapping[str, Evaluation]) -> bool:
-    """Return whether every attack gives all records the same score."""
+    """Whether every attack gives all records the same score."""
     return all(evaluation.distinct == 1 for evaluation in evaluations.values())
 
 
 def adds(gain: Difference) -> bool:
-    """Return whether an attack adds to the blind baseline for certain, all attacks and figures paid for."""
+    """Whether an attack adds to the blind baseline for certain, all attacks and figures paid for."""
     return gain.low > 0 and gain.p_holm <= 0.05
 
 

@@ -49,6 +49,11 @@ STYLE: Any = {
     "svg.hashsalt": "mia_lightning",
 }
 
+LEGEND: Any = {"fontsize": 8.5, "frameon": False, "labelcolor": INK}
+
+ABOVE: Any = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2, "borderaxespad": 0.2}
+"""Position of a legend above the axes, where one inside would hide data."""
+
 
 def style(**changes: Any) -> AbstractContextManager[None]:
     """Return the context to draw and save figures in, which no matplotlibrc changes.
@@ -59,11 +64,6 @@ def style(**changes: Any) -> AbstractContextManager[None]:
     import matplotlib.style
 
     return matplotlib.style.context(["default", STYLE | {name.replace("_", "."): v for name, v in changes.items()}])
-
-
-LEGEND: Any = {"fontsize": 8.5, "frameon": False, "labelcolor": INK}
-ABOVE: Any = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2, "borderaxespad": 0.2}
-"""Position of a legend above the axes, where one inside would hide data."""
 
 
 def plot_roc(

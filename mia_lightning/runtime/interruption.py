@@ -12,6 +12,9 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that end a run so that the same command resumes it; SLURM sends SIGUSR1 or SIGUSR2 before a time limit."""
 
+RETRY = 0.05
+"""Seconds after which a signal that arrived in a finalizer is sent again."""
+
 
 class Interrupted(BaseException):
     """A signal's request to end. Not a KeyboardInterrupt, which Lightning turns into an exit of its own."""
@@ -58,10 +61,6 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         return
     signal.signal(number, signal.SIG_DFL)
     raise Interrupted(number)
-
-
-RETRY = 0.05
-"""Seconds after which a signal that arrived in a finalizer is sent again."""
 
 
 def _is_postponed(number: int, frame: FrameType | None) -> bool:

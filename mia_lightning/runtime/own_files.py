@@ -6,7 +6,8 @@ import json
 import math
 import os
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -24,6 +25,15 @@ JSON_BYTES = 64 << 20
 
 BLOCK = 4096
 """Rows that are checked at once."""
+
+_PLAIN: dict[Any, Callable[[Any], bool]] = {
+    str: lambda value: isinstance(value, str),
+    bool: lambda value: isinstance(value, bool),
+    int: lambda value: isinstance(value, int) and not isinstance(value, bool),
+    float: lambda value: isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value),
+    types.NoneType: lambda value: value is None,
+}
+"""Whether a JSON value is of a plain type; floats are finite."""
 
 
 class DamagedFileError(MIAError):
@@ -69,17 +79,25 @@ def read_bytes(path: Path, *, limit: int | None = None) -> bytes:
         FileNotFoundError: it does not exist.
         DamagedFileError: it is another kind of file, has more bytes than the limit, or cannot be read.
     """
+    with _damage_reported(path), open_own(path) as file:
+        if limit is not None and os.fstat(file.fileno()).st_size > limit:
+            raise DamagedFileError(f"{path}: is larger than {limit} bytes; delete it and rerun")
+        return file.read()
+
+
+@contextmanager
+def _damage_reported(path: Path) -> Iterator[None]:
+    """Turn the errors of opening and reading a file that exists into `DamagedFileError`."""
     try:
-        with open_own(path) as file:
-            if limit is not None and os.fstat(file.fileno()).st_size > limit:
-                raise DamagedFileError(f"{path}: is larger than {limit} bytes; delete it and rerun")
-            return file.read()
+        yield
     except FileNotFoundError:
         raise
     except OSError as error:
         raise DamagedFileError(f"{path}: cannot be read ({error.strerror}); delete it and rerun") from error
     except MIAError as error:
         raise DamagedFileError(str(error)) from error
+    except (ValueError, EOFError, TypeError, OverflowError, SyntaxError) as error:
+        raise DamagedFileError(f"{path}: is damaged ({str(error)[:100]}); delete it and rerun") from error
 
 
 def read_json(path: Path, schema: type[T]) -> T:
@@ -90,10 +108,8 @@ def read_json(path: Path, schema: type[T]) -> T:
         DamagedFileError: it is not JSON, or a value is missing, unknown, of another type, NaN or infinite.
     """
     text = read_bytes(path, limit=JSON_BYTES)
-    try:
+    with _damage_reported(path):
         return parse_json(text, schema)
-    except ValueError as error:
-        raise DamagedFileError(f"{path}: is damaged ({error}); delete it and rerun") from error
 
 
 def parse_json(text: bytes | str, schema: type[T]) -> T:
@@ -147,16 +163,6 @@ def build(annotation: Any, value: Any, name: str = "content") -> Any:
     return value
 
 
-_PLAIN: dict[Any, Callable[[Any], bool]] = {
-    str: lambda value: isinstance(value, str),
-    bool: lambda value: isinstance(value, bool),
-    int: lambda value: isinstance(value, int) and not isinstance(value, bool),
-    float: lambda value: isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value),
-    types.NoneType: lambda value: value is None,
-}
-"""Whether a JSON value is of a plain type; floats are finite."""
-
-
 def _build_dataclass(cls: Any, value: Any, name: str) -> Any:
     if not isinstance(value, dict):
         raise ValueError(f"{name} is not a mapping")
@@ -186,24 +192,15 @@ def read_array(path: Path, spec: ArraySpec) -> NDArray[Any]:
         FileNotFoundError: it does not exist.
         DamagedFileError: it is not a .npy file, or the array does not fit the schema.
     """
-    try:
-        with open_own(path) as file:
-            version = np.lib.format.read_magic(file)
-            if version != (1, 0):
-                raise ValueError("unknown version of the .npy format")
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            spec.check_header("the array", dtype, shape)
-            if os.fstat(file.fileno()).st_size != file.tell() + math.prod(shape) * dtype.itemsize:
-                raise ValueError("wrong size")
-            file.seek(0)
-            array = np.load(file, allow_pickle=False)
+    with _damage_reported(path), open_own(path) as file:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError("unknown version of the .npy format")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        spec.check_header("the array", dtype, shape)
+        if os.fstat(file.fileno()).st_size != file.tell() + math.prod(shape) * dtype.itemsize:
+            raise ValueError("wrong size")
+        file.seek(0)
+        array = np.load(file, allow_pickle=False)
         spec.check("the array", array)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise DamagedFileError(f"{path}: cannot be read ({error.strerror}); delete it and rerun") from error
-    except MIAError as error:
-        raise DamagedFileError(str(error)) from error
-    except (ValueError, EOFError, TypeError, OverflowError, SyntaxError) as error:
-        raise DamagedFileError(f"{path}: is damaged ({str(error)[:100]}); delete it and rerun") from error
-    return cast(NDArray[Any], array)
+        return cast(NDArray[Any], array)

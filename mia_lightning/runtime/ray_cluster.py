@@ -22,9 +22,17 @@ SILENT = {"RAY_USAGE_STATS_ENABLED": "0"}
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray's switch for keeping to the address 127.0.0.1; elsewhere it listens on the machine's own address, or on all."""
 
-
 OF_A_CLUSTER = ("RAY_ADDRESS", "RAY_NAMESPACE", "RAY_RUNTIME_ENV_HOOK", "RAY_JOB_CONFIG_JSON", "RAY_JOB_SUBMISSION_ID")
 """Beginnings of variables of a job or node of a cluster, which a private Ray would obey."""
+
+LEAST_FREE = 2**28
+"""Bytes that Ray's session needs for its logs and sockets."""
+
+LONGEST_FOLDER = 35
+"""Characters of a folder that leave room for the names of Ray's sockets."""
+
+ADDRESS_SECONDS = 4.0
+"""Time that a connection to and a response of the cluster may each take."""
 
 
 @contextmanager
@@ -88,10 +96,6 @@ def _provide_token() -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # for the rest of the process: Ray keeps it
 
 
-LEAST_FREE = 2**28
-"""Bytes that Ray's session needs for its logs and sockets."""
-
-
 def _session_folder() -> str | None:
     """Return a folder for Ray's session where its default cannot be written, is nearly full or too long; else None.
 
@@ -111,13 +115,6 @@ def _has_room(folder: str) -> bool:
         return os.access(folder, os.W_OK | os.X_OK) and shutil.disk_usage(folder).free >= LEAST_FREE
     except OSError:
         return False
-
-
-LONGEST_FOLDER = 35
-"""Characters of a folder that leave room for the names of Ray's sockets."""
-
-ADDRESS_SECONDS = 4.0
-"""Time that a connection to and a response of the cluster may each take."""
 
 
 def check_cluster(address: str | None, *, option: str, used: bool, needs: str) -> None:

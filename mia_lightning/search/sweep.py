@@ -181,7 +181,7 @@ def _run_trials(config: TuneConfig, space: Space, objective: Any, recorder: Reco
 
 
 def _use_ray(config: TuneConfig, objective: Any, seconds: float, count: int) -> bool:
-    """Return whether workers run the trials: on request, or where they save more than Ray's start."""
+    """Whether workers run the trials: on request, or where they save more than Ray's start."""
     search = config.search
     if search.engine != "auto":
         return search.engine == "ray"

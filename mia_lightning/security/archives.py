@@ -21,6 +21,9 @@ LONGEST_LIST = 2**23
 SPARE = 2**30
 """Bytes that any file may decompress to, however small it is."""
 
+END = 22
+"""Bytes of the record that ends a zip archive, without its comment."""
+
 
 def check_unfolding(needed: int, path: Path) -> None:
     """Refuse a file that takes far more bytes in memory than on disk.
@@ -77,10 +80,6 @@ def _list_size(path: Path) -> int:
             record = file.read(56)
             size = struct.unpack_from("<Q", record, 40)[0] if record.startswith(b"PK\x06\x06") else 0
         return int(size)
-
-
-END = 22
-"""Bytes of the record that ends a zip archive, without its comment."""
 
 
 def is_zip(path: Path) -> bool:

@@ -25,29 +25,14 @@ _TEXT = re.compile(r"[A-Za-z0-9_., >-]*")  # a string argument, as "bhid,bhjd->b
 _SYMBOL = re.compile(r"Symbol\('[suz][0-9]+'(?:, [a-z]+=(?:True|False))*\)")
 _LONGEST, _MOST_POWERS = 2000, 4
 _GRAMMAR: tuple[type[ast.AST], ...] = (
-    ast.Call,
-    ast.UnaryOp,
-    ast.USub,
-    ast.BinOp,
-    ast.Add,
-    ast.Sub,
-    ast.Mult,
-    ast.FloorDiv,
-    ast.Mod,
-    ast.Compare,
+    *(ast.Call, ast.Load, ast.UnaryOp, ast.USub, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Mod),
+    *(ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE),
 )
-_GRAMMAR += (ast.Load, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 _EXPRESSION = re.compile(r"[A-Za-z0-9+*/%(), <>=-]*")
-_FUNCTIONS = {"Integer", "Add", "Mul", "Pow", "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CleanDiv", "CeilDiv"}
-_FUNCTIONS |= {
-    "ModularIndexing",
-    "Identity",
-    "Eq",
-    "Ne",
-    "GreaterThan",
-    "LessThan",
-    "StrictGreaterThan",
-    "StrictLessThan",
+_FUNCTIONS = {
+    *("Integer", "Add", "Mul", "Pow", "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CleanDiv", "CeilDiv"),
+    *("ModularIndexing", "Identity", "Eq", "Ne"),
+    *("GreaterThan", "LessThan", "StrictGreaterThan", "StrictLessThan"),
 }
 _ATEN = re.compile(r"torch\.ops\.aten\.\w+\.\w+")
 _ARITHMETIC = {f"_operator.{name}" for name in ("add", "sub", "mul", "floordiv", "mod", "neg", "getitem")}

@@ -37,6 +37,14 @@ MOST_COLLIDING = 2000
 """Keys and set members whose hash a file can choose: tuples, and integers of 61 bits and more (the hash of an integer
 is its remainder by 2**61 - 1). Texts are hashed with a secret. A dict of N keys of one hash takes N² steps."""
 
+_WIDTHS = {ord(code): width for code, width in {"J": 4, "K": 1, "M": 2, "G": 8}.items()}  # numbers
+
+_ATOMS = frozenset(b"N\x88\x89")  # None, True, False
+
+_CONTAINERS = frozenset(b"]}\x8f")  # empty list, dict, set
+
+_TUPLES = {ord(")"): 0, 0x85: 1, 0x86: 2, 0x87: 3}
+
 
 @dataclass(slots=True)
 class _Value:
@@ -53,10 +61,6 @@ class _Value:
 
 _ATOM = _Value()
 _LONG = _Value(colliding=1)
-_WIDTHS = {ord(code): width for code, width in {"J": 4, "K": 1, "M": 2, "G": 8}.items()}  # numbers
-_ATOMS = frozenset(b"N\x88\x89")  # None, True, False
-_CONTAINERS = frozenset(b"]}\x8f")  # empty list, dict, set
-_TUPLES = {ord(")"): 0, 0x85: 1, 0x86: 2, 0x87: 3}
 
 
 @dataclass

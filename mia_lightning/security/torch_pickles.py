@@ -17,7 +17,6 @@ from mia_lightning.security.pickle_instructions import Follower, Survey
 SPARE_INSTRUCTIONS, BYTES_EACH = 5 * 10**6, 8
 """Instructions of any file, and bytes of a file that allow another one; reading takes some microseconds for each."""
 
-
 PICKLES = 5
 """Of torch's old form: magic number, version, system, the object, keys."""
 

@@ -28,6 +28,14 @@ _RESNETS: dict[tuple[tuple[int, ...], bool, tuple[int, ...]], str] = {
     ((3, 4, 23, 3), True, (256, 4, 3, 3)): "resnext101_64x4d",
 }
 
+STEMS: dict[Stem, tuple[int, bool]] = {
+    "imagenet": (2, True),
+    "cifar": (1, False),
+    "stride1_pool": (1, True),
+    "stride2_no_pool": (2, False),
+}
+"""Stride of the first convolution, and whether max-pooling follows it."""
+
 
 def names() -> list[str]:
     """Return the names of torchvision's classifiers, sorted."""
@@ -75,10 +83,8 @@ def build(
 
         options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
         if architecture in ("googlenet", "inception_v3"):
-            options |= {
-                "aux_logits": any(k.startswith(("aux1.", "AuxLogits.")) for k in weights),
-                "init_weights": False,
-            }
+            has_auxiliary = any(name.startswith(("aux1.", "AuxLogits.")) for name in weights)
+            options |= {"aux_logits": has_auxiliary, "init_weights": False}
         network: nn.Module = torchvision.models.get_model(architecture, **options)
         return network
 
@@ -163,15 +169,6 @@ def fit_stem(network: nn.Module, weights: Mapping[str, Tensor], stem: Stem = "au
     return changes
 
 
-STEMS: dict[Stem, tuple[int, bool]] = {
-    "imagenet": (2, True),
-    "cifar": (1, False),
-    "stride1_pool": (1, True),
-    "stride2_no_pool": (2, False),
-}
-"""Stride of the first convolution, and whether max-pooling follows it."""
-
-
 def set_stem(network: nn.Module, stem: Stem) -> str:
     """Set stride and pooling of a torchvision ResNet's first layers and return their description."""
     stride, pools = STEMS[stem]
@@ -216,7 +213,6 @@ def _arguments(factory: Any, num_classes: int | None, saved: Mapping[str, object
     """Return the arguments to build a network with: its number of classes, and saved hyper-parameters."""
     parameters = inspect.signature(factory).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    arguments: dict[str, object] = {}
     if is_lightning_module(factory):
         arguments = {name: value for name, value in saved.items() if name in parameters or takes_all}
     else:

@@ -123,9 +123,7 @@ class FunctionNetwork(nn.Module):
         if is_column and (self.labels_alone or not values.is_floating_point()):
             values = self._one_hot(as_array(values).reshape(-1))
         if bool(values.isnan().any()):
-            row = int(
-                values.flatten(1 if values.ndim > 1 else 0).isnan().reshape(len(values), -1).any(dim=1).int().argmax()
-            )
+            row = int(values.isnan().reshape(len(values), -1).any(dim=1).int().argmax())
             raise MIAError(
                 f"{self.name} returned NaN for row {row} of a batch of {len(inputs)} records; return finite values"
             )

@@ -153,13 +153,7 @@ def is_skops(path: Path) -> bool:
         check_list(path)
         with zipfile.ZipFile(path) as archive:
             return SCHEMA in archive.namelist()
-    except (
-        MIAError,
-        OSError,
-        zipfile.BadZipFile,
-        ValueError,
-        NotImplementedError,
-    ):  # the readers of weights report it
+    except (MIAError, OSError, zipfile.BadZipFile, ValueError, NotImplementedError):  # the readers of weights report it
         return False
 
 

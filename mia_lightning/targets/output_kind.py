@@ -14,19 +14,8 @@ FLOOR = float(torch.finfo(torch.float32).tiny)
 """Smallest probability (1.2e-38): smaller ones are raised to it before the logarithm."""
 
 NAMES = (
-    "logits",
-    "logit",
-    "out",
-    "output",
-    "outputs",
-    "y_hat",
-    "pred",
-    "preds",
-    "predictions",
-    "scores",
-    "probs",
-    "probabilities",
-    "log_probs",
+    *("logits", "logit", "out", "output", "outputs", "y_hat", "pred", "preds", "predictions", "scores"),
+    *("probs", "probabilities", "log_probs"),
 )
 """Keys and attributes of a structured output that hold the class scores, in this order."""
 

@@ -26,6 +26,23 @@ AGAIN = "save it again with torch.save(model.state_dict(), PATH)"
 MOST_STEPS = 2_000_000
 """Instructions of a pickle; a state dict has some 40 per tensor."""
 
+_MARK = object()
+
+_CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+
+_VALUES = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINSTRING", "SHORT_BINSTRING"),
+}
+_EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": list}
+
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+_REBUILD = {"torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"}
+
+_PARAMETER = {"torch._utils._rebuild_parameter", "torch.nn.parameter.Parameter"}
+
 
 class Unbuilt(StandIn):
     """What a pickle names or builds that is no tensor or plain container."""
@@ -34,21 +51,6 @@ class Unbuilt(StandIn):
         self.name = name
 
 
-_MARK = object()
-_CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_VALUES = {
-    "INT",
-    "BININT",
-    "BININT1",
-    "BININT2",
-    "LONG",
-    "LONG1",
-    "LONG4",
-    "FLOAT",
-    "BINFLOAT",
-    "UNICODE",
-    "BINUNICODE",
-}
 _VALUES |= {
     "SHORT_BINUNICODE",
     "BINUNICODE8",
@@ -58,10 +60,6 @@ _VALUES |= {
     "BINSTRING",
     "SHORT_BINSTRING",
 }
-_EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": list}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_REBUILD = {"torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"}
-_PARAMETER = {"torch._utils._rebuild_parameter", "torch.nn.parameter.Parameter"}
 
 
 def read_plain_pickle(path: Path) -> object:

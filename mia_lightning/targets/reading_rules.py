@@ -44,7 +44,7 @@ FEWEST = 20
 
 
 def reveals_all(configured: Outcome, members: Mask) -> bool:
-    """Return whether no other reading can be much better: nearly all members correct, and separated."""
+    """Whether no other reading can be much better: nearly all members correct, and separated."""
     accurate = bool(configured.correct[members].mean() > 1 - MARGIN)
     enough = min(members.sum(), (~members).sum()) >= FEWEST
     return accurate and (not enough or separation(configured, members) > SEPARATED)
@@ -59,7 +59,7 @@ def separation(outcome: Outcome, members: Mask) -> float:
 
 
 def is_near_chance(correct: int, total: int, chance: float) -> bool:
-    """Return whether the 99% Clopper-Pearson interval contains chance and ends less than 15 points above."""
+    """Whether the 99% Clopper-Pearson interval contains chance and ends less than 15 points above."""
     from scipy.stats import binomtest
 
     low, high = binomtest(correct, total).proportion_ci(0.99)

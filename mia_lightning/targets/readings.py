@@ -32,7 +32,6 @@ LEAST, COMPLETED = 6000, 2000
 """Images of the configured size that the search of a reading may cost at least, and the additional ones for evaluating
 the best readings on the complete sample: 8,000 in all."""
 
-
 SINGLE_CLASS = (
     "all sampled records have one label, so that accuracy cannot show whether the target is queried as it was trained; "
     "attacks without success are no evidence of safety here"

@@ -12,17 +12,8 @@ WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."
 """Components that torch.compile, FSDP, activation checkpointing and Fabric insert at any depth."""
 
 AVERAGED = (
-    "ema",
-    "avg",
-    "averag",
-    "swa",
-    "polyak",
-    "teacher",
-    "momentum",
-    "shadow",
-    "encoder_k",
-    "pretrain",
-    "initial",
+    *("ema", "avg", "averag", "swa", "polyak", "teacher", "momentum", "shadow", "encoder_k"),
+    *("pretrain", "initial"),
 )
 """Parts of names of averaged, teacher or earlier weights: the plain set has precedence."""
 
@@ -85,17 +76,12 @@ def weight_sets(files: Mapping[str, Tensor], network: nn.Module) -> list[WeightS
             wrapped = [name for name in expected if name.startswith(root)]
             around = [name for name in expected if not name.startswith(root)]
             if parameters.isdisjoint(around) and (sets := _sets(names, [name.removeprefix(root) for name in wrapped])):
-                return [
-                    WeightSet(
-                        item.prefix,
-                        {root + name: tensor for name, tensor in item.tensors.items()},
-                        item.left_out,
-                        item.around,
-                        tuple(around),
-                    )
-                    for item in sets
-                ]
+                return [replace(item, tensors=_prefixed(item.tensors, root), built=tuple(around)) for item in sets]
     return []
+
+
+def _prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
 def choose(sets: Sequence[WeightSet], wanted: str | None, source: str) -> tuple[WeightSet, list[str]]:

@@ -31,7 +31,6 @@ PLAIN = ("pickle", "torch pickle")
 DEEPEST = 5
 """Levels of dictionaries that are searched for tensors: a dictionary may contain itself."""
 
-
 LONGEST = 1000
 """Items of a list or tuple that is searched for dictionaries."""
 
@@ -100,9 +99,9 @@ def _content(path: Path) -> str:
 def check_finite(weights: Mapping[str, Tensor], source: str) -> None:
     """Raise MIAError naming the first floating tensor with a NaN or an infinity."""
     for name, tensor in weights.items():
-        # a sum is finite only if every term is; it is ten times cheaper than looking at each
         if not isinstance(tensor, Tensor):  # packed weights of a quantized layer
             continue
+        # a sum is finite only if every term is; it is ten times cheaper than looking at each
         if not tensor.is_floating_point() or torch.isfinite(tensor.float().sum()):
             continue
         values = tensor.float()

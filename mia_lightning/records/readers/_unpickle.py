@@ -21,6 +21,9 @@ EXPECTED = "expected a data-set object or dict with images, labels and membershi
 PLAIN_PICKLE = "a pickle that torch.save did not write; save it again with torch.save(data, path)"
 TORCH_DECIDES = ("torch.", "collections.", "_codecs.encode", "builtins.set", "builtins.bytearray", "builtins.complex")
 
+SCANNED = 10**6
+"""Instructions of a damaged pickle that are read for the names in it."""
+
 
 def load(path: Path) -> Any:
     """Unpickle a torch file with inert stand-ins for the classes it names; nothing that it names is run or imported.
@@ -52,10 +55,6 @@ def load(path: Path) -> Any:
     if not isinstance(loaded, dataset):
         raise MIAError(f"{path.name}: refused, it contains {dataset.__name__} inside the saved object; {EXPECTED}")
     return getattr(loaded, "state", {})
-
-
-SCANNED = 10**6
-"""Instructions of a damaged pickle that are read for the names in it."""
 
 
 def _requested(path: Path, result: Survey) -> set[str]:

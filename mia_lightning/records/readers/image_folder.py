@@ -16,7 +16,6 @@ from mia_lightning.records.vocabulary import SPLITS, training_and_test
 
 FORMATS = "folders of images by class (train/CLASS/ members, test/CLASS/ non-members)"
 
-
 COVARIATES = ("bytes of the file", "width of the file", "height of the file")
 
 
