@@ -36,9 +36,16 @@ class Sweep:
     trials: list[Trial]
     """All that ended, by number; the run's own configuration first."""
 
-    winner: Trial
+    ranked: list[Trial]
+    """Those that finished, best first."""
+
     config: RunConfig
     """The winner's, as best.yaml holds it."""
+
+    @property
+    def winner(self) -> Trial:
+        """The best trial."""
+        return self.ranked[0]
 
 
 def tune(config: TuneConfig, *, resume: bool = False) -> Sweep:
@@ -195,8 +202,7 @@ def _use_ray(config: TuneConfig, objective: Any, seconds: float, count: int) -> 
 
 def _conclude(config: TuneConfig, space: Space, objective: Any, outputs: ModelOutputs, folder: RunFolder) -> Sweep:
     """Select the winner, evaluate it on what no trial saw, write and print the result."""
-    from mia_lightning.search import report, selection
-    from mia_lightning.search.page import sweep_page, write_page
+    from mia_lightning.search import report
     from mia_lightning.search.trial_log import TrialLog
 
     metric, sign = objective.metric, 1 if objective.higher_is_better else -1
@@ -204,30 +210,51 @@ def _conclude(config: TuneConfig, space: Space, objective: Any, outputs: ModelOu
     trials = [journal.trials[number] for number in sorted(journal.trials)]
     finished = [trial for trial in trials if trial.status == "finished"]
     ranked = sorted(finished, key=lambda trial: (-sign * trial.figures[metric], trial.number))
-    winner = ranked[0]
-    best = _best(config, space, winner, len(trials), outputs)
-    console = output_console(100)
+    sweep = Sweep(trials, ranked, _best(config, space, ranked[0], len(trials), outputs))
     report.write_trials(folder, trials, space, metric)
-    report.write_best(folder, best)
+    report.write_best(folder, sweep.config)
     if config.search.goal == "reference_training":
-        other = objective.fresh()
-        fresh = [other.evaluate(params).figures for params in ({}, winner.params)]
-        result = {"metric": metric, "searched": [trials[0].figures, winner.figures], "fresh": fresh}
-        report.write_result(folder, {**result, "target_accuracy": list(objective.target.accuracy)})
-        unmatched = report.unmatched_sentences(fresh[-1], objective.target.accuracy)
-        sentences = [*report.fresh_sentences(trials, ranked, fresh), *unmatched, report.count_sentence(trials)]
-        write_page(folder, sweep_page(config, trials, ranked, space, metric, sentences))
-        report.print_reference_search(config, ranked, trials, space, fresh, objective.target.accuracy, console)
-        return Sweep(trials, winner, best)
+        _report_references(config, space, objective, folder, sweep)
+    else:
+        _report_attack(config, space, objective, outputs, folder, sweep)
+    return sweep
+
+
+def _report_references(config: TuneConfig, space: Space, objective: Any, folder: RunFolder, sweep: Sweep) -> None:
+    """Train references of default and winner that no trial trained, and report how far they are from the target."""
+    from mia_lightning.search import report
+    from mia_lightning.search.page import sweep_page, write_page
+
+    trials, ranked, metric = sweep.trials, sweep.ranked, objective.metric
+    other = objective.fresh()
+    fresh = [other.evaluate(params).figures for params in ({}, sweep.winner.params)]
+    accuracy = objective.target.accuracy
+    searched = [trials[0].figures, sweep.winner.figures]
+    report.write_result(
+        folder, {"metric": metric, "searched": searched, "fresh": fresh, "target_accuracy": list(accuracy)}
+    )
+    unmatched = report.unmatched_sentences(fresh[-1], accuracy)
+    sentences = [*report.fresh_sentences(trials, ranked, fresh), *unmatched, report.count_sentence(trials)]
+    write_page(folder, sweep_page(config, trials, ranked, space, metric, sentences))
+    report.print_reference_search(config, ranked, trials, space, fresh, accuracy, output_console(100))
+
+
+def _report_attack(
+    config: TuneConfig, space: Space, objective: Any, outputs: ModelOutputs, folder: RunFolder, sweep: Sweep
+) -> None:
+    """Evaluate default and winner on the held-out records, and report the gain."""
+    from mia_lightning.search import report, selection
+    from mia_lightning.search.page import sweep_page, write_page
+
+    trials, ranked, winner, metric = sweep.trials, sweep.ranked, sweep.winner, objective.metric
     default = selection.estimate(objective, outputs, config.run, 0)
-    chosen = default if winner.number == 0 else selection.estimate(objective, outputs, best, winner.number)
+    chosen = default if winner.number == 0 else selection.estimate(objective, outputs, sweep.config, winner.number)
     _check_journal(winner, selection.interval_of(chosen.inner, metric).value, metric, config)
     comparison = selection.compare(default, chosen, outputs, metric=metric, seed=config.seed)
     report.write_result(folder, comparison.to_dict())
     sentences = [report.gain_sentence(comparison), report.count_sentence(trials)]
     write_page(folder, sweep_page(config, trials, ranked, space, metric, sentences, comparison))
-    report.print_attack_search(config, ranked, trials, space, comparison, console)
-    return Sweep(trials, winner, best)
+    report.print_attack_search(config, ranked, trials, space, comparison, output_console(100))
 
 
 def _best(config: TuneConfig, space: Space, winner: Trial, trials: int, outputs: ModelOutputs) -> RunConfig:
