@@ -124,20 +124,16 @@ def _by_convention(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     return module(images), _vectors(trunk, pool=True)  # without a head to call, only a second pass gives the logits
 
 
-def find_feature_layer(network: nn.Module, sample: Tensor) -> str | None:
-    """Return the name of the classifier: the last `nn.Linear` or 1x1 convolution called, if its outputs are the logits.
+def probe(network: nn.Module, sample: Tensor) -> tuple[object, str | None]:
+    """Return the output of a network on a sample, and the name of its classifier.
 
-    A convolution may be followed by an activation and pooling (SqueezeNet); then the number of its outputs decides.
+    The classifier is the last `nn.Linear` or 1x1 convolution called, if its outputs are the logits. A convolution may
+    be followed by an activation and pooling (SqueezeNet); then the number of its outputs decides.
 
     Args:
-        network: In eval mode; run once on the sample.
+        network: In eval mode; run once.
         sample: (B, C, H, W) float32, not constant.
     """
-    return probe(network, sample)[1]
-
-
-def probe(network: nn.Module, sample: Tensor) -> tuple[object, str | None]:
-    """Run the network once on the sample; return its output and the name that `find_feature_layer` returns."""
     calls: list[tuple[str, Tensor]] = []
     handles = [
         module.register_forward_hook(lambda _module, _args, output, name=name: calls.append((name, output)))

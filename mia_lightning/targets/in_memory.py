@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from mia_lightning.errors import MIAError
 from mia_lightning.targets.base import Target, TargetForm
-from mia_lightning.targets.callables import LABELS, FunctionNetwork, as_array, as_tensor, is_labels, of_labels
+from mia_lightning.targets.callables import FunctionNetwork, as_array, as_tensor, of_labels
 from mia_lightning.targets.estimators import EstimatorNetwork, is_estimator, refuse_regressor
-from mia_lightning.targets.features import ends_with_head, probe
+from mia_lightning.targets.features import ends_with_head
 from mia_lightning.targets.fresh import REMEDY, FreshNetwork
 from mia_lightning.targets.imported import first_line
-from mia_lightning.targets.output_kind import SENTENCES
+from mia_lightning.targets.probing import probed
 from mia_lightning.targets.weights import check_finite, weights_digest
-from mia_lightning.targets.wrapper import prefix_of, recognized, wrap
+from mia_lightning.targets.wrapper import prefix_of
 
 TRAINING = "the model was in training mode; a copy of it in eval mode was queried, as in deployment"
 
@@ -62,10 +62,14 @@ def target_from(
         network, output = of_labels(network, name, classes), "auto"
     notes = [TRAINING] if isinstance(model, nn.Module) and model.training else []
     try:
-        form = recognized(network, form or TargetForm(), list(samples), output, multi_label)
-        wrapped = wrap(network, form).eval()
-        logits, layer = probe(wrapped, samples[0])
-        layer = prefix_of(wrapped) + feature_layer if feature_layer else layer
+        result = probed(
+            network,
+            form or TargetForm(),
+            samples,
+            output=output,
+            multi_label=multi_label,
+            feature_layer=feature_layer,
+        )
     except MIAError:
         raise
     except Exception as error:
@@ -74,23 +78,21 @@ def target_from(
             f"calling {name} on a {str(samples[0].dtype).removeprefix('torch.')} batch of shape {shape} failed: "
             f"{first_line(error)}"
         ) from error
-    assert isinstance(logits, Tensor)
-    labels_only = is_labels(network) or (multi_label and len(set(logits.flatten().tolist())) <= 2)
-    sentence = LABELS if labels_only else SENTENCES[form.output]
-    if not torch.isfinite(logits).all():
+    if not torch.isfinite(result.logits).all():
         raise MIAError(f"{name} returns NaN or infinite logits for the given records; check its weights and inputs")
+    layer = result.feature_layer
     return Target(
-        network=wrapped,
-        num_classes=int(logits.shape[1]),
+        network=result.network,
+        num_classes=int(result.logits.shape[1]),
         feature_layer=layer,
         architecture=name,
         digest=weights_digest(network, f"{name} {id(network)}"),  # of a function, name and address alone
-        form=form,
-        notes=(*notes, *([sentence] if sentence else [])),
-        untrained=None if isinstance(network, EstimatorNetwork) else _untrained(model, form, untrained),
+        form=result.form,
+        notes=(*notes, *result.notes),
+        untrained=None if isinstance(network, EstimatorNetwork) else _untrained(model, result.form, untrained),
         trains_head_alone=untrained is None
-        and _trains_alone(model, layer, prefix_of(wrapped))
-        and ends_with_head(wrapped, layer, form.class_order, samples[0], multi_label=multi_label),
+        and _trains_alone(model, layer, prefix_of(result.network))
+        and ends_with_head(result.network, layer, result.form.class_order, samples[0], multi_label=multi_label),
     )
 
 

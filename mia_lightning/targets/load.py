@@ -5,22 +5,21 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from mia_lightning.errors import MIAError
 from mia_lightning.targets import architectures, libraries, weights
 from mia_lightning.targets.base import LoadOptions, Target, TargetForm
-from mia_lightning.targets.callables import LABELS, is_labels, of_labels
+from mia_lightning.targets.callables import of_labels
 from mia_lightning.targets.checks import image_channels
 from mia_lightning.targets.estimators import EstimatorNetwork, is_skops, load_skops
 from mia_lightning.targets.exported import is_program
-from mia_lightning.targets.features import check_layer, probe
 from mia_lightning.targets.first_query import load_program
 from mia_lightning.targets.fitting import detect, fit, last_rows
 from mia_lightning.targets.imported import first_line, source_of
 from mia_lightning.targets.inputs import input_dtype, probes
-from mia_lightning.targets.output_kind import SENTENCES
-from mia_lightning.targets.wrapper import TargetNetwork, check_class_order, prefix_of, recognized, wrap
+from mia_lightning.targets.probing import probed
+from mia_lightning.targets.wrapper import TargetNetwork
 
 
 def load(checkpoint: str | None, options: LoadOptions) -> Target:
@@ -112,7 +111,6 @@ def _with_probe(target: Target, options: LoadOptions, source: str) -> Target:
     Without the shape of the images, the smallest side that it takes is used.
     """
     network = target.network
-    layer = check_layer(network, target.feature_layer) if target.feature_layer else None
     channels = image_channels(network) or 3
     for samples in probes(network, options.image_shape, channels, options.sample):
         try:
@@ -121,24 +119,25 @@ def _with_probe(target: Target, options: LoadOptions, source: str) -> Target:
             raise
         except Exception:
             continue
-        form = recognized(network, options.form, samples, options.output, options.multi_label)
-        check_class_order(network, form, samples[0])
-        wrapped = wrap(network, form).eval()
-        logits, probed = probe(wrapped, samples[0])
-        assert isinstance(logits, Tensor)
-        classes = int(logits.shape[1])
+        result = probed(
+            network,
+            options.form,
+            samples,
+            output=options.output,
+            multi_label=options.multi_label,
+            feature_layer=target.feature_layer,
+        )
+        classes = int(result.logits.shape[1])
         if options.num_classes not in (None, classes):
             raise MIAError(f"{source}: returns {classes} classes, but --target.num_classes is {options.num_classes}")
         return replace(
             target,
-            network=wrapped,
+            network=result.network,
             num_classes=classes,
-            feature_layer=prefix_of(wrapped) + layer if layer else probed,
-            form=form,
-            digest=_with_form(target.digest, form),
-            notes=tuple(
-                sentence for sentence in [LABELS if is_labels(network) else SENTENCES[form.output]] if sentence
-            ),
+            feature_layer=result.feature_layer,
+            form=result.form,
+            digest=_with_form(target.digest, result.form),
+            notes=result.notes,
         )
     return target  # `check_fits` states the reason
 

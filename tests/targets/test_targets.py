@@ -22,7 +22,9 @@ from torch import nn
 
 from mia_lightning.errors import MIAError
 from mia_lightning.targets import architecture_names, check_fits, load_target
-from mia_lightning.targets.features import FeatureTap, find_feature_layer
+from mia_lightning.targets.base import TargetForm
+from mia_lightning.targets.features import FeatureTap, probe
+from mia_lightning.targets.in_memory import target_from
 
 torchvision = pytest.importorskip("torchvision")
 
@@ -301,7 +303,7 @@ def test_mismatch_names_keys_and_architecture(resnet, tmp_path):
 def test_features_are_the_input_of_the_classifier(name, penultimate):
     network = random_statistics(torchvision.models.get_model(name, num_classes=6))
     images = torch.randn(2, 3, 64, 64)
-    layer = find_feature_layer(network, images)
+    _, layer = probe(network, images)
     hooks = sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in network.modules())
     with torch.inference_mode():
         logits, features = FeatureTap(network, layer).eval()(images)
@@ -309,6 +311,18 @@ def test_features_are_the_input_of_the_classifier(name, penultimate):
         torch.testing.assert_close(logits, network(images))
     after = sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in network.modules())
     assert hooks == after == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"feature_layer": "2"}, "--target.feature_layer '2' does not exist; the closest names are"),
+        ({"form": TargetForm(class_order=(0, 1, 3))}, "--target.class_order must contain each of 0 to 2 once"),
+    ],
+)
+def test_options_of_a_network_in_memory_are_checked(options, sentence):
+    with pytest.raises(MIAError, match=sentence):
+        target_from(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), [torch.randn(8, 1, 2, 2)], **options)
 
 
 def test_tap_under_autograd_copies_pickle_and_a_trace(resnet, images):
@@ -347,7 +361,7 @@ def test_timm_convention_and_networks_without_features(images):
     assert network.passes == 1
     torch.testing.assert_close(network.head(features), logits)
     bare = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    assert find_feature_layer(bare, images) is None
+    assert probe(bare, images)[1] is None
     assert FeatureTap(bare, None)(images)[1].shape == (3, 0)
 
 
