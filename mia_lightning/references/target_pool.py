@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mia_lightning.errors import MIAError
 from mia_lightning.references.moments import Array, GroupMoments, Moments, Statistic, reduce_queries
 from mia_lightning.references.outputs import ReferenceOutputs
+from mia_lightning.references.probabilities import log_probability
 
 BLOCK = 2**19
 """Values of phi worked on at once: 4 MiB in float64."""
@@ -87,7 +88,7 @@ class TargetPool:
         """
         score = np.empty(self.keep.shape)
         for rows, phi, keep in self.blocks():
-            log_p = -np.logaddexp(0.0, -phi.astype(np.float64))
+            log_p = log_probability(phi)
             p = np.exp(log_p)
             same_side = np.where(keep[..., None], without_each(p, keep), without_each(p, ~keep))
             both_sides = (np.einsum("knq,kn->nq", p, keep), np.einsum("knq,kn->nq", p, ~keep))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mia_lightning.references.moments import Array, Mask, Statistic, blocks, reduce_queries
 from mia_lightning.references.outputs import ReferenceOutputs
+from mia_lightning.references.probabilities import log_probability
 from mia_lightning.references.scores.base import Columns, ReferenceScore
 from mia_lightning.references.scores.rmia import require_references
 from mia_lightning.references.target_pool import TargetPool
@@ -37,8 +38,8 @@ class AttackR(ReferenceScore):
         require_references(reference_outputs, need_in=False)
         reached = np.empty(len(reference_outputs))
         for rows in blocks(reference_outputs):
-            target_loss = np.logaddexp(0.0, -reduce_queries(reference_outputs.target[rows], self.statistic))
-            losses = np.logaddexp(0.0, -reduce_queries(reference_outputs.references[:, rows], self.statistic))
+            target_loss = -log_probability(reduce_queries(reference_outputs.target[rows], self.statistic))
+            losses = -log_probability(reduce_queries(reference_outputs.references[:, rows], self.statistic))
             reached[rows] = _reached(target_loss, losses, reference_outputs.in_out_masks(rows)[1], self.LARGEST)
         return {"": -reached, "p_value": np.maximum(reached, np.finfo(np.float64).tiny)}
 
@@ -48,7 +49,7 @@ class AttackR(ReferenceScore):
             return super().of_targets(pool)
         score = np.empty(pool.keep.shape)
         for rows, phi, keep in pool.blocks():
-            losses = np.logaddexp(0.0, -reduce_queries(phi, self.statistic))
+            losses = -log_probability(reduce_queries(phi, self.statistic))
             padded = np.vstack([np.where(keep, np.inf, losses), np.full((2, losses.shape[1]), np.inf)])
             ordered, n = np.sort(padded, axis=0), (~keep).sum(axis=0)
             columns = np.arange(losses.shape[1])

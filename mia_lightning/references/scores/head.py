@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mia_lightning.errors import MIAError
 from mia_lightning.references.moments import Array, Mask, group_moments, reduce_queries
 from mia_lightning.references.outputs import ReferenceOutputs
+from mia_lightning.references.probabilities import log_probability
 from mia_lightning.references.scores.base import Columns, ReferenceScore
 from mia_lightning.references.scores.reference_features import pooled
 from mia_lightning.references.variances import shrink_variance, variance_prior
@@ -189,7 +190,7 @@ def _lowest(rank: Array, mask: Mask, count: NDArray[np.int64]) -> Mask:
 def _statistics(phi: NDArray[np.float32]) -> Array:
     """Return (S, N) statistics of (N, Q) phi, in float64."""
     queries = phi.shape[-1]
-    log_p = -np.logaddexp(0.0, -phi.astype(np.float64)).mean(axis=-1)
+    log_p = log_probability(phi).mean(axis=-1)
     parts = [reduce_queries(phi, "mean"), log_p]
     parts += [reduce_queries(phi, "original")] if queries > 1 else []
     parts += [reduce_queries(phi, "contrast"), reduce_queries(phi, "spread")] if queries > 2 else []

@@ -45,11 +45,8 @@ class OfficialLiRA(ReferenceScore):
         if least[1] == 0 or (self.mode == "online" and least[0] == 0):
             name = "OUT" if least[1] == 0 else "IN"
             raise MIAError(f"some records have no reference {name}; train more references, or use LiRA")
-        spreads = (
-            [self._spread(reference_outputs, number, least[number]) for number in (0, 1)]
-            if self.fixed_variance
-            else None
-        )
+        side = 0 if self.mode == "online" else 1
+        spread = self._spread(reference_outputs, side, least[side]) if self.fixed_variance else None
         score = np.empty(len(reference_outputs))
         for rows in blocks(reference_outputs):
             phi, target = (
@@ -59,7 +56,6 @@ class OfficialLiRA(ReferenceScore):
             in_out_masks = [
                 self._cut(mask, least[number]) for number, mask in enumerate(reference_outputs.in_out_masks(rows))
             ]
-            spread = None if spreads is None else spreads[0 if self.mode == "online" else 1]
             out_ = _log_normal(target, phi, in_out_masks[1], spread)
             in_ = _log_normal(target, phi, in_out_masks[0], spread) if self.mode == "online" else 0.0
             score[rows] = np.mean(in_ - out_, axis=-1)
@@ -93,23 +89,21 @@ class OfficialLiRA(ReferenceScore):
         return score
 
     def _cut(self, mask: Mask, least: int) -> Mask:
-        return mask & (np.cumsum(mask, axis=0) <= least) if self.cut else mask
+        if not self.cut or mask.sum(axis=0).max(initial=0) <= least:
+            return mask
+        return mask & (np.cumsum(mask, axis=0) <= least)
 
     def _spread(self, reference_outputs: ReferenceOutputs, number: int, least: int) -> float:
-        """Return the standard deviation over everything on one side, in two passes."""
+        """Return the standard deviation over everything on one side."""
+        near = float(reference_outputs.references[0, 0, 0])  # sums of distances from a value near all lose no digits
         total, squares, n = 0.0, 0.0, 0
         for rows in blocks(reference_outputs):
-            chosen = reference_outputs.references[:, rows][
-                self._cut(reference_outputs.in_out_masks(rows)[number], least)
-            ].astype(np.float64)
-            total, n = total + float(chosen.sum()), n + chosen.size
-        mean = total / max(n, 1)
-        for rows in blocks(reference_outputs):
-            chosen = reference_outputs.references[:, rows][
-                self._cut(reference_outputs.in_out_masks(rows)[number], least)
-            ].astype(np.float64)
-            squares += float(((chosen - mean) ** 2).sum())
-        return float(np.sqrt(squares / max(n, 1)))
+            mask = self._cut(reference_outputs.in_out_masks(rows)[number], least)
+            gaps = np.subtract(reference_outputs.references[:, rows], near, dtype=np.float64)
+            gaps *= mask[..., None]
+            total, n = total + float(gaps.sum()), n + int(mask.sum()) * gaps.shape[2]
+            squares += float(np.vdot(gaps, gaps))
+        return float(np.sqrt(max(squares / max(n, 1) - (total / max(n, 1)) ** 2, 0.0)))
 
 
 def _own_side(phi: Array, keep: Mask) -> tuple[Array, Array, Array]:

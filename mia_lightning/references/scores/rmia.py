@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
-from mia_lightning.references.moments import Array, Mask, blocks, group_moments, log_mean_exp
+from mia_lightning.references.moments import Array, Mask, blocks, group_moments
 from mia_lightning.references.outputs import ReferenceOutputs
-from mia_lightning.references.probabilities import log_mean_probability, log_probability
+from mia_lightning.references.probabilities import Probabilities, log_probability
 from mia_lightning.references.scores.base import Columns, ReferenceScore
 from mia_lightning.references.target_pool import TargetPool
 from mia_lightning.references.variances import standard_error_of_mean
@@ -101,7 +101,9 @@ class BASE(ReferenceScore):
         scale, shown = (1.0, masks[0] | masks[1]) if online else (self.scale, masks[1])
         score, relative = np.empty(len(reference_outputs)), np.empty(shown.shape)
         for rows in blocks(reference_outputs):
-            log_mean, relative[:, rows] = log_mean_probability(reference_outputs.references[:, rows], shown[:, rows])
+            p = Probabilities(reference_outputs.references[:, rows])
+            log_mean = p.log_mean(shown[:, rows])
+            relative[:, rows] = p.relative(log_mean)
             score[rows] = (log_probability(reference_outputs.target[rows]) - scale * log_mean).mean(axis=-1)
         counts = [mask.sum(axis=0) for mask in masks] if online else [np.zeros(len(score)), np.ones(len(score))]
         weights = [count / np.maximum(counts[0] + counts[1], 1) for count in counts]
@@ -138,12 +140,12 @@ def log_ratios(reference_outputs: ReferenceOutputs, slopes: Sequence[float | Non
     scores = np.empty((len(slopes), len(reference_outputs)))
     for rows in blocks(reference_outputs):
         target_log_p = log_probability(reference_outputs.target[rows])
-        reference_log_p = log_probability(reference_outputs.references[:, rows])
+        p = Probabilities(reference_outputs.references[:, rows])
         in_, out_ = reference_outputs.in_out_masks(rows)
-        log_mean_out = log_mean_exp(reference_log_p, out_[..., None])
+        log_mean_out = p.log_mean(out_)
         for score, a in zip(scores, slopes, strict=True):
             if a is None:
-                log_mean = np.logaddexp(log_mean_out, log_mean_exp(reference_log_p, in_[..., None])) + np.log(0.5)
+                log_mean = np.logaddexp(log_mean_out, p.log_mean(in_)) + np.log(0.5)
             else:
                 with np.errstate(divide="ignore"):
                     log_mean = np.logaddexp(log_mean_out + np.log((1 + a) / 2), np.log((1 - a) / 2))
@@ -151,10 +153,8 @@ def log_ratios(reference_outputs: ReferenceOutputs, slopes: Sequence[float | Non
     return scores
 
 
-def _error(
-    reference_outputs: ReferenceOutputs, *, weights: tuple[Array, Array], constant: float = 0.0, scale: float = 1.0
-) -> Columns:
-    """Return the standard error of scale * log p(x) by the delta method; nothing where no record determines a variance.
+def _error(reference_outputs: ReferenceOutputs, *, weights: tuple[Array, Array], constant: float = 0.0) -> Columns:
+    """Return the standard error of log p(x) by the delta method; nothing where no record determines a variance.
 
     p(x) = weight IN * mean IN + weight OUT * mean OUT + constant, per query; errors of the queries are one model's.
 
@@ -162,17 +162,16 @@ def _error(
         reference_outputs: N records.
         weights: (N,) of the mean over references IN and OUT.
         constant: Added to p(x).
-        scale: Factor of log p(x) in the score.
     """
     relative = np.empty(reference_outputs.keep.shape)
     for rows in blocks(reference_outputs):
-        reference_log_p = log_probability(reference_outputs.references[:, rows])
-        terms = [log_mean_exp(reference_log_p, mask[..., None]) for mask in reference_outputs.in_out_masks(rows)]
+        p = Probabilities(reference_outputs.references[:, rows])
+        terms = [p.log_mean(mask) for mask in reference_outputs.in_out_masks(rows)]
         with np.errstate(divide="ignore"):
             terms = [term + np.log(weight[rows, None]) for term, weight in zip(terms, weights, strict=True)]
             total = np.logaddexp(np.logaddexp(*terms), np.log(constant))
-        relative[:, rows] = np.exp(np.minimum(reference_log_p - total, 300.0)).mean(axis=-1)  # no square may overflow
-    return _delta_method(relative, reference_outputs.in_out_masks(slice(None)), weights, scale)
+        relative[:, rows] = p.relative(total)
+    return _delta_method(relative, reference_outputs.in_out_masks(slice(None)), weights, 1.0)
 
 
 def _delta_method(relative: Array, masks: Sequence[Mask], weights: Sequence[Array], scale: float) -> Columns:
