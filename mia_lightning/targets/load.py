@@ -1,5 +1,6 @@
 """Loading: from a checkpoint file to a target."""
 
+import inspect
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -16,7 +17,7 @@ from mia_lightning.targets.estimators import EstimatorNetwork, is_skops, load_sk
 from mia_lightning.targets.exported import is_program
 from mia_lightning.targets.first_query import load_program
 from mia_lightning.targets.fitting import detect, fit, last_rows
-from mia_lightning.targets.imported import first_line, source_of
+from mia_lightning.targets.imported import first_line, import_callable, source_of
 from mia_lightning.targets.inputs import input_dtype, probes
 from mia_lightning.targets.probing import probed
 from mia_lightning.targets.wrapper import TargetNetwork
@@ -62,7 +63,8 @@ def _trained(options: LoadOptions) -> Target:
     network = architectures.build(name, options.num_classes, {})
     weights.check_finite(network.state_dict(), name)
     target = _finish(network, name, options, name)
-    if isinstance(network, EstimatorNetwork):  # whose references are clones
+    is_class = inspect.isclass(import_callable(name, "--target.architecture"))
+    if is_class or isinstance(network, EstimatorNetwork):  # built or cloned from a seed
         return target
     return replace(target, untrained=partial(architectures.refuse_trained, name))
 
