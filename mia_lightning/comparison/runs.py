@@ -143,7 +143,7 @@ def _reference_scores(path: Path, ids: NDArray[Any]) -> dict[str, Array]:
     order = np.argsort(file_ids, kind="stable")
     rows = order[np.minimum(np.searchsorted(file_ids, wanted, sorter=order), len(order) - 1)]
     if (file_ids[rows] != wanted).any():
-        raise MIAError(f"{table.source}: does not hold the records of scores.csv; run train.py again, or remove it")
+        raise MIAError(f"{table.source}: does not contain the records of scores.csv; run train.py again, or remove it")
     columns = [
         column
         for column in table.names

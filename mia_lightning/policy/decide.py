@@ -246,5 +246,5 @@ def _sizes(policy: Policy, evaluation: Evaluation) -> Iterator[Result]:
 
 
 def _reversed(name: str) -> Result:
-    sentence = "the scores rank non-members above members (AUC below 0.5 for certain); give the negated scores"
+    sentence = "the scores rank non-members above members (AUC significantly below 0.5); give the negated scores"
     return Result("valid audit", name, "inconclusive", sentence)

@@ -171,7 +171,7 @@ def _check_texts(ids: list[str], source: str) -> None:
 def _check_printable(texts: list[str], what: str, source: str) -> None:
     for text in texts:
         if not text.isprintable():
-            raise MIAError(f"{source}: {what} {text[:40]!r} holds a control character; expected printable text")
+            raise MIAError(f"{source}: {what} {text[:40]!r} contains a control character; expected printable text")
 
 
 def _check_inputs(records: Records) -> None:

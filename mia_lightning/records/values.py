@@ -93,4 +93,4 @@ def int64_array(items: list[Any], what: str, name: str) -> NDArray[np.int64]:
     try:
         return np.array(items, dtype=np.int64)
     except OverflowError:
-        raise MIAError(f"{name}: {what} hold a number of more than 64 bits; expected smaller ones") from None
+        raise MIAError(f"{name}: {what} contain a number of more than 64 bits; expected smaller ones") from None

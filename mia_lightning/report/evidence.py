@@ -1,4 +1,4 @@
-"""Evidence of membership in the figures of all attacks, with the number of attacks paid for."""
+"""Evidence of membership in the figures of all attacks, corrected for their number."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Evidence:
     """The AUC is below 0.5: lower scores mean members."""
 
     suspicious: bool
-    """Some 95% interval excludes chance, before the number of attacks is paid for."""
+    """Some 95% interval excludes chance, before correction for the number of attacks."""
 
     @property
     def lift(self) -> float:
@@ -59,9 +59,9 @@ def deciding_point(evaluation: Evaluation) -> OperatingPoint:
 def evidence(evaluations: Mapping[str, Evaluation]) -> dict[str, Evidence]:
     """Return the evidence of each attack.
 
-    A TPR has to pass two tests: its 95% interval is above the FPR, with a normal p-value on the logit scale that pays
-    for the number of attacks, and so does the exact hypergeometric p-value against a random ranking, which is right for
-    few members too. An AUC has to pass the normal test on the logit scale.
+    A TPR has to pass two tests, each corrected for the number of attacks: a normal one on the logit scale, with a 95%
+    interval above the FPR, and the exact hypergeometric one against a random ranking, which is valid for few members
+    too. An AUC has to pass the normal test on the logit scale.
     """
     count = len(evaluations)
     return {name: _evidence(name, evaluation, count) for name, evaluation in evaluations.items()}

@@ -63,12 +63,12 @@ RULES = (
     "and an AUC above 0.6 is not excluded. Unreliable: a permutation test fails, or columns that do not come from the "
     "target carry membership. Differ without the model: the blind baseline warns, and no attack adds to it (for none "
     "does the interval of baseline and attack together minus baseline lie above 0 with a p-value of at most 5% after "
-    "Holm's correction for all attacks and figures). Recognized: the TPR is above the FPR, and at "
-    "least twice as large at the low end of its interval; small effect: above, but less. Beats chance on average: only "
-    "the AUC is above 0.5. Other way: the AUC is below 0.5. No better than chance: the model's accuracy on members is "
-    "near chance under every reading. Signs: an interval excludes chance before the number of "
-    "attacks is paid for, or the accuracy gap exceeds 5 points for certain, or the reference models failed, or all "
-    "scores are equal. No evidence: none of these."
+    "Holm's correction for all attacks and figures). Recognized: the TPR is above the FPR, and at least twice as large "
+    "at the low end of its interval; small effect: above, but less. Beats chance on average: only the AUC is above "
+    "0.5. Other way: the AUC is below 0.5. No better than chance: the model's accuracy on members is near chance under "
+    "every reading. Signs: an interval excludes chance before correction for the number of attacks, or the accuracy "
+    "gap exceeds 5 points at the low end of its interval, or the reference models failed, or all scores are equal. No "
+    "evidence: none of these."
 )
 
 
@@ -155,7 +155,7 @@ def all_constant(evaluations: Mapping[str, Evaluation]) -> bool:
 
 
 def adds(gain: Difference) -> bool:
-    """Whether an attack adds to the blind baseline for certain, all attacks and figures paid for."""
+    """Whether an attack adds significantly to the blind baseline, corrected for all attacks and figures."""
     return gain.low > 0 and gain.p_holm <= 0.05
 
 

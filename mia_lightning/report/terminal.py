@@ -79,7 +79,7 @@ def figures_table(name: str, evaluation: Evaluation, *, primary: bool = False) -
         table.add_row(*_point_cells(point, evaluation.n_non_members))
     ties = f"unique scores: {evaluation.distinct:,}; largest tie in the top 5%: {evaluation.largest_tie:,} records"
     if evaluation.auc_high < 0.5:
-        ties += ". The AUC is below 0.5 for certain: the scores point the other way; lower scores mean members"
+        ties += ". The AUC is significantly below 0.5: the scores point the other way; lower scores mean members"
     table.caption, table.caption_justify = escape(ties), "left"
     return table
 

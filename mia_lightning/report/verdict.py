@@ -105,7 +105,7 @@ def _reasons(
             return ["Negate the scores, or set the direction of the attack."]
         point = deciding_point(turned)
         return [
-            f"The AUC of “{deciding.attack}” is below 0.5 for certain (p {_p(deciding.p_reversed)}); lower scores "
+            f"The AUC of “{deciding.attack}” is significantly below 0.5 (p {_p(deciding.p_reversed)}); lower scores "
             "mean members, as for a loss. Negated, they have AUC "
             f"{decimals(turned.auc, turned.auc_low, turned.auc_high)} and TPR {percent(point.tpr)} "
             f"{between(point.low, point.high)} at {rate_name(point.fpr)} FPR. Negate the scores and evaluate again."

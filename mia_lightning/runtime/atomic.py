@@ -18,7 +18,7 @@ UNWRITABLE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.ENAMETOOLONG),
 )
-"""Errors of a disk or folder that the user has to mend."""
+"""Errors of a disk or folder that the user can correct."""
 
 STORE_FIX = "free space, or name another --cache_dir"
 

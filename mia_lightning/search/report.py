@@ -156,7 +156,7 @@ def count_sentence(trials: Sequence[Trial]) -> str:
     text = ", ".join(f"{count:,} {status}" for status, count in counts.items() if count) or "none"
     seconds = sum(trial.seconds for trial in tried)
     failures = [f"trial {trial.number} failed: {trial.message}" for trial in tried if trial.status == "failed"]
-    line = f"{len(tried):,} trials besides the default: {text}; {seconds:,.0f} s of trials"
+    line = f"{len(tried):,} trials in addition to the default: {text}; {seconds:,.0f} s of trials"
     return "\n".join([line, *failures[:SHOWN]])
 
 

@@ -52,7 +52,7 @@ class Trial:
     """Error of a failed trial."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, parameters aside."""
+        """Return plain values for JSON, without the parameters."""
         values = asdict(self) | {"epochs": {str(epoch): value for epoch, value in self.epochs.items()}}
         del values["params"]
         return values

@@ -176,7 +176,7 @@ def _vet(value: object, source: str, key: str = "") -> None:
         )
         if not harmless:
             raise MIAError(
-                f"{source}: holds the text {value[:60]!r} where a name is expected, refused: it could be code"
+                f"{source}: contains the text {value[:60]!r} where a name is expected, refused: it could be code"
             )
 
 

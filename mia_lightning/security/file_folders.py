@@ -9,7 +9,7 @@ from pathlib import Path
 from mia_lightning.security.kinds import KINDS, FileKind
 
 MOST_NAMES = 5000
-"""Names of a folder that are looked at."""
+"""Names of a folder that are read."""
 
 CHECKPOINTS = (".ckpt", ".pt", ".pth", ".safetensors", ".bin", ".pt2")
 

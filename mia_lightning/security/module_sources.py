@@ -114,6 +114,6 @@ def _references(instructions: list[_Instruction]) -> Iterator[tuple[int, int, tu
 
 
 def _is_reference(instructions: list[_Instruction], index: int) -> bool:
-    """Whether a tuple is followed by a persistent reference to it, its memo aside."""
+    """Whether a tuple is followed by a persistent reference to it, after instructions that memorize it at most."""
     following = (instructions[after][0] for after in range(index + 1, len(instructions)))
     return next((name for name in following if name not in _PUTS), "") == "BINPERSID"

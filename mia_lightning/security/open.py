@@ -109,7 +109,7 @@ def _check_mode(mode: int, path: str | Path) -> None:
 
 
 def _no_path(path: str | Path) -> MIAError:
-    return MIAError(f"{str(path)[:80]!r} is not a path (it holds a NUL character)")
+    return MIAError(f"{str(path)[:80]!r} is not a path (it contains a NUL character)")
 
 
 def _name(path: str | Path) -> str:

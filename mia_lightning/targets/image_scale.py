@@ -16,7 +16,7 @@ BYTES = 2.0
 """Images whose largest value exceeds this are not in [0, 1]: where none is negative, they are on the scale 0..255."""
 
 SAMPLE = 512
-"""Images that are looked at, spread over the records."""
+"""Images whose values are read, spread over the records."""
 
 
 def gray_to_rgb(records: Records) -> Records:

@@ -31,7 +31,8 @@ OVERCONFIDENT = 0.15
 """Mean confidence minus accuracy on members above which the configured reading is not that of the training."""
 
 SKEWED = 0.15
-"""Distance (total variation) of the mean probabilities on members from their class frequencies, in the same role."""
+"""Distance (total variation) of the mean probabilities on members from their class frequencies, above which
+the configured reading is not that of the training either."""
 
 NEAR = 0.15
 """Distance from chance within which the upper end of the accuracy's interval must lie to be called near chance."""

@@ -81,7 +81,7 @@ def recognized(
         multi_label: Whether each output is that of an independent label.
 
     Raises:
-        MIAError: the outputs hold no logits, or contradict the configured kind or independent labels.
+        MIAError: the outputs contain no logits, or contradict the configured kind or independent labels.
     """
     inputs = TargetNetwork(network, form)
     with torch.inference_mode():
