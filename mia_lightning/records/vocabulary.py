@@ -97,8 +97,8 @@ SIGNED_NOTE = (
 
 
 def normalize_name(name: object) -> str:
-    """Return a column name in lower case, with underscores for blanks and hyphens."""
-    return str(name).strip().strip('"').lower().replace(" ", "_").replace("-", "_")
+    """Return a column name in lower case, with underscores for blanks and hyphens and none in front."""
+    return str(name).strip().strip('"').lower().replace(" ", "_").replace("-", "_").lstrip("_")
 
 
 def meaning(name: object, meanings: Iterable[str] = NAMES) -> str | None:

@@ -15,20 +15,29 @@ class Refused(Exception):
     """The file uses its data-set class as anything but a plain container of columns."""
 
 
-def dataset_class(name: str) -> type[Any]:
-    """Return a new class that stands for `name`: one instance at most, without arguments, with a dict as state."""
+class DataSet:
+    """An object of a data-set class; `state` is its attribute dict."""
 
-    class Dataset:
-        """The data set of one file; `state` is its attribute dict."""
+    state: dict[str, Any]
+
+
+WRAPPERS = tuple(f"torch.utils.data.dataset.{name}" for name in ("TensorDataset", "Subset", "ConcatDataset"))
+"""Data sets of torch, which may contain data sets."""
+
+
+def dataset_class(name: str, *, several: bool = False) -> type[Any]:
+    """Return a new class that stands for `name`, without arguments, with a dict as state; one instance at most."""
+
+    class Instance(DataSet):
+        """The data set of one file."""
 
         made = 0
-        state: dict[str, Any]
 
-        def __new__(cls, *arguments: Any) -> "Dataset":
+        def __new__(cls, *arguments: Any) -> "Instance":
             if arguments:
                 raise Refused(f"it calls {name} with arguments")
             cls.made += 1
-            if cls.made > 1:
+            if cls.made > 1 and not several:
                 raise Refused(f"it builds several {name}")
             return super().__new__(cls)
 
@@ -40,8 +49,18 @@ def dataset_class(name: str) -> type[Any]:
                 raise Refused(f"the state of its {name} is a {type(state).__name__}, not a dict")
             self.state = state
 
-    Dataset.__name__ = name
-    return Dataset
+    Instance.__name__ = name
+    return Instance
+
+
+class Unused:
+    """An object next to the columns, such as a transform of torchvision."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
 
 
 class Picture:

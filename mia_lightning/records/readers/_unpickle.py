@@ -19,6 +19,7 @@ from mia_lightning.security.torch_pickles import survey
 
 EXPECTED = "expected a data-set object or dict with images, labels and membership, saved with torch.save"
 PLAIN_PICKLE = "a pickle that torch.save did not write; save it again with torch.save(data, path)"
+TRANSFORMS = "torchvision.transforms."
 TORCH_DECIDES = ("torch.", "collections.", "_codecs.encode", "builtins.set", "builtins.bytearray", "builtins.complex")
 
 SCANNED = 10**6
@@ -29,7 +30,7 @@ def load(path: Path) -> Any:
     """Unpickle a torch file with inert stand-ins for the classes it names; nothing that it names is run or imported.
 
     Returns:
-        The attribute dict of the data-set object, or whatever plain object the file holds.
+        The stand-in of the data-set object, or whatever plain object the file contains.
 
     Raises:
         MIAError: the file is damaged, or requests a name that is not allowed.
@@ -38,8 +39,9 @@ def load(path: Path) -> Any:
 
     try:
         result = survey(path)
-        result.check_calls()
-        allowed, dataset = _allowed(_requested(path, result), path.name)
+        result.check_calls(_stand_ins.WRAPPERS)
+        wanted = _requested(path, result)
+        allowed, dataset = _allowed(wanted, path.name)
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # Mapped, storages are slices of the file: bounds are checked, and their pages can be reclaimed.
@@ -50,11 +52,11 @@ def load(path: Path) -> Any:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: damage made torch seek to nowhere
             raise
         raise MIAError(_explain(path, error)) from None
-    if dataset is None:
+    if dataset is None or isinstance(loaded, dataset):
         return loaded
-    if not isinstance(loaded, dataset):
+    if wanted.isdisjoint(_stand_ins.WRAPPERS):
         raise MIAError(f"{path.name}: refused, it contains {dataset.__name__} inside the saved object; {EXPECTED}")
-    return getattr(loaded, "state", {})
+    return loaded
 
 
 def _requested(path: Path, result: Survey) -> set[str]:
@@ -65,7 +67,7 @@ def _requested(path: Path, result: Survey) -> set[str]:
         return set()
     if not is_zip(path):
         with path.open("rb") as file:
-            return {name for name in _scan(file) if not name.startswith(TORCH_DECIDES)}
+            return _undecided(_scan(file))
     try:
         return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except ValueError:  # a TorchScript archive, which torch.load refuses too
@@ -73,7 +75,11 @@ def _requested(path: Path, result: Survey) -> set[str]:
     except Exception:  # an opcode that torch lacks: scanned here, to name what it requests
         with zipfile.ZipFile(path) as archive:
             (record,) = [name for name in archive.namelist() if name == "data.pkl" or name.endswith("/data.pkl")][:1]
-            return {name for name in _scan(io.BytesIO(archive.read(record))) if not name.startswith(TORCH_DECIDES)}
+            return _undecided(_scan(io.BytesIO(archive.read(record))))
+
+
+def _undecided(names: set[str]) -> set[str]:
+    return {name for name in names if name in _stand_ins.WRAPPERS or not name.startswith(TORCH_DECIDES)}
 
 
 def _scan(file: BinaryIO) -> set[str]:
@@ -100,13 +106,16 @@ def _scan(file: BinaryIO) -> set[str]:
 
 
 def _allowed(wanted: set[str], name: str) -> tuple[list[Any], type[Any] | None]:
-    """Pair each name with its stand-in: PIL and numpy objects, and one class of the data set.
+    """Pair each name with its stand-in: PIL, numpy and torch's objects, transforms, and one class of the data set.
 
     Raises:
         MIAError: more than one other name is requested, or one that the standard library defines.
     """
     pairs: list[Any] = [(stand_in, full) for full, stand_in in _stand_ins.NUMPY.items() if full in wanted]
     pairs += [(_stand_ins.Picture, full) for full in wanted if full.startswith("PIL.")]
+    wrappers = wanted.intersection(_stand_ins.WRAPPERS)
+    pairs += [(_stand_ins.dataset_class(full, several=True), full) for full in wrappers]
+    pairs += [(type(full, (_stand_ins.Unused,), {}), full) for full in wanted if full.startswith(TRANSFORMS)]
     classes = [_python3_name(full) for full in wanted - {full for _, full in pairs}]
     classes.sort(key=lambda full: (not _is_library(full), full))
     if any(full.startswith("torch.nn.modules.") for full in classes):
@@ -120,7 +129,7 @@ def _allowed(wanted: set[str], name: str) -> tuple[list[Any], type[Any] | None]:
         )
     if not classes:
         return pairs, None
-    dataset = _stand_ins.dataset_class(classes[0])
+    dataset = _stand_ins.dataset_class(classes[0], several=bool(wrappers))
     return [*pairs, (dataset, classes[0])], dataset
 
 

@@ -1,7 +1,7 @@
 """Data-set objects, dicts and tuples saved with torch.save, read without executing their pickle."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from mia_lightning.errors import MIAError, listed, reason
 from mia_lightning.records.column_mapping import Columns, find_columns
 from mia_lightning.records.columns import make_records
 from mia_lightning.records.readers import _files, _unpickle
+from mia_lightning.records.readers._forms import columns_of
 from mia_lightning.records.readers._stand_ins import Array, Picture
 from mia_lightning.records.records import Records
 from mia_lightning.records.vocabulary import RECORD_COLUMNS
@@ -32,9 +33,9 @@ def matches(source: str) -> bool:
 def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
     """Read a torch file of records; no code that the file names is run or imported.
 
-    Accepts a data-set object under any module and name, a dict, or the (images, labels) pair that torchvision saves;
-    images as tensors, numpy arrays or PIL images, listed or stacked, uint8 or floating point. All columns but the
-    images may be None or missing; names are those of `records.vocabulary`.
+    Accepts a data-set object under any module and name, a dict, and the forms of `_forms.columns_of`; images as
+    tensors, numpy arrays or PIL images, listed or stacked, uint8 or floating point. All columns but the images may be
+    None or missing; names are those of `records.vocabulary`.
 
     Returns:
         Records with images (N, C, H, W), uint8 or float32, values untouched.
@@ -44,7 +45,7 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
             arrays and torch tensors, or holds no records.
     """
     path = _files.check_file(source)
-    loaded, notes = _mapping(_unpickle.load(path), path.name)
+    loaded, notes = _columns(_unpickle.load(path), path)
     chosen = _chosen(loaded, path.name, columns)
     values = {means: loaded[name] for means, name in chosen.by_meaning.items()}
     is_image = "image" in values
@@ -66,28 +67,14 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
         raise MIAError(f"{path.name}: contains a broken column ({reason(error)}); {_unpickle.EXPECTED}") from None
 
 
-def _mapping(loaded: Any, name: str) -> tuple[dict[str, Any], list[str]]:
+def _columns(loaded: Any, path: Path) -> tuple[dict[str, Any], list[str]]:
     """Return columns by name, without those that are None, and notes about the form."""
-    if isinstance(loaded, tuple | list) and 2 <= len(loaded) <= 3 and _is_pair(loaded):
-        notes = [f"{name}: is a tuple without names, read as images and labels"]
-        notes += [f"{name}: its third entry ({type(loaded[2]).__name__}) is not used"] if loaded[2:] else []
-        return {"images": loaded[0], "labels": loaded[1]}, notes
-    if not isinstance(loaded, Mapping):
-        raise MIAError(f"{name}: contains a {type(loaded).__name__}; {_unpickle.EXPECTED}")
-    return {key: value for key, value in plain_dict(loaded).items() if isinstance(key, str) and value is not None}, []
-
-
-def _is_pair(loaded: Sequence[Any]) -> bool:
-    import torch
-
-    images, labels = loaded[:2]
-    return (
-        isinstance(images, torch.Tensor)
-        and isinstance(labels, torch.Tensor)
-        and images.ndim >= 3
-        and labels.ndim >= 1
-        and len(images) == len(labels)
-    )
+    notes: list[str] = []
+    if isinstance(loaded, Mapping) and _looks_like_model(plain_dict(loaded)):
+        return {key: value for key, value in plain_dict(loaded).items() if isinstance(key, str)}, notes
+    if (columns := columns_of(loaded, path, notes)) is None:
+        raise MIAError(f"{path.name}: contains a {type(loaded).__name__}; {_unpickle.EXPECTED}")
+    return columns, notes
 
 
 def _chosen(loaded: Mapping[str, Any], name: str, columns: Mapping[str, str] | None) -> Columns:
@@ -109,7 +96,7 @@ def _looks_like_model(loaded: Mapping[str, Any]) -> bool:
     import torch
 
     wrapped = any(isinstance(loaded.get(key), Mapping) for key in ("state_dict", "model_state_dict", "model"))
-    return wrapped or any("." in key and isinstance(value, torch.Tensor) for key, value in loaded.items())
+    return wrapped or any("." in str(key) and isinstance(value, torch.Tensor) for key, value in loaded.items())
 
 
 def _plain(values: Any, path: Path) -> Any:
@@ -119,10 +106,10 @@ def _plain(values: Any, path: Path) -> Any:
     if isinstance(values, torch.Tensor):
         check_unfolding(32 * values.numel(), path)  # each becomes an object
         return _array(values, path)
-    if isinstance(values, Array):
-        return values.numpy()
+    if isinstance(values, Array | np.ndarray):
+        return values if isinstance(values, np.ndarray) else values.numpy()
     if isinstance(values, list | tuple):
-        return [_cell(item, path) if isinstance(item, torch.Tensor | Array) else item for item in values]
+        return [_cell(item, path) if isinstance(item, torch.Tensor | Array | np.ndarray) else item for item in values]
     return values
 
 
@@ -182,8 +169,8 @@ def _array(image: Any, path: Path) -> NDArray[Any]:
         return array
     if isinstance(image, Picture):
         return image.pixels()
-    if isinstance(image, Array):
-        return image.numpy()
+    if isinstance(image, Array | np.ndarray):
+        return image if isinstance(image, np.ndarray) else image.numpy()
     raise MIAError(
         f"{path.name}: an image has the type {type(image).__name__}; expected tensors, numpy arrays or PIL images"
     )

@@ -16,6 +16,8 @@ from helpers.datasets import importable_class, make_images, write_pickled
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
+from torchvision import transforms
 
 from mia_lightning.errors import MIAError
 from mia_lightning.records.readers import read_records
@@ -269,6 +271,58 @@ def test_data_set_class_holds_columns_only(tmp_path, form):
             kind.__getstate__ = lambda self: [1, 2]
         torch.save(held, tmp_path / "a.pt")
     with pytest.raises(MIAError, match=r"^a\.pt: refused, .*theirs\.Thing"):
+        read(tmp_path / "a.pt")
+
+
+def _forms(kind):
+    images, labels, member = torch.from_numpy(make_images(6)), torch.arange(6), torch.tensor([1, 0, 1, 0, 0, 1])
+    columns = {"ids": list(range(6)), "imgs": list(images), "labels": labels.tolist(), "membership": member.tolist()}
+    rows = [
+        dict(zip(("id", "image", "label", "member"), row, strict=True)) for row in zip(*columns.values(), strict=True)
+    ]
+
+    def data_set(take=range(6), **more):
+        made = kind()
+        made.__dict__.update({name: [column[i] for i in take] for name, column in columns.items()} | more)
+        return made
+
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5], [0.25])])
+    pair, parts = TensorDataset(images, labels), [data_set(range(4)), data_set(range(4, 6))]
+    sides = {name: Subset(pair, torch.where(member == side)[0].tolist()) for name, side in (("member", 1), ("out", 0))}
+    return {
+        "tuple": (torch.arange(6), images, labels, member),
+        "tensors": TensorDataset(images, labels, member),
+        "swapped": TensorDataset(images, member, labels),
+        "rows": [tuple(row.values()) for row in rows],
+        "mappings": rows,
+        "by id": {f"img {row['id']}": (row["image"], row["label"], row["member"]) for row in rows},
+        "subset": Subset(data_set([5, 4, 3, 2, 1, 0]), [5, 4, 3, 2, 1, 0]),
+        "joined": ConcatDataset(parts),
+        "sides": sides,
+        "private": {f"_{name}": column for name, column in columns.items()},
+        "samples": {"samples": [(row["image"], row["label"]) for row in rows], "member": member},
+        "nested": {"data": columns},
+        "transform": data_set(transform=transform),
+    }
+
+
+@pytest.mark.parametrize("form", list(_forms(type("Unused", (), {"__len__": lambda self: 6}))))
+def test_forms_other_than_columns(tmp_path, form):
+    with importable_class("theirs", "Thing") as kind:
+        kind.__len__ = lambda self: len(self.ids)
+        torch.save(_forms(kind)[form], tmp_path / "a.pt")
+    records = read(tmp_path / "a.pt")
+    order = np.argsort(records.labels)
+    assert records.labels[order].tolist() == [0, 1, 2, 3, 4, 5]
+    assert records.membership[order].tolist() == [1, 0, 1, 0, 0, 1]
+    np.testing.assert_array_equal(records.images[order], make_images(6))
+    if form == "transform":
+        assert any("--data.mean [0.5] --data.std [0.25]) is not applied" in note for note in records.notes)
+
+
+def test_subset_beyond_its_records(tmp_path):
+    torch.save(Subset(TensorDataset(torch.zeros(2, 3, 4, 4), torch.zeros(2)), [0, 2]), tmp_path / "a.pt")
+    with pytest.raises(MIAError, match=r"^a\.pt: its Subset has indices that are none of its 2 records"):
         read(tmp_path / "a.pt")
 
 
