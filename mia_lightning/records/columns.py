@@ -26,6 +26,7 @@ from mia_lightning.records.values import (
     whole_number,
 )
 from mia_lightning.records.vocabulary import (
+    LONGEST_ID,
     SIGNED_NOTE,
     UNKNOWN,
     is_signed,
@@ -33,9 +34,6 @@ from mia_lightning.records.vocabulary import (
     names_training,
     split_note,
 )
-
-LONGEST_ID = 256
-"""Characters of an id."""
 
 
 def make_records(

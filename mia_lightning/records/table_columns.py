@@ -13,6 +13,7 @@ from mia_lightning.errors import MIAError, printable
 from mia_lightning.records.column_mapping import Columns
 from mia_lightning.records.tables import Table, is_number
 from mia_lightning.records.vocabulary import (
+    LONGEST_ID,
     UNKNOWN,
     is_blank,
     label_codes,
@@ -28,9 +29,6 @@ Ids = NDArray[np.int64] | NDArray[np.str_]
 
 PLAIN = re.compile(r"(0|-?[1-9]\d{0,17})(\.0)?", re.ASCII)
 """A whole number, also as pandas writes it in a column of floats (3.0); 007 stays text."""
-
-LONGEST_ID = 256
-"""Characters of an id."""
 
 
 def text_column(table: Table, name: str) -> list[str]:

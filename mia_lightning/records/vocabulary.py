@@ -85,8 +85,8 @@ MEMBERSHIP_WORDS: Mapping[str, int] = {
 WHOLE = re.compile(r"([+-]?\d{1,18})(\.0*)?", re.ASCII)
 """A whole number; pandas writes 3.0 where a column has gaps."""
 
-LONGEST_NAME = 200
-"""Characters of a class's name."""
+LONGEST_ID, LONGEST_NAME = 256, 200
+"""Characters of an id, and of a class's name."""
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?inf(inity)?", re.ASCII | re.IGNORECASE)
 """Any number."""

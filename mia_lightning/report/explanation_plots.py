@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,21 +20,24 @@ MOST_BARS = 20
 
 def plot_forest(points: Mapping[str, OperatingPoint], headline: str) -> Figure:
     """Return the TPR of each attack at one FPR with its 95% interval, the headline in color, chance dotted."""
-    names = list(points)
-    figure, axes = new_figure(5.0, 0.9 + 0.28 * len(names))
-    positions = np.arange(len(names))[::-1]
-    for position, name in zip(positions, names, strict=True):
-        point = points[name]
-        axes.plot([point.low, point.high], [position, position], color=_color(name, headline), linewidth=1.6)
-        axes.plot([point.tpr], [position], "o", color=_color(name, headline), markersize=4.5)
     fpr = next(iter(points.values())).fpr
-    axes.axvline(fpr, linestyle=":", linewidth=1, color=INK)
-    axes.set_yticks(positions, [short_name(name) for name in names])
-    axes.set_ylim(-0.6, len(names) - 0.4)
+    figure, axes = _rows(list(points), fpr, f"true-positive rate at {percent_label(fpr)} FPR", height=0.28)
+    for position, (name, point) in zip(reversed(range(len(points))), points.items(), strict=True):
+        color = SERIES[1] if name == headline else SERIES[0]
+        axes.plot([point.low, point.high], [position, position], color=color, linewidth=1.6)
+        axes.plot([point.tpr], [position], "o", color=color, markersize=4.5)
     axes.xaxis.set_major_formatter(percent_label)
-    axes.set(xlabel=f"true-positive rate at {percent_label(fpr)} FPR")
-    axes.grid(axis="x")
     return figure
+
+
+def _rows(names: Sequence[str], chance: float, label: str, height: float = 0.26) -> tuple[Figure, Any]:
+    """Return a figure with a row for each name, the first one above, and a vertical line at chance."""
+    figure, axes = new_figure(5.0, 0.9 + height * len(names))
+    axes.axvline(chance, linestyle=":", linewidth=1, color=INK)
+    axes.set_yticks(range(len(names))[::-1], [short_name(name) for name in names])
+    axes.set(xlabel=label, ylim=(-0.6, len(names) - 0.4))
+    axes.grid(axis="x")
+    return figure, axes
 
 
 def plot_ladder(rungs: Mapping[str, OperatingPoint]) -> Figure:
@@ -43,35 +46,22 @@ def plot_ladder(rungs: Mapping[str, OperatingPoint]) -> Figure:
     return plot_forest({names[name]: point for name, point in rungs.items()}, names[list(rungs)[-1]])
 
 
-def _color(name: str, headline: str) -> str:
-    return SERIES[1] if name == headline else SERIES[0]
-
-
 def plot_columns(columns: Mapping[str, Evaluation]) -> Figure:
     """Return the AUC of the best columns alone, with 95% intervals, chance dotted."""
     names = list(columns)[:MOST_BARS]
-    figure, axes = new_figure(5.0, 0.9 + 0.26 * len(names))
-    positions = np.arange(len(names))[::-1]
+    figure, axes = _rows(names, 0.5, "AUC, 95% interval")
     values = np.array([columns[name].auc for name in names])
     reach = np.array([(columns[name].auc_low, columns[name].auc_high) for name in names]).T
-    axes.errorbar(values, positions, xerr=np.abs(reach - values), fmt="o", markersize=4, linewidth=1.4, color=SERIES[0])
-    axes.axvline(0.5, linestyle=":", linewidth=1, color=INK)
-    axes.set_yticks(positions, [short_name(name) for name in names])
-    axes.set(xlabel="AUC, 95% interval")
-    axes.grid(axis="x")
+    line: Any = {"fmt": "o", "markersize": 4, "linewidth": 1.4, "color": SERIES[0]}
+    axes.errorbar(values, range(len(names))[::-1], xerr=np.abs(reach - values), **line)
     return figure
 
 
 def plot_importance(importance: Mapping[str, float]) -> Figure:
     """Return the largest losses of AUC by permuting a column."""
     names = list(importance)[:MOST_BARS]
-    figure, axes = new_figure(5.0, 0.9 + 0.26 * len(names))
-    positions = np.arange(len(names))[::-1]
-    axes.barh(positions, [importance[name] for name in names], height=0.6, color=SERIES[0])
-    axes.axvline(0, linewidth=0.8, color=INK)
-    axes.set_yticks(positions, [short_name(name) for name in names])
-    axes.set(xlabel="loss of AUC")
-    axes.grid(axis="x")
+    figure, axes = _rows(names, 0, "loss of AUC")
+    axes.barh(range(len(names))[::-1], [importance[name] for name in names], height=0.6, color=SERIES[0])
     return figure
 
 
