@@ -8,7 +8,14 @@ from typing import Any, get_args, get_origin
 
 from mia_lightning.config import renamed
 from mia_lightning.config.files import parse_yaml
-from mia_lightning.config.values import is_group, is_internal, option_types, plug_in_base, unknown_option
+from mia_lightning.config.values import (
+    group_of_entries,
+    is_group,
+    is_internal,
+    option_types,
+    plug_in_base,
+    unknown_option,
+)
 from mia_lightning.errors import MIAError
 
 
@@ -136,6 +143,10 @@ def _locate(name: str, cls: type, flags: Sequence[str]) -> tuple[tuple[str, ...]
         part = parts.pop(0)
         if get_origin(hint) is dict and get_args(hint)[1] is Any:
             return (*path, part, *parts), FREE
+        if (group := group_of_entries(hint)) is not None:
+            path.append(part)
+            hint = group
+            continue
         if not is_group(hint):
             raise unknown_option(name, option_names(cls, flags))
         options = option_types(hint)

@@ -23,7 +23,7 @@ from mia_lightning.config.renamed import with_current_names
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.config.search import TuneConfig
 from mia_lightning.config.shipped import descriptions, read_configurations
-from mia_lightning.config.values import check_values, is_group, option_types, plug_in_base
+from mia_lightning.config.values import check_values, group_of_entries, is_group, option_types, plug_in_base
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.config import ScoreEvaluationConfig
 
@@ -130,7 +130,8 @@ def complete(values: dict[str, Any], cls: type[RunConfig] = RunConfig) -> dict[s
     if values.get("attacks"):
         del defaults["attacks"]
     merged = overlay(defaults, values)
-    for above, name in ((merged, "attacks"), (merged.get("search"), "space")):
+    groups = ((merged, "attacks"), (merged.get("references"), "sets"), (merged.get("search"), "space"))
+    for above, name in groups:
         if isinstance(above, dict) and isinstance(above.get(name), dict):
             above[name] = {key: value for key, value in above[name].items() if value is not None}
     return merged
@@ -192,6 +193,8 @@ def _instantiate(value: Any, hint: Any) -> Any:
         return hint(
             **{name: _instantiate(value[name], inner) for name, inner in option_types(hint).items() if name in value}
         )
+    if (group := group_of_entries(hint)) is not None:
+        return {name: _instantiate(inner, group) for name, inner in value.items()}
     if (base := plug_in_base(hint)) is not None:
         if get_origin(hint) is dict:
             return {name: _instantiate(inner, base) for name, inner in value.items()}

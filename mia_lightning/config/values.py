@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -64,7 +65,13 @@ def is_group(hint: Any) -> bool:
 
 def is_internal(hint: Any) -> bool:
     """Return whether an option is an optional group, which this package's own files set, and not a user."""
-    return any(is_group(inner) for inner in get_args(hint))
+    return group_of_entries(hint) is None and any(is_group(inner) for inner in get_args(hint))
+
+
+def group_of_entries(hint: Any) -> type | None:
+    """Return the group that each entry of a mapping from names to groups has, else None."""
+    inner = get_args(hint)[1] if get_origin(hint) is dict else None
+    return inner if is_group(inner) else None
 
 
 def plug_in_base(hint: Any) -> type | None:
@@ -101,7 +108,7 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
     if scalar is not text_value:
         return value if scalar is None else scalar(value, name)
     text = text_value(value, name)
-    if name in _IMPORTS:
+    if re.sub(r"^references\.sets\.[^.]+", "references", name) in _IMPORTS:
         _check_import(text, name)
     return text
 

@@ -167,6 +167,8 @@ def load_arrays(config: RunConfig) -> ArrayInputs:
     if is_checkpoint_folder(path):
         raise MIAError(f"--references.imported {path}: has checkpoints; name the records to query by --data.public")
     check_folders([("output", Path(config.output))])
+    if config.references.sets:
+        raise MIAError("references.sets are trained for a target that is queried; name one, and --data.public")
     inputs = array_inputs(read_pool(path, labels=config.references.labels), config.evaluation.targets)
     views = inputs.reference_outputs.target.shape[1]
     check_requirements(

@@ -39,7 +39,7 @@ from mia_lightning.scores.crossfit import (
 
 if TYPE_CHECKING:
     from mia_lightning.references.result import References
-    from mia_lightning.references.workers import Finished
+    from mia_lightning.references.sets import SetFinished
     from mia_lightning.runtime.progress import RateCallback
     from mia_lightning.targets.base import Target
 
@@ -97,16 +97,19 @@ def check_inputs(
     """
     if config.references.wanted:
         from mia_lightning.references.checks import check_references
+        from mia_lightning.references.sets import options_of, seed_of
 
-        check_references(
-            config.references,
-            target=target,
-            public=public,
-            private=private,
-            extraction_queries=config.extraction.queries,
-            seed=config.seed,
-            ray_address=config.ray.address,
-        )
+        for name, options in config.references.by_set.items():
+            with options_of(name):
+                check_references(
+                    options,
+                    target=target,
+                    public=public,
+                    private=private,
+                    extraction_queries=config.extraction.queries,
+                    seed=seed_of(config.seed, name),
+                    ray_address=config.ray.address,
+                )
     log.info("checking the target on known members")
     target, reading = checked_target(config, target, public, private)
     return LoadedInputs(public, private, target, perf_counter() - started, reading)
@@ -118,7 +121,7 @@ def attack_target(
     *,
     progress: FitCallback | None = None,
     report: Reporter | None = None,
-    on_reference: Finished | None = None,
+    on_reference: SetFinished | None = None,
     on_rate: RateCallback | None = None,
 ) -> AuditResult:
     """Extract, compute signals, fit and score the attacks out-of-fold, evaluate.
@@ -128,7 +131,7 @@ def attack_target(
         prepared: From `prepare`; consumed: its images are released.
         progress: Callback invoked before each fit.
         report: Callback invoked after each epoch of an attack that has epochs.
-        on_reference: Callback invoked with each reference when it is trained.
+        on_reference: Callback invoked with each reference and `set_name` when it is trained.
         on_rate: Callback invoked with the rate of the extraction every few seconds.
     """
     clock, config = Clock(load=prepared.seconds), for_records(config, prepared.public)
@@ -150,10 +153,8 @@ def attack_target(
         attacks=results,
         notes=notes,
         target=outputs.target,
-        references=() if outputs.references is None else outputs.references.rows,
-        fidelity=() if outputs.references is None else outputs.references.checks,
+        reference_sets=outputs.reference_sets,
         table=table,
-        reference_outputs=None if outputs.references is None else outputs.references.reference_outputs,
         seconds=clock.seconds,
         reading=prepared.reading,
         outputs=outputs.unreduced,
@@ -164,15 +165,14 @@ def query_models(
     config: RunConfig,
     prepared: LoadedInputs,
     clock: Clock,
-    on_reference: Finished | None = None,
+    on_reference: SetFinished | None = None,
     on_rate: RateCallback | None = None,
 ) -> ModelOutputs:
     """Query the target and any reference models on all records, and assign folds."""
     public, private, target = prepared.public, prepared.private, prepared.target
     if prepared.arrays is not None:
         arrays = prepared.arrays
-        half = split_public(config, arrays.records, arrays.outputs.content_order())
-        stored = arrays.model_outputs(config, half)
+        stored = arrays.model_outputs(config, split_public(config, arrays.records, arrays.outputs.content_order()))
         clock.lap("references")
         return stored
     assert target is not None
@@ -184,7 +184,7 @@ def query_models(
     clock.lap("extract")
     notes += resolution_notes(outputs, public.membership)
     facts = target_facts(target, outputs, public)
-    references = _references(config, prepared, outputs, private_outputs, facts, on_reference)
+    sets = _references(config, prepared, outputs, private_outputs, facts, on_reference)
     clock.lap("references")
     return ModelOutputs(
         public=split_public(config, public, outputs.content_order()),
@@ -193,8 +193,9 @@ def query_models(
         private_outputs=None if private_outputs is None else restrict(private_outputs, config.access),
         unreduced=outputs,
         target=facts,
-        references=references,
-        notes=notes + ([] if references is None else list(references.notes)),
+        references=sets.get(""),
+        notes=notes + [note for each in sets.values() for note in each.notes],
+        further_references={name: each for name, each in sets.items() if name},
     )
 
 
@@ -233,13 +234,15 @@ def _references(
     outputs: Outputs,
     private_outputs: Outputs | None,
     facts: Mapping[str, object],
-    on_reference: Finished | None,
-) -> References | None:
-    """Return the references of the run, None where it has none."""
+    on_reference: SetFinished | None,
+) -> dict[str, References]:
+    """Return the references of each set of the run."""
     if not config.references.wanted:
-        return None
+        return {}
     assert prepared.target is not None
-    from mia_lightning.references.prepare import ReferenceInputs, load_or_train_references
+    from mia_lightning.references.prepare import ReferenceInputs
+    from mia_lightning.references.remote import is_address
+    from mia_lightning.references.sets import load_or_train_sets
 
     on_members, on_non_members = accuracies(facts)
     audited = ReferenceInputs(
@@ -253,17 +256,15 @@ def _references(
         accuracy_on_members=on_members,
         accuracy_on_non_members=on_non_members,
         views=config.extraction.views,
-        on_reference=on_reference,
     )
-    from mia_lightning.references.remote import is_address
-
-    return load_or_train_references(
+    return load_or_train_sets(
         config.references,
         audited,
         store=store_folder(config),
         seed=config.seed,
         ray_address=config.ray.address,
         remote=config.cache_dir if is_address(config.cache_dir) else None,
+        on_reference=on_reference,
     )
 
 

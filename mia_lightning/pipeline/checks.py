@@ -140,13 +140,15 @@ def for_records(config: RunConfig, public: Records) -> RunConfig:
         return config
     if config.extraction.views is not None:
         return config
-    extraction, queries = config.extraction, config.references.queries or 1
+    extraction = config.extraction
+    queries = max([each.queries or 1 for each in (config.references, *config.references.sets.values())])
     if extraction.queries > 2 or queries > 2:  # 2 is the default
         option = f"--{'extraction' if extraction.queries > 2 else 'references'}.queries"
         raise MIAError(f"{option}: only images are shifted and mirrored; {public.source} has {public.described}; use 1")
     if extraction.gradients and public.images.dtype.kind != "f":
         raise MIAError(f"--extraction.gradients true: the inputs of {public.source} are whole numbers; leave it out")
-    references = replace(config.references, queries=None)
+    sets = {name: replace(further, queries=None) for name, further in config.references.sets.items()}
+    references = replace(config.references, queries=None, sets=sets)
     return replace(config, extraction=replace(extraction, queries=1), references=references)
 
 

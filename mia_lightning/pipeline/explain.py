@@ -40,7 +40,7 @@ def explain(result: AuditResult, columns: Iterable[str], fprs: Iterable[float]) 
     rows = np.flatnonzero(result.public.fold != NOT_IN_ANY_FOLD)
     member, groups, table = result.public.membership[rows], result.public.groups, result.table.rows(rows)
     read = {name: table.columns[name] for name in columns}
-    scores = result.config.references.scores or {}
+    scores = result.config.references.all_scores
     signals = {name: find_signal(name) for name in read if name not in scores}
     directions = {name: 1 for name in read} | {name: s.direction if s else 0 for name, s in signals.items()}
     alone = columns_alone(read, directions, member, fprs, None if groups is None else groups[rows])
@@ -85,9 +85,9 @@ def methods_of(result: AuditResult, columns: Iterable[str]) -> tuple[Method, ...
     """Return the description of every attack, and of the signals and scores that they read."""
     config = result.config
     attacks = [method(name, type(attack), result.attacks[name].seconds) for name, attack in config.attacks.items()]
-    scores = [method(name, type(score)) for name, score in (config.references.scores or {}).items()]
+    scores = [method(name, type(score)) for name, score in config.references.all_scores.items()]
     signals = [method(name, signal) for name in columns if (signal := find_signal(name)) is not None]
-    return (*attacks, *(scores if result.reference_outputs is not None else ()), *signals)
+    return (*attacks, *(scores if result.reference_sets else ()), *signals)
 
 
 def methods_not_run(config: RunConfig) -> tuple[tuple[str, str, str], ...]:
@@ -98,5 +98,5 @@ def methods_not_run(config: RunConfig) -> tuple[tuple[str, str, str], ...]:
     )
     used: set[type] = {type(attack) for attack in config.attacks.values()}
     if config.references.wanted:
-        used |= {type(score) for score in (config.references.scores or {}).values()}
+        used |= {type(score) for score in config.references.all_scores.values()}
     return not_run(used, candidates)

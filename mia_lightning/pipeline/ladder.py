@@ -40,7 +40,7 @@ def ladder_of(result: AuditResult, prepared: LoadedInputs) -> AccessLadder | Non
     """
     if result.outputs is None or prepared.target is None:
         return None
-    count, names = len(result.public.ids), result.config.references.scores
+    count, names = len(result.public.ids), result.config.references.all_scores
     references = {
         column: values[:count]
         for column, values in result.table.columns.items()
@@ -53,7 +53,7 @@ def ladder_of(result: AuditResult, prepared: LoadedInputs) -> AccessLadder | Non
         target_access=highest_access(prepared.target.form.output, result.outputs),
         highest=result.config.access,
         references=references,
-        models=0 if result.reference_outputs is None else len(result.reference_outputs.references),
+        models=sum(len(each.reference_outputs.references) for each in result.reference_sets.values()),
         seed=result.config.seed,
         groups=result.public.groups,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,7 +37,7 @@ class ModelOutputs:
     """Architecture, classes, digest and accuracies, as in `AuditResult`."""
 
     references: References | None
-    """None where the run has none."""
+    """Those outside `references.sets`; None where the run has none."""
 
     notes: list[str]
     unreduced: Outputs | None = None
@@ -45,6 +45,14 @@ class ModelOutputs:
 
     signals: list[str] | None = None
     """Signals of the table, where these are not the configured ones (arrays alone)."""
+
+    further_references: Mapping[str, References] = field(default_factory=dict)
+    """Those of `references.sets`, by set."""
+
+    @property
+    def reference_sets(self) -> dict[str, References]:
+        """Reference models of every set by its name, "" for those outside `references.sets`."""
+        return ({} if self.references is None else {"": self.references}) | dict(self.further_references)
 
     def table(self, config: RunConfig) -> SignalTable:
         """Return the signals and reference scores of all records, (N + M,), public first."""
@@ -57,11 +65,12 @@ class ModelOutputs:
 
     def reference_columns(self, config: RunConfig) -> dict[str, NDArray[np.float64]]:
         """Return the columns of the reference scores, (N + M,) each."""
-        if self.references is None:
+        if not self.reference_sets:
             return {}
-        from mia_lightning.references.columns import reference_columns
+        from mia_lightning.references.sets import columns_of_sets
 
-        return reference_columns(config.references.scores, self.references.reference_outputs)
+        outputs = {name: references.reference_outputs for name, references in self.reference_sets.items()}
+        return columns_of_sets(config.references, outputs)
 
     def attacker_view(self) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
         """Return membership and fold of all records, (N + M,) each, as attacks may see them.

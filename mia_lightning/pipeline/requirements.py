@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,10 @@ from mia_lightning.config.values import option_types
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.outputs.access import restrict
 from mia_lightning.outputs.outputs import Outputs
+from mia_lightning.references.config import ReferencesConfig, column_of
+
+if TYPE_CHECKING:
+    from mia_lightning.references.outputs import ReferenceOutputs
 
 RECORDS, CLASSES, FEATURES, GRADIENT_NORMS = 400, 10, 6, 4
 """Size of the synthetic sample."""
@@ -46,15 +50,19 @@ def check_requirements(config: RunConfig, *, multi_label: bool = False) -> None:
     if config.access != "references" and (config.references.wanted or config.extraction.gradients):
         option = "--references.count" if config.references.wanted else "--extraction.gradients"
         raise MIAError(f"--access {config.access} has neither reference models nor gradients; leave out {option}")
+    if config.evaluation.targets is not None and config.references.sets:
+        raise MIAError(
+            "--evaluation.targets takes the models of --references.imported alone; leave out references.sets"
+        )
     if config.evaluation.targets is not None and config.references.training.start == "target":
         raise MIAError(
             "--evaluation.targets takes reference models as targets, but --references.training.start target makes them "
             "copies of one target; leave one of the two out"
         )
     signals = _signal_columns(config, config.extraction.queries, multi_label)
-    if clash := set(signals) & set(config.references.scores):
-        raise MIAError(f"score {min(clash)!r} has the same name as a signal; give it another name")
     scores = _score_columns(config)
+    if clash := set(signals) & set(scores):
+        raise MIAError(f"score {min(clash)!r} has the same name as a signal; give it another name")
     for name in config.attacks:
         if name in signals:
             raise MIAError(f"attack {name!r} has the same name as a signal; give it another name")
@@ -90,12 +98,19 @@ def _check_constant(config: RunConfig, signals: Columns, scores: Columns) -> Non
             queries: int = config.extraction.queries
             cure = next((q for q in _larger(queries) if not _is_constant(_signal_columns(config, q)[name])), None)
             raise MIAError(_constant(f"signal {name!r}", queries, cure, "extraction.queries"))
+    from mia_lightning.references.sets import in_set
+
     for name, values in scores.items():
-        if (name in read or name in config.references.scores) and _is_constant(values):
-            queries = _reference_queries(config)
+        if (name in read or name in config.references.all_scores) and _is_constant(values):
+            set_name, options = next(
+                (each, options)
+                for each, options in reversed(config.references.by_set.items())
+                if any(name.startswith(column_of(each, score)) for score in options.scores)
+            )
+            queries = options.queries or config.extraction.queries
             larger = ((q, _score_columns(config, q).get(name, values)) for q in _larger(queries))
             cure = next((q for q, column in larger if not _is_constant(column)), None)
-            option = "references.queries" if config.references.queries else "extraction.queries"
+            option = in_set("references.queries", set_name) if options.queries else "extraction.queries"
             raise MIAError(_constant(f"score {name!r}", queries, cure, option))
 
 
@@ -138,22 +153,25 @@ def signal_needs(config: RunConfig) -> dict[str, str | None]:
     return {name: None if signal is None else signal.needs for name, signal in signals.items()}
 
 
-def _reference_queries(config: RunConfig) -> int:
-    return config.references.queries or config.extraction.queries
-
-
 def _score_columns(config: RunConfig, queries: int | None = None) -> Columns:
-    """Return the columns of the reference scores on the synthetic sample."""
-    references = config.references
-    if not references.scores:
-        return {}
-    if not references.wanted:
-        first = next(iter(references.scores))
+    """Return the columns of the reference scores of every set on the synthetic sample."""
+    by_set = config.references.by_set
+    if config.references.scores and "" not in by_set:
+        first = next(iter(config.references.scores))
         raise MIAError(
             f"references.scores names {first!r} but there are no references; set --references.count, or leave the "
             "scores out"
         )
-    from mia_lightning.references.columns import reference_columns
+    if not config.references.all_scores:
+        return {}
+    from mia_lightning.references.sets import columns_of_sets
+
+    samples = {name: _sample(options, config, queries) for name, options in by_set.items()}
+    return dict(columns_of_sets(config.references, samples))
+
+
+def _sample(references: ReferencesConfig, config: RunConfig, queries: int | None) -> ReferenceOutputs:
+    """Return synthetic phi under the models of one set."""
     from mia_lightning.references.outputs import ReferenceOutputs
     from mia_lightning.references.splits import assign
 
@@ -161,8 +179,8 @@ def _score_columns(config: RunConfig, queries: int | None = None) -> Columns:
     count = references.count or 16  # of imported reference outputs the number is in the file
     member = rng.permutation(np.repeat(np.array([0, 1], np.int8), RECORDS // 2))
     drawn = assign(references.scheme, count, member, private=0, seed=config.seed, released=references.anchored_release)
-    shape = (RECORDS, queries or _reference_queries(config))
-    sample = ReferenceOutputs(
+    shape = (RECORDS, queries or references.queries or config.extraction.queries)
+    return ReferenceOutputs(
         target=rng.normal(size=shape).astype(np.float32),
         references=rng.normal(size=(count, *shape)).astype(np.float32),
         keep=drawn.keep,
@@ -170,7 +188,6 @@ def _score_columns(config: RunConfig, queries: int | None = None) -> Columns:
         num_classes=CLASSES,
         drawn=drawn.drawn,
     )
-    return dict(reference_columns(references.scores, sample))
 
 
 def check_folders(folders: Iterable[tuple[str, Path]]) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mia_lightning.pipeline.arrays import ArrayInputs
     from mia_lightning.policy.decision import Decision
     from mia_lightning.references.fidelity import FidelityCheck
+    from mia_lightning.references.result import References
     from mia_lightning.references.store import ReferenceRecord
     from mia_lightning.targets.base import Target
     from mia_lightning.targets.readings import ReadingCheck
@@ -100,17 +101,11 @@ class AuditResult:
     target: Mapping[str, object]
     """Architecture, classes, digest, accuracy in [0, 1] on known members and non-members (NaN without labels)."""
 
-    references: tuple[ReferenceRecord, ...]
-    """One record per reference model; empty without references."""
-
-    fidelity: tuple[FidelityCheck, ...]
-    """Checks of the references against the target; empty without references."""
+    reference_sets: Mapping[str, References]
+    """Reference models of each set by its name, "" for those outside `references.sets`; empty without any."""
 
     table: SignalTable
     """(N + M,) signals of all records, public first, with the columns of reference scores."""
-
-    reference_outputs: ReferenceOutputs | None
-    """phi of all records under the references, a memory map where it is large; None without references."""
 
     seconds: Mapping[str, float]
     """Wall time by stage."""
@@ -124,6 +119,21 @@ class AuditResult:
 
     outputs: Outputs | None = None
     """Of the public records, before `--access` reduces them; None for arrays alone."""
+
+    @property
+    def references(self) -> tuple[ReferenceRecord, ...]:
+        """One record per reference model, set by set; empty without references."""
+        return tuple(row for each in self.reference_sets.values() for row in each.rows)
+
+    @property
+    def fidelity(self) -> tuple[FidelityCheck, ...]:
+        """Checks of the references against the target; empty without references."""
+        return tuple(check for each in self.reference_sets.values() for check in each.checks)
+
+    @property
+    def reference_outputs(self) -> ReferenceOutputs | None:
+        """Phi of all records under the references outside `sets`, a memory map where it is large; None without any."""
+        return self.reference_sets[""].reference_outputs if "" in self.reference_sets else None
 
     @cached_property
     def exposure(self) -> Exposure | None:

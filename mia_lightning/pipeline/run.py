@@ -44,7 +44,7 @@ def run(config: RunConfig, *, overwrite: bool = False) -> AuditResult:
     check_cluster(
         config.ray.address,
         option="--ray.address",
-        used=bool(config.references.count and config.references.workers),
+        used=any(each.count and each.workers for each in config.references.by_set.values()),
         needs="--references.count K and --references.workers W",
     )
     folder = RunFolder(config, overwrite=overwrite)

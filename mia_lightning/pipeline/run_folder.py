@@ -88,7 +88,7 @@ class RunFolder(OutputFolder):
         if result.private is not None:
             writers["submission.csv"] = _write_submission
         writers["scores.csv"] = _write_scores
-        if result.config.references.scores:
+        if result.config.references.all_scores:
             writers["references.csv"] = _write_reference_scores
         if result.exposure is not None:
             writers["exposure.csv"] = _write_exposure
@@ -133,7 +133,7 @@ def _score_rows(result: AuditResult, split: Literal["public", "private"], half: 
 def _write_reference_scores(file: IO[str], result: AuditResult) -> None:
     """One row per record, public first: each score from references, its OUT p-value and standard error if any."""
     columns = result.table.columns
-    named = [f"{name}{ending}" for name in result.config.references.scores for ending in PER_RECORD]
+    named = [f"{name}{ending}" for name in result.config.references.all_scores for ending in PER_RECORD]
     named = [name for name in named if name in columns]
     _write_columns(file, result, {name: columns[name] for name in named})
 

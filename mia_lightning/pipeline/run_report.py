@@ -28,6 +28,7 @@ from mia_lightning.pipeline.explain import explain, methods_not_run, methods_of
 from mia_lightning.pipeline.ladder import ladder_of
 from mia_lightning.pipeline.results import AuditResult, LoadedInputs, accuracies
 from mia_lightning.records.records import UNKNOWN, Records
+from mia_lightning.references.config import column_of
 from mia_lightning.report.contents import Reference, Report, RunFacts, Source, Stage
 from mia_lightning.report.files import versions
 from mia_lightning.report.filing import previous_audit
@@ -87,11 +88,14 @@ def _audited_columns(
     result: AuditResult, evaluated: NDArray[np.integer]
 ) -> tuple[NDArray[np.integer] | None, dict[str, NDArray[np.float64]]]:
     """Return the columns of references for the column audit, and their indices in `evaluated`."""
-    if result.reference_outputs is None:
+    if not result.reference_sets:
         return None, {}
-    scores = result.config.references.scores or {}
     ordered = evaluated[result.table.rows(evaluated).content_order()]
-    rows, columns = reference_columns(scores, result.reference_outputs, ordered, seed=result.config.seed)
+    columns = {}
+    for name, options in result.config.references.by_set.items():
+        outputs = result.reference_sets[name].reference_outputs
+        rows, audited = reference_columns(options.scores, outputs, ordered, seed=result.config.seed)
+        columns |= {column_of(name, column): values for column, values in audited.items()}
     return np.searchsorted(evaluated, rows), columns
 
 
@@ -106,11 +110,12 @@ def report_of(result: AuditResult, prepared: LoadedInputs, assessment: Assessmen
     """
     rows = np.flatnonzero(result.public.fold != NOT_IN_ANY_FOLD)
     submission = result.config.submission.attack
+    with_ray = any(each.count and each.workers for each in result.config.references.by_set.values())
     return Report(
         assessment=assessment,
         headline=result.config.submitted,
         headline_reason="named for submission beforehand" if submission else "the last one configured, as submitted",
-        versions=versions(*LIBRARIES, *(("ray",) if result.references and result.config.references.workers else ())),
+        versions=versions(*LIBRARIES, *(("ray",) if with_ray else ())),
         notes=tuple(result.notes),
         filing=result.config.report,
         previous=previous_audit(result.config.report),
@@ -134,8 +139,11 @@ def _facts(result: AuditResult, prepared: LoadedInputs, seconds: float) -> RunFa
         sources=tuple(_source(part, half) for part, half in halves if half is not None),
         threat=_threat(result),
         references=tuple(
-            Reference(row.number, row.status, row.accuracy_in, row.accuracy_out, row.seconds, row.reason, row.losses)
-            for row in result.references
+            Reference(
+                row.number, row.status, row.accuracy_in, row.accuracy_out, row.seconds, row.reason, row.losses, name
+            )
+            for name, each in result.reference_sets.items()
+            for row in each.rows
         ),
         learning_curve=_curve(result),
         by_probability={name: attack.public_calibrated for name, attack in result.attacks.items()},
@@ -175,14 +183,14 @@ def _private_claims(result: AuditResult) -> dict[str, Claims]:
 
 
 def _curve(result: AuditResult) -> dict[str, tuple[CurvePoint, ...]]:
-    if result.reference_outputs is None or not result.config.references.scores:
-        return {}
-    scores, columns = result.config.references.scores, result.table.columns
-    computed = {name: columns[name] for name in scores if name in columns}
-    public = result.public
-    return learning_curve(
-        scores, result.reference_outputs, public.membership, full_scores=computed, groups=public.groups
-    )
+    public, columns, curves = result.public, result.table.columns, {}
+    for name, options in result.config.references.by_set.items():
+        full = {score: columns.get(column_of(name, score)) for score in options.scores}
+        computed = {score: values for score, values in full.items() if values is not None}
+        outputs = result.reference_sets[name].reference_outputs
+        curve = learning_curve(options.scores, outputs, public.membership, full_scores=computed, groups=public.groups)
+        curves |= {column_of(name, score): points for score, points in curve.items()}
+    return curves
 
 
 def _label_columns(public: Records) -> dict[str, NDArray[Any]]:
@@ -233,12 +241,13 @@ def _threat(result: AuditResult) -> tuple[str, ...]:
     labeled = int((result.public.fold != NOT_IN_ANY_FOLD).sum())
     if any(attack.is_trainable for attack in config.attacks.values()):
         sentences.append(f"The attacker knows the membership of {labeled:,} records and fits attacks on them.")
-    if result.reference_outputs is None:
+    if not result.reference_sets:
         sentences.append("The attacker has no reference models.")
-    else:
-        count = len(result.reference_outputs.references)
-        source = "trained on random halves of the same records" if result.references else "whose outputs were imported"
-        sentences.append(f"The attacker has {count} reference models, {source}.")
+    for name, references in result.reference_sets.items():
+        count = len(references.reference_outputs.references)
+        source = "trained on random halves of the same records" if references.rows else "whose outputs were imported"
+        further = f"{count} further" if name and "" in result.reference_sets else str(count)
+        sentences.append(f"The attacker has {further} reference models, {source}{f' ({name})' if name else ''}.")
     return tuple(sentences)
 
 
@@ -252,7 +261,7 @@ def _stages(result: AuditResult, assessing: float) -> tuple[Stage, ...]:
     cpu, device = _processor(), _device(result.config)
     hardware = {"extract": device, "references": device}
     seconds = {**result.seconds, "assess": assessing}
-    if result.reference_outputs is None:
+    if not result.reference_sets:
         seconds.pop("references", None)
     return tuple(Stage(name, value, hardware.get(name, cpu)) for name, value in seconds.items())
 

@@ -27,7 +27,7 @@ def signal_notes(
     if submitted.stability is None:
         return []
     directions = {name: get_signal(name).direction for name in expand_names(config.signals.names)}
-    directions |= dict.fromkeys(config.references.scores, 1)
+    directions |= dict.fromkeys(config.references.all_scores, 1)
     rows = fold != NOT_IN_ANY_FOLD
     signals = single_signals(table.rows(rows), directions)
     note = single_signal_note(signals, config.submitted, submitted.scores[rows], member[rows], seed=config.seed)

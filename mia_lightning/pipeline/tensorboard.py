@@ -66,7 +66,7 @@ class TensorBoard:
         self.folder, self.logger = folder, logger
         self.writer = SummaryWriter(str(folder))
         self.folds: dict[int, SummaryWriter] = {}
-        self.references: set[int] = set()
+        self.references: set[tuple[str, int]] = set()
 
     def report(self, attack: str, fold: int, epoch: int, values: Mapping[str, float]) -> None:
         """Add one epoch of an attack in one fold."""
@@ -86,11 +86,12 @@ class TensorBoard:
         if self.logger is not None:
             self.logger.log_metrics({"extraction/records per second": per_second}, step=records)
 
-    def reference(self, row: ReferenceRecord) -> None:
-        """Add the losses and accuracies of one reference, which is a run of its own in the charts of all."""
+    def reference(self, row: ReferenceRecord, set_name: str = "") -> None:
+        """Add the losses and accuracies of one reference of a set, which is a run of its own in the charts of all."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self.references.add(row.number)
+        self.references.add((set_name, row.number))
+        name_of = f"{set_name} reference".lstrip()
         epochs = range(1, len(row.losses) + 1)
         values = [("references/loss", loss, epoch) for epoch, loss in zip(epochs, row.losses, strict=True)]
         if row.status == "trained":
@@ -98,18 +99,19 @@ class TensorBoard:
                 ("references/accuracy on training records", row.accuracy_in, max(1, len(epochs))),
                 ("references/accuracy on others", row.accuracy_out, max(1, len(epochs))),
             ]
-        with SummaryWriter(str(self.folder / f"reference {row.number:02d}")) as writer:
+        with SummaryWriter(str(self.folder / f"{name_of} {row.number:02d}")) as writer:
             for name, value, epoch in values:
                 writer.add_scalar(name, value, epoch)
         if self.logger is not None:
             for name, value, epoch in values:
-                self.logger.log_metrics({f"{name}/reference {row.number}": value}, step=epoch)
+                self.logger.log_metrics({f"{name}/{name_of} {row.number}": value}, step=epoch)
 
     def finish(self, result: AuditResult, report: Report, drawn: Iterable[Drawn]) -> None:
         """Add the audit card, the report's figures in its order, and a row of hyper-parameters; close the files."""
-        for row in result.references:
-            if row.number not in self.references:  # from the cache
-                self.reference(row)
+        for set_name, references in result.reference_sets.items():
+            for row in references.rows:
+                if (set_name, row.number) not in self.references:  # from the cache
+                    self.reference(row, set_name)
         writer: Any = self.writer
         writer.add_text("audit card", card(report))
         for number, drawing in enumerate(drawn):

@@ -116,5 +116,6 @@ def _references(point: CurvePoint) -> int:
 def _seconds(facts: dict[str, Any]) -> float | None:
     """Return the mean training time of one reference, None where none was trained."""
     rows: Iterable[Any] = facts.get("references") or ()
-    seconds = [row["seconds"] for row in rows if isinstance(row, dict) and isinstance(row.get("seconds"), int | float)]
+    rows = [row for row in rows if isinstance(row, dict) and not row.get("set")]
+    seconds = [row["seconds"] for row in rows if isinstance(row.get("seconds"), int | float)]
     return sum(seconds) / len(seconds) if seconds and sum(seconds) > 0 else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from mia_lightning.references.scores import ReferenceScore
@@ -190,6 +190,11 @@ class ReferencesConfig:
     """File (.npz) or folder (layout of tensorflow/privacy) to write with phi, keep, target and labels of all records,
     in a format of `imported`."""
 
+    sets: dict[str, ReferencesConfig] = field(default_factory=dict)
+    """Further sets of reference models, by name, each with the options of `references`, such as fine-tuned copies of
+    the target next to models trained from random weights. Attacks read the columns of a score as SET_SCORE and
+    SET_SCORE_suffix."""
+
     def __post_init__(self) -> None:
         if self.count < 0 or self.workers < 0 or self.threads < 1 or self.gpus_per_worker < 0:
             raise ValueError("references.count, .workers and .gpus_per_worker must be 0 or more, .threads at least 1")
@@ -198,7 +203,35 @@ class ReferencesConfig:
         if not 0 < self.anchored_release < 1:
             raise ValueError(f"references.anchored_release must lie between 0 and 1, got {self.anchored_release}")
 
+        for name, further in self.sets.items():
+            if not name.isidentifier():
+                raise ValueError(f"references.sets: {name!r} cannot name columns; use letters, digits and underscores")
+            if further.sets:
+                raise ValueError(f"references.sets.{name} holds sets itself; put them next to it in references.sets")
+            if not further.wanted:
+                raise ValueError(f"references.sets.{name} has no reference models; set --references.sets.{name}.count")
+
     @property
     def wanted(self) -> bool:
         """Whether the run has references at all."""
-        return self.count > 0 or self.imported is not None
+        return bool(self.by_set)
+
+    @property
+    def by_set(self) -> dict[str, ReferencesConfig]:
+        """Options of every set of reference models by its name, "" for those outside `sets`; none without models."""
+        first = {"": replace(self, sets={})} if self.sets else {"": self}
+        return (first if self.count > 0 or self.imported is not None else {}) | self.sets
+
+    @property
+    def all_scores(self) -> dict[str, ReferenceScore]:
+        """Scores of every set by the name of their columns."""
+        return self.scores | {
+            column_of(name, score): value
+            for name, further in self.sets.items()
+            for score, value in further.scores.items()
+        }
+
+
+def column_of(set_name: str, column: str) -> str:
+    """Return the name of a column of a set's scores, as attacks read it."""
+    return f"{set_name}_{column}" if set_name else column

@@ -75,6 +75,9 @@ class Reference:
     losses: tuple[float, ...] = ()
     """Mean training loss of each epoch."""
 
+    set: str = ""
+    """Name of its set in `references.sets`, empty outside them."""
+
 
 @dataclass(frozen=True, eq=False)
 class RunFacts:

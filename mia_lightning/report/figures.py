@@ -146,7 +146,11 @@ def _of_explanation(report: Report) -> Iterator[Drawn]:
 def _of_references(report: Report) -> Iterator[Drawn]:
     run = report.run
     assert run is not None
-    trained = [reference for reference in run.references if reference.status == "trained"]
+    trained = [
+        reference
+        for reference in run.references
+        if reference.status == "trained" and reference.set == run.references[0].set  # others are not like the target
+    ]
     if trained and "accuracy_on_members" in run.target:  # absent where records have no label
         accuracy_in = [reference.accuracy_in for reference in trained]
         accuracy_out = [reference.accuracy_out for reference in trained]

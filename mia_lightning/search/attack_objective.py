@@ -16,6 +16,7 @@ from mia_lightning.config.schema import RunConfig
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.metrics.roc import auc, partial_auc, tpr_at_fpr
 from mia_lightning.pipeline.model_outputs import ModelOutputs, signal_table
+from mia_lightning.references.config import column_of
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD, cross_fit
 from mia_lightning.search.space import Space
@@ -84,6 +85,8 @@ class AttackObjective(Objective):
                 columns |= self.scores[name]
             elif self.reference_outputs is not None:
                 columns |= _score_columns({name: score}, self.reference_outputs)
+        for name in config.references.sets:
+            columns |= self.scores[f"references.sets.{name}"]
         return SignalTable(columns, self.labels, self.num_classes)
 
     def evaluate(self, params: Params, report: EpochCallback | None = None) -> TrialResult:
@@ -203,6 +206,10 @@ def build_attack_objective(space: Space, outputs: ModelOutputs, *, attack: str, 
         for name, score in config.references.scores.items()
         if references is not None and name not in searched
     }
+    further = {}
+    for name, options in config.references.sets.items():
+        columns = _score_columns(options.scores, outputs.further_references[name].reference_outputs)
+        further[f"references.sets.{name}"] = {column_of(name, column): values for column, values in columns.items()}
     member, fold = outputs.attacker_view()
     first = next(iter(tables.values()))
     return AttackObjective(
@@ -210,7 +217,7 @@ def build_attack_objective(space: Space, outputs: ModelOutputs, *, attack: str, 
         attack=attack,
         metric=metric,
         signals={reduction: table.columns for reduction, table in tables.items()},
-        scores=scores,
+        scores=scores | further,
         reference_outputs=_without_membership(references.reference_outputs)
         if references is not None and searched
         else None,

@@ -138,7 +138,7 @@ def _search(config: TuneConfig, space: Space, prepared: LoadedInputs, folder: Ru
     if search.goal == "reference_training":  # trials train references of their own and compare phi of one view
         run = replace(
             run,
-            references=replace(run.references, count=0, imported=None),
+            references=replace(run.references, count=0, imported=None, sets={}),
             extraction=replace(run.extraction, queries=1, gradients=False),
         )
     outputs = query_models(run, prepared, Clock(load=prepared.seconds))
