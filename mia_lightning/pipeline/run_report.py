@@ -91,7 +91,7 @@ def _audited_columns(
     if not result.reference_sets:
         return None, {}
     ordered = evaluated[result.table.rows(evaluated).content_order()]
-    columns = {}
+    columns: dict[str, NDArray[np.float64]] = {}
     for name, options in result.config.references.by_set.items():
         outputs = result.reference_sets[name].reference_outputs
         rows, audited = reference_columns(options.scores, outputs, ordered, seed=result.config.seed)
@@ -183,7 +183,8 @@ def _private_claims(result: AuditResult) -> dict[str, Claims]:
 
 
 def _curve(result: AuditResult) -> dict[str, tuple[CurvePoint, ...]]:
-    public, columns, curves = result.public, result.table.columns, {}
+    public, columns = result.public, result.table.columns
+    curves: dict[str, tuple[CurvePoint, ...]] = {}
     for name, options in result.config.references.by_set.items():
         full = {score: columns.get(column_of(name, score)) for score in options.scores}
         computed = {score: values for score, values in full.items() if values is not None}
