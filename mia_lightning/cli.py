@@ -89,7 +89,8 @@ def _train(arguments: list[str]) -> int:
 
     overwrite = _take_flag(arguments, "--overwrite")
     config = parse_arguments(arguments)
-    _announce(f"mia_lightning: audit of {config.data.public or config.references.imported}, results in {config.output}")
+    audited = config.data.public or config.references.imported
+    _announce(f"mia_lightning: {f'audit of {audited}' if audited else 'audit'}, results in {config.output}")
 
     from mia_lightning.pipeline.run import run  # after parsing: --help and a mistake need not wait for torch
 

@@ -67,6 +67,7 @@ def extract(request: ExtractionRequest) -> Splits[Outputs]:
     stored = {task.name: _load(task) for task in tasks}
     missing = [task for task in tasks if stored[task.name] is None]
     if not missing and not is_first_process():
+        new_trainer(request.hardware)  # raises where no launcher started this process
         raise SystemExit(0)
     with _locked(missing) as waited:
         if waited:  # another run may have done all of it

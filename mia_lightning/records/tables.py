@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from mia_lightning.errors import MIAError, printable
 from mia_lightning.records.csv_header import DELIMITERS, WIDE, decoded_start, delimiter_of, split_header
-from mia_lightning.records.vocabulary import IGNORE, meaning, normalize_name
+from mia_lightning.records.vocabulary import IGNORE, NUMBER, meaning, normalize_name
 from mia_lightning.security.archives import check_unfolding
 from mia_lightning.security.file_kinds import HEAD, bytes_kind, kind_sentence
 from mia_lightning.security.open import open_regular
@@ -244,6 +244,8 @@ def _check_names(names: Sequence[str], source: str) -> None:
     if len(names) > MOST_COLUMNS:
         raise MIAError(f"{source}: has {len(names):,} columns; expected at most {MOST_COLUMNS:,}")
     name, count = Counter(map(normalize_name, names)).most_common(1)[0]
+    if count > 1 and all(NUMBER.fullmatch(column.strip()) for column in names):
+        raise MIAError(f"{source}: has no header; add a first line with the columns' names, such as id,score")
     if count > 1:
         raise MIAError(f"{source}: has two columns named {printable(name, 40)!r}; give each its own name")
 

@@ -77,7 +77,10 @@ def new_trainer(hardware: Hardware, **options: Any) -> L.Trainer:
     if trainer.world_size > 1 and hardware.strategy == "auto" and hasattr(sys, "ps1"):
         _check_strategy("notebook")  # what Lightning chooses in an interactive session
     if trainer.world_size == 1 and not is_first_process():
-        raise MIAError("more processes were started than --hardware.devices allows; use --hardware.devices auto")
+        raise MIAError(
+            "more processes were started than --hardware.devices allows; use --hardware.devices auto, or unset RANK, "
+            "LOCAL_RANK, NODE_RANK and SLURM_PROCID where no launcher started this one"
+        )
     return trainer
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import torch
@@ -27,6 +28,28 @@ class Fitted:
     changes: list[str]
     notes: list[str]
     other_weights: tuple[str, ...] = ()
+
+
+def torchvision_names(file: Checkpoint, source: str) -> tuple[Checkpoint, list[str]]:
+    """Return a ResNet's weights by torchvision's names where its head or shortcuts have others, and notes.
+
+    Those of common CIFAR code (`linear`, `shortcut`), and heads within a Sequential (`fc.1`) of one linear layer.
+    """
+    names = next((n for n in file.tensors if f".{n}".endswith(".layer1.0.conv2.weight")), None)
+    prefix = "" if names is None else names.removesuffix("layer1.0.conv2.weight")
+    outer = [n.removeprefix(prefix) for n in file.tensors if n.startswith(prefix) and ".layer" not in f".{n}"]
+    heads = [n for n in outer if re.fullmatch(r"(fc|linear|classifier|head)(\.\d+)?\.weight", n)]
+    head = heads[0].removesuffix(".weight") if len(heads) == 1 and names else "fc"
+    matrix = file.tensors.get(f"{prefix}{head}.weight")
+    if head == "fc" or matrix is None or matrix.ndim != 2:
+        return file, []
+    renamed = {
+        name.replace(f"{prefix}{head}.", f"{prefix}fc.", 1).replace(".shortcut.", ".downsample."): tensor
+        for name, tensor in file.tensors.items()
+    }
+    if len(renamed) < len(file.tensors):
+        return file, []
+    return replace(file, tensors=renamed), [f"{source}: its last layer {prefix}{head} is read as torchvision's fc"]
 
 
 def detect(tensors: Mapping[str, Tensor], source: str) -> str:

@@ -76,7 +76,7 @@ def target_from(
         shape = tuple(samples[0].shape)
         raise MIAError(
             f"calling {name} on a {str(samples[0].dtype).removeprefix('torch.')} batch of shape {shape} failed: "
-            f"{first_line(error)}"
+            f"{first_line(error)}; pass a function of one batch where the model needs other inputs"
         ) from error
     if not torch.isfinite(result.logits).all():
         raise MIAError(f"{name} returns NaN or infinite logits for the given records; check its weights and inputs")
@@ -157,7 +157,7 @@ def _network(
         return FunctionNetwork(model, name, convert=convert, classes=classes), name
     raise MIAError(
         f"the model is a {type(model).__name__}; pass an nn.Module, an object with predict_proba, or a function from a "
-        "batch to logits, probabilities or labels"
+        "batch to logits, probabilities or labels, such as its method predict"
     )
 
 

@@ -16,7 +16,7 @@ from mia_lightning.targets.checks import image_channels
 from mia_lightning.targets.estimators import EstimatorNetwork, is_skops, load_skops
 from mia_lightning.targets.exported import is_program
 from mia_lightning.targets.first_query import load_program
-from mia_lightning.targets.fitting import detect, fit, last_rows
+from mia_lightning.targets.fitting import detect, fit, last_rows, torchvision_names
 from mia_lightning.targets.imported import first_line, import_callable, source_of
 from mia_lightning.targets.inputs import input_dtype, probes
 from mia_lightning.targets.probing import probed
@@ -36,6 +36,8 @@ def load(checkpoint: str | None, options: LoadOptions) -> Target:
     if is_program(path):
         return _of_program(path, options)
     file = weights.read_weights(path)
+    is_resnet = options.architecture == "auto" or options.architecture.startswith(("resnet", "wide_resnet", "resnext"))
+    file, notes = torchvision_names(file, path.name) if is_resnet else (file, [])
     name = detect(file.tensors, path.name) if options.architecture == "auto" else options.architecture
     fitted = fit(name, file, options, path.name)
     weights.check_parameters(fitted.weights, fitted.network, path.name)
@@ -48,7 +50,7 @@ def load(checkpoint: str | None, options: LoadOptions) -> Target:
     target = _finish(fitted.network, resolved, options, path.name)
     return replace(
         target,
-        notes=(*fitted.notes, *target.notes),
+        notes=(*notes, *fitted.notes, *target.notes),
         other_weights=fitted.other_weights,
         hyper_parameters=file.hyper_parameters,
         epochs=file.epochs,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from mia_lightning.errors import MIAError, reason
+from mia_lightning.records.readers._stand_ins import NUMPY
 from mia_lightning.security.archives import is_zip
 from mia_lightning.security.module_sources import without_module_sources
 from mia_lightning.security.pickle_instructions import Survey, spellings
@@ -38,6 +39,10 @@ BUILT_BY_TORCH = re.compile(
 ATTEMPTS, MOST_INSTRUCTIONS = 40, 2 * 10**7
 """Names in one file whose objects turn out to be containers, each found by reading the file again, and the instructions
 read by all attempts together."""
+
+
+ARRAYS = {name: maker for name, maker in NUMPY.items() if not name.endswith(".scalar")}
+"""Stand-ins for the names of a pickled NumPy array, whose numbers are weights."""
 
 
 class StandIn:
@@ -102,7 +107,7 @@ def read_pickle(path: Path) -> object:
 
 def _load(path: Path, names: list[str], content: bytes | None, attempts: int) -> object:
     """Load with a stand-in for each name; a class whose objects are filled as containers becomes a plain container."""
-    makers: dict[str, Callable[..., object]] = {name: _stand_in(name) for name in names}
+    makers: dict[str, Callable[..., object]] = {name: ARRAYS.get(name) or _stand_in(name) for name in names}
     for _ in range(attempts):
         # S301 does not apply: weights_only builds tensors and plain containers, everything else is inert
         with (

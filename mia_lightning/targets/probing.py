@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from mia_lightning.targets.base import TargetForm
 from mia_lightning.targets.callables import LABELS, is_labels
 from mia_lightning.targets.features import check_layer, probe
 from mia_lightning.targets.output_kind import SENTENCES
-from mia_lightning.targets.wrapper import check_class_order, prefix_of, recognized, wrap
+from mia_lightning.targets.wrapper import TargetNetwork, check_class_order, prefix_of, recognized, wrap
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,4 +63,19 @@ def probed(
     labels_alone = is_labels(network) or (multi_label and len(set(logits.flatten().tolist())) <= 2)
     note = LABELS if labels_alone else SENTENCES[form.output]
     named = prefix_of(wrapped) + layer if layer else last_layer
-    return ProbedNetwork(wrapped, form, logits, named, (note,) if note else ())
+    notes = (note, _first_of(network, form, samples[0]) if form.item == 0 else "")
+    return ProbedNetwork(wrapped, form, logits, named, tuple(filter(None, notes)))
+
+
+def _first_of(network: nn.Module, form: TargetForm, sample: Tensor) -> str:
+    """Return the note about a tuple of several tensors of values per record, "" for another output."""
+    with torch.inference_mode():
+        outputs = network(TargetNetwork(network, form).inputs(sample))
+    shapes = [tuple(part.shape[1:]) for part in outputs if isinstance(part, Tensor) and part.ndim == 2]
+    if len(shapes) < 2 or len(set(shapes)) == 1:
+        return ""
+    widths = ", ".join(str(shape[0]) for shape in shapes)
+    return (
+        f"the target returns a tuple, with {widths} values per record; the first is used as class scores: where it is "
+        "not, give a function or forward that returns the class scores alone"
+    )

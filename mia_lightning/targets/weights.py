@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mia_lightning.errors import MIAError, printable, reason
+from mia_lightning.records.readers._stand_ins import Array
 from mia_lightning.security.archives import check_list, check_unfolding
 from mia_lightning.security.file_kinds import file_kind
 from mia_lightning.security.open import check_regular, open_regular
@@ -152,6 +153,8 @@ def _checkpoint(payload: object, path: Path) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     _collect(payload, "", tensors, DEEPEST)
     if not tensors:
+        _collect(payload, "", tensors, DEEPEST, arrays=True)
+    if not tensors:
         reason = _without_tensors(payload)
         instead = "save {name: torch.from_numpy(array) for each} instead" if NUMPY_ARRAY in reason else INSTEAD
         raise MIAError(f"{path.name}: expected a state dict, but {reason}; {instead}")
@@ -186,14 +189,26 @@ def _type(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _collect(mapping: Mapping[Any, Any], prefix: str, tensors: dict[str, Tensor], depth: int) -> None:
+def _collect(
+    mapping: Mapping[Any, Any], prefix: str, tensors: dict[str, Tensor], depth: int, *, arrays: bool = False
+) -> None:
     for key, value in plain_dict(mapping).items():
         if not isinstance(key, str):
             continue
+        value = _from_numpy(value, key) if arrays and isinstance(value, Array) else value
         if isinstance(value, Tensor):
             tensors.setdefault(prefix + key, value.detach())
         elif depth > 1 and not key.lower().startswith(SKIPPED) and (inner := _numbered(value)) is not None:
-            _collect(inner, f"{prefix}{key}.", tensors, depth - 1)
+            _collect(inner, f"{prefix}{key}.", tensors, depth - 1, arrays=arrays)
+
+
+def _from_numpy(value: Array, name: str) -> Tensor | None:
+    """Return the tensor of a pickled NumPy array, None for one that is not of numbers."""
+    try:
+        array = value.numpy()
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) if array.dtype.kind in "biuf" else None
+    except (ValueError, TypeError) as error:
+        raise MIAError(f"entry {printable(name, 80)!r} is a damaged NumPy array ({error}); save it again") from error
 
 
 def _numbered(value: object) -> Mapping[Any, Any] | None:

@@ -101,6 +101,7 @@ def test_bad_options_get_one_sentence(argv, sentence):
         ),
         ("- 1", "holds a list; expected a mapping"),
         ("a: [", "is not valid YAML"),
+        ("seed: 1\ndata: {mean: [0.5]}\nseed: 2", "sets an option twice (line 3)"),
         ("x: !!python/object/apply:os.system [true]", "is not valid YAML"),
     ],
 )

@@ -461,6 +461,11 @@ def test_extra_process_error_message(tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(MIAError, match="more processes were started than"):
         extract(tmp_path, hardware=replace(CPU, devices=1))
+    monkeypatch.delenv("LOCAL_RANK")
+    extract(tmp_path)
+    monkeypatch.setenv("RANK", "abc")  # stale, where everything is stored
+    with pytest.raises(MIAError, match="unset RANK"):
+        extract(tmp_path)
 
 
 @given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 9), st.integers(0, 50))

@@ -113,6 +113,7 @@ def test_signed_membership_is_noted():
         (b"id,score\n1\n", "is not a CSV or Parquet table .*[Ee]xpected 2 columns, got 1"),
         (b"id\n\xff\xfe\n", "is not UTF-8 text"),
         (b"id\n1\0\n", "NUL"),
+        (b"1,0.5,1\n2,0.7,0\n", "has no header"),
         (b"c," * 3000 + b"\n", "columns; expected at most 2,000|two columns named"),
     ],
 )

@@ -13,7 +13,9 @@ from torch import nn
 
 from mia_lightning.errors import MIAError
 from mia_lightning.targets import load_target
+from mia_lightning.targets.base import TargetForm
 from mia_lightning.targets.determinism import nondeterminism, saturation
+from mia_lightning.targets.probing import probed
 
 HERE = "tests.targets.test_weight_sets"
 
@@ -224,6 +226,32 @@ def test_unknown_layer_is_refused(tmp_path):
         load(tmp_path / "c.pt", network_of().state_dict() | {"block.weight": torch.ones(4, 4)})
 
 
+@pytest.mark.parametrize(("prefix", "head"), [("", "linear"), ("", "fc.1"), ("model.", "classifier")])
+def test_resnet_of_other_names(prefix, head, tmp_path):
+    from torchvision.models import resnet18
+
+    network = resnet18(num_classes=3)
+    network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+    state = {
+        prefix + name.replace("fc.", f"{head}.").replace("downsample", "shortcut"): tensor
+        for name, tensor in network.state_dict().items()
+    }
+    torch.save(state, tmp_path / "c.pt")
+    target = load_target(str(tmp_path / "c.pt"), image_shape=(3, 16, 16))
+    same(target, network.eval(), torch.rand(2, 3, 16, 16))
+    assert any(f"{prefix}{head} is read as torchvision's fc" in note for note in target.notes)
+
+
+@pytest.mark.parametrize(("others", "noted"), [((2, 3), True), ((3, 3), False)])
+def test_note_of_tuple_with_other_values(others, noted):
+    class Parts(nn.Module):
+        def forward(self, x):
+            return tuple(x.flatten(1)[:, :width] for width in others)
+
+    notes = probed(Parts(), TargetForm(), [torch.randn(4, 3, 8, 8)], output="auto").notes
+    assert any("a tuple, with 2, 3 values per record; the first is used" in note for note in notes) == noted
+
+
 def test_wrapper_module_loads_wrapped_checkpoint(images, tmp_path):
     same(load(tmp_path / "c.pt", network_of().state_dict(), "Wrapper"), network_of(), images)
 
@@ -291,10 +319,12 @@ class TestOutputs:
         assert target.notes
 
     @pytest.mark.parametrize("wrapped", [lambda state: state, lambda state: {"state_dict": state, "epoch": 3}])
-    def test_arrays_of_numpy_are_refused_in_one_sentence(self, wrapped, tmp_path):
-        state = {name: tensor.numpy() for name, tensor in network_of().state_dict().items()}
-        with pytest.raises(MIAError, match=r"'conv\.weight' is a NumPy array.*torch\.from_numpy\(array\)"):
-            load(tmp_path / "c.pt", wrapped(state))
+    def test_arrays_of_numpy(self, wrapped, images, tmp_path):
+        network = network_of()
+        state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+        target = load(tmp_path / "c.pt", wrapped(state))
+        with torch.inference_mode():
+            torch.testing.assert_close(target.network(images), network(images))
 
     @pytest.mark.parametrize(("cls", "kind"), [("LogTwo", "log2_probabilities"), ("LogTen", "log10_probabilities")])
     def test_log_probabilities_of_another_base(self, cls, kind, images, tmp_path):

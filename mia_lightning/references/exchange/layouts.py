@@ -98,6 +98,7 @@ def _models(
         arrays["keep"] = keep_rows(keep, len(models), stacked.shape[1], source)
     else:
         keeps = [read_array(model / "keep.npy", source).reshape(-1) for model in models]
+        keeps = [_as_mask(keep, stacked.shape[1]) for keep in keeps]
         if len({len(keep) for keep in keeps}) > 1 or len(keeps[0]) != stacked.shape[1]:
             raise MIAError(f"{source}: keep.npy has {len(keeps[0])} records but {name} {stacked.shape[1]}")
         arrays["keep"] = np.stack(keeps)
@@ -105,6 +106,16 @@ def _models(
     if files[0].parent.name in OUTPUTS and len(list(files[0].parent.glob("*.npy"))) > 1:
         notes.append(f"{source}: of several epochs the last was read, {files[0].name}")
     return arrays | {"phi" if name == "scores" else "logits": stacked}, notes
+
+
+def _as_mask(keep: NDArray[Any], count: int) -> NDArray[Any]:
+    """Return a keep row over the records, also of the numbers of the records that a model was trained on."""
+    is_numbers = keep.dtype.kind in "iu" and len(keep) > 0 and keep.min() >= 0 and 1 < keep.max() < count
+    if not is_numbers or len(np.unique(keep)) < len(keep):
+        return keep
+    mask = np.zeros(count, np.bool_)
+    mask[keep] = True
+    return mask
 
 
 def _privacy_meter(

@@ -60,6 +60,13 @@ def lira_pytorch(folder, what):
     return folder
 
 
+def test_keep_rows_of_record_numbers(tmp_path):
+    lira_pytorch(tmp_path, "scores")
+    for k in range(K):
+        np.save(tmp_path / str(k) / "keep.npy", DRAW.permutation(np.flatnonzero(KEEP[k])))
+    np.testing.assert_array_equal(read_pool(str(tmp_path)).keep, KEEP)
+
+
 def lira_analysis(folder, ending):
     for k in range(K):
         (folder / f"model_{k}" / "scores").mkdir(parents=True)
