@@ -60,7 +60,7 @@ class Evaluation:
     """Probability that a member scores above a non-member, ties counting half; in [0, 1]."""
 
     auc_low: float
-    """95% interval; see `auc_interval`."""
+    """95% interval; see `mean_interval`."""
 
     auc_high: float
 

@@ -1,5 +1,8 @@
 """95% confidence intervals of AUC, TPR and FPR, in closed form or by a short Monte-Carlo sum."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.special import betaincinv, ndtri
 
@@ -12,33 +15,45 @@ DRAWS = 4000
 """Draws of the Monte-Carlo sum; the ends of an interval vary by about 2% of its width between seeds."""
 
 
-def auc_interval(value: float, standard_error: float, smaller_class: int) -> tuple[float, float]:
-    """Return the 95% interval of an AUC or a mean TPR from its standard error, within [0, 1].
+@dataclass(frozen=True)
+class ClassError:
+    """Sampling error that one class contributes to the mean of values in [0, 1]."""
 
-    The value is treated as a proportion of m = value (1 - value) / standard_error^2 independent pairs, and the interval
-    is the Beta interval of that proportion (mid-point of Clopper-Pearson and Jeffreys). Near 0 and 1, where few records
-    determine the standard error, it is wider on the open side than normal approximations are. With a standard error of
-    0 the pairs are as many as the smaller class has records.
+    count: int
+    """Number of records k, at least 1."""
+
+    variance: float
+    """Variance of the records' influences, divided by k."""
+
+    unseen: tuple[float, float]
+    """Influence of a record of a kind that is not in the sample: at most 0 for the lower end, at least 0 for the
+    upper."""
+
+
+def mean_interval(value: float, classes: Sequence[ClassError], factor: float = 1.0) -> tuple[float, float]:
+    """Return the 95% interval of a mean of values in [0, 1], of few records or many.
+
+    Each class gets one more record, of a kind that is not in the sample, and the records' weights are drawn from
+    Dirichlet(1, ..., 1), as in the Bayesian bootstrap. The ends are the quantiles of the Beta distribution with the
+    mean and the variance of that draw. For values 0 and 1 and an unseen value of 0 (lower end) or 1 (upper end) this is
+    Clopper and Pearson's interval; for other values it is an approximation of Gaffke's (2005) bound.
 
     Args:
-        value: In [0, 1].
-        standard_error: DeLong's, or that of another mean in [0, 1].
-        smaller_class: Members or non-members, whichever are fewer.
+        value: The figure, in [0, 1].
+        classes: Members and non-members.
+        factor: Variance of the figure over that of independent records; the classes count k / factor records.
     """
-    pairs = value * (1 - value) / standard_error**2 if standard_error > 0 else float(smaller_class)
-    wins = value * pairs
-    losses = pairs - wins
-    low = float(betaincinv(wins + EDGE, losses + 1 - EDGE, TAILS[0])) if wins > 0 else 0.0
-    high = float(betaincinv(wins + 1 - EDGE, losses + EDGE, TAILS[1])) if losses > 0 else 1.0
-    if losses == 0:
-        low = float(TAILS[0] ** (1 / smaller_class))
-    if wins == 0:
-        high = 1 - float(TAILS[0] ** (1 / smaller_class))
-    return min(low, value), max(high, value)
-
-
-EDGE = 0.25
-"""Beta prior of `auc_interval`: 0 is Clopper-Pearson's, 0.5 Jeffreys'."""
+    ends = []
+    for end, tail in enumerate(TAILS):
+        mean, variance = value, 0.0
+        for side in classes:
+            count, unseen = side.count / factor, side.unseen[end]
+            mean += unseen / (count + 1)
+            variance += (count * side.variance + unseen**2 * count / (count + 1)) / (count + 1) / (count + 2)
+        mean = float(np.clip(mean, 0, 1))
+        pairs = mean * (1 - mean) / variance - 1 if variance > 0 else 0.0
+        ends.append(float(betaincinv(mean * pairs, (1 - mean) * pairs, tail)) if pairs > 0 else float(end))
+    return min(ends[0], value), max(ends[1], value)
 
 
 def fpr_interval(false_positives: int, n_non_members: int, *, tied: bool = False) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.metrics.evaluation import PRIORS, Evaluation, OperatingPoint
-from mia_lightning.metrics.intervals import auc_interval, fpr_interval, mean_tpr_interval, tpr_interval
+from mia_lightning.metrics.intervals import ClassError, fpr_interval, mean_interval, mean_tpr_interval, tpr_interval
 from mia_lightning.metrics.ranks import (
     Array,
     Membership,
@@ -28,6 +28,7 @@ from mia_lightning.metrics.variance import (
     auc_influence,
     count_factors,
     fit_inflation,
+    mean_group_size,
     mean_tpr_influence,
     signal_share,
 )
@@ -38,9 +39,9 @@ __all__ = [
     "Evaluation",
     "OperatingPoint",
     "auc",
-    "auc_interval",
     "evaluate",
     "fpr_interval",
+    "mean_interval",
     "partial_auc",
     "roc_curve",
     "tpr_at_fpr",
@@ -128,7 +129,7 @@ def evaluate(
         None if groups is None else split_groups(np.asarray(scores), member, groups), *factors, stability is not None
     )
     error = float(np.sqrt(dependence.auc_factor * dependence.variance(influence)))
-    low, high = _auc_interval(members, non_members, influence, error)
+    low, high = _auc_interval(members, non_members, influence, dependence)
     partial = _partial_auc(members, non_members, PARTIAL, dependence)
     distinct, largest_tie = _ties(np.concatenate([members, non_members]))
     return Evaluation(
@@ -149,27 +150,41 @@ def evaluate(
     )
 
 
-def _auc_interval(members: Array, non_members: Array, influence: Influence, error: float) -> tuple[float, float]:
-    """Return the interval of the AUC; equal scores give 0.5 in every sample."""
+def _auc_interval(
+    members: Array, non_members: Array, influence: Influence, dependence: _Dependence
+) -> tuple[float, float]:
+    """Return the interval of the AUC; equal scores give 0.5 in every sample.
+
+    An unseen kind of record differs from the AUC by 0.5 in the smaller class: near 1, for example, a member that ranks
+    as a non-member would. In the larger class of k records it differs by 5 / k of that: both at once are less likely.
+    """
     if _constant(members, non_members):
         return 0.5, 0.5
-    return _mean_interval(influence, error**2, min(len(members), len(non_members)))
+    value = influence.value
+    unseen = max(-0.5, -value), min(0.5, 1 - value)
+    share = min(1.0, 5 / max(len(members), len(non_members)))
+    larger = share * unseen[0], share * unseen[1]
+    sides = (unseen, larger) if len(members) <= len(non_members) else (larger, unseen)
+    return _mean_interval(influence, sides, dependence.auc_factor, dependence)
 
 
 def _constant(members: Array, non_members: Array) -> bool:
     return bool(members[0] == members[-1] == non_members[0] == non_members[-1])
 
 
-def _mean_interval(influence: Influence, variance: float, smaller_class: int) -> tuple[float, float]:
-    """Return the 95% interval of a mean in [0, 1]; the end towards 0.5 allows for unseen kinds of records."""
-    variance *= influence.small_sample_factor()
-    low, high = auc_interval(influence.value, float(np.sqrt(variance)), smaller_class)
-    independent = influence.variance()
+def _mean_interval(
+    influence: Influence, unseen: Sequence[tuple[float, float]], factor: float, dependence: _Dependence
+) -> tuple[float, float]:
+    """Return the 95% interval of a mean figure, given the influence of unseen records of either class."""
+    independent, groups = influence.variance(), dependence.groups
     if independent > 0:
-        value, extended = influence.with_rare_record()
-        wider = auc_interval(value, float(np.sqrt(variance / independent * extended)), smaller_class)
-        low, high = (min(low, wider[0]), high) if influence.value >= 0.5 else (low, max(high, wider[1]))
-    return low, high
+        factor *= dependence.variance(influence) / independent
+    elif groups is not None:
+        factor *= max(mean_group_size(side) for side in groups)
+    sides = zip((influence.members, influence.non_members), unseen, strict=True)
+    return mean_interval(
+        influence.value, [ClassError(len(side), float(side.var()), ends) for side, ends in sides], factor
+    )
 
 
 def tpr_at_fpr(scores: Scores, member: Membership, fpr: float) -> float:
@@ -242,11 +257,11 @@ def _partial_auc(members: Array, non_members: Array, fpr: float, dependence: _De
     influence, n = mean_tpr_influence(members, non_members, fpr), len(non_members)
     mean_tpr, factor = influence.value, dependence.partial_factor
     variance = factor * dependence.variance(influence)
-    low, high = _mean_interval(influence, variance, min(len(members), allowed(n, fpr) + 1))
+    largest = float(np.abs(influence.non_members).max())
+    low, high = _mean_interval(influence, ((-mean_tpr, 1 - mean_tpr), (-largest, largest)), factor, dependence)
     ties = count_at_least(non_members, non_members) - count_above(non_members, non_members)
     if fpr * n < FEW and (ties[-ceil(fpr * n) :].max() <= 1 + 0.1 * fpr * n or fpr * n < 1):
-        largest = mean_tpr * (1 - mean_tpr)
-        spread = float(influence.members.var(ddof=1)) if len(members) > 1 else largest
+        spread = float(influence.members.var(ddof=1)) if len(members) > 1 else mean_tpr * (1 - mean_tpr)
         independent = influence.variance()
         inflation = variance / independent if independent > 0 else factor
         simulated = mean_tpr_interval(members, non_members, fpr, spread / len(members), inflation)

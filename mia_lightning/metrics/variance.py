@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtrit
 
 from mia_lightning.metrics.ranks import Array, count_above, count_at_least, share_below
 
@@ -27,38 +26,6 @@ class Influence:
         largest = self.value * (1 - self.value)
         sides = (self.members, self.non_members)
         return float(sum((side.var(ddof=1) if len(side) > 1 else largest) / len(side) for side in sides))
-
-    def small_sample_factor(self) -> float:
-        """Return the squared ratio of Student's to the normal quantile, with Welch-Satterthwaite's degrees of freedom.
-
-        The variance of few records of one class is uncertain; classes of one record have the largest possible already.
-        """
-        parts = [
-            (side.var(ddof=1) / len(side), len(side) - 1) for side in (self.members, self.non_members) if len(side) > 1
-        ]
-        spread = sum(part**2 / freedom for part, freedom in parts)
-        if not spread > 0:
-            return 1.0
-        return float((stdtrit(sum(part for part, _ in parts) ** 2 / spread, 0.975) / ndtri(0.975)) ** 2)
-
-    def with_rare_record(self) -> tuple[float, float]:
-        """Return the figure and its variance after one more record of either class, unlike those in the sample.
-
-        Near 0 and 1 few records determine mean and variance, and an unseen one may count more than any of them. The
-        added record of each class contributes up to twice the largest error in the sample (not at all for figures from
-        0.2 to 0.8), towards 0.5.
-        """
-        upper = self.value >= 0.5
-        weight = 2 * float(np.clip((abs(self.value - 0.5) - 0.3) / 0.2, 0, 1)) ** 2
-        error = variance = 0.0
-        mean = 1 - self.value if upper else self.value
-        for side in (self.members, self.non_members):
-            errors = mean + (-side if upper else side)
-            extended = np.append(errors, max(mean, weight * float(errors.max())))
-            error += float(extended.mean()) - mean
-            variance += float(extended.var(ddof=1)) / len(extended)
-        error = min(mean + error, 1.0)
-        return (1 - error if upper else error), variance
 
     def clustered(self, groups: tuple[NDArray[np.intp], NDArray[np.intp]]) -> float:
         """Return the variance where records of one group depend on each other (cluster-robust, CR1).
@@ -111,11 +78,11 @@ def count_factors(
         share -= share.mean()
         sums = np.bincount(group, weights=share)
         independent = float((share**2).sum())
-        factors.append(max(float((sums**2).sum()) / independent, 1.0) if independent > 0 else _size_factor(group))
+        factors.append(max(float((sums**2).sum()) / independent, 1.0) if independent > 0 else mean_group_size(group))
     return factors[0], factors[1]
 
 
-def _size_factor(group: NDArray[np.intp]) -> float:
+def mean_group_size(group: NDArray[np.intp]) -> float:
     """Return the design effect of fully dependent groups: sum of squared sizes over the number of records."""
     return float((np.bincount(group) ** 2.0).sum() / len(group))
 

@@ -59,9 +59,9 @@ def deciding_point(evaluation: Evaluation) -> OperatingPoint:
 def evidence(evaluations: Mapping[str, Evaluation]) -> dict[str, Evidence]:
     """Return the evidence of each attack.
 
-    A TPR has to pass two tests, each corrected for the number of attacks: a normal one on the logit scale, with a 95%
-    interval above the FPR, and the exact hypergeometric one against a random ranking, which is valid for few members
-    too. An AUC has to pass the normal test on the logit scale.
+    A TPR has to pass two tests, each corrected for the number of attacks: that of its 95% interval, and the exact
+    hypergeometric one against a random ranking, which is valid for few members too. An AUC has to pass that of its
+    interval.
     """
     count = len(evaluations)
     return {name: _evidence(name, evaluation, count) for name, evaluation in evaluations.items()}
@@ -90,13 +90,24 @@ def _evidence(name: str, evaluation: Evaluation, count: int) -> Evidence:
 
 
 def _above(value: float, low: float, chance: float) -> float:
-    """Return the normal p-value of a rate above chance whose 95% interval has this low end, on the logit scale."""
-    from scipy.special import logit, ndtr, ndtri
+    """Return the p-value of a rate above chance whose 95% interval has this low end.
 
-    if value <= chance:
+    It is that of as many independent trials, by Clopper and Pearson, as give this low end: 0.025 where the interval
+    ends at chance, and defined for rates of 1.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import betainc
+
+    if value <= chance or low <= 0:
         return 1.0
-    if low >= value or low >= 1:
+    if low >= value:
         return 0.0
-    top, bottom, at = (float(logit(np.clip(rate, 1e-9, 1 - 1e-9))) for rate in (value, low, chance))
-    error = (top - bottom) / float(ndtri(0.975))
-    return float(ndtr((at - top) / error)) if error > 0 else 0.0
+
+    def tail(log_trials: float, rate: float) -> float:
+        trials = float(np.exp(log_trials))
+        return float(betainc(value * trials, (1 - value) * trials + 1, rate))
+
+    fewest, most = -7.0, 28.0
+    if tail(most, low) > LEVEL or tail(fewest, low) < LEVEL:
+        return 0.0 if low > chance else 1.0
+    return tail(float(brentq(lambda trials: tail(trials, low) - LEVEL, fewest, most)), chance)

@@ -9,7 +9,7 @@ from importlib.resources import files
 import jsonschema
 import numpy as np
 import pytest
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from mia_lightning.cli import evaluate
 from mia_lightning.config.command_line import load_config
@@ -20,7 +20,7 @@ from mia_lightning.evaluation.assessment import CurvePoint, SanityCheck
 from mia_lightning.metrics.roc import evaluate as evaluate_scores
 from mia_lightning.references.fidelity import FidelityCheck
 from mia_lightning.report.contents import Reference, Report, RunFacts, Source, Stage
-from mia_lightning.report.evidence import evidence
+from mia_lightning.report.evidence import _above, evidence
 from mia_lightning.report.exposed import most_exposed, picture
 from mia_lightning.report.figures import draw
 from mia_lightning.report.files import metrics, versions
@@ -325,6 +325,29 @@ def test_best_of_many_null_attacks():
         evaluations = {f"a{i}": evaluate_scores(rng.normal(size=800), member, (0.01, 0.05)) for i in range(20)}
         levels.append(any(row.at_low_rates or row.on_average for row in evidence(evaluations).values()))
     assert sum(levels) <= 3
+
+
+def test_perfect_attack_is_found_among_many():
+    """Every rate of the attack is 1, where a standard error on the logit scale would be arbitrary."""
+    rng = np.random.default_rng(0)
+    member = np.repeat([1, 0], 200).astype(np.int8)
+    evaluations = {f"a{i}": evaluate_scores(rng.normal(size=400), member, (0.01,)) for i in range(30)}
+    tested = evidence(evaluations | {"perfect": evaluate_scores(rng.random(400) + 2 * member, member, (0.01,))})
+    assert tested["perfect"].p_auc < 1e-20
+    assert tested["perfect"].p_tpr < 0.005
+    assert tested["perfect"].at_low_rates
+    assert tested["perfect"].on_average
+
+
+@pytest.mark.parametrize("value", [0.52, 0.6, 0.9])
+def test_p_value_is_that_of_the_interval(value):
+    """0.025 where the interval ends at chance; far from 0 and 1 the normal p-value."""
+    assert _above(value, 0.5, 0.5) == pytest.approx(0.025)
+    if value < 0.9:
+        assert _above(value, value - 0.015, 0.5) == pytest.approx(
+            ndtr((0.5 - value) / (0.015 / 1.96)), rel=0.1, abs=1e-9
+        )
+    assert _above(1.0, 0.025 ** (1 / 10), 0.5) == pytest.approx(0.5**10)
 
 
 def test_few_lucky_members_are_no_finding():
