@@ -4,14 +4,13 @@ Pure functions of scores (N,), higher = more likely a member, and membership (N,
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.metrics.evaluation import PRIORS, Evaluation, OperatingPoint
-from mia_lightning.metrics.intervals import ClassError, fpr_interval, mean_interval, mean_tpr_interval, tpr_interval
+from mia_lightning.metrics.intervals import fpr_interval, mean_interval, mean_tpr_interval, tpr_interval
 from mia_lightning.metrics.ranks import (
     Array,
     Membership,
@@ -24,11 +23,12 @@ from mia_lightning.metrics.ranks import (
     threshold,
 )
 from mia_lightning.metrics.variance import (
+    INDEPENDENT,
+    Dependence,
     Influence,
     auc_influence,
     count_factors,
     fit_inflation,
-    mean_group_size,
     mean_tpr_influence,
     signal_share,
 )
@@ -61,34 +61,6 @@ together lowers it, by a third of its standard error where the signal is weak.""
 UNSTABLE_TOP = 0.4
 """Least excess of the variance of a refitted attack's TPR at an FPR of 1% or less, in that of fixed scores, less at
 higher rates: fits of trees differ in their highest records even where they agree on all others (correlation 0.99)."""
-
-Groups = tuple[NDArray[np.intp], NDArray[np.intp]]
-
-
-@dataclass(frozen=True, eq=False)
-class _Dependence:
-    """Sources of dependence between records or scores: groups of records, and the fit of the attack."""
-
-    groups: Groups | None
-    auc_factor: float
-    """Variance factor of the AUC for the fit, at least 1."""
-
-    partial_factor: float
-    """Of the partial AUC."""
-
-    tail_factor: float
-    """Of a TPR."""
-
-    refitted: bool = False
-    """Whether the scores are those of a fitted attack."""
-
-    def variance(self, influence: Influence) -> float:
-        """Return the variance of a figure before the fit's factor."""
-        independent = influence.variance()
-        return independent if self.groups is None else max(independent, influence.clustered(self.groups))
-
-
-INDEPENDENT = _Dependence(None, 1.0, 1.0, 1.0)
 
 
 def evaluate(
@@ -125,7 +97,7 @@ def evaluate(
     if stability is not None:
         z = (influence.value - 0.5) / np.sqrt(independent) if independent > 0 else np.inf
         factors = fit_inflation(signal_share(stability, float(z)))
-    dependence = _Dependence(
+    dependence = Dependence(
         None if groups is None else split_groups(np.asarray(scores), member, groups), *factors, stability is not None
     )
     error = float(np.sqrt(dependence.auc_factor * dependence.variance(influence)))
@@ -151,7 +123,7 @@ def evaluate(
 
 
 def _auc_interval(
-    members: Array, non_members: Array, influence: Influence, dependence: _Dependence
+    members: Array, non_members: Array, influence: Influence, dependence: Dependence
 ) -> tuple[float, float]:
     """Return the interval of the AUC; equal scores give 0.5 in every sample.
 
@@ -165,26 +137,11 @@ def _auc_interval(
     share = min(1.0, 5 / max(len(members), len(non_members)))
     larger = share * unseen[0], share * unseen[1]
     sides = (unseen, larger) if len(members) <= len(non_members) else (larger, unseen)
-    return _mean_interval(influence, sides, dependence.auc_factor, dependence)
+    return dependence.mean_interval(influence, sides, dependence.auc_factor)
 
 
 def _constant(members: Array, non_members: Array) -> bool:
     return bool(members[0] == members[-1] == non_members[0] == non_members[-1])
-
-
-def _mean_interval(
-    influence: Influence, unseen: Sequence[tuple[float, float]], factor: float, dependence: _Dependence
-) -> tuple[float, float]:
-    """Return the 95% interval of a mean figure, given the influence of unseen records of either class."""
-    independent, groups = influence.variance(), dependence.groups
-    if independent > 0:
-        factor *= dependence.variance(influence) / independent
-    elif groups is not None:
-        factor *= max(mean_group_size(side) for side in groups)
-    sides = zip((influence.members, influence.non_members), unseen, strict=True)
-    return mean_interval(
-        influence.value, [ClassError(len(side), float(side.var()), ends) for side, ends in sides], factor
-    )
 
 
 def tpr_at_fpr(scores: Scores, member: Membership, fpr: float) -> float:
@@ -251,14 +208,14 @@ def partial_auc(scores: Scores, member: Membership, fpr: float = PARTIAL) -> tup
     return _partial_auc(*split(scores, member), fpr, INDEPENDENT)
 
 
-def _partial_auc(members: Array, non_members: Array, fpr: float, dependence: _Dependence) -> tuple[float, float, float]:
+def _partial_auc(members: Array, non_members: Array, fpr: float, dependence: Dependence) -> tuple[float, float, float]:
     if _constant(members, non_members):
         return 0.5, 0.5, 0.5
     influence, n = mean_tpr_influence(members, non_members, fpr), len(non_members)
     mean_tpr, factor = influence.value, dependence.partial_factor
     variance = factor * dependence.variance(influence)
     largest = float(np.abs(influence.non_members).max())
-    low, high = _mean_interval(influence, ((-mean_tpr, 1 - mean_tpr), (-largest, largest)), factor, dependence)
+    low, high = dependence.mean_interval(influence, ((-mean_tpr, 1 - mean_tpr), (-largest, largest)), factor)
     ties = count_at_least(non_members, non_members) - count_above(non_members, non_members)
     if fpr * n < FEW and (ties[-ceil(fpr * n) :].max() <= 1 + 0.1 * fpr * n or fpr * n < 1):
         spread = float(influence.members.var(ddof=1)) if len(members) > 1 else mean_tpr * (1 - mean_tpr)
@@ -274,7 +231,7 @@ def _partial_auc(members: Array, non_members: Array, fpr: float, dependence: _De
     return value, low, high
 
 
-def _point(members: Array, non_members: Array, fpr: float, dependence: _Dependence) -> OperatingPoint:
+def _point(members: Array, non_members: Array, fpr: float, dependence: Dependence) -> OperatingPoint:
     level, n = threshold(non_members, fpr), len(non_members)
     groups, tail = dependence.groups, dependence.tail_factor
     if dependence.refitted:

@@ -1,11 +1,16 @@
 """Variance of AUC, partial AUC and TPR: DeLong's, by cluster, and of attacks that are refitted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_lightning.metrics.intervals import ClassError, mean_interval
 from mia_lightning.metrics.ranks import Array, count_above, count_at_least, share_below
+
+Groups = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Group from 0 of each member and of each non-member."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +32,7 @@ class Influence:
         sides = (self.members, self.non_members)
         return float(sum((side.var(ddof=1) if len(side) > 1 else largest) / len(side) for side in sides))
 
-    def clustered(self, groups: tuple[NDArray[np.intp], NDArray[np.intp]]) -> float:
+    def clustered(self, groups: Groups) -> float:
         """Return the variance where records of one group depend on each other (cluster-robust, CR1).
 
         Args:
@@ -68,9 +73,7 @@ def mean_tpr_influence(members: Array, non_members: Array, fpr: float) -> Influe
     return Influence(shares - shares.mean(), influence - influence.mean(), value)
 
 
-def count_factors(
-    members: Array, non_members: Array, level: float, groups: tuple[NDArray[np.intp], NDArray[np.intp]]
-) -> tuple[float, float]:
+def count_factors(members: Array, non_members: Array, level: float, groups: Groups) -> tuple[float, float]:
     """Return the design effects of the counts of members and of non-members above a level, each at least 1."""
     factors = []
     for side, group in zip((members, non_members), groups, strict=True):
@@ -121,3 +124,48 @@ def fit_inflation(signal: float) -> tuple[float, float, float]:
         tail + 4 * signal**2 * noise,
         tail + signal * noise * (1.3 + 4.5 * signal**2),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Dependence:
+    """Sources of dependence between records or scores: groups of records, and the fit of the attack."""
+
+    groups: Groups | None
+    auc_factor: float
+    """Variance factor of the AUC for the fit, at least 1."""
+
+    partial_factor: float
+    """Of the partial AUC."""
+
+    tail_factor: float
+    """Of a TPR."""
+
+    refitted: bool = False
+    """Whether the scores are those of a fitted attack."""
+
+    def variance(self, influence: Influence) -> float:
+        """Return the variance of a figure before the fit's factor."""
+        independent = influence.variance()
+        return independent if self.groups is None else max(independent, influence.clustered(self.groups))
+
+    def mean_interval(
+        self, influence: Influence, unseen: Sequence[tuple[float, float]], factor: float
+    ) -> tuple[float, float]:
+        """Return the 95% interval of a mean figure.
+
+        Args:
+            influence: Of the figure.
+            unseen: Influence of an unseen record at either end, of members and of non-members; see `ClassError`.
+            factor: Variance factor of this figure for the fit.
+        """
+        independent = influence.variance()
+        if independent > 0:
+            factor *= self.variance(influence) / independent
+        elif self.groups is not None:
+            factor *= max(mean_group_size(side) for side in self.groups)
+        sides = zip((influence.members, influence.non_members), unseen, strict=True)
+        errors = [ClassError(len(side), float(side.var()), ends) for side, ends in sides]
+        return mean_interval(influence.value, errors, factor)
+
+
+INDEPENDENT = Dependence(None, 1.0, 1.0, 1.0)
