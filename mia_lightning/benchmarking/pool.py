@@ -102,14 +102,10 @@ def train_models(config: BenchmarkConfig) -> BenchmarkPool | None:
             f"a model has {len(records) // 2} records to train on, fewer than one batch of "
             f"{batch_size}; lower --training.batch_size"
         )
-    scale = 255.0 if records.images.dtype == np.uint8 else 1.0
-    sample = records.images[:10_000].astype(np.float64) / scale
-    mean, std = (tuple(f(sample, axis=(0, 2, 3)).tolist()) for f in (np.mean, np.std))
-    std = tuple(max(value, 1e-6) for value in std)
     classes = int(records.labels.max()) + 1
-    material = TrainingData(records.images, records.labels, mean, std, classes, config.queries)
+    material = _material(config, records, classes)
     keep = assign("balanced", count, np.full(len(records), UNKNOWN, np.int8), private=0, seed=config.seed).keep
-    network = partial(_network, config.architecture, records.images.shape[1], classes)
+    network = partial(_network, config.architecture, records.images.shape[1:], classes)
     store = _store(config, material)
     rows = _train(config, material, keep, network, store)
     if rows is None:
@@ -122,7 +118,8 @@ def train_models(config: BenchmarkConfig) -> BenchmarkPool | None:
     outputs = ReferenceOutputs(
         matrix[0], matrix if pairs.all() else matrix[pairs], keep[pairs], records.labels, classes
     )
-    features = np.stack(list(pixel_features(records.images).values()), axis=1).astype(np.float32)
+    by_column = pixel_features(records.images).values() if records.is_image else np.asarray(material.images).T
+    features = np.stack(list(by_column), axis=1).astype(np.float32)
     accuracy = [float(np.mean([getattr(row, f"accuracy_{side}") for row in rows])) for side in ("in", "out")]
     description = (
         f"{int(pairs.sum())} models ({config.architecture}) on halves of {len(records):,} records of "
@@ -136,18 +133,36 @@ def _records(config: BenchmarkConfig) -> Records:
     records = read_records(str(config.data))
     if (records.labels < 0).any():
         raise MIAError(f"{records.source}: {int((records.labels < 0).sum())} records have no label to train on")
+    if records.images.ndim not in (2, 4) or records.labels.ndim != 1:
+        raise MIAError(
+            f"{records.source}: records are {records.images.shape[1:]} with labels {records.labels.shape[1:]}; the "
+            "benchmark trains on images or rows of a table with one class each"
+        )
     if config.records is not None and config.records < len(records):
         chosen = np.random.default_rng((config.seed, 7)).permutation(len(records))[: config.records]
         records = records.rows(np.sort(chosen))
     return records
 
 
-def _network(architecture: str, channels: int, classes: int, seed: int) -> nn.Module:
+def _material(config: BenchmarkConfig, records: Records, classes: int) -> TrainingData:
+    """Return the records with the statistics that standardize images, or with columns that are standardized already."""
+    axes = (0, 2, 3) if records.is_image else (0,)
+    scale = 255.0 if records.images.dtype == np.uint8 else 1.0
+    sample = records.images[:10_000].astype(np.float64) / scale
+    mean, std = sample.mean(axis=axes), np.maximum(sample.std(axis=axes), 1e-6)
+    if records.is_image:
+        statistics = tuple(mean.tolist()), tuple(std.tolist())
+        return TrainingData(records.images, records.labels, *statistics, classes, config.queries)
+    rows = ((records.images / scale - mean) / std).astype(np.float32)
+    return TrainingData(rows, records.labels, (), (), classes, 1)
+
+
+def _network(architecture: str, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
     if architecture != "small":
         return untrained(architecture, classes, {}, seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return small_network(channels, classes)
+        return small_network(shape, classes)
 
 
 def _store(config: BenchmarkConfig, material: TrainingData) -> ReferenceStore:

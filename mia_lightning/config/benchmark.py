@@ -13,8 +13,8 @@ class BenchmarkConfig:
     """Options of a benchmark."""
 
     data: str | None = None
-    """Records, of which random halves train the models, such as torchvision:CIFAR10, a file or a folder; their own
-    membership is not read."""
+    """Records, of which random halves train the models, such as torchvision:CIFAR10, MedMNIST's pathmnist.npz, a
+    table, or another file or folder; their own membership is not read."""
 
     pool: str | None = None
     """Models trained elsewhere, instead of data: a file or folder as for train.py --references.imported."""
@@ -33,12 +33,13 @@ class BenchmarkConfig:
     """Records that are used, drawn at random (default: all)."""
 
     architecture: str = "small"
-    """Network: small (three convolutions), a torchvision name, or package.module:Class."""
+    """Network: small (three convolutions, or two hidden layers for a table), a torchvision name, or
+    package.module:Class."""
 
     training: ReferenceTraining = field(default_factory=ReferenceTraining)
 
     queries: Literal[1, 2, 18, 50] = 2
-    """Views per record."""
+    """Views per record; of a table always 1."""
 
     workers: int = 0
     """Ray workers that train at the same time; 0 trains in this process."""

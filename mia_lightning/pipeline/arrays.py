@@ -202,8 +202,9 @@ def array_inputs(pool: Pool, targets: object) -> ArrayInputs:
         index = np.delete(index, number)
     elif pool.targets is None:
         raise MIAError(
-            f"{pool.source}: has no target; add target (N, Q) and membership (N,), or use its models as targets: "
-            f"--evaluation.targets 0 for one of the {len(pool.phi)}, --evaluation.targets all for each in turn"
+            f"{pool.source}: has no target; add target (N, Q) and membership (N,), or use its models as targets by "
+            f"train.py --references.imported: --evaluation.targets 0 for one of the {len(pool.phi)}, "
+            "--evaluation.targets all for each in turn"
         )
     else:
         target, membership = pool.targets[0], _membership(pool)

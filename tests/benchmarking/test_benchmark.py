@@ -116,6 +116,33 @@ def test_models_of_an_import_are_targets(targets, count, folder, tmp_path):
         assert read(tmp_path / "again" / "benchmark.csv")["RMIA online", 4] == rows["RMIA online", 4]
 
 
+def medmnist(folder, draw):
+    """As MedMNIST stores a set: labels (N, 1), gray images without channels."""
+    arrays = {
+        f"{part}_images": draw.integers(0, 256, (30, 28, 28), dtype=np.uint8) for part in ("train", "val", "test")
+    }
+    labels = {f"{part}_labels": draw.integers(0, 3, (30, 1), dtype=np.uint8) for part in ("train", "val", "test")}
+    np.savez(folder / "pneumoniamnist.npz", **arrays, **labels)
+    return folder / "pneumoniamnist.npz", "2"
+
+
+def table(folder, draw):
+    rows = [f"{a:.0f},{b:.3f},{int(b > 0)},{i % 2}" for i, (a, b) in enumerate(draw.normal(size=(60, 2)) * [9, 1])]
+    (folder / "table.csv").write_text("\n".join(["age,income,label,member", *rows]))
+    return folder / "table.csv", "1"
+
+
+@pytest.mark.parametrize("write", [medmnist, table])
+def test_other_data(write, tmp_path):
+    path, queries = write(tmp_path, np.random.default_rng(0))
+    options = ["--targets", "2", "--references", "1,2", "--training.epochs", "2", "--training.batch_size", "10"]
+    folder = tmp_path / "out"
+    assert benchmark(["--data", str(path), *options, "--heads", "false", "--output", str(folder)]) == 0
+    rows = read(folder / "benchmark.csv")
+    assert {row["queries"] for row in rows.values()} == {queries}
+    assert ("RMIA online", 2) in rows
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

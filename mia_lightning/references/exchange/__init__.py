@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
-from mia_lightning.references.exchange.conversion import FORMS
+from mia_lightning.references.exchange.conversion import FORMS, LABELS
 from mia_lightning.references.exchange.export import save_reference_outputs
 from mia_lightning.references.exchange.files import KEEP_FILES, has_keep_columns, read_array, read_columns, read_npz
 from mia_lightning.references.exchange.layouts import is_checkpoint_folder, read_folder
@@ -52,7 +52,7 @@ def read_pool(
     else:
         arrays = read_npz(file, source)
     if labels is not None:
-        arrays["labels"] = _read_labels(Path(labels))
+        arrays["labels"] = _read_labels(Path(labels), LABELS.get(option, ""))
     elif "labels" not in arrays and default_labels is not None and (default_labels >= 0).all():
         arrays["labels"] = default_labels
     return pool_of(arrays, source, notes=tuple(notes))
@@ -74,8 +74,8 @@ def is_pool(path: str | Path) -> bool:
         return False
 
 
-def _read_labels(path: Path) -> NDArray[Any]:
-    source = f"--references.labels {path}"
+def _read_labels(path: Path, option: str) -> NDArray[Any]:
+    source = f"{option} {path}".strip()
     if path.suffix == ".npy":
         return read_array(path, source)
     arrays = read_npz(path, source) if path.suffix == ".npz" else read_columns(path, source)

@@ -16,6 +16,10 @@ BLOCK = 2**16
 """Records converted at once."""
 
 
+LABELS = {"--references.imported": "--references.labels", "--pool": "--labels"}
+"""Option that names a source to the option of its labels; a source named without an option has none."""
+
+
 def to_phi(
     values: NDArray[Any], form: str, labels: NDArray[np.int64] | None, name: str, notes: list[str]
 ) -> NDArray[np.float32]:
@@ -48,16 +52,17 @@ def to_phi(
     if not by_class:
         values = values if values.ndim == 3 else values[..., None]
         return _of_values(values, form, name, notes).astype(np.float32)
+    option = LABELS.get(name.split()[0])
     if labels is None:
         raise MIAError(
-            f"{name}: holds outputs of all classes but there are no labels, without which phi is undefined; name a "
-            "file of the records' labels by --references.labels"
+            f"{name}: holds outputs of all classes but there are no labels, without which phi is undefined; add labels "
+            f"(N,) to it{f', or name their file by {option}' if option else ''}"
         )
     if len(labels) != values.shape[1]:
         raise MIAError(f"{name}: has {values.shape[1]} records but there are {len(labels)} labels; give one per record")
     if labels.max() >= values.shape[-1]:
         raise MIAError(
-            f"{name}: has {values.shape[-1]} classes but a label is {labels.max()}; check --references.labels"
+            f"{name}: has {values.shape[-1]} classes but a label is {labels.max()}; check {option or 'its labels'}"
         )
     values = values if values.ndim == 4 else values[:, :, None]
     return _of_classes(values, form, labels, name, notes)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable
+from mia_lightning.references.exchange.conversion import FORMS
 from mia_lightning.references.exchange.pool import role_of
 from mia_lightning.security.open import open_regular
 
@@ -79,6 +80,8 @@ def read_columns(path: Path, source: str) -> dict[str, NDArray[Any]]:
     for role, columns in numbered.items():
         if len({column.shape for column in columns.values()}) > 1:
             raise MIAError(f"{source}: the columns {role}_0, {role}_1, ... hold lists of different lengths")
+        if role in FORMS and role in arrays and "target" not in arrays:  # phi next to phi_0, phi_1, ...
+            arrays["target"] = arrays.pop(role)
         if role not in arrays:
             arrays[role] = np.stack([columns[number] for number in sorted(columns)], axis=1)
     for role in ("phi", "logits", "probabilities", "losses", "keep", "drawn"):  # records come first in a table

@@ -196,3 +196,21 @@ def test_views_of_a_run_are_named(tmp_path):
     path = str(npz(tmp_path, phi=PHI, keep=KEEP))
     with pytest.raises(MIAError, match=r"--references.queries"):
         load_reference_outputs(path, labels=LABELS, num_classes=C, target=np.zeros((N, 1), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("option", "way"), [("--references.imported", "--references.labels"), ("--pool", "--labels"), ("", "add labels")]
+)
+def test_labels_are_named_by_the_option_of_the_command(option, way, tmp_path):
+    with pytest.raises(MIAError, match="without which phi is undefined") as error:
+        read_pool(str(npz(tmp_path, logits=LOGITS, keep=KEEP)), option=option)
+    assert str(error.value).count("--") == str(error.value).startswith("--") + (way != "add labels")
+    assert way in str(error.value)
+
+
+def test_column_without_a_number_is_the_target(tmp_path):
+    columns = {f"phi_{k}": PHI[k, :, 0] for k in range(K)} | {f"keep_{k}": KEEP[k].astype(int) for k in range(K)}
+    pq.write_table(pa.table(columns | {"phi": PHI[0, :, 1], "membership": MEMBER}), tmp_path / "pool.parquet")
+    pool = read_pool(str(tmp_path / "pool.parquet"))
+    np.testing.assert_allclose(pool.targets[0, :, 0], PHI[0, :, 1], rtol=1e-6)
+    np.testing.assert_allclose(pool.phi[..., 0], PHI[..., 0], rtol=1e-6)
