@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mia_lightning.config.class_paths import resolve
 from mia_lightning.config.files import strip_paths
 from mia_lightning.errors import MIAError, reason
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from mia_lightning.references.store import ReferenceRecord
     from mia_lightning.report.contents import Report
     from mia_lightning.report.figures import Drawn
+
+LARGEST = 1e19
+"""Largest score that is drawn as it is: the bins of TensorBoard's histograms end at 1e20."""
 
 Hook = Callable[[threading.ExceptHookArgs], object]
 
@@ -128,6 +134,11 @@ class TensorBoard:
             each.close()
         threading.excepthook = self.hook
 
+    def add_histogram(self, name: str, scores: NDArray[np.float64]) -> None:
+        """Add the distribution of scores, limited to what TensorBoard can draw."""
+        writer: Any = self.writer
+        writer.add_histogram(name, np.clip(scores, -LARGEST, LARGEST))
+
     def _add_scores(self, result: AuditResult, report: Report) -> None:
         """Add score histograms by membership and precision-recall curves of the calibrated probabilities."""
         writer: Any = self.writer
@@ -135,7 +146,7 @@ class TensorBoard:
         evaluated = result.public.fold >= 0
         for name, scores in records.scores.items():
             for side, words in ((1, "members"), (0, "non-members")):
-                writer.add_histogram(f"scores/{name}, {words}", scores[records.membership == side])
+                self.add_histogram(f"scores/{name}, {words}", scores[records.membership == side])
             probabilities = result.attacks[name].public_probabilities[evaluated]
             writer.add_pr_curve(f"precision and recall/{name}", records.membership, probabilities)
 

@@ -133,6 +133,14 @@ def test_extraction_rate_is_no_part_of_the_key(tmp_path, monkeypatch):
     board.writer.close()
 
 
+def test_tensorboard_draws_ratios_of_any_size(tmp_path):
+    board = TensorBoard(tmp_path)
+    for name, scores in (("ratio", np.geomspace(1e50, 1e300, 9)), ("infinite", np.array([-np.inf, 0.0, np.inf]))):
+        board.add_histogram(name, scores)
+    board.writer.close()
+    assert set(EventAccumulator(str(tmp_path)).Reload().Tags()["histograms"]) == {"ratio", "infinite"}
+
+
 def test_tensorboard_references(tmp_path):
     board = TensorBoard(tmp_path)
     for number in range(2):

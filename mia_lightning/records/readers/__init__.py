@@ -15,9 +15,11 @@ Modules whose name begins with an underscore hold what several readers share.
 """
 
 import importlib
+import importlib.util
 import inspect
 import os
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -53,7 +55,7 @@ def read_records(
 
     Args:
         source: a path, or a data set such as ``torchvision:CIFAR10`` or ``digits:public``.
-        reader: ``auto`` to choose by the source's content, a name of `reader_names`, or a ``package.module`` of the
+        reader: ``auto`` to choose by the source's content, a name of `reader_names`, or a module of the
             user's own with a function ``read(source: str) -> Records``.
         columns: meaning of the source's columns by name (`records.vocabulary`), before the built-in vocabulary.
         transform: for readers of image files of any size: from a PIL image to a float tensor (C, H, W). The images
@@ -126,11 +128,16 @@ def _built_in(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
+def _exists(module: str) -> bool:
+    return module.isidentifier() and importlib.util.find_spec(module) is not None
+
+
 def _named(reader: str) -> ModuleType:
     names = reader_names()
     if reader in names:
         return _built_in(reader)
-    if "." not in reader or not all(part.isidentifier() for part in reader.split(".")):
+    is_top_level = "." not in reader and (reader in sys.stdlib_module_names or not _exists(reader))
+    if is_top_level or not all(part.isidentifier() for part in reader.split(".")):
         raise MIAError(f"--data.reader {reader!r} is unknown; {suggest(reader, ['auto', *names])}")
     try:
         module = import_own(reader)

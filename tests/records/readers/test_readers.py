@@ -153,6 +153,15 @@ def test_unrecognized_file(tmp_path, content, says):
         read_records(str(tmp_path / "x.bin"))
 
 
+def test_reader_of_one_file(tmp_path, monkeypatch):
+    (tmp_path / "one_file_reader.py").write_text("def read(source):\n    return source.upper()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MIAError, match="returned str"):
+        read_records("abc", reader="one_file_reader")
+    with pytest.raises(MIAError, match="'array' is unknown"):  # a module of the standard library
+        read_records("abc", reader="array")
+
+
 def test_unknown_reader_suggests_closest():
     with pytest.raises(MIAError, match="did you mean 'pickled'"):
         read_records("x", reader="pickle")
