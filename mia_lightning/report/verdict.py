@@ -38,6 +38,10 @@ class Verdict:
     heading: str
     sentences: tuple[str, ...]
 
+    def __str__(self) -> str:
+        """Return heading and sentences, one a line."""
+        return "\n- ".join((f"{self.heading}.", *self.sentences))
+
 
 def verdict(report: Report) -> Verdict:
     """Return the verdict of a report; the rules are `levels.RULES`."""

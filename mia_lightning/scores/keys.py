@@ -89,10 +89,8 @@ def read_submission(path: str | Path, key: tuple[Ids, NDArray[np.int8]], key_nam
     candidates = [name for name in table.names if meaning(name, NOT_SCORES) is None]
     name = table.find("score") or (candidates[0] if len(candidates) == 1 else None)
     if name is None:
-        listed = ", ".join(printable(name, 40) for name in candidates[:8]) or "none"
-        raise MIAError(
-            f"{table.source}: has no column score, its other columns are {listed}; a submission has ids and score"
-        )
+        listed = ", ".join(printable(name, 40) for name in table.names[:8])
+        raise MIAError(f"{table.source}: has no column score, its columns are {listed}; a submission has ids and score")
     rows = matched_rows(table.source, ids, key[0], key_name)
     return number_column(table, name)[rows]
 

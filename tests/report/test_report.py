@@ -314,6 +314,7 @@ def test_verdict_covers_all_attacks():
     conclusion = verdict(of_scores(given))
     assert conclusion.level == "exposed"
     assert "decided by “strong”" in conclusion.sentences[-1]
+    assert str(conclusion).splitlines()[0] == f"{conclusion.heading}."
 
 
 def test_best_of_many_null_attacks():
