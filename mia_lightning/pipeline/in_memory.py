@@ -110,7 +110,7 @@ def audit(
         raise MIAError("members and non_members are the same object; give records that the model was not trained on")
     given = {"members": members, "non_members": non_members, "unknown": unknown}
     sides = {
-        name: read_side(data, name, label=label)
+        name: _with_channels(model, read_side(data, name, label=label))
         for name, data in given.items()
         if data is not None or name != "unknown"
     }
@@ -185,6 +185,15 @@ def _records(model: object, sides: Mapping[str, Batch]) -> tuple[Records, Record
         return public, None
     unknown = to_records({"unknown": sides["unknown"]}, {"unknown": UNKNOWN}, classes, first_id=len(public))
     return align_multi_hot(public, unknown)
+
+
+def _with_channels(model: object, side: Batch) -> Batch:
+    """Return gray uint8 images (N, H, W) for a network with an axis of channels, any other side as it is."""
+    import torch
+
+    if not isinstance(model, torch.nn.Module) or side.inputs.dtype != np.uint8 or side.inputs.ndim != 3:
+        return side
+    return Batch(side.inputs[:, None], side.labels, side.container, side.columns)
 
 
 def _single_precision(side: Batch) -> Batch:

@@ -63,8 +63,10 @@ def read_side(data: object, name: str, *, label: str | Sequence[str] | None = No
     elif isinstance(data, tuple) and data and all(hasattr(part, "__array__") for part in data):
         raise MIAError(f"{name} is a tuple of {len(data)} arrays; pass (inputs, labels)")
     elif _is_a(data, "torch.utils.data", "DataLoader"):
+        _check_repeatable(data.dataset, name, label)  # type: ignore[attr-defined]
         batch = _stacked([_fields(item, name, label) for item in _batches(data, name)], name, np.concatenate)
     elif hasattr(data, "__getitem__") or hasattr(data, "__iter__"):
+        _check_repeatable(data, name, label)
         pairs = [_fields(item, name, label) for item in _items(data)]
         batch = _stacked(pairs, name, np.concatenate if pairs and all(map(_is_batch, pairs)) else np.stack)
     else:
@@ -77,6 +79,26 @@ def read_side(data: object, name: str, *, label: str | Sequence[str] | None = No
     if batch.labels is not None:
         _refuse_regression(batch.labels, name)
     return batch
+
+
+REPEATED = 8
+"""Items of a data set that are read twice."""
+
+
+def _check_repeatable(data: Any, name: str, label: str | Sequence[str] | None) -> None:
+    """Raise MIAError for a data set whose items differ from call to call, by a random transform."""
+    if not (_is_a(data, "torch.utils.data", "Dataset") and hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        return
+    for index in range(min(REPEATED, len(data))):
+        try:
+            first, again = (_array(_fields(data[index], name, label)[0], name) for _ in range(2))
+        except MIAError:  # items for a collate function, or of a form that is refused below
+            return
+        if not np.array_equal(first, again, equal_nan=first.dtype.kind == "f"):
+            raise MIAError(
+                f"{name}: item {index} differs from call to call, by a random transform; give the data set the "
+                "transform of the model's evaluation"
+            )
 
 
 def _refuse_regression(labels: NDArray[Any], name: str) -> None:

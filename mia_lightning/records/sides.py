@@ -113,6 +113,11 @@ def check_alike(sides: Mapping[str, Batch]) -> None:
                 f"{name} has records of shape {first.inputs.shape[1:]} but {other} of {side.inputs.shape[1:]}; both "
                 "must fit one model"
             )
+        if first.inputs.ndim == 4 and (side.inputs.dtype == np.uint8) != (first.inputs.dtype == np.uint8):
+            raise MIAError(
+                f"{name} has images of {first.inputs.dtype} but {other} of {side.inputs.dtype}, on different scales; "
+                "give both in one type"
+            )
         if side.labels is not None and first.labels is not None and side.labels.shape[1:] != first.labels.shape[1:]:
             widths = [math.prod(part.labels.shape[1:]) for part in (first, side) if part.labels is not None]
             raise MIAError(

@@ -273,12 +273,22 @@ class Widening:
     __qualname__ = "widening"
 
 
+class Shifting(Records):
+    """A data set with a random transform."""
+
+    def __getitem__(self, row):
+        image, label = super().__getitem__(row)
+        return image + np.float32(np.random.default_rng().random()), label
+
+
 BAD = {
     "wrong length": (lambda a, b: (lambda batch: linear(batch)[:-1], a, b), "return one row each"),
     "NaN": (lambda a, b: (lambda batch: linear(batch) * np.nan, a, b), "returned NaN"),
     "failing": (lambda a, b: (lambda batch: 1 / 0, a, b), "ZeroDivisionError"),
     "label": (lambda a, b: (linear, (a[0], a[1] + 9), b), "but the target has 4 classes"),
     "shapes": (lambda a, b: (linear, a, (b[0][..., 1:], b[1])), "both must fit one model"),
+    "scales": (lambda a, b: (linear, a, ((255 * b[0]).astype(np.uint8), b[1])), "float32 but non_members of uint8"),
+    "random": (lambda a, b: (linear, Shifting(a), b), "members: item 0 differs from call to call"),
     "empty": (lambda a, b: (linear, (a[0][:0], a[1][:0]), b), "members contains no records"),
     "lengths": (lambda a, b: (linear, (a[0], a[1][:-1]), b), "one label per record"),
     "no labels": (lambda a, b: (linear, a, b[0]), "members has labels but non_members has none"),
@@ -298,6 +308,14 @@ BAD = {
     "TorchScript": (lambda a, b: (torch.jit.script(module()), a, b), "torch.export.export"),
     "NaN pixel": (lambda a, b: (linear, (a[0] * np.nan, a[1]), b), "NaN or infinite"),
 }
+
+
+def test_gray_images_without_channels(sides):
+    gray = [((255 * images[:, 0]).astype(np.uint8), labels) for images, labels in sides]
+    network, options = nn.Sequential(nn.Conv2d(1, CLASSES, 3), nn.Flatten(), nn.LazyLinear(CLASSES)), {"queries": 1}
+    network(torch.zeros(1, 1, *gray[0][0].shape[1:]))
+    audits = [audit(network, *given, extraction=options) for given in (gray, [(x[:, None], y) for x, y in gray])]
+    np.testing.assert_array_equal(*(each.records()["phi_threshold"] for each in audits))
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")
