@@ -26,6 +26,9 @@ BLIND_ROWS = 50_000
 BLIND_LEVEL = 0.01
 """Probability of a warning, over all its figures, where members and non-members are alike."""
 
+MANY_NUMBERS = 32
+"""Distinct values of a covariate that small trees separate one by one."""
+
 Groups = Mapping[str, Array]
 
 
@@ -51,7 +54,13 @@ def blind_features(
     if pixels is not None or features is not None:
         values = pixel_features(pixels) if features is None and pixels is not None else features or {}
         groups["pixels"] = np.stack(list(values.values()), axis=1)
-    return groups | {name: np.asarray(values, dtype=np.float64)[:, None] for name, values in (columns or {}).items()}
+    return groups | {name: _covariate(np.asarray(values, dtype=np.float64)) for name, values in (columns or {}).items()}
+
+
+def _covariate(values: Array) -> Array:
+    """Return a covariate as (N, F) features; that of many whole numbers includes their parity, as of numbered files."""
+    whole = bool((values == np.rint(values)).all()) and len(np.unique(values)) > MANY_NUMBERS
+    return np.stack([values, np.mod(values, 2)], axis=1) if whole else values[:, None]
 
 
 def blind_scores(

@@ -58,10 +58,12 @@ def leak(given, source):
         return records(labels=given.labels // 2 + 2 * member), {}
     if source == "pixels":
         return given, {"pixels": np.maximum(pictures(1500), 3 * member[:, None, None, None]).astype(np.uint8)}
+    if source == "number":  # even for members
+        return given, {"columns": {"number": 2 * np.random.default_rng(3).permutation(15_000)[:1500] + 1 - member}}
     return given, {"columns": {"size": member + 0.1 * np.random.default_rng(2).random(1500)}}
 
 
-@pytest.mark.parametrize("source", ["label", "pixels", "size"])
+@pytest.mark.parametrize("source", ["label", "pixels", "size", "number"])
 def test_blind_baseline_names_leaking_source(source):
     given, features = leak(records(), source)
     check = blind(given, **features)
