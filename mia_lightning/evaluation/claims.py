@@ -75,7 +75,8 @@ def claim_new(scores: Array, calibration: Array, levels: Sequence[float] = LEVEL
     calibration = np.asarray(calibration, dtype=np.float64)
     if groups is None:
         groups = np.arange(len(calibration))
-    p_value: Array = (1 + _groups_at_least(calibration, groups, scores)) / (1 + len(np.unique(groups)))
+    count = len(np.unique(groups))
+    p_value: Array = (1 + np.minimum(_groups_at_least(calibration, groups, scores), count)) / (1 + count)
     q_value = q_values(p_value) if len(scores) else p_value
     ranked = np.lexsort((-scores, p_value))
     return Claims(
@@ -137,7 +138,8 @@ def _p_values(scores: Array, is_non_member: NDArray[np.bool_], groups: Groups) -
     sorted_keys = np.sort(key[is_non_member])
     in_group = np.searchsorted(sorted_keys, (group + 1) * step) - np.searchsorted(sorted_keys, key)
     elsewhere = _groups_at_least(non_members, groups[is_non_member], scores) - in_group / np.maximum(size[group], 1)
-    return np.asarray((1 + np.maximum(elsewhere, 0)) / (1 + (size > 0).sum() - (size[group] > 0)), np.float64)
+    count = (size > 0).sum() - (size[group] > 0)
+    return np.asarray((1 + np.clip(elsewhere, 0, count)) / (1 + count), np.float64)  # sums of 1/5 exceed their count
 
 
 def _groups_at_least(calibration: Array, groups: NDArray[np.generic], scores: Array) -> Array:

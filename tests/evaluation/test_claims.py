@@ -140,3 +140,15 @@ def test_claims_are_by_group():
     member = (groups < 10).astype(np.int8)
     assert np.array_equal(claim(scores, member, groups=groups).p_value, conformal_p_values(scores, member, groups))
     assert claim(scores, member, groups=groups).p_value.min() > claim(scores, member).p_value.min()
+
+
+@pytest.mark.parametrize("images", [3, 5, 7, 10])
+def test_p_values_of_the_lowest_scores_are_at_most_1(images):
+    """Sums of shares such as 1/5 are not exact."""
+    for seed in range(5):
+        scores, groups = grouped(seed, people=160, images=images)
+        member = (groups % 2).astype(np.int8)
+        result = claim(scores, member, groups=groups)
+        assert result.p_value.max() <= 1
+        new = claim_new(scores - 9, scores[member == 0], groups=groups[member == 0])
+        assert 1 - 1e-12 < new.p_value.max() <= 1
