@@ -1,39 +1,42 @@
 """One table of the product's statistical promises: promise, scenario, measured, standard error, nominal.
 
-    python benchmarks/honesty.py [--quick] [--repetitions 400] [--only verdict,honesty_bounds]
+    python benchmarks/honesty.py [--quick | --full] [--only "refitted mlp"] [--save]
 
-`--quick` takes minutes. Rows of `honesty_bounds.py`, `honesty_references.py`, `honesty_intervals.py` and
-`honesty_search.py` are added. A row that misses its nominal range by more than 2 standard errors is marked.
+On two idle cores `--quick` takes one minute, the default 12, `--full` two hours. Finished simulations are appended to
+`--store`; the same command continues a run that was killed. Rows of a larger run in `honesty_rows.jsonl`, by the same
+intervals, replace those of a smaller one and are marked as stored. A row that misses its nominal range by more than 2
+standard errors is marked; the exit code is then 1 unless it is a stated limit.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
+import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
 
-from mia_lightning.attacks.lightgbm import LightGBM
-from mia_lightning.evaluation.assess import assess, increments
-from mia_lightning.evaluation.blind_baseline import BLIND, blind_baseline, blind_scores, combined_scores
-from mia_lightning.evaluation.claims import claim, claim_new
-from mia_lightning.evaluation.column_audit import column_audit
-from mia_lightning.evaluation.comparison import differences, paired_bootstrap
-from mia_lightning.evaluation.file_notes import file_notes
-from mia_lightning.evaluation.leaderboard import rank_submissions
-from mia_lightning.metrics.roc import evaluate
-from mia_lightning.report.contents import Report
-from mia_lightning.report.evidence import evidence
-from mia_lightning.report.levels import WIDEST, adds, enough_records
-from mia_lightning.report.verdict import verdict
-from mia_lightning.scores.crossfit import assign_folds, cross_fit
-from mia_lightning.scores.scored_records import ScoredRecords
-from mia_lightning.signals.table import SignalTable
+from honesty_parts import Part, parts  # noqa: E402
+
+LARGER, README = HERE / "honesty_rows.jsonl", HERE / "README.md"
+MARKS = ("<!-- table of honesty.py -->", "<!-- end of the table of honesty.py -->")
+SIZES = ("quick", "default", "full")
+BLOCK = 20.0
+"""CPU seconds of the simulations that are stored together, about."""
+
+LIMITS: dict[tuple[str, str], str] = {}
+"""Beginnings of promise and scenario to a limit that reports and documentation state."""
 
 
 class Row(NamedTuple):
@@ -49,205 +52,87 @@ class Row(NamedTuple):
     high: float
     """Largest nominal value."""
 
-    def misses(self) -> bool:
-        """Return whether the measured value is outside the nominal range by more than 2 standard errors."""
-        return not self.low - 2 * self.standard_error <= self.measured <= self.high + 2 * self.standard_error
+    repetitions: int
+    stored: bool = False
+
+    @property
+    def mark(self) -> str:
+        """Whether the row misses, and where it comes from."""
+        marks = ["stored"] if self.stored else []
+        if not self.low - 2 * self.standard_error <= self.measured <= self.high + 2 * self.standard_error:
+            marks.append(self.limit or "**misses**")
+        return ", ".join(marks)
+
+    @property
+    def limit(self) -> str:
+        """The stated limit that covers the row, or an empty text."""
+        for (promise, scenario), text in LIMITS.items():
+            if self.promise.startswith(promise) and self.scenario.startswith(scenario):
+                return f"stated limit: {text}"
+        return ""
 
 
-def share(promise: str, scenario: str, hits: Iterable[bool], low: float, high: float) -> Row:
-    """Return the row of a share of repetitions, its standard error at least that of the nominal rate."""
-    values = np.array(list(hits), dtype=np.float64)
-    rate = float(values.mean())
-    spread = max(rate * (1 - rate), high * (1 - high) if high < 1 else 0.0)
-    return Row(promise, scenario, rate, float(np.sqrt(spread / len(values))), low, high)
+class Task(NamedTuple):
+    """Simulations of one part that run in one go."""
+
+    part: Part
+    arguments: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The name in the store."""
+        return f"{self.part.name} {json.dumps(self.arguments, sort_keys=True)}"
+
+    @property
+    def seconds(self) -> float:
+        """Estimated CPU time."""
+        first, last = self.arguments.get("seeds", (0, self.arguments.get("repetitions", 0)))
+        return self.part.seconds * (last - first)
 
 
-def halves(n: int) -> np.ndarray:
-    """Return (n,) memberships, half of them 1."""
-    return np.repeat([1, 0], [n // 2, n - n // 2]).astype(np.int8)
+def tasks_of(part: Part, repetitions: int) -> list[Task]:
+    """Return the tasks of a part: blocks of seeds where samples are kept."""
+    if not part.summary:
+        return [Task(part, {**part.arguments, "repetitions": repetitions})]
+    step = max(1, round(BLOCK / part.seconds))
+    return [
+        Task(part, {**part.arguments, "seeds": (first, min(first + step, repetitions))})
+        for first in range(0, repetitions, step)
+    ]
 
 
-def verdicts(repetitions: int) -> Iterator[Row]:
-    """Yield the false-positive rate of the verdict's evidence."""
-    for members, non_members in ((20, 20), (20, 2000), (2000, 20), (10, 1000), (5, 5000), (500, 500), (1000, 100)):
-        member = np.repeat([1, 0], [members, non_members]).astype(np.int8)
-        rng = np.random.default_rng((1, members, non_members))
-        attacks = [
-            evidence({"a": evaluate(rng.normal(size=len(member)), member, (0.01, 0.05))})["a"]
-            for _ in range(repetitions)
-        ]
-        name = f"null, {members} + {non_members:,}"
-        yield share("verdict: recognized at a low FPR", name, [row.at_low_rates for row in attacks], 0, 0.025)
-        yield share("verdict: AUC above chance", name, [row.on_average for row in attacks], 0, 0.025)
-    member, rng = halves(800), np.random.default_rng(2)
-    hits = []
-    for _ in range(max(20, repetitions // 10)):
-        tested = evidence({f"a{i}": evaluate(rng.normal(size=800), member, (0.01, 0.05)) for i in range(20)})
-        hits.append(any(row.at_low_rates for row in tested.values()))
-    yield share("verdict: any of 20 attacks", "null, 400 + 400", hits, 0, 0.025)
-    for members, non_members, attacks in ((20, 20, 1), (10, 1000, 1), (300, 25, 5)):
-        start = np.repeat([1, 0], [members, non_members])
-        enough = enough_records(evaluate(rng.normal(size=len(start)), start, ()), attacks)
-        member, hits = np.repeat([1, 0], enough), []
-        for _ in range(max(100, repetitions // 5)):
-            tops = [evaluate(rng.normal(size=len(member)), member, ()).auc_high for _ in range(attacks)]
-            hits.append(max(tops) <= WIDEST)
-        name = f"null, attacks: {attacks}, instead of {members} + {non_members:,} records {enough[0]:,} + {enough[1]:,}"
-        yield share("stated number of records excludes an AUC above 0.6", name, hits, 0.9, 1)
+def execute(call: str, arguments: dict[str, Any]) -> tuple[list[Any], float]:
+    """Return rows or samples, and the CPU time, in a worker."""
+    started = time.process_time()
+    module, name = call.split(":")
+    function = getattr(importlib.import_module(module), name)
+    seeds = arguments.pop("seeds", None)
+    results = function(**arguments) if seeds is None else (function(**arguments, seed=s) for s in range(*seeds))
+    return [list(result) for result in results], time.process_time() - started
 
 
-def layout(repetitions: int) -> Iterator[Row]:
-    """Yield the agreement of verdict and figures of sorted and shuffled copies, and the rates of notes."""
-    same, noted, silent = [], [], []
-    for repetition in range(max(3, repetitions // 100)):
-        rng = np.random.default_rng((3, repetition))
-        member = rng.integers(0, 2, 600).astype(np.int8)
-        scores, ids = rng.normal(size=600) + member, rng.permutation(6000)[:600]
-        labels = rng.integers(0, 5, 600)
-        outcomes = []
-        for order in (np.arange(600), np.argsort(-member, kind="stable")):
-            given = ScoredRecords(ids[order], member[order], {"a": scores[order]}, labels[order], "x")
-            report = Report(assess(given, bootstrap=100), "a", "named", {"mia-lightning": ""})
-            outcomes.append((verdict(report), report.assessment.attacks, report.assessment.bounds))
-            (noted if len(outcomes) == 2 else silent).append(bool(file_notes(given, seed=0)))
-        same.append(outcomes[0] == outcomes[1])
-    yield share("sorted and shuffled file agree", "verdict, figures, bounds, 600 records", same, 1, 1)
-    yield share("row order noted", "sorted by membership", noted, 1, 1)
-    yield share("row order or ids noted", "random order and ids", silent, 0, 0.002)
+def behavior() -> str:
+    """Return the digest of the intervals, in a worker."""
+    return str(importlib.import_module("honesty_intervals").behavior())
 
 
-def blind(repetitions: int) -> Iterator[Row]:
-    """Yield the rates of warnings of the blind baseline, and of an addition to it by an attack that adds nothing."""
-    warned, added, by_ties = [], [], []
-    member = halves(600)
-    for repetition in range(max(10, repetitions // 10)):
-        rng = np.random.default_rng((4, repetition))
-        records = ScoredRecords(np.arange(600), member, {"a": np.zeros(600)}, rng.integers(0, 10, 600), "x")
-        features = rng.normal(size=(600, 5))
-        scores = blind_scores(features, member, folds=5, seed=0)
-        check = blind_baseline(records, {"columns": features}, scores, folds=5, seed=0, increments=())
-        warned.append(check.status == "warn")
-        features[:, 0] += 2 * member  # a difference without the model, which the attack does not read
-        base = blind_scores(features, member, folds=5, seed=0)
-        together = combined_scores(base, rng.normal(size=600), member, folds=5, seed=0)
-        resampled = paired_bootstrap({"a": together, BLIND: base}, member, (0.05,), resamples=200, seed=0)
-        added.append(any(gain.low > 0 for gain in differences(resampled, [("a", BLIND)]) if gain.figure == "auc"))
-        labels = np.where(member == 1, rng.integers(0, 6, 600), rng.integers(4, 10, 600))
-        noisy = {f"a{k}": rng.normal(size=600) - labels for k in range(3)}
-        records = ScoredRecords(np.arange(600), member, noisy, labels, "x")
-        base = blind_scores(labels[:, None].astype(np.float64), member, folds=5, seed=0)
-        by_ties.append(any(map(adds, increments(records, base, [0.05], 200, 5, repetition))))
-    yield share("blind baseline warns", "noise, 300 + 300", warned, 0, 0.01)
-    yield share("attack adds to a confounder", "attack is noise", added, 0, 0.025)
-    yield share("any of three attacks adds to a confounder", "attacks are noisy copies of it", by_ties, 0, 0.025)
+def end_with(parent: int) -> None:
+    """End the worker when its parent was killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
-def audit(repetitions: int) -> Iterator[Row]:
-    """Yield the false-positive rate of the column audit and its power for a count that carries the label."""
-    false, results = [], []
-    for repetition in range(max(30, repetitions // 5)):
-        rng = np.random.default_rng((5, repetition))
-        keep = np.argsort(rng.random((16, 600)), axis=0) < 8
-        member = keep[0].astype(np.int8)
-        honest = {str(i): rng.normal(size=600) for i in range(20)}
-        false.append(column_audit(honest, member).status == "warn")
-        count = {"references IN": keep[1:].sum(axis=0).astype(np.float64)}
-        results.append(column_audit(count, member).status == "warn")
-    yield share("column audit warns", "20 columns of noise, 600 records", false, 0, 0.001)
-    yield share("column audit warns", "one model of a balanced matrix, 15 references", results, 1, 1)
-
-
-def boards(repetitions: int) -> Iterator[Row]:
-    """Yield the simultaneous coverage of ranks, and the resolution of a ladder of submissions."""
-    member, truth = halves(2000), np.linspace(0, 1.5, 8)
-    covered, separated = [], []
-    for repetition in range(max(10, repetitions // 20)):
-        rng = np.random.default_rng((7, repetition))
-        base = rng.normal(size=2000)
-        scores = {f"s{i}": base + 0.7 * rng.normal(size=2000) + shift * member for i, shift in enumerate(truth)}
-        places = {index.name: index for index in rank_submissions(scores, member, 0.05, resamples=300, seed=0)}
-        true_rank = {f"s{i}": 8 - i for i in range(8)}
-        covered.append(all(p.rank_low <= true_rank[name] <= p.rank_high for name, p in places.items()))
-        separated.append(places["s0"].rank_low > places["s7"].rank_high)
-    yield share("ranks of all submissions covered", "ladder of 8", covered, 0.95, 1)
-    yield share("ends of a ladder separated", "ladder of 8", separated, 1, 1)
-
-
-def claims(repetitions: int) -> Iterator[Row]:
-    """Yield the false-discovery rate of claimed lists, for the known records and for new ones."""
-    for base in (0.5, 0.1, 0.01):
-        known, new = [], []
-        rng = np.random.default_rng((8, int(100 * base)))
-        for _ in range(max(20, repetitions // 5)):
-            member = halves(2000)
-            scores = rng.normal(size=2000) + 3 * member
-            rows = claim(scores, member).claimed[0.1]
-            known.append((member[rows] == 0).mean() if len(rows) else 0.0)
-            fresh = (rng.random(2000) < base).astype(np.int8)
-            rows = claim_new(rng.normal(size=2000) + 3 * fresh, scores[member == 0]).claimed[0.1]
-            new.append((fresh[rows] == 0).mean() if len(rows) else 0.0)
-        for name, values in (("known records, 50% members", known), (f"new records, {base:.0%} members", new)):
-            if name.startswith("known") and base != 0.5:
-                continue
-            yield false_claims(name, values)
-    yield from private_claims(max(20, repetitions // 10))
-
-
-def false_claims(name: str, values: Sequence[float]) -> Row:
-    """Return the row of the shares of non-members in claimed lists, 0 for an empty one."""
-    return Row(
-        "false claims at q = 10%", name, float(np.mean(values)), float(np.std(values) / np.sqrt(len(values))), 0, 0.1
-    )
-
-
-def private_claims(repetitions: int, public: int = 1000, private: int = 1000) -> Iterator[Row]:
-    """Yield the false-discovery rate on records of unknown membership of LightGBM fitted on public ones."""
-    attack = {"a": LightGBM(["x*"], n_estimators=40, num_leaves=7, min_child_samples=30, n_jobs=1)}
-    shares: dict[float, list[float]] = {0.5: [], 0.1: [], 0.01: []}
-    for repetition in range(repetitions):
-        rng = np.random.default_rng((9, repetition))
-        member = np.concatenate([halves(public), *((rng.random(private) < base).astype(np.int8) for base in shares)])
-        columns = {f"x{k}": rng.normal(size=len(member)) + (3 * member if k == 0 else 0) for k in range(6)}
-        fold = assign_folds(np.where(np.arange(len(member)) < public, member, -1).astype(np.int8), folds=5, seed=0)
-        table = SignalTable(columns, np.zeros(len(member), np.int64), 1)
-        fit = cross_fit(attack, table, member, fold, seed=0)["a"]
-        assert fit.single is not None
-        calibration = fit.scores[:public][member[:public] == 0]
-        for number, values in enumerate(shares.values()):
-            rows = slice(public + number * private, public + (number + 1) * private)
-            claimed = claim_new(fit.single[rows], calibration).claimed[0.1]
-            values.append(float((member[rows][claimed] == 0).mean()) if len(claimed) else 0.0)
-    for base, values in shares.items():
-        yield false_claims(f"LightGBM, private records, {base:.0%} members", values)
-
-
-OWN: dict[str, Callable[[int], Iterator[Row]]] = {
-    "verdict": verdicts,
-    "layout": layout,
-    "blind": blind,
-    "audit": audit,
-    "boards": boards,
-    "claims": claims,
-}
-
-
-def collected(quick: bool, wanted: Sequence[str], repetitions: int) -> Iterator[Row]:
-    """Yield the rows of the benchmarks of bounds, references, intervals and searches."""
-    sys.path.insert(0, str(Path(__file__).parent))
-    sizes: dict[str, dict[str, Any]] = {
-        "honesty_bounds": {"repetitions": max(20, repetitions // 4)},
-        "honesty_references": {"references": (3,), "records": 600, "repetitions": 2, "heads": False} if quick else {},
-        "honesty_intervals": {
-            "cells": [("gaussian", 400, 0.5, 20)] if quick else importlib.import_module("honesty_intervals").CELLS,
-            "repetitions": 20 if quick else 200,
-        },
-        "honesty_search": {"repetitions": 4, "trials": 10} if quick else {"repetitions": 40},
-    }
-    for name in [name for name in sizes if name in wanted or "collected" in wanted]:
-        for row in importlib.import_module(name).rows(**sizes[name]):
-            if name == "honesty_references" and "all scores" not in row[0]:
-                continue  # one of twenty single scores is beyond 2 s.e. by chance; their number is tested
-            yield Row(*row[:4], *_range(f"<= {row[4]}" if name == "honesty_search" else row[4]))
+def rows_of(part: Part, results: list[Any], repetitions: int) -> list[Row]:
+    """Return the rows of a part from its rows as they were stored, or from its samples."""
+    if part.summary:
+        module = importlib.import_module(part.call.split(":")[0])
+        results = list(getattr(module, part.summary)(results, **part.arguments))
+    return [Row(*row[:4], *(row[4:6] if len(row) == 6 else _range(row[4])), repetitions) for row in results]
 
 
 def _range(nominal: float | str) -> tuple[float, float]:
@@ -260,31 +145,114 @@ def _range(nominal: float | str) -> tuple[float, float]:
     return {">=": (float(low), 1.0), "<=": (0.0, float(low))}.get(bound, (float(low), float(high or low)))
 
 
+def pooled(rows: Sequence[Row]) -> list[Row]:
+    """Return the coverage of refitted attacks over all cells with at least ten false positives."""
+    cells = [row for row in rows if row.promise.endswith("refitted attack") and row.high < 1]
+    result = []
+    for promise in dict.fromkeys(row.promise for row in cells):
+        chosen = [row for row in cells if row.promise == promise]
+        total = sum(row.repetitions for row in chosen)
+        rate = sum(row.repetitions * row.measured for row in chosen) / total
+        text = f"all {len(chosen)} cells below"
+        result.append(Row(promise, text, rate, (0.95 * 0.05 / total) ** 0.5, 0.93, 0.97, total))
+    return result
+
+
 def table(rows: Iterable[Row]) -> str:
     """Return the rows as a Markdown table."""
-    lines = ["| promise | scenario | measured | s.e. | nominal | |", "|---|---|---:|---:|---:|---|"]
+    lines = ["| promise | scenario | measured | s.e. | nominal | repetitions | |", "|---|---|---:|---:|---:|---:|---|"]
     for row in rows:
         nominal = f"{row.low:g}" if row.low == row.high else f"{row.low:g}–{row.high:g}"
-        mark = "**misses**" if row.misses() else ""
-        lines.append(
-            f"| {row.promise} | {row.scenario} | {row.measured:.3f} | {row.standard_error:.3f} | {nominal} | {mark} |"
-        )
+        nominal = "" if (row.low, row.high) == (0, 1) else nominal
+        figures = f"{row.measured:.3f} | {row.standard_error:.3f} | {nominal} | {row.repetitions:,}"
+        lines.append(f"| {row.promise} | {row.scenario} | {figures} | {row.mark} |")
     return "\n".join(lines)
 
 
+def stored(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a store; a line that a kill cut off is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}\n")]
+
+
+def run(chosen: Sequence[Task], store: Path, workers: int) -> tuple[dict[str, list[Any]], str]:
+    """Execute the tasks that the store does not hold; return the results of all by key, and the digest."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with, initargs=(os.getpid(),))
+    with pool, store.open("a", encoding="utf-8") as lines:
+        version = pool.submit(behavior).result()
+        done = {line["key"]: line["results"] for line in stored(store) if line["behavior"] == version}
+        waiting = sorted((task for task in chosen if task.key not in done), key=lambda task: -task.seconds)
+        note(f"{len(chosen) - len(waiting)} of {len(chosen)} simulations are in {store}")
+        remaining = sum(task.seconds for task in waiting)
+        futures = {pool.submit(execute, task.part.call, task.arguments): task for task in waiting}
+        try:
+            for number, future in enumerate(as_completed(futures), 1):
+                task, (results, seconds) = futures[future], future.result()
+                done[task.key] = results
+                line = {"key": task.key, "behavior": version, "seconds": round(seconds, 1), "results": results}
+                lines.write(json.dumps(line) + "\n")
+                lines.flush()
+                remaining -= task.seconds
+                left = f"{remaining / 60 / workers:.0f} min left"
+                note(f"[{number}/{len(waiting)}] {task.part.name}: {seconds:.0f} CPU s, {left}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return done, version
+
+
+def note(text: str) -> None:
+    """Print a line of progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def main() -> int:
-    """Print the table; return 1 where a row misses."""
+    """Print the table; return 1 where a row misses that is no stated limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="minutes instead of hours")
-    parser.add_argument("--only", default="", help=f"comma-separated: {', '.join(OWN)}, a file, collected")
-    parser.add_argument("--repetitions", type=int, help="of the fast rows (default: 2000, or 200 with --quick)")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", dest="size", action="store_const", const="quick", help="minutes")
+    size.add_argument("--full", dest="size", action="store_const", const="full", help="hours")
+    parser.add_argument("--only", default="", metavar="TEXT", help="simulations whose name contains the text")
+    parser.add_argument("--store", type=Path, default=Path("honesty.jsonl"), metavar="FILE")
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--save", action="store_true", help="keep larger rows, write the table into README.md")
     options = parser.parse_args()
-    wanted = options.only.split(",") if options.only else [*OWN, "collected"]
-    repetitions = options.repetitions or (200 if options.quick else 2000)
-    rows = [row for name in wanted if name in OWN for row in OWN[name](repetitions)]
-    rows += collected(options.quick, wanted, repetitions)
-    print(table(rows))
-    return int(any(row.misses() for row in rows))
+    number = SIZES.index(options.size or "default")
+    chosen = {part.name: part for part in parts() if options.only in part.name}
+    if not chosen:
+        parser.error(f"--only {options.only!r} is in no name: {', '.join(part.name for part in parts())}")
+    tasks = {
+        name: tasks_of(part, part.repetitions[number]) for name, part in chosen.items() if part.repetitions[number]
+    }
+    minutes = sum(task.seconds for group in tasks.values() for task in group) / 60 / options.workers
+    time_text = f"{max(minutes, 1):.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+    note(f"{len(tasks)} simulations, about {time_text} with {options.workers} idle cores, less what is stored")
+    done, version = run([task for group in tasks.values() for task in group], options.store, options.workers)
+    larger = {line["part"]: line for line in stored(LARGER) if line["behavior"] == version}
+    rows: list[Row] = []
+    for name, part in chosen.items():
+        results = [result for task in tasks.get(name, []) for result in done[task.key]]
+        repetitions = part.repetitions[number]
+        kept = larger.get(name)
+        if kept and kept["repetitions"] > repetitions:
+            rows += [Row(*row, stored=True) for row in kept["rows"]]
+        elif repetitions:
+            own = rows_of(part, results, repetitions)
+            larger[name] = {"part": name, "behavior": version, "repetitions": repetitions, "rows": [r[:7] for r in own]}
+            rows += own
+    first = next((i for i, row in enumerate(rows) if row.promise.endswith("refitted attack")), len(rows))
+    rows[first:first] = pooled(rows)
+    text = table(rows)
+    print(text)
+    missed = [row for row in rows if "misses" in row.mark]
+    note(f"{len(rows)} rows, {len(missed)} miss, {sum('limit' in row.mark for row in rows)} stated limits")
+    if options.save:
+        LARGER.write_text("".join(json.dumps(line) + "\n" for line in larger.values()), encoding="utf-8")
+        before, _, rest = README.read_text(encoding="utf-8").partition(MARKS[0])
+        after = rest.partition(MARKS[1])[2]
+        README.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", encoding="utf-8")
+    return int(bool(missed))
 
 
 if __name__ == "__main__":

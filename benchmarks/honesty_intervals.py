@@ -1,15 +1,10 @@
-"""Coverage of intervals, folds and thresholds by simulation: rows of promise, scenario, measured, error, nominal.
-
-    python benchmarks/honesty_intervals.py --attacks gaussian lightgbm --sizes 400 2000 --repetitions 100
-
-`rows(...)` returns all of them; `benchmarks/honesty.py` collects the rows of every such file.
-"""
+"""Coverage of intervals, folds and thresholds by simulation: rows of promise, scenario, measured, error, nominal."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from hashlib import sha256
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +16,8 @@ from mia_lightning.attacks.gaussian_ratio import GaussianLikelihoodRatio
 from mia_lightning.attacks.lightgbm import LightGBM
 from mia_lightning.attacks.mlp import MLP
 from mia_lightning.attacks.random_forest import RandomForest
-from mia_lightning.metrics.roc import auc, evaluate, partial_auc, tpr_at_fpr
-from mia_lightning.scores.crossfit import assign_folds, cross_fit, draw_holdout
+from mia_lightning.metrics.roc import PARTIAL, auc, evaluate, partial_auc, tpr_at_fpr
+from mia_lightning.scores.crossfit import CrossFit, assign_folds, cross_fit, draw_holdout
 from mia_lightning.signals.table import SignalTable
 
 FPRS = (0.001, 0.01, 0.05)
@@ -46,28 +41,6 @@ ATTACKS: Mapping[str, Mapping[str, Attack]] = {
 }  # fmt: skip
 
 
-TARGETS = (0.5, 0.55, 0.65, 0.75)
-
-CELLS = [
-    (name, n, target, repetitions)
-    for name, n, repetitions in (
-        ("gaussian", 400, 400),
-        ("gaussian", 2000, 400),
-        ("gaussian", 20_000, 300),
-        ("lightgbm", 400, 200),
-        ("lightgbm", 2000, 150),
-        ("lightgbm", 20_000, 200),
-        ("fusion", 400, 150),
-        ("fusion", 2000, 150),
-        ("forest", 400, 100),
-        ("forest", 2000, 40),
-        ("mlp", 400, 60),
-    )
-    for target in TARGETS
-]
-"""Attack, records, AUC of the informative column and repetitions that the full table measures."""
-
-
 class Row(NamedTuple):
     """One line of the table."""
 
@@ -79,9 +52,9 @@ class Row(NamedTuple):
 
 
 def share(promise: str, scenario: str, hits: list[bool] | np.ndarray, nominal: str = "0.93-0.97") -> Row:
-    """Return the row of a share of repetitions."""
-    rate, count = float(np.mean(hits)), len(hits)
-    return Row(promise, scenario, rate, float(np.sqrt(max(rate * (1 - rate), 0.25 / count) / count)), nominal)
+    """Return the row of a share of repetitions, its standard error at least that of 95%."""
+    rate = float(np.mean(hits))
+    return Row(promise, scenario, rate, float(np.sqrt(max(rate * (1 - rate), 0.95 * 0.05) / len(hits))), nominal)
 
 
 def simulated(n: int, target: float, rng: np.random.Generator, extra: int) -> tuple[SignalTable, np.ndarray]:
@@ -105,60 +78,96 @@ def single_fit(name: str, table: SignalTable, member: np.ndarray, fold: np.ndarr
     return np.array([auc(s, m), partial_auc(s, m)[0], *(tpr_at_fpr(s, m, max(fpr - exact, 0.0)) for fpr in FPRS)])
 
 
-def refitted(cells: Iterable[tuple[str, int, float, int]]) -> Iterator[Row]:
-    """Coverage of the intervals of out-of-fold figures: the expected figure of a fit on other records.
+def sample(name: str, n: int, target: float, seed: int) -> list[float]:
+    """Return one sample's figures of a fit on new records, and the ends of the intervals of its out-of-fold figures.
 
-    Args:
-        cells: Attack, records, AUC of the informative column and repetitions of each cell.
+    The last two numbers are the ends of the AUC's interval that ignores the fit.
     """
-    for name, n, target, repetitions in cells:
-        fits, truths = [], []
-        for seed in range(repetitions):
-            rng = np.random.default_rng((7, n, round(1000 * target), seed))
-            table, member = simulated(n, target, rng, max(n, FRESH))
-            fold = assign_folds(np.where(np.arange(len(member)) < n, member, -1).astype(np.int8), folds=5, seed=seed)
-            public = np.arange(n)
-            fit = cross_fit(ATTACKS[name], table.rows(public), member[:n], fold[:n], seed=0, stability=True)["a"]
-            fits.append((fit.scores, member[:n], fit.stability))
-            truths.append(single_fit(name, table, member, fold, n, seed))
-        yield from coverage(name, n, target, fits, np.mean(truths, axis=0))
+    fit, member, truth = fitted_sample(name, n, target, seed)
+    e, fixed = evaluate(fit.scores, member, FPRS, stability=fit.stability), evaluate(fit.scores, member, ())
+    ends = [(e.auc_low, e.auc_high), (e.partial_auc_low, e.partial_auc_high)]
+    ends += [(point.low, point.high) for point in e.points] + [(fixed.auc_low, fixed.auc_high)]
+    return [*truth.tolist(), *np.ravel(ends).tolist()]
 
 
-def coverage(
-    name: str, n: int, target: float, fits: list[tuple[np.ndarray, np.ndarray, float | None]], truth: np.ndarray
-) -> Iterator[Row]:
-    """Yield the share of intervals that hold the true figures, for scores, membership and stability of each sample."""
-    hits: list[list[bool]] = []
-    plain: list[bool] = []
-    for scores, member, stability in fits:
-        e = evaluate(scores, member, FPRS, stability=stability)
-        ends = [(e.auc_low, e.auc_high), (e.partial_auc_low, e.partial_auc_high)]
-        ends += [(point.low, point.high) for point in e.points]
-        hits.append([low <= value <= high for (low, high), value in zip(ends, truth, strict=True)])
-        fixed = evaluate(scores, member, ())
-        plain.append(fixed.auc_low <= truth[0] <= fixed.auc_high)
-    scenario = f"{name}, n = {n:,}, AUC of the signal {target:g} (attack {truth[0]:.3f})"
-    yield share("AUC interval that ignores the fit", scenario, plain, "(before)")
-    counts = [np.inf, np.inf, *(fpr * n / 2 for fpr in FPRS)]
-    for figure, count, column in zip(FIGURES, counts, zip(*hits, strict=True), strict=True):
-        nominal = "0.93-0.97" if count >= 10 else f">= 0.93 ({count:g} false positives)"
+def fitted_sample(name: str, n: int, target: float, seed: int) -> tuple[CrossFit, np.ndarray, np.ndarray]:
+    """Return out-of-fold scores, membership, and the figures of one of the fits on new records."""
+    rng = np.random.default_rng((23, n, round(1000 * target), seed))
+    table, member = simulated(n, target, rng, max(n, FRESH))
+    fold = assign_folds(np.where(np.arange(len(member)) < n, member, -1).astype(np.int8), folds=5, seed=seed)
+    public = np.arange(n)
+    fit = cross_fit(ATTACKS[name], table.rows(public), member[:n], fold[:n], seed=0, stability=True)["a"]
+    return fit, member[:n], single_fit(name, table, member, fold, n, seed)
+
+
+def coverage(samples: list[list[float]], name: str, n: int, target: float) -> Iterator[Row]:
+    """Yield the share of intervals that hold the expected figure of a fit on other records, the mean over samples."""
+    values = np.array(samples)
+    figures = len(FIGURES)
+    truth, ends = values[:, :figures].mean(axis=0), values[:, figures:].reshape(len(values), -1, 2)
+    hits = (ends[:, :figures, 0] <= truth) & (truth <= ends[:, :figures, 1])
+    scenario = f"{name}, {n:,} records, signal {target:g} (attack {truth[0]:.3f})"
+    for figure, count, column in zip(FIGURES, positives(n), hits.T, strict=True):
+        nominal = "0.93-0.97" if count >= 10 else ">= 0.93"  # counts of few non-members are steps
         if count > 1:  # below, the interval is that of another figure; see `edges`
-            yield share(f"{figure} interval of a refitted attack", scenario, list(column), nominal)
+            yield share(f"{figure} of a refitted attack", scenario, column, nominal)
 
 
-def edges(repetitions: int) -> Iterator[Row]:
-    """Coverage near AUC 1, with ties and in lopsided samples; the TPR at unresolvable rates."""
-    for shift in (0.0, 1.0, 4.0, 5.5):
-        for members, non_members in ((40, 2000), (2000, 40), (10, 10), (400, 20_000), (20_000, 400)):
-            member, hits, own = np.repeat([1, 0], (members, non_members)), [], []
-            for seed in range(repetitions):
-                scores = np.random.default_rng((3, seed)).normal(size=len(member)) + shift * member
-                e = evaluate(scores, member, (0.0,))
-                hits.append(e.auc_low <= ndtr(shift / np.sqrt(2)) <= e.auc_high)
-                own.append(e.points[0].low <= ndtr(shift - e.points[0].threshold) <= e.points[0].high)
-            scenario = f"normal scores {shift:g} apart, {members:,} + {non_members:,}"
-            yield share("AUC interval", scenario, hits, ">= 0.93")
-            yield share("TPR at the highest of n non-members", scenario, own, ">= 0.93")
+def positives(n: int) -> list[float]:
+    """Return the false positives that each figure rests on."""
+    return [np.inf, PARTIAL * n / 2, *(fpr * n / 2 for fpr in FPRS)]
+
+
+def behavior() -> str:
+    """Return a digest of the intervals of fixed scores: rows of other intervals are not comparable."""
+    rng, ends = np.random.default_rng(31), []
+    for n, shift in ((400, 0.0), (400, 0.9), (4000, 0.2), (4000, 0.9)):
+        member = np.arange(n) % 2
+        scores = rng.normal(size=n) + shift * member
+        for stability in (None, 0.0, 0.5, 0.95):
+            e = evaluate(scores, member, FPRS, stability=stability)
+            ends += [e.auc_low, e.auc_high, e.partial_auc_low, e.partial_auc_high]
+            ends += [end for point in e.points for end in (point.low, point.high)]
+    return sha256(np.round(ends, 4).tobytes()).hexdigest()[:8]
+
+
+def edges(shift: float, repetitions: int) -> Iterator[Row]:
+    """Coverage near AUC 1 and in lopsided samples; the TPR at unresolvable rates."""
+    for members, non_members in ((40, 2000), (2000, 40), (10, 10), (5, 500), (400, 20_000), (20_000, 400)):
+        member, hits, own = np.repeat([1, 0], (members, non_members)), [], []
+        for seed in range(repetitions):
+            scores = np.random.default_rng((3, seed)).normal(size=len(member)) + shift * member
+            e = evaluate(scores, member, (0.0,))
+            hits.append(e.auc_low <= ndtr(shift / np.sqrt(2)) <= e.auc_high)
+            own.append(e.points[0].low <= ndtr(shift - e.points[0].threshold) <= e.points[0].high)
+        scenario = f"normal scores {shift:g} apart, {members:,} + {non_members:,}"
+        yield share("AUC interval", scenario, hits, ">= 0.93")
+        yield share("TPR at the highest of n non-members", scenario, own, ">= 0.93")
+
+
+def groups(repetitions: int, persons: int = 200, images: int = 5) -> Iterator[Row]:
+    """AUC and its coverage for several images a person and membership by person, with and without the groups."""
+    group = np.repeat(np.arange(persons), images)
+    attack = {"a": LightGBM(["x*"], n_estimators=40, num_leaves=7, min_child_samples=10, n_jobs=1)}
+    covered: dict[str, list[bool]] = {"by group": [], "by record, without the groups": []}
+    aucs: dict[str, list[float]] = {name: [] for name in covered}
+    for seed in range(repetitions):
+        rng = np.random.default_rng((29, seed))
+        member = rng.permutation(np.arange(persons) % 2).astype(np.int8)[group]
+        person = rng.normal(size=(persons, 4))[group] + 0.3 * rng.normal(size=(len(group), 4))  # no word of membership
+        table = SignalTable({f"x{k}": person[:, k] for k in range(4)}, np.zeros(len(group), np.int64), 1)
+        for name, given in zip(covered, (group, None), strict=True):
+            e = evaluate(person[:, 0], member, (), groups=given)
+            covered[name].append(e.auc_low <= 0.5 <= e.auc_high)
+            fold = assign_folds(member, folds=5, seed=seed, groups=given)
+            aucs[name].append(float(auc(cross_fit(attack, table, member, fold, seed=0)["a"].scores, member)))
+    for name, hits in covered.items():
+        promise, scenario = name == "by group", f"{images} images of {persons} persons, {name}"
+        yield share("AUC interval of fixed scores", scenario, hits, "0.93-0.97" if promise else "(compare)")
+        chance = float(np.sqrt(2 / persons / 3))  # of one AUC of persons, refitted on noise
+        error = max(float(np.std(aucs[name], ddof=1)), chance) / float(np.sqrt(repetitions))
+        mean = float(np.mean(aucs[name]))
+        yield Row("AUC of LightGBM on noise", scenario, mean, error, "0.5" if promise else "(compare)")
 
 
 def class_strata(classes: int, records: int, repetitions: int) -> Iterator[Row]:
@@ -184,61 +193,24 @@ def class_strata(classes: int, records: int, repetitions: int) -> Iterator[Row]:
         )
 
 
-def private_thresholds(names: list[str], n: int, repetitions: int) -> Iterator[Row]:
+def private_thresholds(name: str, n: int, repetitions: int) -> Iterator[Row]:
     """Whether the interval of a public threshold's FPR holds that on new records, by single models and by the mean."""
-    for name in names:
-        both: dict[float, list[bool]] = {0.01: [], 0.05: []}
-        upper: dict[float, list[bool]] = {0.01: [], 0.05: []}
-        for seed in range(repetitions):
-            table, member = simulated(n, 0.76, np.random.default_rng((11, seed)), FRESH)
-            fold = assign_folds(np.where(np.arange(len(member)) < n, member, -1).astype(np.int8), folds=5, seed=seed)
-            fit = cross_fit(ATTACKS[name], table, member, fold, seed=0)["a"]
-            e = evaluate(fit.scores[:n], member[:n], tuple(both))
-            single, mean = (s[n:][member[n:] == 0] for s in (fit.single, fit.scores))
-            for fpr in both:
-                point = e.at(fpr)
-                rate = float((single > point.threshold).mean())
-                noise = 2 * np.sqrt(fpr * (1 - fpr) / len(single))  # of the new records' own rate
-                both[fpr].append(point.fpr_low - noise <= rate <= point.fpr_high + noise)
-                upper[fpr].append(float((mean > point.threshold).mean()) <= point.fpr_high)
+    both: dict[float, list[bool]] = {0.01: [], 0.05: []}
+    upper: dict[float, list[bool]] = {0.01: [], 0.05: []}
+    for seed in range(repetitions):
+        table, member = simulated(n, 0.76, np.random.default_rng((11, seed)), FRESH)
+        fold = assign_folds(np.where(np.arange(len(member)) < n, member, -1).astype(np.int8), folds=5, seed=seed)
+        fit = cross_fit(ATTACKS[name], table, member, fold, seed=0)["a"]
+        e = evaluate(fit.scores[:n], member[:n], tuple(both))
+        single, mean = (s[n:][member[n:] == 0] for s in (fit.single, fit.scores))
         for fpr in both:
-            scenario = f"{name}, n = {n:,}, {100 * fpr:g}%"
-            yield share("FPR of a public threshold on new records, one model each", scenario, both[fpr], ">= 0.93")
-            yield share("FPR of a public threshold on new records, mean of models, is at most fpr_high",
-                        scenario, upper[fpr], ">= 0.975")  # fmt: skip
-
-
-def rows(cells: Iterable[tuple[str, int, float, int]], repetitions: int) -> Iterator[Row]:
-    """Return all rows; the cells are those of `refitted`, the repetitions those of the others."""
-    names = sorted({name for name, *_ in cells})
-    yield from edges(repetitions)
-    for classes in (100, 44, 20):
-        yield from class_strata(classes, 4000, max(repetitions // 10, 4))
-    yield from private_thresholds(names, 2000, max(repetitions // 5, 10))
-    yield from refitted(cells)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS))
-    parser.add_argument("--sizes", nargs="+", type=int, default=[400, 2000])
-    parser.add_argument("--targets", nargs="+", type=float, default=list(TARGETS))
-    parser.add_argument("--repetitions", type=int, default=200)
-    parser.add_argument("--only", choices=["edges", "refitted", "private", "classes"])
-    given = parser.parse_args()
-    chosen_cells = [
-        (name, n, target, given.repetitions) for name in given.attacks for n in given.sizes for target in given.targets
-    ]
-    chosen = {
-        None: lambda: rows(chosen_cells, given.repetitions),
-        "edges": lambda: edges(given.repetitions),
-        "refitted": lambda: refitted(chosen_cells),
-        "private": lambda: private_thresholds(given.attacks, 2000, given.repetitions),
-        "classes": lambda: (row for c in (100, 44, 20) for row in class_strata(c, 4000, given.repetitions)),
-    }[given.only]
-    print("| promise | scenario | measured | standard error | nominal |\n|---|---|---:|---:|---|")
-    for row in chosen():
-        print(
-            f"| {row.promise} | {row.scenario} | {row.measured:.3f} | {row.standard_error:.3f} | {row.nominal} |",
-            flush=True,
-        )
+            point = e.at(fpr)
+            rate = float((single > point.threshold).mean())
+            noise = 2 * np.sqrt(fpr * (1 - fpr) / len(single))  # of the new records' own rate
+            both[fpr].append(point.fpr_low - noise <= rate <= point.fpr_high + noise)
+            upper[fpr].append(float((mean > point.threshold).mean()) <= point.fpr_high)
+    for fpr in both:
+        scenario = f"{name}, n = {n:,}, {100 * fpr:g}%"
+        yield share("FPR of a public threshold on new records, one model each", scenario, both[fpr], ">= 0.93")
+        yield share("FPR of a public threshold on new records, mean of models, is at most fpr_high",
+                    scenario, upper[fpr], ">= 0.975")  # fmt: skip

@@ -3,12 +3,11 @@
 Rows are (promise, scenario, measured, standard error, nominal). Each search compares attacks on noise columns. The
 winner's figures where trials were compared are optimistic, a stated limit; those of the held-out set are not.
 
-    python benchmarks/honesty_search.py --repetitions 40
+    python benchmarks/honesty.py --only search
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -63,37 +62,45 @@ def null_search(seed: int, *, records: int, trials: int, columns: int) -> Compar
     return compare(default, winner, outputs, metric=METRIC, seed=seed)
 
 
-def rows(repetitions: int, *, records: int = 2000, trials: int = 100, columns: int = 30) -> Iterator[Row]:
-    """Return how often a searched attack on noise looks better than chance on the held-out set."""
-    comparisons = [null_search(seed, records=records, trials=trials, columns=columns) for seed in range(repetitions)]
-    yield from rows_of(comparisons, f"null search, {columns} noise columns, {trials} trials, n = {records:,}")
+def sample(records: int, trials: int, columns: int, seed: int) -> list[float]:
+    """Return which figures of one searched attack look better than chance on the held-out set."""
+    return findings(null_search(seed, records=records, trials=trials, columns=columns))
+
+
+def findings(comparison: Comparison) -> list[float]:
+    """Return 0 or 1 per entry of `PROMISES`."""
+    winner, gain = comparison.winner.outer, comparison.gain
+    verdict = evidence({"a": winner})["a"]
+    lows = interval_of(winner, "auc").low > 0.5, interval_of(winner, METRIC).low > FPR
+    return [float(hit) for hit in (*lows, gain.low > 0, verdict.at_low_rates, verdict.on_average)]
+
+
+PROMISES = (
+    "held-out AUC of a searched attack above 0.5",
+    "held-out TPR of a searched attack above its FPR",
+    "held-out gain of a search above 0",
+    "held-out verdict on a searched attack: recognized",
+    "held-out verdict on a searched attack: on average",
+)
+
+
+def rows(
+    samples: Sequence[Sequence[float]], records: int, trials: int, columns: int
+) -> Iterator[tuple[str, str, float, float, str]]:
+    """Return the rows of null searches."""
+    scenario = f"null search, {columns} noise columns, {trials} trials, {records:,} records"
+    for promise, hits in zip(PROMISES, np.transpose(samples), strict=True):
+        *row, nominal = _row(promise, scenario, hits)
+        yield (*row, f"<= {nominal}")
 
 
 def rows_of(comparisons: Sequence[Comparison], scenario: str) -> Iterator[Row]:
-    """Return the rows of null searches."""
-    held_out = [(interval_of(c.winner.outer, "auc").low, interval_of(c.winner.outer, METRIC).low) for c in comparisons]
-    yield _row("held-out AUC of a searched attack above 0.5", scenario, [auc > 0.5 for auc, _ in held_out])
-    yield _row("held-out TPR of a searched attack above its FPR", scenario, [tpr > FPR for _, tpr in held_out])
-    yield _row("held-out gain of a search above 0", scenario, [c.gain.low > 0 for c in comparisons])
-    tested = [evidence({"a": c.winner.outer})["a"] for c in comparisons]
-    yield _row("held-out verdict on a searched attack: recognized", scenario, [row.at_low_rates for row in tested])
-    yield _row("held-out verdict on a searched attack: on average", scenario, [row.on_average for row in tested])
+    """Return the rows of finished null searches."""
+    samples = np.transpose([findings(comparison) for comparison in comparisons])
+    return (_row(promise, scenario, hits) for promise, hits in zip(PROMISES, samples, strict=True))
 
 
-def _row(promise: str, scenario: str, hits: list[bool]) -> Row:
+def _row(promise: str, scenario: str, hits: np.ndarray) -> Row:
     rate, nominal = float(np.mean(hits)), 0.025
     spread = max(rate * (1 - rate), nominal * (1 - nominal))
     return promise, scenario, rate, float(np.sqrt(spread / len(hits))), nominal
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=40)
-    arguments = parser.parse_args()
-    for promise, scenario, measured, error, nominal in rows(arguments.repetitions):
-        print(f"| {promise} | {scenario} | {measured:.3f} | {error:.3f} | 0–{nominal:g} |  |")
-
-
-if __name__ == "__main__":
-    main()
