@@ -7,8 +7,9 @@ that comes from elsewhere. The card escapes what Markdown would read as markup.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from mia_lightning.evaluation.assessment import Assessment, Difference
@@ -45,14 +46,12 @@ def html(report: Report, drawn: Iterable[Drawn]) -> str:
 
 def render(template: str, **context: Any) -> str:
     """Return a page of one of the package's templates; every text in the context is escaped."""
-    return _environment(autoescape=True).get_template(template).render(**context)
+    return _environment().get_template(template).render(**context)
 
 
 def card(report: Report) -> str:
     """Return the audit card in Markdown."""
-    environment = _environment(autoescape=False)
-    environment.finalize = plain_markdown
-    text = environment.get_template("audit_card.md.jinja").render(**_context(report))
+    text = _environment(plain_markdown).get_template("audit_card.md.jinja").render(**_context(report))
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -61,12 +60,15 @@ def plain_markdown(value: Any) -> Any:
     return re.sub(r"([\\`*_\[\]<>|#~$])", r"\\\1", " ".join(value.split())) if isinstance(value, str) else value
 
 
-def _environment(*, autoescape: bool) -> Environment:
+@cache
+def _environment(finalize: Callable[[Any], Any] | None = None) -> Environment:
+    """Return the templates, compiled once, of pages, or of texts whose values go through `finalize`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("mia_lightning.report"),
-        autoescape=autoescape,
+        autoescape=finalize is None,
+        finalize=finalize,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
