@@ -159,11 +159,15 @@ def test_saved_configuration_reruns_to_the_same_bytes(run, tmp_path):
     assert (output / "submission.csv").read_bytes() == (run / "submission.csv").read_bytes()
 
 
-def test_second_run_reuses_the_outputs(run, task, capfd, caplog, tmp_path):
+def test_second_run_reuses_outputs_for_another_submission(run, task, capfd, caplog, tmp_path):
     caplog.set_level("INFO", logger="mia_lightning")
-    store = run.parent / ".store"
-    assert train([*task.arguments, "--output", str(tmp_path / "y"), "--cache_dir", str(store)]) == 0
+    options = ["--submission.columns", "[id,p]", "--submission.value", "probability", "--submission.attack", "mlp"]
+    options += ["--cache_dir", str(run.parent / ".store")]
+    assert train([*task.arguments, *options, "--output", str(tmp_path / "y")]) == 0
     assert caplog.text.count("reused") == 2
+    rows = read_csv(tmp_path / "y" / "submission.csv")
+    assert set(rows[0]) == {"id", "p"}
+    assert all(0 <= float(row["p"]) <= 1 for row in rows)
 
 
 def test_same_command_on_the_same_folder_completes_it(run, task):
@@ -231,14 +235,6 @@ def test_audit_without_private_records_by_a_policy(task, tmp_path):
     )
     assert not (tmp_path / "z" / "submission.csv").exists()
     assert (tmp_path / "z" / "scores.csv").exists()
-
-
-def test_submission_columns_and_value_are_configurable(task, tmp_path):
-    options = ["--submission.columns", "[id,p]", "--submission.value", "probability", "--submission.attack", "mlp"]
-    assert train([*task.arguments, *options, "--output", str(tmp_path / "p")]) == 0
-    rows = read_csv(tmp_path / "p" / "submission.csv")
-    assert set(rows[0]) == {"id", "p"}
-    assert all(0 <= float(row["p"]) <= 1 for row in rows)
 
 
 def test_a_killed_write_leaves_no_file_under_its_name(tmp_path):

@@ -214,17 +214,12 @@ def test_missing_labels_are_predicted_and_noted(task, tmp_path, capsys):
     assert "p.pt: 240 records have no label; the target's predicted class is used" in capsys.readouterr().out
 
 
-def test_unknown_membership_is_left_out(task, tmp_path, capsys):
-    change = lambda v: [*v[:200], *[None] * 40]  # noqa: E731
-    path = public_with(task, tmp_path / "p.pt", membership=change)
+def test_unknown_membership_and_class_with_one_member(task, tmp_path, capsys):
+    labels = lambda v: [3 if i == 0 else y % 3 for i, y in enumerate(v)]  # noqa: E731
+    change = lambda v: [1, *v[1:200], *[None] * 40]  # noqa: E731
+    path = public_with(task, tmp_path / "p.pt", labels=labels, membership=change)
     assert train([*replace(task.arguments, "--data.public", path), "--output", str(tmp_path / "out")]) == 0
     assert "40 of 240 records have no known membership" in capsys.readouterr().out
     rows = (tmp_path / "out" / "scores.csv").read_text().splitlines()
     assert sum(",public,," in row for row in rows) == 40
     assert np.isfinite([float(row.split(",")[4]) for row in rows[1:]]).all()
-
-
-def test_class_with_one_member(task, tmp_path):
-    labels = lambda v: [3 if i == 0 else y % 3 for i, y in enumerate(v)]  # noqa: E731
-    path = public_with(task, tmp_path / "p.pt", labels=labels, membership=lambda v: set_at(v, 0, 1))
-    assert train([*replace(task.arguments, "--data.public", path), "--output", str(tmp_path / "out")]) == 0
