@@ -22,6 +22,12 @@ SILENT = {"RAY_USAGE_STATS_ENABLED": "0"}
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray's switch for keeping to the address 127.0.0.1; elsewhere it listens on the machine's own address, or on all."""
 
+PATIENT = {"RAY_gcs_server_port_wait_time_s": "120"}
+"""Seconds for Ray's first server to start; its 30 are too short on a busy machine."""
+
+ATTEMPTS = 3
+"""Starts of a private Ray: the time of its second server cannot be set."""
+
 OF_A_CLUSTER = ("RAY_ADDRESS", "RAY_NAMESPACE", "RAY_RUNTIME_ENV_HOOK", "RAY_JOB_CONFIG_JSON", "RAY_JOB_SUBMISSION_ID")
 """Beginnings of variables of a job or node of a cluster, which a private Ray would obey."""
 
@@ -47,7 +53,7 @@ def ray_session(address: str | None, *, option: str, **machine: Any) -> Iterator
     Raises:
         MIAError: Ray is not installed, or no cluster is at the address.
     """
-    for name, value in (SILENT if address else SILENT | ON_LOOPBACK).items():
+    for name, value in (SILENT if address else SILENT | ON_LOOPBACK | PATIENT).items():
         os.environ.setdefault(name, value)  # read when Ray is imported
     try:
         import ray
@@ -68,7 +74,7 @@ def ray_session(address: str | None, *, option: str, **machine: Any) -> Iterator
     handlers = SignalHandlers()
     try:
         with without_variables(*(() if address else OF_A_CLUSTER)):
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **({"address": address} if address else local))
+            _start(ray, {"address": address} if address else local, attempts=1 if address else ATTEMPTS)
     except Exception as error:  # a start that times out or a home that cannot be written raise many types
         if address:
             raise MIAError(f"cannot join the Ray cluster at {option} {address}: {reason(error)}") from error
@@ -82,6 +88,18 @@ def ray_session(address: str | None, *, option: str, **machine: Any) -> Iterator
         yield ray
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, arguments: dict[str, Any], *, attempts: int) -> None:
+    """Call `ray.init`, again where it timed out."""
+    for remaining in reversed(range(attempts)):
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **arguments)
+            return
+        except Exception as error:  # of many types, told apart by their texts
+            if not remaining or "timed out" not in str(error).lower():
+                raise
+            ray.shutdown()
 
 
 def _provide_token() -> None:

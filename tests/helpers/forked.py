@@ -23,6 +23,9 @@ CONTEXT.set_forkserver_preload(
     ]
 )
 
+PATIENCE = 900
+"""Seconds after which a process is taken to hang; a busy machine may take ten times as long as an idle one."""
+
 
 class Forked:
     """A process with the interface of `subprocess.Popen`; its standard output and standard error are kept.
@@ -54,15 +57,15 @@ class Forked:
 
     returncode = property(poll)
 
-    def wait(self, timeout: float | None = None) -> int:
-        self.process.join(timeout)
+    def wait(self) -> int:
+        self.process.join(PATIENCE)
         if self.poll() is None:
             self.process.kill()
-            raise TimeoutError(f"it ran for {timeout} s: {self.stderr.read()}")
+            raise TimeoutError(f"it ran for {PATIENCE} s: {self.stderr.read()}")
         return self.poll()
 
-    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        self.wait(timeout)
+    def communicate(self) -> tuple[str, str]:
+        self.wait()
         return self.stdout.read(), self.stderr.read()
 
     def send_signal(self, number: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from helpers.forked import Forked, python
+from helpers.forked import PATIENCE, Forked, python
 
 ROOT = Path(__file__).parents[2]
 COUNT = 160
@@ -57,7 +57,7 @@ class Audit:
         systems for this job alone.
         """
         processes = (Forked(partial(_job, job), env=self.environment) for job in jobs)
-        return [(process.wait(400), process.stderr.read()) for process in processes]
+        return [(process.wait(), process.stderr.read()) for process in processes]
 
 
 def make_audit(folder):
@@ -94,12 +94,12 @@ def reference_options(audit):
 
 
 def wait_for(condition, process=None):
-    for _ in range(3600):
+    for _ in range(20 * PATIENCE):
         if result := condition():
             return result
         assert process is None or process.poll() is None, process.stderr.read()
         time.sleep(0.05)
-    raise AssertionError("nothing happened for three minutes")
+    raise AssertionError(f"nothing happened for {PATIENCE} s")
 
 
 def _job(job):

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers.forked import Forked, python
+from helpers.forked import PATIENCE, Forked, python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -555,12 +555,12 @@ def run_script(folder, epochs, workers=0):
 
 
 def wait_for(pattern, folder, process):
-    for _ in range(4800):
+    for _ in range(20 * PATIENCE):
         if found := list(folder.glob(pattern)):
             return found
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
-    raise AssertionError(f"no {pattern} after four minutes")
+    raise AssertionError(f"no {pattern} after {PATIENCE} s")
 
 
 def worker_below(driver):

@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+from unittest.mock import Mock
 
 import pytest
 from helpers.forked import Forked, python
@@ -87,6 +88,17 @@ def test_token_without_a_home(usable, tmp_path, monkeypatch):
     assert ("RAY_AUTH_TOKEN" in os.environ) == (not usable)
 
 
+@pytest.mark.parametrize(
+    ("error", "starts"), [("The current node timed out during startup.", 3), ("no space left on device", 1)]
+)
+def test_start_is_tried_again_after_a_time_out(error, starts):
+    ray = Mock(**{"init.side_effect": RuntimeError(error)})
+    with pytest.raises(RuntimeError, match=error):
+        ray_cluster._start(ray, {}, attempts=3)
+    assert ray.init.call_count == starts
+    assert ray.shutdown.call_count == starts - 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "address",
@@ -95,7 +107,7 @@ def test_token_without_a_home(usable, tmp_path, monkeypatch):
 def test_own_ray_whatever_the_environment_names(address):
     job = {"RAY_RUNTIME_ENV_HOOK": "nowhere.hook", "RAY_JOB_CONFIG_JSON_ENV_VAR": "{", "RAY_NAMESPACE": "job"}
     environment = os.environ | job | {"RAY_ADDRESS": address, "HOME": "/dev/null"}  # unusable for root as well
-    stdout, stderr = Forked(python(["-c", SCRIPT]), env=environment).communicate(timeout=300)
+    stdout, stderr = Forked(python(["-c", SCRIPT]), env=environment).communicate()
     assert stdout.strip() == "started 127.0.0.1", stderr[-2000:]
 
 
