@@ -4,7 +4,8 @@ BIN := .venv/bin
 RUNTIME := .venv/.runtime
 INSTALLED := .venv/.installed
 
-export UV_COMPILE_BYTECODE = 1
+# Bytecode is written when a module is first imported: compiling all that is installed takes a minute of CPU time.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo test test-all check docs gpu test-minimum lock help clean
 
@@ -40,13 +41,13 @@ demo: $(RUNTIME)
 	$(BIN)/python train.py --config configs/demo.yaml
 
 # Two processes of one thread each: most tests wait for processes of their own or train networks of a few kilobytes.
-# Files with slow tests come first (tests/conftest.py), so that the processes end together.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+# tests/conftest.py groups files by what they share and puts the slow ones first, so that the processes end together.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
+# Types are checked by tests/test_extending.py, at the same time as the other tests run.
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(PYTEST) -m "not extended"
 
 test-all: $(INSTALLED)

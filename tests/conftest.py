@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,23 +23,47 @@ settings.register_profile("any machine", suppress_health_check=[HealthCheck.too_
 settings.load_profile("any machine")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files with slow tests first: a long one at the end would keep one process busy alone."""
+    """Put files with slow tests first: a long one at the end would keep one process busy alone.
+
+    Each file is a group for one process of pytest-xdist unless it names another; those that fork processes are one
+    group, as the server that forks them has to import the libraries.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+    for item in items:
+        if item.get_closest_marker("xdist_group"):
+            continue
+        forks = vars(item.module).keys() & {"Forked", "make_audit"}  # type: ignore[attr-defined]
+        item.add_marker(pytest.mark.xdist_group("forks" if forks else item.nodeid.partition("::")[0]))
 
 
-def pytest_collection_finish() -> None:
-    """Train the demo's target once per process; it takes as long as ten other tests."""
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Path:
+    """A folder that all processes of this run of pytest share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _train_demo_once(shared) -> None:
+    """Train the demo's target once; it takes as long as ten other tests."""
     if "torch" in sys.modules:
+        import torch
+        from filelock import FileLock
+
         from mia_lightning.targets import demo
 
-        train, trained = demo._train, {}
+        train = demo._train
 
-        def train_once(*arguments: object) -> nn.Module:
-            if demo.EPOCHS not in trained:
-                trained[demo.EPOCHS] = train(*arguments)
-            return copy.deepcopy(trained[demo.EPOCHS])
+        def train_once(network: nn.Module, *arguments: object) -> nn.Module:
+            path = shared / f"demo-{demo.EPOCHS}.pt"
+            with FileLock(f"{path}.lock"):
+                if not path.exists():
+                    torch.save(train(network, *arguments).state_dict(), path)
+            network.load_state_dict(torch.load(path))
+            return network
 
         demo._train = train_once
 
@@ -98,24 +122,29 @@ def train_briefly(images: torch.Tensor, labels: torch.Tensor) -> nn.Module:
 
 
 @pytest.fixture(scope="session")
-def task(tmp_path_factory) -> Task:
+def task(shared) -> Task:
     """A ResNet18 that classifies its members, half of 480 noise images, without error; 240 public, 240 private."""
     import numpy as np
     import torch
+    from filelock import FileLock
     from helpers.datasets import write_pickled
 
-    folder = tmp_path_factory.mktemp("task")
+    folder = shared / "task"
     rng = np.random.default_rng(0)
     images = (rng.integers(0, 256, (2 * COUNT, 3, 32, 32)) / 255).astype(np.float32)
     labels = rng.integers(0, CLASSES, 2 * COUNT)
     membership = rng.permutation(np.repeat([0, 1], COUNT)).astype(np.int8)
-    inputs = (torch.from_numpy(images) - 0.5) / 0.25
-    network = train_briefly(inputs[membership == 1], torch.from_numpy(labels)[membership == 1])
-    torch.save(network.state_dict(), folder / "01_MIA.pt")
     ids = rng.permutation(10_000)[: 2 * COUNT]
-    halves = (("pub.pt", slice(0, COUNT), membership[:COUNT].tolist()), ("priv_out.pt", slice(COUNT, None), None))
-    for name, rows, known in halves:
-        tensors = list(torch.from_numpy(images[rows]))
-        write_pickled(folder / name, ids[rows].tolist(), tensors, labels[rows].tolist(), known or [None] * COUNT)
-    (folder / "quick.yaml").write_text(QUICK)
+    with FileLock(f"{folder}.lock"):
+        if (folder / "quick.yaml").exists():  # all is written by another process
+            return Task(folder, ids, images, labels, membership)
+        folder.mkdir()
+        inputs = (torch.from_numpy(images) - 0.5) / 0.25
+        network = train_briefly(inputs[membership == 1], torch.from_numpy(labels)[membership == 1])
+        torch.save(network.state_dict(), folder / "01_MIA.pt")
+        halves = (("pub.pt", slice(0, COUNT), membership[:COUNT].tolist()), ("priv_out.pt", slice(COUNT, None), None))
+        for name, rows, known in halves:
+            tensors = list(torch.from_numpy(images[rows]))
+            write_pickled(folder / name, ids[rows].tolist(), tensors, labels[rows].tolist(), known or [None] * COUNT)
+        (folder / "quick.yaml").write_text(QUICK)
     return Task(folder, ids, images, labels, membership)

@@ -303,7 +303,7 @@ def run_all(cases, task, folder):
         plan = {"cases": left, "good": good, "scratch": str(scratch), "bad": good["bad"]}
         (folder / "good" / "plan.json").write_text(json.dumps(plan))
         environment = os.environ | {"TMPDIR": str(scratch), "MPLCONFIGDIR": str(scratch), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-W", "ignore", str(WORKER), str(folder / "good" / "plan.json")]
+        command = [sys.executable, "-B", "-W", "ignore", str(WORKER), str(folder / "good" / "plan.json")]
         try:
             done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=scratch, timeout=600)
             code, output, error = done.returncode, done.stdout, done.stderr
