@@ -130,7 +130,11 @@ def complete(values: dict[str, Any], cls: type[RunConfig] = RunConfig) -> dict[s
     if values.get("attacks"):
         del defaults["attacks"]
     merged = overlay(defaults, values)
-    groups = ((merged, "attacks"), (merged.get("references"), "sets"), (merged.get("search"), "space"))
+    references = merged.get("references")
+    sets = references.get("sets") if isinstance(references, dict) else None
+    further = sets.values() if isinstance(sets, dict) else ()
+    groups = [(merged, "attacks"), (references, "sets"), (merged.get("search"), "space")]
+    groups += [(each, "scores") for each in (references, *further)]
     for above, name in groups:
         if isinstance(above, dict) and isinstance(above.get(name), dict):
             above[name] = {key: value for key, value in above[name].items() if value is not None}

@@ -168,7 +168,9 @@ def load_arrays(config: RunConfig) -> ArrayInputs:
         raise MIAError(f"--references.imported {path}: has checkpoints; name the records to query by --data.public")
     check_folders([("output", Path(config.output))])
     if config.references.sets:
-        raise MIAError("references.sets are trained for a target that is queried; name one, and --data.public")
+        raise MIAError(
+            "references.sets are trained for a target that is queried; name it and --data.public, or leave the sets out"
+        )
     inputs = array_inputs(read_pool(path, labels=config.references.labels), config.evaluation.targets)
     views = inputs.reference_outputs.target.shape[1]
     check_requirements(

@@ -46,13 +46,14 @@ def in_set(text: str, name: str) -> str:
 
 @contextmanager
 def options_of(name: str) -> Iterator[None]:
-    """Raise errors of the block with their options as those of a set."""
+    """Raise errors of the block with their options as those of a set, and how to leave it out."""
     try:
         yield
     except MIAError as error:
         if not name:
             raise
-        raise MIAError(in_set(str(error), name)) from error
+        hint = f"; --references.sets.{name} null leaves the set out"
+        raise MIAError(in_set(str(error), name) + hint) from error
 
 
 def of_set(references: References, name: str) -> References:

@@ -76,7 +76,10 @@ def test_one_set_without_others():
             {"count": 4, "scores": {"lira": {"class_path": "LiRA"}}},
             r"--references\.sets\.copies\.scores\.lira \(LiRA\)",
         ),
-        ({"training": {"batch_size": 60}}, r"--references\.sets\.copies\.training\.batch_size"),
+        (
+            {"training": {"batch_size": 60}},
+            r"--references\.sets\.copies\.training\.batch_size; --references\.sets\.copies null",
+        ),
         ({"queries": 50}, r"--references\.sets\.copies\.queries is 50"),
         ({"sets": {"more": COPIES}}, r"references\.sets\.copies holds sets itself"),
         ({"coutn": 3}, r"unknown option --references\.sets\.copies\.coutn.*count"),
@@ -101,6 +104,11 @@ def test_names_of_sets():
 
 def test_null_leaves_a_set_out():
     assert load_config("few_references", references={"sets": {"copies": None}}).references.sets == {}
+    kept = load_config(
+        "few_references", references={"scores": {"head": None}, "sets": {"copies": {"scores": {"a": None}}}}
+    )
+    assert "head" not in kept.references.scores
+    assert list(kept.references.sets["copies"].scores) == ["difficulty"]
 
 
 def test_messages_and_seeds():
