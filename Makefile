@@ -4,7 +4,8 @@ BIN := .venv/bin
 RUNTIME := .venv/.runtime
 INSTALLED := .venv/.installed
 
-# Bytecode is written when a module is first imported: compiling all that is installed takes a minute of CPU time.
+# All processes read the bytecode that the installation has compiled.
+export UV_COMPILE_BYTECODE = 1
 export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo test test-all check docs gpu test-minimum lock help clean

@@ -27,16 +27,13 @@ settings.load_profile("any machine")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put files with slow tests first: a long one at the end would keep one process busy alone.
 
-    Each file is a group for one process of pytest-xdist unless it names another; those that fork processes are one
-    group, as the server that forks them has to import the libraries.
+    Each file is a group for one process of pytest-xdist unless it names another.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
     for item in items:
-        if item.get_closest_marker("xdist_group"):
-            continue
-        forks = vars(item.module).keys() & {"Forked", "make_audit"}  # type: ignore[attr-defined]
-        item.add_marker(pytest.mark.xdist_group("forks" if forks else item.nodeid.partition("::")[0]))
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")

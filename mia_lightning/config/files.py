@@ -97,9 +97,11 @@ def _check_size(root: Any, source: str) -> None:
         not_text = [key for key, _ in pairs if not key.tag.endswith((":str", ":merge"))]
         if not_text:
             raise MIAError(f"{source} has an option whose name is not text ({not_text[0].tag}); expected a name")
-        names = [key.value for key, _ in pairs]
-        if twice := [key for row, (key, _) in enumerate(pairs) if key.value in names[:row]]:
-            raise MIAError(f"{source} sets an option twice (line {twice[0].start_mark.line + 1}); keep one of them")
+        names: set[str] = set()
+        for key, _ in pairs:
+            if key.value in names:
+                raise MIAError(f"{source} sets an option twice (line {key.start_mark.line + 1}); keep one of them")
+            names.add(key.value)
         stack += [(part, depth + 1) for part in inner]
 
 

@@ -60,9 +60,9 @@ def check_requirements(config: RunConfig, *, multi_label: bool = False) -> None:
             "copies of one target; leave one of the two out"
         )
     signals = _signal_columns(config, config.extraction.queries, multi_label)
-    scores = _score_columns(config)
-    if clash := set(signals) & set(scores):
+    if clash := set(signals) & set(config.references.all_scores):
         raise MIAError(f"score {min(clash)!r} has the same name as a signal; give it another name")
+    scores = _score_columns(config)
     for name in config.attacks:
         if name in signals:
             raise MIAError(f"attack {name!r} has the same name as a signal; give it another name")

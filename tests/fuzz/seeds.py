@@ -144,7 +144,7 @@ def seeds(kind: str) -> dict[str, bytes]:
         },
         "parquet": lambda: {"plain": column_store(), "zstd": column_store(compression="zstd", version="1.0")},
         "yaml": lambda: {
-            "some": b"seed: 1\nattacks: {a: {class_path: Threshold, init_args: {column: loss}}}\nseed: 2\n",
+            "some": b"seed: 1\nattacks: {a: {class_path: Threshold, init_args: {column: loss}}}\ndata: {mean: null}\n",
             "json": json.dumps({"data": {"public": "a", "mean": [0.5], "std": [1.0]}, "output": "b"}).encode(),
             "alias": b"data: &a {public: x}\nsubmission: {columns: [ids, score]}\nextraction: {queries: 2}\n",
         },

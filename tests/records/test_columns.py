@@ -191,7 +191,7 @@ def test_processed_torchvision_tuple(tmp_path):
         records = read_records(str(tmp_path / "training.pt"))
         np.testing.assert_array_equal(records.images[:, 0], images.numpy())
         assert (records.labels.tolist(), records.membership.tolist()) == ([0, 1, 2, 3, 4], [-1] * 5)
-        assert "read as images and labels" in records.notes[0]
+        assert "read as images, labels" in records.notes[0]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float8_e4m3fn", "float64"])
