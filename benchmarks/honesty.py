@@ -216,7 +216,7 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="simulations whose name contains the text")
     parser.add_argument("--store", type=Path, default=Path("honesty.jsonl"), metavar="FILE")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
-    parser.add_argument("--save", action="store_true", help="keep larger rows, write the table into README.md")
+    parser.add_argument("--save", action="store_true", help="keep larger rows; without --only also write README.md")
     options = parser.parse_args()
     number = SIZES.index(options.size or "default")
     chosen = {part.name: part for part in parts() if options.only in part.name}
@@ -249,6 +249,7 @@ def main() -> int:
     note(f"{len(rows)} rows, {len(missed)} miss, {sum('limit' in row.mark for row in rows)} stated limits")
     if options.save:
         LARGER.write_text("".join(json.dumps(line) + "\n" for line in larger.values()), encoding="utf-8")
+    if options.save and not options.only:  # the rows of a few simulations are not the table
         before, _, rest = README.read_text(encoding="utf-8").partition(MARKS[0])
         after = rest.partition(MARKS[1])[2]
         README.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", encoding="utf-8")
