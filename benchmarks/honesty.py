@@ -2,10 +2,10 @@
 
     python benchmarks/honesty.py [--quick | --full] [--only "refitted mlp"] [--save]
 
-On two idle cores `--quick` takes one minute, the default 12, `--full` two hours. Finished simulations are appended to
+On two idle cores `--quick` takes half a minute, the default 12, `--full` two hours. Finished simulations are appended to
 `--store`; the same command continues a run that was killed. Rows of a larger run in `honesty_rows.jsonl`, by the same
 intervals, replace those of a smaller one and are marked as stored. A row that misses its nominal range by more than 2
-standard errors is marked; the exit code is then 1 unless it is a stated limit.
+standard errors is marked; the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import importlib
 import json
 import os
-import re
 import sys
 import threading
 import time
@@ -25,51 +24,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(HERE.parent))
 
-from honesty_parts import Part, parts  # noqa: E402
+from benchmarks.honesty_parts import COVERED, Part, Row, parts  # noqa: E402
 
 LARGER, README = HERE / "honesty_rows.jsonl", HERE / "README.md"
 MARKS = ("<!-- table of honesty.py -->", "<!-- end of the table of honesty.py -->")
 SIZES = ("quick", "default", "full")
 BLOCK = 20.0
 """CPU seconds of the simulations that are stored together, about."""
-
-LIMITS: dict[tuple[str, str], str] = {}
-"""Beginnings of promise and scenario to a limit that reports and documentation state."""
-
-
-class Row(NamedTuple):
-    """One line of the table."""
-
-    promise: str
-    scenario: str
-    measured: float
-    standard_error: float
-    low: float
-    """Least nominal value."""
-
-    high: float
-    """Largest nominal value."""
-
-    repetitions: int
-    stored: bool = False
-
-    @property
-    def mark(self) -> str:
-        """Whether the row misses, and where it comes from."""
-        marks = ["stored"] if self.stored else []
-        if not self.low - 2 * self.standard_error <= self.measured <= self.high + 2 * self.standard_error:
-            marks.append(self.limit or "**misses**")
-        return ", ".join(marks)
-
-    @property
-    def limit(self) -> str:
-        """The stated limit that covers the row, or an empty text."""
-        for (promise, scenario), text in LIMITS.items():
-            if self.promise.startswith(promise) and self.scenario.startswith(scenario):
-                return f"stated limit: {text}"
-        return ""
 
 
 class Task(NamedTuple):
@@ -113,7 +76,7 @@ def execute(call: str, arguments: dict[str, Any]) -> tuple[list[Any], float]:
 
 def behavior() -> str:
     """Return the digest of the intervals, in a worker."""
-    return str(importlib.import_module("honesty_intervals").behavior())
+    return str(importlib.import_module("benchmarks.honesty_intervals").behavior())
 
 
 def end_with(parent: int) -> None:
@@ -132,17 +95,7 @@ def rows_of(part: Part, results: list[Any], repetitions: int) -> list[Row]:
     if part.summary:
         module = importlib.import_module(part.call.split(":")[0])
         results = list(getattr(module, part.summary)(results, **part.arguments))
-    return [Row(*row[:4], *(row[4:6] if len(row) == 6 else _range(row[4])), repetitions) for row in results]
-
-
-def _range(nominal: float | str) -> tuple[float, float]:
-    if not isinstance(nominal, str):
-        return nominal, nominal
-    match = re.match(r"(>=|<=)?\s*([\d.]+)(?:\s*-\s*([\d.]+))?", nominal.strip())
-    if match is None:  # a row to compare with, without a promise
-        return 0.0, 1.0
-    bound, low, high = match.groups()
-    return {">=": (float(low), 1.0), "<=": (0.0, float(low))}.get(bound, (float(low), float(high or low)))
+    return [Row(*row[:6], repetitions) for row in results]
 
 
 def pooled(rows: Sequence[Row]) -> list[Row]:
@@ -154,7 +107,7 @@ def pooled(rows: Sequence[Row]) -> list[Row]:
         total = sum(row.repetitions for row in chosen)
         rate = sum(row.repetitions * row.measured for row in chosen) / total
         text = f"all {len(chosen)} cells below"
-        result.append(Row(promise, text, rate, (0.95 * 0.05 / total) ** 0.5, 0.93, 0.97, total))
+        result.append(Row(promise, text, rate, (0.95 * 0.05 / total) ** 0.5, *COVERED[:2], total))
     return result
 
 
@@ -208,7 +161,7 @@ def note(text: str) -> None:
 
 
 def main() -> int:
-    """Print the table; return 1 where a row misses that is no stated limit."""
+    """Print the table; return 1 where a row misses."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", dest="size", action="store_const", const="quick", help="minutes")
@@ -245,8 +198,8 @@ def main() -> int:
     rows[first:first] = pooled(rows)
     text = table(rows)
     print(text)
-    missed = [row for row in rows if "misses" in row.mark]
-    note(f"{len(rows)} rows, {len(missed)} miss, {sum('limit' in row.mark for row in rows)} stated limits")
+    missed = sum(row.misses for row in rows)
+    note(f"{len(rows)} rows, {missed} miss")
     if options.save:
         LARGER.write_text("".join(json.dumps(line) + "\n" for line in larger.values()), encoding="utf-8")
     if options.save and not options.only:  # the rows of a few simulations are not the table

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from benchmarks.honesty_parts import Row, share
 from mia_lightning.evaluation.config import OneRun
 from mia_lightning.evaluation.one_run import gaussian_epsilon
 from mia_lightning.evaluation.privacy import privacy_bounds
-
-Row = tuple[str, str, float, float, str]
 
 Draw = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """Scores and memberships of one repetition."""
@@ -34,9 +33,8 @@ def above_truth(scenario: int, repetitions: int, records: int = 1000, delta: flo
         for index, bound in enumerate(bounds[0]):
             if "Gaussian" in bound.method and not name.startswith("Gaussian"):
                 continue  # stated to be no bound there
-            rate = float(np.mean([(b[index].epsilon or 0.0) > true + 1e-9 for b in bounds]))
-            error = float(np.sqrt(max(rate * (1 - rate), 0.05 * 0.95) / repetitions))
-            yield f"epsilon above truth: {bound.method}", f"{name}, {records:,} records", rate, error, "<= 0.05"
+            above = [(each[index].epsilon or 0.0) > true + 1e-9 for each in bounds]
+            yield share(f"epsilon above truth: {bound.method}", f"{name}, {records:,} records", above, 0, 0.05)
 
 
 def scenarios(records: int, delta: float) -> Iterator[tuple[str, Draw, float]]:
@@ -73,5 +71,6 @@ def tightness(repetitions: int) -> Iterator[Row]:
             scores = rng.normal(size=2 * size) + mu * member
             bounds.append(privacy_bounds("a", scores, member, delta=1e-5, seed=repetition)[0].epsilon or 0.0)
         error = float(np.std(bounds, ddof=1) / np.sqrt(len(bounds)))
-        name, nominal = f"Gaussian mechanism, mu {mu:g}, {size:,} a side", f"{rival}-{gaussian_epsilon(mu, 1e-5):.2f}"
-        yield "epsilon from counts, median, at least jax_privacy's", name, float(np.median(bounds)), error, nominal
+        name, median = f"Gaussian mechanism, mu {mu:g}, {size:,} a side", float(np.median(bounds))
+        true = round(gaussian_epsilon(mu, 1e-5), 2)
+        yield Row("epsilon from counts, median, at least jax_privacy's", name, median, error, rival, true)

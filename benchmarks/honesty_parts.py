@@ -1,7 +1,50 @@
-"""Simulations of `honesty.py`, in the order of its table."""
+"""Simulations of `honesty.py`, in the order of its table, and the rows that they yield."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from math import sqrt
 from typing import Any, NamedTuple
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    promise: str
+    scenario: str
+    measured: float
+    standard_error: float
+    low: float = 0.0
+    """Least nominal value; with `high` 1 there is none, the row is one to compare with."""
+
+    high: float = 1.0
+    """Largest nominal value."""
+
+    repetitions: int = 0
+    stored: bool = False
+
+    @property
+    def mark(self) -> str:
+        """Whether the row misses, and where it comes from."""
+        marks = ["stored"] if self.stored else []
+        return ", ".join([*marks, "**misses**"] if self.misses else marks)
+
+    @property
+    def misses(self) -> bool:
+        """Whether the measured value is more than 2 standard errors from its nominal range."""
+        return not self.low - 2 * self.standard_error <= self.measured <= self.high + 2 * self.standard_error
+
+
+COVERED, COVERED_OR_WIDER = (0.93, 0.97, 0.95), (0.93, 1.0, 0.95)
+"""Range and nominal rate of a 95% interval, and of one that may be conservative."""
+
+
+def share(
+    promise: str, scenario: str, hits: Collection[bool], low: float, high: float, nominal: float | None = None
+) -> Row:
+    """Return the row of a share of repetitions, its standard error at least that of the nominal rate (default high)."""
+    rate, at = sum(map(bool, hits)) / len(hits), high if nominal is None else nominal
+    return Row(promise, scenario, rate, sqrt(max(rate * (1 - rate), at * (1 - at)) / len(hits)), low, high)
 
 
 class Part(NamedTuple):
@@ -46,7 +89,9 @@ CELLS: tuple[tuple[str, int, tuple[float, ...], tuple[int, int, int], float], ..
 
 def parts() -> Iterator[Part]:
     """Yield all simulations."""
-    verdicts, intervals, bounds = "honesty_verdicts", "honesty_intervals", "honesty_bounds"
+    verdicts, intervals, bounds, searches, matrices = (
+        f"benchmarks.honesty_{name}" for name in ("verdicts", "intervals", "bounds", "search", "references")
+    )
     for members, non_members in VERDICT_SIZES:
         sizes = {"members": members, "non_members": non_members}
         yield Part(f"verdict {members} + {non_members}", f"{verdicts}:verdicts", sizes, (200, 600, 4000), 0.007)
@@ -68,17 +113,17 @@ def parts() -> Iterator[Part]:
         repetitions = {3: (2, 10, 100), 15: (0, 6, 60), 63: (0, 2, 20)}[references]
         heads = {"heads": references == 15}
         seconds = {3: 0.6, 15: 2.8, 63: 4.0}[references]
-        yield Part(f"no label {name} {references}", "honesty_references:rows", given | heads, repetitions, seconds)
+        yield Part(f"no label {name} {references}", f"{matrices}:rows", given | heads, repetitions, seconds)
     for references in (4, 8):
-        call = "honesty_references:power"
+        call = f"{matrices}:power"
         yield Part(f"power {references}", call, {"references": references}, (0, 0, 10), 4.0)
     yield Part("groups", f"{intervals}:groups", {}, (10, 100, 400), 0.1)
     for classes in (100, 44, 20):
         strata = {"classes": classes, "records": 4000}
         yield Part(f"strata of {classes} classes", f"{intervals}:class_strata", strata, (2, 12, 60), 0.25)
     search = {"records": 2000, "trials": 100, "columns": 30}
-    yield Part("search", "honesty_search:sample", search, (0, 12, 200), 3.6, "rows")
-    yield Part("small search", "honesty_search:sample", search | {"trials": 10}, (4, 0, 0), 2.6, "rows")
+    yield Part("search", f"{searches}:sample", search, (0, 12, 200), 3.6, "rows")
+    yield Part("small search", f"{searches}:sample", search | {"trials": 10}, (4, 0, 0), 2.6, "rows")
     for shift in SHIFTS:
         yield Part(f"edges {shift:g}", f"{intervals}:edges", {"shift": shift}, (20, 200, 1000), 0.018)
     for name, seconds in (("gaussian", 0.05), ("lightgbm", 0.2), ("fusion", 0.25), ("forest", 1.6)):

@@ -1,6 +1,6 @@
 """Null tests of references: with membership tied to nothing but the matrix of references, every column is at chance.
 
-Rows are (promise, scenario, measured, standard error, nominal). The target's phi does not depend on its labeled
+The target's phi does not depend on its labeled
 membership; references come from a matrix of models of which one is the target, or are drawn by a scheme of the package.
 
     python benchmarks/honesty.py --only "no label"
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.honesty_parts import Row
 from mia_lightning import load_config
 from mia_lightning.attacks.lightgbm import LightGBM
 from mia_lightning.attacks.mlp import MLP
@@ -29,8 +30,6 @@ from mia_lightning.references.scores.reference_features import ReferenceFeatures
 from mia_lightning.references.splits import assign
 from mia_lightning.scores.crossfit import assign_folds, cross_fit
 from mia_lightning.signals.table import SignalTable
-
-Row = tuple[str, str, float, float, float | str]
 
 QUERIES = 18
 SCENARIOS = ("leave one out of halves", "leave one out of pairs", "leave one out of coins", "balanced", "anchored")
@@ -158,7 +157,7 @@ def _summary(scenario: str, measured: dict[str, list[float]], records: int) -> I
     drawn = (abs(deviations @ signs / repetitions) > 2 * errors[:, None]).sum(axis=0)
     p_value = float((1 + (drawn >= misses).sum()) / (1 + len(drawn)))
     text = f"{scenario}, {misses} of {len(deviations)} columns and heads beyond 2 s.e."
-    yield ("no label through references: p-value", text, p_value, 0.0, ">= 0.01")
+    yield Row("no label through references: p-value", text, p_value, 0.0, 0.01, 1.0)
 
 
 def power(references: int, repetitions: int, records: int = 2000) -> Iterator[Row]:
@@ -193,4 +192,4 @@ def power(references: int, repetitions: int, records: int = 2000) -> Iterator[Ro
                 gains.setdefault(f"TPR@5%, {label}", []).append(tpr_at_fpr(scores, member, 0.05))
     for name, values in gains.items():
         error = float(np.std(values, ddof=1) / np.sqrt(repetitions))
-        yield f"power: {name}", f"K = {references}, n = {records:,}", float(np.mean(values)), error, "(compare)"
+        yield Row(f"power: {name}", f"K = {references}, n = {records:,}", float(np.mean(values)), error)

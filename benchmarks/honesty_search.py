@@ -1,6 +1,6 @@
 """Null searches: membership is tied to nothing, so whatever a search selects is at chance on the held-out set.
 
-Rows are (promise, scenario, measured, standard error, nominal). Each search compares attacks on noise columns. The
+Each search compares attacks on noise columns. The
 winner's figures where trials were compared are optimistic, a stated limit; those of the held-out set are not.
 
     python benchmarks/honesty.py --only search
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from benchmarks.honesty_parts import Row, share
 from mia_lightning import load_config
 from mia_lightning.config.search import SearchConfig
 from mia_lightning.pipeline.model_outputs import ModelOutputs
@@ -24,8 +25,6 @@ from mia_lightning.search.selection import Comparison, compare, estimate, interv
 from mia_lightning.search.space import Space
 from mia_lightning.search.trial import Trial
 from mia_lightning.signals import expand_names
-
-Row = tuple[str, str, float, float, float]
 
 METRIC, FPR = "tpr@0.05", 0.05
 
@@ -55,7 +54,7 @@ def null_search(seed: int, *, records: int, trials: int, columns: int) -> Compar
     run_local(objective, space, search, seed=seed, done={}, finished=finished.append)
     best = max(finished, key=lambda trial: trial.figures[METRIC])
     split = SplitInfo(np.arange(records), member, fold, held_out)
-    outputs = ModelOutputs(split, None, None, None, {}, None, [])  # type: ignore[arg-type]
+    outputs = ModelOutputs(split, None, None, None, {}, {}, [])  # type: ignore[arg-type]
     default, winner = (
         estimate(objective, outputs, space.apply(params), number) for number, params in ((0, {}), (1, best.params))
     )
@@ -84,23 +83,8 @@ PROMISES = (
 )
 
 
-def rows(
-    samples: Sequence[Sequence[float]], records: int, trials: int, columns: int
-) -> Iterator[tuple[str, str, float, float, str]]:
+def rows(samples: Sequence[Sequence[float]], records: int, trials: int, columns: int) -> Iterator[Row]:
     """Return the rows of null searches."""
     scenario = f"null search, {columns} noise columns, {trials} trials, {records:,} records"
-    for promise, hits in zip(PROMISES, np.transpose(samples), strict=True):
-        *row, nominal = _row(promise, scenario, hits)
-        yield (*row, f"<= {nominal}")
-
-
-def rows_of(comparisons: Sequence[Comparison], scenario: str) -> Iterator[Row]:
-    """Return the rows of finished null searches."""
-    samples = np.transpose([findings(comparison) for comparison in comparisons])
-    return (_row(promise, scenario, hits) for promise, hits in zip(PROMISES, samples, strict=True))
-
-
-def _row(promise: str, scenario: str, hits: np.ndarray) -> Row:
-    rate, nominal = float(np.mean(hits)), 0.025
-    spread = max(rate * (1 - rate), nominal * (1 - nominal))
-    return promise, scenario, rate, float(np.sqrt(spread / len(hits))), nominal
+    for promise, hits in zip(PROMISES, zip(*samples, strict=True), strict=True):
+        yield share(promise, scenario, [hit > 0 for hit in hits], 0, 0.025)

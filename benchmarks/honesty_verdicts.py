@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from benchmarks.honesty_parts import Row, share
 from mia_lightning.attacks.lightgbm import LightGBM
 from mia_lightning.evaluation.assess import assess, increments
 from mia_lightning.evaluation.blind_baseline import BLIND, blind_baseline, blind_scores, combined_scores
@@ -23,28 +23,6 @@ from mia_lightning.report.verdict import verdict
 from mia_lightning.scores.crossfit import assign_folds, cross_fit
 from mia_lightning.scores.scored_records import ScoredRecords
 from mia_lightning.signals.table import SignalTable
-
-
-class Row(NamedTuple):
-    """One line of the table."""
-
-    promise: str
-    scenario: str
-    measured: float
-    standard_error: float
-    low: float
-    """Least nominal value."""
-
-    high: float
-    """Largest nominal value."""
-
-
-def share(promise: str, scenario: str, hits: Iterable[bool], low: float, high: float) -> Row:
-    """Return the row of a share of repetitions, its standard error at least that of the nominal rate."""
-    values = np.array(list(hits), dtype=np.float64)
-    rate = float(values.mean())
-    spread = max(rate * (1 - rate), high * (1 - high) if high < 1 else 0.0)
-    return Row(promise, scenario, rate, float(np.sqrt(spread / len(values))), low, high)
 
 
 def halves(n: int) -> np.ndarray:

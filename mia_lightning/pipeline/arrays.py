@@ -118,7 +118,7 @@ class ArrayInputs:
             outputs=self.outputs,
             private_outputs=None,
             target=self.facts(),
-            references=references,
+            reference_sets={"": references},
             notes=[*self.notes, *references.notes],
             signals=self.signals(config),
         )

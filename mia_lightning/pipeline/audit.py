@@ -193,9 +193,8 @@ def query_models(
         private_outputs=None if private_outputs is None else restrict(private_outputs, config.access),
         unreduced=outputs,
         target=facts,
-        references=sets.get(""),
+        reference_sets=sets,
         notes=notes + [note for each in sets.values() for note in each.notes],
-        further_references={name: each for name, each in sets.items() if name},
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,8 +36,8 @@ class ModelOutputs:
     target: Mapping[str, object]
     """Architecture, classes, digest and accuracies, as in `AuditResult`."""
 
-    references: References | None
-    """Those outside `references.sets`; None where the run has none."""
+    reference_sets: Mapping[str, References]
+    """Reference models of each set by its name, "" for those outside `references.sets`; empty without any."""
 
     notes: list[str]
     unreduced: Outputs | None = None
@@ -46,21 +46,13 @@ class ModelOutputs:
     signals: list[str] | None = None
     """Signals of the table, where these are not the configured ones (arrays alone)."""
 
-    further_references: Mapping[str, References] = field(default_factory=dict)
-    """Those of `references.sets`, by set."""
-
-    @property
-    def reference_sets(self) -> dict[str, References]:
-        """Reference models of every set by its name, "" for those outside `references.sets`."""
-        return ({} if self.references is None else {"": self.references}) | dict(self.further_references)
-
     def table(self, config: RunConfig) -> SignalTable:
         """Return the signals and reference scores of all records, (N + M,), public first."""
         if self.signals is not None:
             config = replace(config, signals=replace(config.signals, names=self.signals))
         signals = signal_table(config, self.outputs, self.private_outputs)
-        if self.signals is not None and self.references is not None:  # of phi alone the outputs have no labels
-            signals = replace(signals, labels=self.references.reference_outputs.labels)
+        if self.signals is not None:  # of phi alone the outputs have no labels
+            signals = replace(signals, labels=self.reference_sets[""].reference_outputs.labels)
         return signals.with_columns(self.reference_columns(config))
 
     def reference_columns(self, config: RunConfig) -> dict[str, NDArray[np.float64]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.errors import MIAError, printable
+from mia_lightning.errors import MIAError, listed, printable
 from mia_lightning.records.column_mapping import find_columns
 from mia_lightning.records.table_columns import Ids, id_column, membership_of, number_column
 from mia_lightning.records.tables import Table, read_table
@@ -89,8 +89,8 @@ def read_submission(path: str | Path, key: tuple[Ids, NDArray[np.int8]], key_nam
     candidates = [name for name in table.names if meaning(name, NOT_SCORES) is None]
     name = table.find("score") or (candidates[0] if len(candidates) == 1 else None)
     if name is None:
-        listed = ", ".join(printable(name, 40) for name in table.names[:8])
-        raise MIAError(f"{table.source}: has no column score, its columns are {listed}; a submission has ids and score")
+        names = listed(table.names, 8)
+        raise MIAError(f"{table.source}: has no column score, its columns are {names}; a submission has ids and score")
     rows = matched_rows(table.source, ids, key[0], key_name)
     return number_column(table, name)[rows]
 

@@ -188,7 +188,7 @@ def build_attack_objective(space: Space, outputs: ModelOutputs, *, attack: str, 
         attack: The attack that is evaluated.
         metric: Figure that trials are compared by.
     """
-    config, references = space.config, outputs.references
+    config, references = space.config, outputs.reference_sets.get("")
     names = [config.signals.names, *space.typed_choices("signals.names")]
     union = list(dict.fromkeys(name for choice in names for name in choice))
     reductions = {config.signals.query_reduction, *space.typed_choices("signals.query_reduction")}
@@ -208,7 +208,7 @@ def build_attack_objective(space: Space, outputs: ModelOutputs, *, attack: str, 
     }
     further = {}
     for name, options in config.references.sets.items():
-        columns = _score_columns(options.scores, outputs.further_references[name].reference_outputs)
+        columns = _score_columns(options.scores, outputs.reference_sets[name].reference_outputs)
         further[f"references.sets.{name}"] = {column_of(name, column): values for column, values in columns.items()}
     member, fold = outputs.attacker_view()
     first = next(iter(tables.values()))

@@ -38,7 +38,7 @@ def model_outputs(n, *, signal, seed=0, share=0.5):
     outputs = Outputs(logits, rng.normal(size=(n, 40)).astype(np.float32), np.empty((n, 0), np.float32), labels)
     held = draw_holdout(member, share=share, seed=seed)
     fold = np.where(held, NOT_IN_ANY_FOLD, rng.permutation(np.arange(n) % 4)).astype(np.int8)
-    return ModelOutputs(SplitInfo(np.arange(n), member, fold, held), None, outputs, None, {}, None, [])
+    return ModelOutputs(SplitInfo(np.arange(n), member, fold, held), None, outputs, None, {}, {}, [])
 
 
 class QuadraticObjective:

@@ -116,7 +116,7 @@ def test_table_equals_that_of_a_run(task):
     reference_outputs = ReferenceOutputs(
         rng.normal(size=(120, 2)).astype(np.float32), phi, keep, outputs.outputs.labels, 3
     )
-    outputs = replace(outputs, references=References(reference_outputs, (), ()))
+    outputs = replace(outputs, reference_sets={"": References(reference_outputs, (), ())})
     scores = {"lira": {"class_path": "LiRA"}, "rmia": {"class_path": "RMIA"}}
     config = load_config(
         signals={"names": ["phi", "loss"]},
@@ -155,7 +155,7 @@ def test_anchored_references_hide_held_out_membership():
     )
     described = {"references.scores.lira.variance": {"dist": "choice", "values": ["fixed", "empirical_bayes"]}}
     space = Space(config, described, roots=("references.scores",))
-    outputs = replace(outputs, references=References(reference_outputs, (), ()))
+    outputs = replace(outputs, reference_sets={"": References(reference_outputs, (), ())})
     objective = build_attack_objective(space, outputs, attack="a", metric="auc")
     assert not objective.reference_outputs.keep[~drawn].any()
     expected = reference_columns(config.references.scores, reference_outputs)
