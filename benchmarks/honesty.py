@@ -2,10 +2,10 @@
 
     python benchmarks/honesty.py [--quick | --full] [--only "refitted mlp"] [--save]
 
-On two idle cores `--quick` takes half a minute, the default 12, `--full` two hours. Finished simulations are appended to
-`--store`; the same command continues a run that was killed. Rows of a larger run in `honesty_rows.jsonl`, by the same
-intervals, replace those of a smaller one and are marked as stored. A row that misses its nominal range by more than 2
-standard errors is marked; the exit code is then 1.
+On two idle cores `--quick` takes half a minute, the default 12, `--full` two hours. Finished simulations are appended
+to `--store`; the same command continues a run that was killed. Rows of a larger run in `honesty_rows.jsonl`, by the
+same intervals, replace those of a smaller one and are marked as stored. A row that misses its nominal range by more
+than 2 standard errors is marked; the exit code is then 1.
 """
 
 from __future__ import annotations
