@@ -6,8 +6,6 @@ Features are noise around class means. Seconds are elapsed and of the processor;
 is what an idle machine needs.
 """
 
-from __future__ import annotations
-
 import argparse
 from time import perf_counter, process_time
 

@@ -8,8 +8,6 @@ same intervals, replace those of a smaller one and are marked as stored. A row t
 than 2 standard errors is marked; the exit code is then 1.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import json

@@ -5,8 +5,6 @@ Rows are (promise, scenario, measured, standard error, nominal).
     python benchmarks/honesty.py --only epsilon
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import numpy as np

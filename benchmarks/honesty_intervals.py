@@ -1,7 +1,5 @@
 """Coverage of intervals, folds and thresholds by simulation: rows of promise, scenario, measured, error, nominal."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from hashlib import sha256

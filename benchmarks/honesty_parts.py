@@ -1,7 +1,5 @@
 """Simulations of `honesty.py`, in the order of its table, and the rows that they yield."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from math import sqrt
 from typing import Any, NamedTuple

@@ -6,8 +6,6 @@ membership; references come from a matrix of models of which one is the target, 
     python benchmarks/honesty.py --only "no label"
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any

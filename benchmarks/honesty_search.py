@@ -6,8 +6,6 @@ winner's figures where trials were compared are optimistic, a stated limit; thos
     python benchmarks/honesty.py --only search
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Verdicts, notes, guards, boards and claims by simulation: rows of promise, scenario, measured, error, nominal."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -7,8 +7,6 @@ public, of known membership; the figures are LiRA's on the others, means over th
 row but the anchored ones trains one set of references for all targets.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from dataclasses import replace

@@ -7,8 +7,6 @@ reported, and whether phi of all references has the bytes of a run in one proces
 many seconds in each epoch, so that ten minutes need little CPU.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

@@ -7,8 +7,6 @@ references in balanced pairs. Prints TPR and AUC, mean over the targets, with 95
 kept in --phi and used again.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from multiprocessing import get_context

@@ -5,8 +5,6 @@ python benchmarks/scoring.py [--records 40000] [--references 64] [--rounds 3]
 Equality is asserted before anything is timed. The plain loops run on a part of the records and are scaled.
 """
 
-from __future__ import annotations
-
 import argparse
 import resource
 import tempfile

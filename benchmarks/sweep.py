@@ -7,8 +7,6 @@ run for a few trials and scaled. All ways cross-fit the same five folds of the s
 compared before a ratio is printed. --ray-trials 0 leaves Ray out.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

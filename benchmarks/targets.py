@@ -8,8 +8,6 @@ attacker can choose. `*` marks a figure outside the run's own out-of-fold interv
 with 95% intervals of a paired bootstrap. images.npz: images (N, C, H, W) or (N, H, W, C) uint8, labels (N,).
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from dataclasses import asdict

@@ -8,8 +8,6 @@ format (channels last or not) and small convolutions change the order of summati
 1%. The ways take turns on one thread; medians of records per CPU second are printed.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from copy import deepcopy

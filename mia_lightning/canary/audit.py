@@ -1,7 +1,5 @@
 """Audit by canaries: the coins are checked against what was trained on, then bounds follow from the scores."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

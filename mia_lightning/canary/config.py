@@ -1,7 +1,5 @@
 """Options of `python -m mia_lightning.canaries`. A field is the option, the string below it the help."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Making of canaries."""
 
-from __future__ import annotations
-
 import secrets
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ The commitment is the sha256 of a secret nonce and the canonical JSON of everyth
 proves at the audit that coins and canaries were fixed before, and reveals neither.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

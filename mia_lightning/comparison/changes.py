@@ -1,7 +1,5 @@
 """Paired differences of every figure between two targets, and the change of each record."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

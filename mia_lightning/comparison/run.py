@@ -1,7 +1,5 @@
 """The command: two runs in, a table in the terminal, comparison.json and changes.csv out."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Runs and files of scores to be compared, matched record by record."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field

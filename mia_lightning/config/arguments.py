@@ -1,7 +1,5 @@
 """Command lines: options by their dotted names, as nested values."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_origin

@@ -1,7 +1,5 @@
 """Classes that a configuration names: found by name, refused before an import where they cannot be components."""
 
-from __future__ import annotations
-
 import ast
 import os
 import sys

@@ -3,8 +3,6 @@
 A dataclass field is the option, the string below it the help. Nothing here imports torch, so that `--help` is instant.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

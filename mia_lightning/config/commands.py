@@ -1,7 +1,5 @@
 """The commands: options of the short help, flags and examples."""
 
-from __future__ import annotations
-
 from mia_lightning.canary.config import AuditConfig, MakeConfig
 from mia_lightning.config.benchmark import BenchmarkConfig
 from mia_lightning.config.help import Command

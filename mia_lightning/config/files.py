@@ -1,7 +1,5 @@
 """YAML files of options, overlays, and configurations as plain nested values."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Help texts: common options on one screen, all options, and the options of configured classes."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import textwrap

@@ -1,7 +1,5 @@
 """Commands as they are typed, in a checkout and in an installation, for hints that can be pasted."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

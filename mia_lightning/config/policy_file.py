@@ -1,7 +1,5 @@
 """Policy files in YAML."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mia_lightning.config.files import read_yaml

@@ -1,7 +1,5 @@
 """Former names of options, values, classes, signals and configurations, still taken with one line in the log."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any

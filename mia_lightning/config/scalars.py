@@ -1,7 +1,5 @@
 """Scalar option values: booleans, integers, finite numbers and text, checked."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

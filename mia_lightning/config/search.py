@@ -1,7 +1,5 @@
 """Options of a search. Imports neither torch, ray nor optuna, so that `--help` is instant."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal

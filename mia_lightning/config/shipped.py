@@ -1,7 +1,5 @@
 """Shipped configurations, found by name, and configurations that extend another."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Option values: names, types, lists and finite numbers, checked with messages in the words of the command line."""
 
-from __future__ import annotations
-
 import re
 import types
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Columns of the access ladder's learner: one set for every level of access."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

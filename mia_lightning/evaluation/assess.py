@@ -4,8 +4,6 @@ Results do not depend on the order of the rows: everything that draws, samples o
 content.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Options of evaluations and comparisons of scores. A field is the option, the string below it the help."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

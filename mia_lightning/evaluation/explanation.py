@@ -1,7 +1,5 @@
 """Explanations of figures: inputs alone, their importance, calibration, and reference models by record."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field

@@ -8,8 +8,6 @@ rejected at 5% by the studentized mean, ordered by likelihood ratio within [0, 1
 covers at the ends as well; the variance has the sampling of the known and of the unlabeled records, by group.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ The reduction needs no further query. What is withheld is replaced by a constant
 at every level.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal, get_args

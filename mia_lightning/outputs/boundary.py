@@ -1,7 +1,5 @@
 """Distance to the decision boundary from labels alone: HopSkipJump on a sample of records."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Extraction of a target's outputs on all records by Lightning's predict loop, once per content."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Inference rewriting: convolution and batch-norm fusion, with the same outputs up to rounding."""
 
-from __future__ import annotations
-
 import copy
 import logging
 

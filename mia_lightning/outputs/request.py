@@ -1,7 +1,5 @@
 """Extraction requests: everything that determines the outputs, and so the key of the store."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Resolution of a target's outputs: records tied at probabilities of exactly 0 or 1."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Output shards that every process writes while it predicts, and one progress bar for all."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any

@@ -1,7 +1,5 @@
 """Calibrated and evaluated scores of one attack."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Explanation of a run's figures and the methods behind them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

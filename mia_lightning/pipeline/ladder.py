@@ -1,7 +1,5 @@
 """Access ladder of a run, with a rung of boundary distances on a sample of the records."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 from time import perf_counter

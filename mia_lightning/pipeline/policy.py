@@ -1,7 +1,5 @@
 """Policies of runs and of score files: checks before any work, and the decision after it."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import replace
 from fnmatch import fnmatchcase

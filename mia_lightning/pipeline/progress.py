@@ -1,7 +1,5 @@
 """Progress over the fits of all attacks."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from typing import Any, Self

@@ -1,7 +1,5 @@
 """Complete run: output folder, TensorBoard, progress, terminal tables and report."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 from time import perf_counter

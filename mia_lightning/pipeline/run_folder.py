@@ -1,7 +1,5 @@
 """Output folder of a run; every file is written atomically."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, Literal

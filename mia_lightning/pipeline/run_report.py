@@ -1,7 +1,5 @@
 """Report of a run: assessment, target, records, threat model, time and hardware."""
 
-from __future__ import annotations
-
 import math
 import os
 import platform

@@ -8,8 +8,6 @@ eight references at an FPR of 1%. The forecast continues the last gain with a ra
 few points equally well differ by more than what they forecast at 64 references.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The command: a run in, a table of forecasts out."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import asdict

@@ -5,8 +5,6 @@ recipe, by the same learners. None of their TPR, gap and accuracy predicted the 
 quantiles, better than its mean did. The interval is that of a new target.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

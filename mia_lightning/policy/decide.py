@@ -5,8 +5,6 @@ these is wrong with a probability of at most 2.5%. A policy passes only if all o
 is no more likely than that. The worst of several classes or groups is decided at 5% over all of them (Bonferroni).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from math import exp
 

@@ -1,7 +1,5 @@
 """Outcome of a policy: pass, fail or inconclusive, from the 95% intervals of an assessment."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Files of a decision: a JSON record, JUnit XML and one line of Markdown for continuous integration."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable

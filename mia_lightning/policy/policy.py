@@ -12,8 +12,6 @@ criteria:
 - {figure: generalization_gap, max: 0.1}
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

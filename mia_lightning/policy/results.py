@@ -1,7 +1,5 @@
 """Result of one criterion: its figure and interval against the margin, and what would decide it."""
 
-from __future__ import annotations
-
 from mia_lightning.metrics.roc import Evaluation
 from mia_lightning.policy.decision import Outcome, Result
 from mia_lightning.policy.needed import records_needed

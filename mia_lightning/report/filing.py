@@ -1,7 +1,5 @@
 """Fields of a filed report, the previous audit, and frameworks that the figures are evidence for."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Levels of the verdict and the rules that decide them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import ceil
 from typing import Literal

@@ -1,7 +1,5 @@
 """Methods of a run: a sentence and its paper for each attack, signal and score, and methods that were not run."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Terminal output of an evaluation; every rate with its interval and n."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich.box import SIMPLE

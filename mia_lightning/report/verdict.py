@@ -1,7 +1,5 @@
 """Verdict in plain words, by stated rules."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Atomic writes: a file appears under its name only when it is complete, and never through a symbolic link."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

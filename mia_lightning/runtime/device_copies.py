@@ -1,7 +1,5 @@
 """Copies between the host and a CUDA device that neither of them waits for."""
 
-from __future__ import annotations
-
 import logging
 from collections import deque
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Environment variables through which libraries would change results without an option of ours."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

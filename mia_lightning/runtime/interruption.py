@@ -1,7 +1,5 @@
 """Signal handling: one exception that unwinds the run, and an exit code that names the signal."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

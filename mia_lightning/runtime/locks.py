@@ -1,7 +1,5 @@
 """Locks between processes that end with their holder: a killed run leaves a file, never a lock."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

@@ -1,7 +1,5 @@
 """Memory maps of .safetensors and of uncompressed .npz entries, for arrays larger than memory."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

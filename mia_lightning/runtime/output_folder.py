@@ -1,7 +1,5 @@
 """Output folders that one process at a time writes, and where a file appears only when it is complete."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import shlex

@@ -1,7 +1,5 @@
 """Reading files that this tool wrote: regular files only, checked against a schema before use."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -6,8 +6,6 @@ becomes the error of the first process, and helpers end with the first process. 
 like started are connected by Lightning as these prescribe.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

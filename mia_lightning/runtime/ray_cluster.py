@@ -1,7 +1,5 @@
 """Ray sessions: a private Ray on this machine, or a connection to a running cluster."""
 
-from __future__ import annotations
-
 import logging
 import os
 import secrets

@@ -1,7 +1,5 @@
 """Store of outputs: a folder per key, which is a hash of everything that determines the outputs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -5,8 +5,6 @@ checkpoints on a signal of SLURM, and under SLURM loads whatever checkpoint of t
 whichever model it is of.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator, Sequence

@@ -1,11 +1,9 @@
 """Attack objective: cross-fitted figures of one attack on the development records, from columns computed once."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +113,7 @@ class AttackObjective(Objective):
         folds = [self.fold == fold for fold in range(int(self.fold.max()) + 1)]
         return TrialResult(figures, [metric_value(self.metric, scores[rows], self.member[rows]) for rows in folds])
 
-    def with_threads(self, threads: int) -> AttackObjective:
+    def with_threads(self, threads: int) -> Self:
         """Return the same objective for trials of this number of threads."""
         return replace(self, threads=threads)
 

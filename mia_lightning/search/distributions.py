@@ -1,7 +1,5 @@
 """Descriptions of the distributions in a search space, checked."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Record of a search while it runs: journal, TensorBoard and one line of progress."""
 
-from __future__ import annotations
-
 import logging
 from functools import cached_property
 from pathlib import Path

@@ -5,8 +5,6 @@ and which trials ASHA compares, depends on the order in which workers end. Propo
 those of `--search.engine local`, and each trial's figures depend on its parameters and the run's seed alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

@@ -1,10 +1,9 @@
 """Reference-training objective: mismatch between trained reference models and the target."""
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -127,7 +126,7 @@ class ReferenceObjective(Objective):
             module.training = mode
         return Behavior((accuracy[0], accuracy[1]), (quantiles[0], quantiles[1]))
 
-    def fresh(self) -> ReferenceObjective:
+    def fresh(self) -> Self:
         """Return the same objective on other training sets and starting weights, which no trial saw."""
         return replace(self, keep=~self.keep, seed=self.seed + 7919)
 

@@ -1,7 +1,5 @@
 """Files and terminal report of a finished search."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Held-out evaluation of the winner, next to the run's own configuration."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """MLP attacks of one shape trained in one batch, each with its own learning rate, weight decay and dropout."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace

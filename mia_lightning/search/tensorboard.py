@@ -1,7 +1,5 @@
 """TensorBoard events of a search: a row of HParams and a panel of scalars per trial."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable
 from pathlib import Path

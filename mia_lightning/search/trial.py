@@ -1,13 +1,11 @@
 """Trials of a search, and the protocol of the objectives they evaluate."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +71,7 @@ class Objective(Protocol):
         """Return the figures of one configuration, after a report of each epoch where it has any."""
         ...
 
-    def with_threads(self, threads: int) -> Objective:
+    def with_threads(self, threads: int) -> Self:
         """Return the same objective for trials of this number of threads; by default torch has the number."""
         return self
 
