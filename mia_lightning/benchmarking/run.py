@@ -173,13 +173,7 @@ def _stored(path: Path, key: str, counts: tuple[int, ...]) -> list[tuple[str, in
 
 
 def table_rows(results: Results, queries: int, training: float) -> list[TableRow]:
-    """Return the rows in the order of their number of references.
-
-    Args:
-        results: Figures of each target.
-        queries: Q.
-        training: Seconds of one model.
-    """
+    """Return the rows in the order of their number of references."""
     rows = []
     for (attack, count), of_targets in results.items():
         seconds = float(np.mean([seconds for _, seconds in of_targets]))

@@ -73,10 +73,7 @@ def commit(
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read a manifest and check that it is what was committed to.
-
-    Args:
-        path: The file, or the folder that holds it.
+    """Read a manifest, or that in a folder, and check that it is what was committed to.
 
     Raises:
         MIAError: missing, damaged, or changed after the commitment.

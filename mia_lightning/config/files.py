@@ -39,10 +39,6 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def parse_yaml(text: str, source: str) -> dict[str, Any]:
     """Parse a YAML mapping of plain data, bounded before anything is built from it.
 
-    Args:
-        text: The YAML.
-        source: Its name in messages.
-
     Raises:
         MIAError: not YAML, not a mapping, or larger than the limits.
     """

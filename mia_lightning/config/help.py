@@ -115,14 +115,7 @@ def _usage_line(command: Command) -> str:
 
 
 def _group_tables(group: type, prefix: str, title: str, values: Any) -> Iterator[str]:
-    """Yield one table of options for a group, then those of the groups in it.
-
-    Args:
-        group: The dataclass.
-        prefix: Of its options, with its dot.
-        title: Above its table.
-        values: Its defaults as plain nested values.
-    """
+    """Yield one table of options for a group, then those of the groups in it."""
     texts, hints = _field_docs(group), option_types(group)
     rows = [
         (f"--{prefix}{name} {_type_name(hint)}", _with_default(texts.get(name, ""), values[name]))

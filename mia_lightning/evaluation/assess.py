@@ -30,7 +30,7 @@ from mia_lightning.evaluation.pixel_features import Images, pixel_features
 from mia_lightning.evaluation.privacy import privacy_bounds
 from mia_lightning.evaluation.sanity_checks import GAP, PIXELS, pixel_distribution, skipped
 from mia_lightning.metrics.ranks import without_ties
-from mia_lightning.metrics.roc import Evaluation, evaluate
+from mia_lightning.metrics.roc import evaluate
 from mia_lightning.scores.scored_records import ScoredRecords
 
 Array = NDArray[np.float64]
@@ -59,7 +59,6 @@ def assess(
     audited: Mapping[str, Array] | None = None,
     audited_rows: NDArray[np.integer] | None = None,
     checks: Sequence[SanityCheck] = (),
-    evaluations: Mapping[str, Evaluation] | None = None,
 ) -> Assessment:
     """Assess scores on records of known membership.
 
@@ -78,7 +77,6 @@ def assess(
         audited: Columns that do not come from the target, (M,) each, for the column audit.
         audited_rows: (M,) rows that these are about; None = all.
         checks: Sanity checks that only the caller can run, such as the generalization gap.
-        evaluations: Attack to its figures where the caller has them (intervals of fitted attacks); others are computed.
 
     Raises:
         MIAError: an argument out of range; NaN or infinite scores; no members or no non-members.
@@ -86,8 +84,7 @@ def assess(
     _check(records, bootstrap)
     member = records.membership
     figures = {
-        name: (evaluations or {}).get(name)
-        or evaluate(scores, member, fprs, groups=records.groups, stability=records.stability.get(name))
+        name: evaluate(scores, member, fprs, groups=records.groups, stability=records.stability.get(name))
         for name, scores in records.scores.items()
     }
     rates = comparable_rates(fprs, int((member == 0).sum()))

@@ -23,24 +23,20 @@ LEVEL = 0.001
 MOST_ROWS = 20_000
 """Most records that a model of ids is fitted on."""
 
+FOLDS = 5
 MOST_WORDS = 30
 MOST_NUMBERS = 8
 
 
-def file_notes(records: ScoredRecords, *, seed: int, folds: int = 5) -> tuple[str, ...]:
+def file_notes(records: ScoredRecords, *, seed: int) -> tuple[str, ...]:
     """Return a sentence for each of row order and ids that is associated with membership.
 
     Row order: a runs test (Wald & Wolfowitz 1940), exact moments and normal p-value, two-sided, which sorted,
     alternating and blocked files fail. Ids: a chi-squared test for each word, file extension, parity and length, and a
     cross-fitted model of all their parts, Bonferroni over all.
-
-    Args:
-        records: N records in the order of the file.
-        seed: Random seed of the model's folds.
-        folds: Number of folds.
     """
     member = np.asarray(records.membership)
-    if min(int((member == 1).sum()), int((member == 0).sum())) < max(folds, 10):
+    if min(int((member == 1).sum()), int((member == 0).sum())) < 10:
         return ()
     notes = []
     p_value = runs_p_value(member)
@@ -52,7 +48,7 @@ def file_notes(records: ScoredRecords, *, seed: int, folds: int = 5) -> tuple[st
         )
     if _are_row_numbers(records.ids):
         return tuple(notes)
-    part, p_value = _ids(records, member, folds, seed)
+    part, p_value = _ids(records, member, seed)
     if p_value < LEVEL:
         notes.append(
             f"Ids are associated with membership (mostly {part}; n = {len(member):,}, p = {p_value:.1g}): members and "
@@ -105,18 +101,18 @@ def id_features(ids: NDArray[np.int64] | NDArray[np.str_]) -> dict[str, Array]:
     return features
 
 
-def _ids(records: ScoredRecords, member: NDArray[np.int8], folds: int, seed: int) -> tuple[str, float]:
+def _ids(records: ScoredRecords, member: NDArray[np.int8], seed: int) -> tuple[str, float]:
     """Return the part of the ids with the smallest p-value, and that p-value, adjusted."""
     order = np.argsort(records.ids, kind="stable")  # ids are unique: the same rows whatever their order in the file
     if len(order) > MOST_ROWS:
         order = np.sort(np.random.default_rng(seed).choice(order, MOST_ROWS, replace=False))
         order = order[np.argsort(records.ids[order], kind="stable")]
     member, features = member[order], id_features(records.ids[order])
-    if len(np.unique(member)) < 2 or min(np.bincount(member)) < folds:
+    if len(np.unique(member)) < 2 or min(np.bincount(member)) < FOLDS:
         return "", 1.0
     p_values = {"their order": runs_p_value(member)}
     p_values |= {name: association_p_value(values, member) for name, values in features.items()}
-    scores = blind_scores(np.stack(list(features.values()), axis=1), member, folds=folds, seed=seed)
+    scores = blind_scores(np.stack(list(features.values()), axis=1), member, folds=FOLDS, seed=seed)
     evaluation = evaluate(scores, member, ())
     whole = of_doubled_variance(chance_p_values(evaluation)[0])
     best = min(p_values, key=lambda name: p_values[name])

@@ -98,16 +98,10 @@ class RefitPlan:
     """Expected, by the cost model."""
 
 
-def plan_refits(attacks: Mapping[str, Attack], rows: int, columns: int, budget: float = REFIT_SECONDS) -> RefitPlan:
-    """Return the largest sample and number of permutations within the budget, or the smallest there are.
+def plan_refits(attacks: Mapping[str, Attack], rows: int, columns: int) -> RefitPlan:
+    """Return the largest sample and number of permutations within `REFIT_SECONDS`, or the smallest there are.
 
     The plan depends on the attacks, records and columns only, never on the speed or load of a machine.
-
-    Args:
-        attacks: Attacks to be refitted.
-        rows: Number of records of known membership.
-        columns: Number of columns of the table.
-        budget: Seconds by the cost model.
     """
 
     def seconds(sample: int, permutations: int) -> float:
@@ -118,7 +112,9 @@ def plan_refits(attacks: Mapping[str, Attack], rows: int, columns: int, budget: 
     samples = sorted({most, fewest, *(size for size in (1_500, 1_000, 700, 500, 300) if fewest < size < most)})
     for permutations in (REFITS[0], 9, REFITS[1]):
         for sample in reversed(samples):
-            if seconds(sample, permutations) <= budget and (sample >= min(most, 400) or permutations == REFITS[1]):
+            if seconds(sample, permutations) <= REFIT_SECONDS and (
+                sample >= min(most, 400) or permutations == REFITS[1]
+            ):
                 return RefitPlan(sample, permutations, seconds(sample, permutations))
     return RefitPlan(fewest, REFITS[1], seconds(fewest, REFITS[1]))
 

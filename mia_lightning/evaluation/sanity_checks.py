@@ -71,14 +71,10 @@ MOST_NAMED = 3
 
 
 def generalization_gap(correct: tuple[int, int], totals: tuple[int, int]) -> SanityCheck:
-    """Compare the accuracy of the target on members and non-members; most attacks exploit the difference.
+    """Compare the target's accuracy on members and on non-members; most attacks exploit the difference.
 
     The interval is Newcombe's of a difference of two rates (1998, method 10). It warns where the interval is
     below 0, which swapped memberships look like.
-
-    Args:
-        correct: Correct predictions on members and on non-members.
-        totals: Number of members and of non-members.
     """
     members, non_members = (right / total for right, total in zip(correct, totals, strict=True))
     (low_in, high_in), (low_out, high_out) = (rate_interval(*pair) for pair in zip(correct, totals, strict=True))

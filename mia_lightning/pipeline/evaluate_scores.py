@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 def run(config: ScoreEvaluationConfig, *, overwrite: bool = False) -> Decision | None:
     """Evaluate one file of scores, or rank submissions; print, and write the output folder if one is given.
 
-    Args:
-        config: Options of the evaluation.
-        overwrite: Whether an earlier run or evaluation in the output folder is removed first.
-
     Returns:
         The outcome of the policy, None without one.
 
@@ -54,10 +50,6 @@ def run(config: ScoreEvaluationConfig, *, overwrite: bool = False) -> Decision |
 
 def evaluate_file(config: ScoreEvaluationConfig, policy: Policy | None = None) -> tuple[Assessment, list[str]]:
     """Return the assessment of one file of scores, and notes about the file.
-
-    Args:
-        config: Options of the evaluation.
-        policy: Decision rule whose requirements the file has to meet.
 
     Raises:
         MIAError: any mistake in the options or the files they name.

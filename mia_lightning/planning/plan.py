@@ -89,12 +89,7 @@ class Plan:
 
 
 def plan(score: str, curve: Sequence[CurvePoint], seconds: float | None = None) -> Plan:
-    """Forecast a score at up to 64 references.
-
-    Args:
-        score: Its name.
-        curve: At least two points, fewest references first.
-        seconds: Wall time of training one more reference; None = unknown.
+    """Forecast a score at up to 64 references from its curve, fewest references first; seconds: of one more reference.
 
     Raises:
         MIAError: fewer than two points.

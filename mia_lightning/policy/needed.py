@@ -22,14 +22,7 @@ NEVER = 1e4
 
 
 def growth(value: float, low: float, high: float, margin: float) -> float | None:
-    """Return the factor on the number of records at which a normal interval decides, None where none does.
-
-    Args:
-        value: The estimate.
-        low: 95% interval.
-        high: Its upper end.
-        margin: Limit of the figure.
-    """
+    """Return the factor on the number of records at which a normal 95% interval decides, None where none does."""
     distance = margin - value
     side = high - value if distance > 0 else value - low
     if distance == 0 or side <= 0:

@@ -116,13 +116,7 @@ def read_table(path: str | Path, mapping: Mapping[str, str] | None = None, *, la
 
 
 def parse_csv(content: bytes, name: str, mapping: Mapping[str, str] | None = None) -> Table:
-    """Parse the bytes of a CSV, as `read_table`.
-
-    Args:
-        content: the file's bytes.
-        name: the file, for messages.
-        mapping: the user's mapping of column names to meanings.
-    """
+    """Parse the bytes of a CSV, as `read_table`."""
     try:
         for mark, encoding in WIDE:
             if content.startswith(mark):

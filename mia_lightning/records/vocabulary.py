@@ -147,11 +147,7 @@ def split_note(source: str, name: str, words: Sequence[str]) -> str:
 
 
 def is_signed(values: Iterable[object]) -> bool:
-    """Whether distinct membership values are +1 and -1 alone, the coding of margins: -1 means non-member then.
-
-    Args:
-        values: distinct numbers or cell texts; blanks do not count.
-    """
+    """Whether distinct membership values are +1 and -1 alone, the coding of margins: -1 means non-member then."""
     texts = {str(value).strip().lower() for value in values}
     numbers = {text.lstrip("+").partition(".")[0] for text in texts if not is_blank(text)}
     return numbers == {"1", "-1"}

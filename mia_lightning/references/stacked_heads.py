@@ -16,11 +16,7 @@ from mia_lightning.runtime.trainers import isolated_fabric
 
 
 class StackedHeads(nn.Module):
-    """K linear heads as one matrix: features (B, D) to logits (B, C, K).
-
-    Args:
-        heads: Linear layers of one shape.
-    """
+    """K linear heads as one matrix: features (B, D) to logits (B, C, K)."""
 
     def __init__(self, heads: Sequence[nn.Linear]) -> None:
         super().__init__()

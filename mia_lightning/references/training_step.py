@@ -36,14 +36,7 @@ def classification_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Ten
 
 
 class TrainingStep:
-    """Loss and gradients of one batch.
-
-    Args:
-        network: On its device, in training mode.
-        autocast: Returns the context of the forward pass.
-        label_smoothing: Of the loss.
-        compiled: Applied to the network once, such as `torch.compile`.
-    """
+    """Loss and gradients of one batch."""
 
     def __init__(
         self,

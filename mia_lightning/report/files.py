@@ -44,11 +44,7 @@ LIBRARIES = ("numpy", "scipy", "lightgbm")
 
 @contextmanager
 def claimed_folder(path: str, *, replaceable: Collection[str] = ()) -> Iterator[Path]:
-    """Reserve the folder of an evaluation, which is new, empty, or of an earlier evaluation, for this process.
-
-    Args:
-        path: The folder.
-        replaceable: Names of the files of an earlier result, which are removed first where nothing else is there.
+    """Reserve the folder of an evaluation, new, empty, or with replaceable files of an earlier one, for this process.
 
     Raises:
         MIAError: it holds something else, cannot be written, or another process is writing it. A folder that is new is
@@ -71,11 +67,6 @@ def claimed_folder(path: str, *, replaceable: Collection[str] = ()) -> Iterator[
 
 def write_report(report: Report, folder: Path, drawn: Iterable[Drawn]) -> list[str]:
     """Write the files, each atomically; return their names.
-
-    Args:
-        report: Their content.
-        folder: An existing folder.
-        drawn: From `report.figures.draw`.
 
     Raises:
         MIAError: the disk is full or the folder cannot be written.

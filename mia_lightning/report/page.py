@@ -35,12 +35,7 @@ MOST_CLASSES = 100
 
 
 def html(report: Report, drawn: Iterable[Drawn]) -> str:
-    """Return the page.
-
-    Args:
-        report: Its content.
-        drawn: From `figures.draw`.
-    """
+    """Return the page."""
     return render("report.html.jinja", **_context(report), figures=inline_svg(drawn))
 
 

@@ -7,11 +7,7 @@ from mia_lightning.errors import MIAError, reason
 
 
 def require(module: str, extra: str) -> Any:
-    """Return a module of an optional library.
-
-    Args:
-        module: Its dotted name.
-        extra: The extra of this package that installs it.
+    """Return a module of an optional library, which an extra of this package installs.
 
     Raises:
         MIAError: it is not installed.

@@ -18,9 +18,6 @@ from mia_lightning.runtime.locks import Lock
 class OutputFolder:
     """A folder to acquire for this process; creating this object changes nothing on the disk.
 
-    Args:
-        path: It need not exist.
-
     Raises:
         MIAError: another process is writing it, or it cannot be read.
     """
@@ -43,9 +40,6 @@ class OutputFolder:
         """Check, before any work, that its files can be replaced at the end.
 
         Links, named pipes and the like in place of a file are replaced; what a link points to stays.
-
-        Args:
-            folders: Names of the folders among its entries.
 
         Raises:
             MIAError: a folder has the name of a file, something else the name of a folder, or a link leads to a folder.

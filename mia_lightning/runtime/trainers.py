@@ -47,10 +47,6 @@ class LocalEnvironment(LightningEnvironment):
 def new_trainer(hardware: Hardware, **options: Any) -> L.Trainer:
     """Return a trainer for these devices; under torchrun or SLURM, `auto` devices are one per process.
 
-    Args:
-        hardware: Devices.
-        options: Further arguments of Lightning's Trainer.
-
     Raises:
         MIAError: a device, strategy or number of processes that does not exist.
     """

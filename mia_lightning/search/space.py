@@ -23,12 +23,7 @@ FREE = ("references.training.init_args", "references.trainer")
 
 
 class Space:
-    """The fields that a search changes, checked against the run whose fields they are.
-
-    Args:
-        config: The run.
-        described: Dotted field to the plain description of its distribution.
-        roots: Parts of the configuration that may be searched.
+    """The fields below `roots` that a search changes, checked against the run whose fields they are.
 
     Raises:
         MIAError: an empty space, an unknown field (with the closest name), an invalid distribution, or a value that

@@ -47,12 +47,6 @@ class TrialLog:
     Each is one line of JSON that Optuna appends at once, so a killed search loses the trials that were running and
     nothing else. Readable by Optuna: `optuna.load_study(study_name="search", storage=JournalStorage(...))`.
 
-    Args:
-        folder: Of the search, claimed by this process.
-        space: Fields of the trials.
-        metric: Figure that trials are compared by.
-        higher_is_better: Of the metric.
-
     Raises:
         MIAError: the file is not a journal of this search, or cannot be written.
     """

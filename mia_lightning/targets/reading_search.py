@@ -59,15 +59,7 @@ class Outcome:
 
 
 class Evaluator:
-    """Outputs of a target on a sample under any reading, on one device; a context manager.
-
-    Args:
-        target: Its network comes back to the CPU at the end.
-        images: (N, C, H, W) as stored.
-        mean: Of the configured normalization.
-        std: Standard deviation per channel.
-        device: Of torch.
-    """
+    """Outputs of a target on a sample under any reading, on one device; a context manager."""
 
     def __init__(
         self, target: Target, images: NDArray[np.generic], mean: Sequence[float], std: Sequence[float], device: str

@@ -43,10 +43,6 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
     """Read a table with a header: every column that is no id, label, membership (or split), group or class name is a
     feature, or is one by `--data.columns '{NAME: feature}'`.
 
-    Args:
-        source: path of a Parquet or CSV file.
-        columns: the user's mapping of column names to meanings.
-
     Returns:
         Records with inputs (N, features), float64.
 
