@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mia_lightning.metrics.ranks import allowed
 
@@ -59,12 +59,16 @@ def _tprs(members: Array, non_members: Array, fprs: Sequence[float]) -> list[flo
     return [float(value) for value in above / len(members)]
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean over targets and the half width of its 95% interval (Student's t; NaN for one target)."""
+def mean_interval(values: ArrayLike) -> tuple[Array, Array]:
+    """Return means over targets and half widths of their 95% intervals (Student's t; NaN for one target).
+
+    Args:
+        values: (T, ...) of T targets.
+    """
     from scipy.stats import t
 
-    count = len(values)
+    array = np.asarray(values, np.float64)
+    count = len(array)
     if count < 2:
-        return float(np.mean(values)), float("nan")
-    half = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
-    return float(np.mean(values)), half
+        return array.mean(axis=0), np.full(array.shape[1:], np.nan)
+    return array.mean(axis=0), t.ppf(0.975, count - 1) * array.std(axis=0, ddof=1) / np.sqrt(count)

@@ -182,7 +182,7 @@ def table_rows(results: Results, queries: int, training: float) -> list[TableRow
                 attack,
                 count,
                 tuple(row.values for row, _ in of_targets),
-                tuple(np.mean([row.roc for row, _ in of_targets], axis=0).tolist()),
+                tuple(row.roc for row, _ in of_targets),
                 queries,
                 (count * training if count else 0.0) + seconds,
             )

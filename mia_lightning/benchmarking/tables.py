@@ -20,8 +20,8 @@ class TableRow:
     values: tuple[tuple[float, ...], ...]
     """For each target, one for each of `NAMES`."""
 
-    roc: tuple[float, ...]
-    """Mean TPR at each FPR of `figures.GRID`."""
+    roc: tuple[tuple[float, ...], ...]
+    """For each target, the TPR at each FPR of `figures.GRID`."""
 
     queries: int
     """Queries of the target per record."""
@@ -31,7 +31,7 @@ class TableRow:
 
     def means(self) -> list[tuple[float, float]]:
         """Return mean and half width of the 95% interval of each figure."""
-        return [mean_interval(column) for column in zip(*self.values, strict=True)]
+        return list(zip(*(column.tolist() for column in mean_interval(self.values)), strict=True))
 
 
 PUBLISHED = (
@@ -54,11 +54,11 @@ def to_csv(rows: Sequence[TableRow]) -> str:
     return stream.getvalue()
 
 
-def cells(row: TableRow, *, plus_minus: str = "±") -> list[str]:
+def cells(row: TableRow) -> list[str]:
     """Return the text of a row: percentages with the half width of their interval."""
     texts = [row.attack, str(row.references)]
     for mean, half in row.means():
-        spread = f" {plus_minus} {100 * half:.2f}" if math.isfinite(half) else ""
+        spread = f" ± {100 * half:.2f}" if math.isfinite(half) else ""
         texts.append(f"{100 * mean:.2f}{spread}")
     return [*texts, str(row.queries), f"{row.cost:.0f}" if math.isfinite(row.cost) else "-"]
 
@@ -68,9 +68,9 @@ HEADER = ("attack", "K", *NAMES, "queries", "seconds")
 
 def to_markdown(rows: Sequence[TableRow], description: str) -> str:
     """Return a table with its setting above and published figures below."""
-    lines = [f"{description}. {_explained(rows)}", ""]
+    lines = [f"{_one_line(description)}. {_explained(rows)}", ""]
     lines += ["| " + " | ".join(HEADER) + " |", "|---|" + "---:|" * (len(HEADER) - 1)]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
+    lines += ["| " + " | ".join(_one_line(cell).replace("|", r"\|") for cell in cells(row)) + " |" for row in rows]
     lines += ["", "As printed in papers, on other models and records:", ""]
     lines += ["| attack | setting | balanced accuracy | TPR@0.1 / 0.01 / 0.001% |", "|---|---|---:|---:|"]
     lines += ["| " + " | ".join(row) + " |" for row in PUBLISHED]
@@ -86,9 +86,18 @@ def _explained(rows: Sequence[TableRow]) -> str:
     )
 
 
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"} | {
+    character: f"\\{character}" for character in "%_&#${}"
+}
+"""Characters that LaTeX would interpret or lacks in its default fonts, to what prints them."""
+
+
 def to_latex(rows: Sequence[TableRow], description: str) -> str:
-    """Return a tabular with the rules of booktabs."""
-    lines = [r"\begin{tabular}{l" + "r" * (len(HEADER) - 1) + "}", r"\toprule"]
+    """Return a tabular with the rules of booktabs, its setting and the published figures in comments."""
+    comments = [f"{description}. {_explained(rows)}", "Needs \\usepackage{booktabs}; as printed in papers:"]
+    comments += [", ".join(row) for row in PUBLISHED]
+    lines = [f"% {_one_line(comment)}" for comment in comments]
+    lines += [r"\begin{tabular}{l" + "r" * (len(HEADER) - 1) + "}", r"\toprule"]
     lines += [" & ".join(_escaped(name) for name in HEADER) + r" \\", r"\midrule"]
     previous = None
     for row in rows:
@@ -96,11 +105,12 @@ def to_latex(rows: Sequence[TableRow], description: str) -> str:
             lines.append(r"\addlinespace")
         previous = row.references
         lines.append(" & ".join(_escaped(cell) for cell in cells(row)) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    return f"% {description}. {_explained(rows)}\n" + "\n".join(lines) + "\n"
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
 def _escaped(text: str) -> str:
-    for character in "%_&#":
-        text = text.replace(character, f"\\{character}")
-    return text.replace("±", r"$\pm$")
+    return _one_line(text).translate({ord(character): printed for character, printed in LATEX.items()})
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

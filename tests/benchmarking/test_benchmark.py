@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from helpers import ROOT
 from helpers.forked import Forked, python
 
 from mia_lightning.benchmarking.figures import FPRS, GRID, NAMES, figures, mean_interval
+from mia_lightning.benchmarking.plot import plot_curves
 from mia_lightning.benchmarking.pool import train_models
+from mia_lightning.benchmarking.tables import TableRow, to_latex, to_markdown
 from mia_lightning.cli import benchmark, train
 from mia_lightning.config.command_line import parse_benchmark
 from mia_lightning.metrics.roc import auc, tpr_at_fpr
@@ -100,6 +103,61 @@ def test_figures():
         assert value == pytest.approx(tpr_at_fpr(scores, member.astype(np.int8), fpr))
     assert found.roc[-1] == 1
     assert len(found.values) == len(NAMES)
+
+
+ODD = r"_50% & $x$ #|{~^\ ±"
+
+
+@pytest.fixture
+def thirteen():
+    """Rows of thirteen attacks on four targets, one with a name of special characters."""
+    draw = np.random.default_rng(0)
+    member = draw.random(400) < 0.5
+    names = [ODD, *(f"attack {number}" for number in range(12))]
+    results = [[figures(draw.normal(size=400) + member * k / 3, member) for _ in range(4)] for k in range(13)]
+    return [
+        TableRow(name, 8, tuple(f.values for f in of_targets), tuple(f.roc for f in of_targets), 2, 1.0)
+        for name, of_targets in zip(names, results, strict=True)
+    ]
+
+
+def test_latex_and_markdown_escape_names(thirteen):
+    lines = to_latex(thirteen, "two\nlines of 50%").splitlines()
+    body = [line for line in lines if line.endswith(r" \\")]
+    assert all(line.startswith(("%", "\\")) for line in lines if line not in body)
+    assert len(body) == 14
+    for line in body:
+        plain = re.sub(r"\\[%&#_${}]", "", line.replace(r"$\pm$", ""))  # what is escaped or a known formula
+        assert not re.findall(r"[%#_$~^±]", plain)
+        assert r"\begin{tabular}{l" + "r" * plain.count("&") + "}" in lines
+        assert plain.count("{") == plain.count("}")
+    printed = r"\_50\% \& \$x\$ \#|\{\textasciitilde{}\textasciicircum{}\textbackslash{} $\pm$ & 8 & "
+    assert body[1].startswith(printed)
+    cells = [len(re.findall(r"(?<!\\)\|", line)) for line in to_markdown(thirteen, "a\nb").splitlines()[2:17]]
+    assert cells == [12] * 15
+
+
+def test_curves_of_thirteen_attacks_have_axes_intervals_and_names(thirteen):
+    figure = plot_curves(thirteen, non_members=200)
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(panels) == 3
+    assert "200 non-members" in figure.get_supxlabel()
+    assert "mean over 4 targets" in figure.get_supylabel()
+    names = []
+    for axes in panels:
+        assert (axes.get_xscale(), axes.get_yscale(), axes.get_xlim()) == ("log", "log", (1 / 200, 1))
+        handles, labels = axes.get_legend_handles_labels()
+        assert len({handle.get_color() for handle in handles}) == len(labels) == len(axes.collections) <= 5
+        names += [text.get_text() for text in axes.get_legend().get_texts()]
+    at_one_percent = {row.attack: np.mean([values[NAMES.index("TPR@1%")] for values in row.values]) for row in thirteen}
+    best_first = sorted(at_one_percent, key=lambda name: -at_one_percent[name])
+    assert [name.replace(r"\$", "$").strip("\u200b") for name in names] == [f"{name}, K = 8" for name in best_first]
+    at = GRID.searchsorted(0.1)
+    best = next(row for row in thirteen if row.attack == best_first[0])
+    mean, half = mean_interval([curve[at] for curve in best.roc])
+    drawn = panels[0].collections[0].get_paths()[0].vertices
+    ends = drawn[drawn[:, 0] == GRID[at], 1]
+    np.testing.assert_allclose([ends.min(), ends.max()], [mean - half, min(mean + half, 1)])
 
 
 @pytest.mark.parametrize(("targets", "count"), [("all", 6), ("0,3", 2)])
