@@ -13,7 +13,6 @@ import numpy as np
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from mia_lightning.benchmarking.attacks import available, scores_of_target
 from mia_lightning.benchmarking.figures import NAMES, Figures, figures
@@ -30,6 +29,7 @@ from mia_lightning.references.standard_scores import standard_scores
 from mia_lightning.references.target_pool import TargetPool
 from mia_lightning.report.plots import style
 from mia_lightning.runtime.atomic import make_folder, write_atomically
+from mia_lightning.runtime.progress import progress_bar
 from mia_lightning.runtime.ray_cluster import check_cluster
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def _by_target(
     """Return the figures of every attack, target by target; those in the output folder are read."""
     key = digest_of(config, models)
     results: Results = {}
-    for target in tqdm(targets, desc="targets", disable=None):
+    for target in progress_bar(iterable=targets, desc="targets"):
         path = Path(config.output) / "targets" / f"{target:04d}.json"
         stored = _stored(path, key, counts)
         if stored is None:

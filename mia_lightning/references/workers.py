@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -262,13 +263,12 @@ class Progress:
     """Progress line: references done and to do, time left, references per hour."""
 
     def __init__(self, count: int, epochs: int) -> None:
-        self.count, self.epochs, self.done = count, epochs, 0
-        self.started = perf_counter()
+        self.count, self.epochs, self.done, self.started = count, epochs, 0, perf_counter()
 
     def __enter__(self) -> Progress:
-        layout = "references: {desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-        self.bar = progress_bar(total=self.count * self.epochs, bar_format=layout)
-        self.bar.set_description(f"0/{self.count}")
+        layout = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+        self.bar = progress_bar(total=self.count * self.epochs, unit="epoch", bar_format=layout)
+        self.bar.set_description(f"references: 0/{self.count}")
         return self
 
     def epoch(self, epoch: int, loss: float) -> None:
@@ -281,9 +281,9 @@ class Progress:
         self.done += 1
         rate = self.done / (perf_counter() - self.started) * 3600
         self.bar.update(self.done * self.epochs - self.bar.n)
-        self.bar.set_description(f"{self.done}/{self.count}")
+        self.bar.set_description(f"references: {self.done}/{self.count}")
         self.bar.set_postfix_str(f"{rate:.0f} references/hour")
-        if self.bar.disable:
+        if not sys.stderr.isatty():
             minutes = (self.count - self.done) / rate * 60
             log.info("references: %d/%d, %.0f/hour, %.0f minutes left", self.done, self.count, rate, minutes)
         if row.status != "trained":
