@@ -74,11 +74,7 @@ def run(config: BenchmarkConfig) -> list[TableRow]:
 
 
 def run_targets(config: RunConfig, outputs: ReferenceOutputs | None) -> list[TableRow]:
-    """Audit the models of `--evaluation.targets` in turn, each with the others as its references.
-
-    Args:
-        config: The run; its reference scores are computed, or the standard ones where there are none.
-        outputs: References of the run; None reads `--references.imported`.
+    """Audit the models of `--evaluation.targets` in turn, each with the others as its references (None: imported).
 
     Raises:
         MIAError: no models, or numbers that are not theirs.

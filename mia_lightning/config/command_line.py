@@ -66,11 +66,6 @@ def parse_evaluation(argv: Sequence[str]) -> ScoreEvaluationConfig:
 def parse_files(argv: Sequence[str], cls: type[Config], positional: str) -> Config:
     """Return the options of a command whose arguments without an option name files; `--help` prints and exits.
 
-    Args:
-        argv: Without the program's name.
-        cls: The dataclass whose fields are the options.
-        positional: Option that the arguments without an option are the value of.
-
     Raises:
         MIAError: an unknown option (with the closest legal name), or a value of the wrong type.
     """

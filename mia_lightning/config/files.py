@@ -70,12 +70,7 @@ def _read_regular_file(path: Path) -> bytes:
 
 
 def _check_size(root: Any, source: str) -> None:
-    """Refuse what cannot be a configuration: expanding aliases, deep nesting, long numbers, keys that are not text.
-
-    Args:
-        root: A node of PyYAML, or None; nothing has been built from it yet.
-        source: The file, for messages.
-    """
+    """Refuse what cannot be a configuration: expanding aliases, deep nesting, long numbers, keys that are not text."""
     stack, seen = [(root, 1)], 0
     while stack:
         node, depth = stack.pop()

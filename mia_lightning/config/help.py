@@ -78,11 +78,7 @@ def full_help(command: Command) -> str:
 
 
 def class_help(option: str, name: str) -> str:
-    """Return the options of one configurable class, or all classes of an option where no name is given.
-
-    Args:
-        option: Such as `attacks` or `references.scores`.
-        name: Of the class, or "".
+    """Return the options of one configurable class, or all of an option such as `references.scores` without one.
 
     Raises:
         MIAError: the option takes no class, or there is no such class.

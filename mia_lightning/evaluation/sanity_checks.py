@@ -27,11 +27,6 @@ def pixel_distribution(
 
     Each feature has a two-sample Kolmogorov-Smirnov test; it warns where one has a p-value below 0.01 after Holm and
     the distributions are at least 0.05 apart.
-
-    Args:
-        images: (N, C, H, W), read in blocks; all of one dtype and shape.
-        member: (N,) 1, 0, or -1 = left out.
-        features: `pixel_features(images)`, where they are computed already.
     """
     from scipy.stats import ks_2samp  # slow to import
 

@@ -29,15 +29,7 @@ def single_signals(table: SignalTable, directions: Mapping[str, int]) -> dict[st
 def single_signal_note(
     signals: Mapping[str, Array], attack: str, scores: Array, member: NDArray[np.int8], *, seed: int
 ) -> str | None:
-    """Return a sentence if the best signal ranks as well as the attack, or if both are near chance; else None.
-
-    Args:
-        signals: From `single_signals`, of the rows of known membership.
-        attack: Name of the attack.
-        scores: (N,) its out-of-fold scores.
-        member: (N,) 1 or 0.
-        seed: Seed of the bootstrap.
-    """
+    """Return a sentence if the best signal ranks as well as the attack, or if both are near chance; else None."""
     if not signals:
         return None
     best = max(signals, key=lambda name: auc(signals[name], member))

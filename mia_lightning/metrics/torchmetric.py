@@ -17,10 +17,6 @@ class TPRAtFPR(Metric):
     one lies outside [0, 1], which ties all above 17, the records that decide a low FPR.
 
     Keeps all scores (memory O(N)); in distributed training they are gathered before the rate is taken.
-
-    Args:
-        fpr: The false-positive rate, in [0, 1).
-        kwargs: Passed on to `torchmetrics.Metric`.
     """
 
     is_differentiable = False

@@ -14,15 +14,7 @@ from mia_lightning.signals.table import SignalTable
 def signal_notes(
     config: RunConfig, table: SignalTable, fits: Mapping[str, CrossFit], member: np.ndarray, fold: np.ndarray
 ) -> list[str]:
-    """Return at most one note, on the records in folds; none where nothing is fitted in the submitted attack.
-
-    Args:
-        config: The run.
-        table: (N + M,) all records.
-        fits: Scores of each attack.
-        member: (N + M,) membership as the attacks see it.
-        fold: (N + M,) fold, -1 where unknown.
-    """
+    """Return at most one note, on the records in folds; none where nothing is fitted in the submitted attack."""
     submitted = fits[config.submitted]
     if submitted.stability is None:
         return []

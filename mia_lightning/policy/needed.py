@@ -36,13 +36,6 @@ def tpr_growth(members: Array, non_members: Array, fpr: float, margin: float, in
 
     Audits of a few sizes around the normal approximation's are simulated from the observed scores (a smooth bootstrap:
     ranks are drawn and scores interpolated), decided by the rule itself, and the power is interpolated on probit scale.
-
-    Args:
-        members: (P,) ascending.
-        non_members: (n,) ascending.
-        fpr: In (0, 1).
-        margin: Limit of the TPR.
-        inflation: Variance factor of the counts, for groups and fit.
     """
     rng, n = np.random.default_rng(0), len(non_members)
     level = threshold(non_members, fpr)

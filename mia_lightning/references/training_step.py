@@ -140,12 +140,7 @@ class DeviceSession:
         return self._resident
 
     def step(self, network: nn.Module, recorded: Callable[[nn.Module], TrainingStep]) -> TrainingStep:
-        """Return the recorded step with the weights of a network on the CPU, which stays as it is.
-
-        Args:
-            network: Of one structure and recipe throughout the session.
-            recorded: Records the step of a network; called once.
-        """
+        """Return the recorded step with the weights of a network on the CPU; all have one structure."""
         if self._step is None:
             self._step = recorded(deepcopy(network))
         self._step.network.load_state_dict(network.state_dict())
