@@ -3,7 +3,6 @@
 from mia_lightning.canary.config import AuditConfig, MakeConfig
 from mia_lightning.config.benchmark import BenchmarkConfig
 from mia_lightning.config.help import Command
-from mia_lightning.config.invocation import command as typed
 from mia_lightning.config.schema import RunConfig
 from mia_lightning.config.search import TuneConfig
 from mia_lightning.evaluation.config import ComparisonConfig, PlannerConfig, ScoreEvaluationConfig
@@ -30,43 +29,23 @@ _COMMON = (
 )
 
 
-def command_of(cls: type) -> Command:
-    """Return the command whose options are the fields of a dataclass."""
-    commands = {
-        RunConfig: _train,
-        TuneConfig: _tune,
-        ScoreEvaluationConfig: _evaluate,
-        ComparisonConfig: _compare,
-        PlannerConfig: _plan,
-        MakeConfig: _make_canaries,
-        AuditConfig: _audit_canaries,
-        BenchmarkConfig: _benchmark,
-    }
-    return commands[cls]()
-
-
-def _train() -> Command:
-    name = typed("train")
-    return Command(
-        name=name,
+_COMMANDS = (
+    Command(
+        words="train",
         summary="Membership inference attacks on an image classifier, with calibrated error rates.",
         cls=RunConfig,
         common=_COMMON,
         flags={**_HELP, **_CONFIGS, **_OVERWRITE, **_DEBUG},
         examples=(
-            f"  {name} --config demo\n"
-            f"  {name} --config no_reference --data.public pub.pt \\\n"
+            "  {name} --config demo\n"
+            "  {name} --config no_reference --data.public pub.pt \\\n"
             "    --data.private priv_out.pt --target.checkpoint 01_MIA.pt --output runs/a\n"
-            f"  {name} --config demo --attacks.mlp.learning_rate 0.01\n"
-            f"  {name} --attacks.help MLP\n"
+            "  {name} --config demo --attacks.mlp.learning_rate 0.01\n"
+            "  {name} --attacks.help MLP\n"
         ),
-    )
-
-
-def _tune() -> Command:
-    name = typed("tune")
-    return Command(
-        name=name,
+    ),
+    Command(
+        words="tune",
         summary="Hyper-parameter search for attacks and for reference training.",
         cls=TuneConfig,
         common=(
@@ -76,17 +55,13 @@ def _tune() -> Command:
         flags={**_HELP, **_CONFIGS, "resume": "Continue an interrupted search.", **_DEBUG},
         index="search.",
         examples=(
-            f"  {name} --config tune --data.public pub.pt \\\n"
+            "  {name} --config tune --data.public pub.pt \\\n"
             "    --target.checkpoint 01_MIA.pt --output runs/sweep\n"
-            f"  {typed('train')} --config runs/sweep/best.yaml\n"
+            "  {train} --config runs/sweep/best.yaml\n"
         ),
-    )
-
-
-def _evaluate() -> Command:
-    name = typed("evaluate")
-    return Command(
-        name=name,
+    ),
+    Command(
+        words="evaluate",
         summary="Evaluation of membership scores: ROC metrics with confidence intervals, tests, privacy bounds.",
         cls=ScoreEvaluationConfig,
         common=(
@@ -95,57 +70,41 @@ def _evaluate() -> Command:
         ),
         flags={**_HELP, **_OVERWRITE, **_DEBUG},
         examples=(
-            f"  {name} scores.csv --output evaluation\n"
-            f"  {name} scores.parquet \\\n    --key key.csv --output evaluation\n"
-            f"  {name} --leaderboard key.csv \\\n    submissions/*.csv\n"
+            "  {name} scores.csv --output evaluation\n"
+            "  {name} scores.parquet \\\n    --key key.csv --output evaluation\n"
+            "  {name} --leaderboard key.csv \\\n    submissions/*.csv\n"
         ),
         positional="SCORES ...: Files of scores, CSV or Parquet.",
-    )
-
-
-def _compare() -> Command:
-    name = typed("compare")
-    return Command(
-        name=name,
+    ),
+    Command(
+        words="compare",
         summary="Comparison of two targets on the same records: paired differences of every figure and record.",
         cls=ComparisonConfig,
         common=("output", "attacks", "fprs", "resamples", "seed"),
         flags={**_HELP, **_DEBUG},
-        examples=f"  {name} runs/a runs/b --output runs/a-b\n",
+        examples="  {name} runs/a runs/b --output runs/a-b\n",
         positional="RUNS ...: Two output folders of train.py, or two files of scores: before and after.",
-    )
-
-
-def _make_canaries() -> Command:
-    name = f"{typed('canaries')} make"
-    return Command(
-        name=name,
+    ),
+    Command(
+        words="canaries make",
         summary="Canaries: records that are put into training by fair coins, with a commitment to the coins.",
         cls=MakeConfig,
         common=("output", "count", "pattern", "reader", "seed"),
         flags={**_HELP, **_DEBUG},
-        examples=f"  {name} records.npz --count 1000 \\\n    --output canaries\n",
+        examples="  {name} records.npz --count 1000 \\\n    --output canaries\n",
         positional="RECORDS: Records whose images, shape and classes the canaries take.",
-    )
-
-
-def _audit_canaries() -> Command:
-    name = f"{typed('canaries')} audit"
-    return Command(
-        name=name,
+    ),
+    Command(
+        words="canaries audit",
         summary="One-run lower bounds on epsilon of a target that was trained on canaries.",
         cls=AuditConfig,
         common=("scores", "trained", "commitment", "output", "bound", "delta", "confidence", "seed"),
         flags={**_HELP, **_DEBUG},
-        examples=f"  {name} canaries --scores scores.csv \\\n    --trained trained.npz\n",
+        examples="  {name} canaries --scores scores.csv \\\n    --trained trained.npz\n",
         positional="FOLDER: Folder of the canaries, or their manifest.json.",
-    )
-
-
-def _benchmark() -> Command:
-    name = typed("benchmark")
-    return Command(
-        name=name,
+    ),
+    Command(
+        words="benchmark",
         summary="Comparison of attacks over many targets: LiRA, RMIA, BASE, BaVarIA, Attack P and R, learned heads.",
         cls=BenchmarkConfig,
         common=(
@@ -154,20 +113,22 @@ def _benchmark() -> Command:
         ),
         flags={**_HELP, **_DEBUG},
         examples=(
-            f"  {name} --data torchvision:CIFAR10 \\\n    --targets 10 --references 1,2,4,8,16,64\n"
-            f"  {name} --pool shadow_models \\\n    --targets all --heads false\n"
+            "  {name} --data torchvision:CIFAR10 \\\n    --targets 10 --references 1,2,4,8,16,64\n"
+            "  {name} --pool shadow_models \\\n    --targets all --heads false\n"
         ),
-    )
-
-
-def _plan() -> Command:
-    name = typed("planner")
-    return Command(
-        name=name,
+    ),
+    Command(
+        words="planner",
         summary="Plan of reference models: TPR at up to 64 of them, with intervals and hours, and when to stop.",
         cls=PlannerConfig,
         common=("output",),
         flags={**_HELP, **_DEBUG},
-        examples=f"  {name} runs/references\n",
+        examples="  {name} runs/references\n",
         positional="RUN: Output folder of a run of train.py with 4 or more references.",
-    )
+    ),
+)
+
+
+def command_of(cls: type) -> Command:
+    """Return the command whose options are the fields of a dataclass."""
+    return next(command for command in _COMMANDS if command.cls is cls)

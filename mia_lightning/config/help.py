@@ -22,8 +22,8 @@ __all__ = ["Command", "class_help", "component_help", "components", "full_help",
 class Command:
     """A command of the package, as its help describes it."""
 
-    name: str
-    """The command as it is typed."""
+    words: str
+    """Name of the command, and its action where it has several, such as "canaries make"."""
 
     summary: str
     cls: type
@@ -36,11 +36,24 @@ class Command:
     """Options without a value, and their help."""
 
     examples: str
+    """Lines with {name} and {train} where commands are typed."""
+
     index: str = ""
     """Prefix of the options whose names the short help lists without explanation."""
 
     positional: str = ""
     """Help of the arguments without an option, empty where there are none."""
+
+    @property
+    def name(self) -> str:
+        """The command as it is typed."""
+        name, _, action = self.words.partition(" ")
+        return f"{typed(name)} {action}".rstrip()
+
+    @property
+    def typed_examples(self) -> str:
+        """The examples as they are typed."""
+        return "examples:\n" + self.examples.format(name=self.name, train=typed("train"))
 
 
 def short_help(command: Command) -> str:
@@ -56,7 +69,7 @@ def short_help(command: Command) -> str:
         index = textwrap.fill(remaining, _width(), break_on_hyphens=False)
         also = f" (and all of {typed('train')})" if command.index else ""
         parts.append(f"further options{also}, explained by --help_all:\n{index}")
-    return "\n\n".join([*parts, f"examples:\n{command.examples}"]).rstrip()
+    return "\n\n".join([*parts, command.typed_examples]).rstrip()
 
 
 CONFIG_HELP = "Shipped configuration or YAML file; later ones override earlier ones."
@@ -70,8 +83,8 @@ def full_help(command: Command) -> str:
     if command.positional:
         general.insert(0, (command.positional.partition(":")[0], command.positional.partition(": ")[2]))
     parts.append("general:\n" + _table(general))
-    parts += _group_tables(command.cls, "", "run", to_mapping(command.cls()))
-    parts.append(f"examples:\n{command.examples}")
+    parts += _group_tables(command.cls, "", "run", _defaults(command.cls))
+    parts.append(command.typed_examples)
     if any(plug_in_base(hint) is not None for hint in option_types(command.cls).values()):
         parts.append(component_help())
     return "\n\n".join(parts).rstrip()
@@ -124,6 +137,12 @@ def _group_tables(group: type, prefix: str, title: str, values: Any) -> Iterator
         if is_group(hint):
             description = (parse_from_object(hint).short_description or name).rstrip(".")
             yield from _group_tables(hint, f"{prefix}{name}.", description, values[name])
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    """Return the plain defaults of a dataclass, which by themselves may not be a valid configuration."""
+    values = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(cls) if f.init}
+    return {name: to_mapping(value) for name, value in values.items()}
 
 
 def _with_default(text: str, value: Any) -> str:

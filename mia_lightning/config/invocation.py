@@ -6,14 +6,13 @@ import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, get_args
 
-CommandName = Literal["train", "tune", "evaluate", "compare", "benchmark", "canaries", "planner"]
+COMMANDS = ("train", "tune", "evaluate", "compare", "benchmark", "canaries", "planner")
 
-SCRIPTS = tuple(f"mia-{name}" for name in get_args(CommandName))
+SCRIPTS = tuple(f"mia-{name}" for name in COMMANDS)
 
 
-def command(name: CommandName) -> str:
+def command(name: str) -> str:
     """Return how a command of this package is typed where this process was started.
 
     `mia-train` in an installation, `python train.py` in a checkout, with the interpreter of this process.

@@ -12,7 +12,7 @@ from helpers import ROOT
 from mia_lightning import MIAError, cli, load_config
 from mia_lightning.attacks import Attack
 from mia_lightning.canary.config import AuditConfig, MakeConfig
-from mia_lightning.cli import evaluate, train, tune
+from mia_lightning.cli import benchmark, evaluate, train, tune
 from mia_lightning.config import renamed
 from mia_lightning.config.arguments import option_names
 from mia_lightning.config.benchmark import BenchmarkConfig
@@ -26,14 +26,14 @@ from mia_lightning.config.values import option_types
 from mia_lightning.errors import suggest
 from mia_lightning.evaluation.config import ComparisonConfig, ScoreEvaluationConfig
 
-COMMANDS = {train: RunConfig, tune: TuneConfig, evaluate: ScoreEvaluationConfig}
+COMMANDS = {train: RunConfig, tune: TuneConfig, evaluate: ScoreEvaluationConfig, benchmark: BenchmarkConfig}
 OTHERS = {"logdir", "faint", "series"}
 """Options of other programs and variables of style sheets that our texts name."""
 
 
 def existing():
     names = {"help", "config"}
-    for cls in (*COMMANDS.values(), ComparisonConfig, MakeConfig, AuditConfig, BenchmarkConfig):
+    for cls in (*COMMANDS.values(), ComparisonConfig, MakeConfig, AuditConfig):
         names |= {*option_names(cls), *command_of(cls).flags}
     groups = {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 1)}
     return (
