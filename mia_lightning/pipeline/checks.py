@@ -1,10 +1,8 @@
 """Checks of configuration, records and target before the first query."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +16,7 @@ from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.records.splits import Splits
 from mia_lightning.references.remote import RemoteFolder, is_address
 from mia_lightning.report.filing import check_class_names
-
-if TYPE_CHECKING:
-    from mia_lightning.targets.base import Target
+from mia_lightning.targets.base import Target
 
 
 def check_names(config: RunConfig) -> None:

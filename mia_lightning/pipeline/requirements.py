@@ -4,14 +4,12 @@ Signals and scores are evaluated on a small synthetic sample with the configured
 what fails or is constant there fails or is constant on any data.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +20,7 @@ from mia_lightning.errors import MIAError, suggest
 from mia_lightning.outputs.access import restrict
 from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.references.config import ReferencesConfig, column_of
-
-if TYPE_CHECKING:
-    from mia_lightning.references.outputs import ReferenceOutputs
+from mia_lightning.references.outputs import ReferenceOutputs
 
 RECORDS, CLASSES, FEATURES, GRADIENT_NORMS = 400, 10, 6, 4
 """Size of the synthetic sample."""

@@ -1,10 +1,10 @@
 """Trials in this process: MLPs of one shape trained in one batch, everything else one after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING
+
+import optuna
+from optuna.study import Study
 
 from mia_lightning.config.search import SearchConfig
 from mia_lightning.errors import MIAError
@@ -19,10 +19,6 @@ from mia_lightning.search.trial import (
     run_batch,
     run_trial,
 )
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.study import Study
 
 AHEAD = 8
 """Batches' worth of configurations that are drawn to fill one batch."""

@@ -1,21 +1,17 @@
 """Optuna samplers whose draws depend on the seed, the trial's number and earlier results alone."""
 
-from __future__ import annotations
-
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 from mia_lightning.config.search import SearchConfig
 from mia_lightning.search.space import Space
-
-if TYPE_CHECKING:
-    from optuna.study import Study
-    from optuna.trial import FrozenTrial
 
 NUMBER = "trial"
 """Parameter that receives the trial's number, where a space has it (Ray Tune's trials)."""

@@ -1,23 +1,19 @@
 """The journal of a search: an Optuna study on JournalStorage, one line per finished trial."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from mia_lightning.errors import MIAError
 from mia_lightning.search.space import Space
 from mia_lightning.search.trial import Trial
-
-if TYPE_CHECKING:
-    from optuna.study import Study
 
 FILE, STUDY = "trials.jsonl", "search"
 
