@@ -13,7 +13,7 @@ from mia_lightning.config.arguments import option_names
 from mia_lightning.config.class_paths import PLUG_IN_BASES, components, resolve
 from mia_lightning.config.files import class_path, to_mapping
 from mia_lightning.config.invocation import command as typed
-from mia_lightning.config.values import is_group, is_internal, option_types, plug_in_base
+from mia_lightning.config.values import is_group, is_internal, option_types, plug_in_base, unknown_option
 
 __all__ = ["Command", "class_help", "component_help", "components", "full_help", "short_help"]
 
@@ -101,8 +101,6 @@ def class_help(option: str, name: str) -> str:
             if name:
                 return _describe(resolve(name, base, option), _width())
             return "\n".join(f"{class_path(c)}: {parse_from_object(c).short_description}" for c in components(base))
-    from mia_lightning.config.values import unknown_option
-
     helps = [f"{shown.removeprefix('--').removesuffix('.NAME')}.help" for shown in PLUG_IN_BASES.values()]
     raise unknown_option(f"{option}.help", helps)
 

@@ -21,6 +21,7 @@ from mia_lightning.records.vocabulary import is_signed
 from mia_lightning.references.exchange import Pool, is_checkpoint_folder, read_pool
 from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.scores.scored_records import ScoredRecords
+from mia_lightning.signals import expand_names
 
 if TYPE_CHECKING:
     from mia_lightning.references.result import References
@@ -57,8 +58,6 @@ class ArrayInputs:
         Raises:
             MIAError: a signal that is named by itself needs logits, and only phi is stored.
         """
-        from mia_lightning.signals import expand_names
-
         if self.logits is not None:
             return list(config.signals.names)
         expanded = expand_names(config.signals.names)

@@ -10,13 +10,12 @@ from mia_lightning.metrics.roc import Evaluation, evaluate
 from mia_lightning.pipeline.model_outputs import ModelOutputs
 from mia_lightning.pipeline.results import AttackResult, SplitInfo
 from mia_lightning.records.records import UNKNOWN
+from mia_lightning.scores.calibration import cross_fit_probability
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD, CrossFit
 
 
 def attack_result(config: RunConfig, fitted: CrossFit, outputs: ModelOutputs) -> AttackResult:
     """Calibrate and evaluate the scores of one attack over all records, (N + M,) public first."""
-    from mia_lightning.scores.calibration import cross_fit_probability
-
     public, fprs, scores = outputs.public, config.evaluation.fprs, fitted.scores
     member, in_folds, count = public.membership, public.fold != NOT_IN_ANY_FOLD, len(public.ids)
     attacker_view, fold = outputs.attacker_view()

@@ -16,6 +16,7 @@ from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.records.splits import Splits
 from mia_lightning.references.remote import RemoteFolder, is_address
 from mia_lightning.report.filing import check_class_names
+from mia_lightning.targets import check_fits, load_target
 from mia_lightning.targets.base import Target
 
 
@@ -79,7 +80,6 @@ def _image_transform(config: RunConfig) -> dict[str, Any]:
 
 def load_and_check_target(config: RunConfig, public: Records) -> Target:
     """Load the target and check that it accepts the records' images."""
-    from mia_lightning.targets import check_fits, load_target
     from mia_lightning.targets.inputs import sample_of
 
     if config.data.resize is not None and not public.is_image:

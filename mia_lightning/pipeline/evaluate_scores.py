@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING
 from mia_lightning.errors import MIAError, suggest
 from mia_lightning.evaluation.config import ScoreEvaluationConfig
 from mia_lightning.pipeline.terminal import output_console, print_line
+from mia_lightning.runtime.atomic import atomic_write
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -218,7 +219,6 @@ def _run_evaluation(config: ScoreEvaluationConfig, console: Console, overwrite: 
 
 def _run_leaderboard(config: ScoreEvaluationConfig, console: Console, overwrite: bool) -> None:
     from mia_lightning.report.terminal import leaderboard_table
-    from mia_lightning.runtime.atomic import atomic_write
 
     with _output(config, overwrite) as folder:
         places = rank_files(config)

@@ -27,8 +27,10 @@ from mia_lightning.records.halves import align_multi_hot
 from mia_lightning.records.in_memory import Batch, read_side
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.records.sides import check_alike, is_channels_last, to_records, vocabulary
+from mia_lightning.records.splits import Splits
 from mia_lightning.references.config import ReferenceTraining
 from mia_lightning.runtime.library_noise import quiet_lightning
+from mia_lightning.targets.base import TargetForm
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -213,8 +215,6 @@ def _target(
     import torch
 
     from mia_lightning.outputs.datamodule import MembershipDataModule
-    from mia_lightning.records.splits import Splits
-    from mia_lightning.targets.base import TargetForm
     from mia_lightning.targets.in_memory import target_from
 
     first = sides["members"]

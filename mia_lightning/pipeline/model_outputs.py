@@ -16,6 +16,7 @@ from mia_lightning.pipeline.results import SplitInfo
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.records.splits import Splits
 from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD
+from mia_lightning.signals import build_table
 from mia_lightning.signals.table import SignalTable
 
 if TYPE_CHECKING:
@@ -76,8 +77,6 @@ class ModelOutputs:
 
 def signal_table(config: RunConfig, public: Outputs, private: Outputs | None) -> SignalTable:
     """Return the signals of both splits in one table, public rows first."""
-    from mia_lightning.signals import build_table
-
     names, reduction = config.signals.names, config.signals.query_reduction
     tables = Splits(public, private).map(lambda half: build_table(half, names=names, query_reduction=reduction))
     columns = {name: np.concatenate([table.columns[name] for table in tables]) for name in tables.public.columns}

@@ -21,6 +21,7 @@ from mia_lightning.outputs.access import restrict
 from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.references.config import ReferencesConfig, column_of
 from mia_lightning.references.outputs import ReferenceOutputs
+from mia_lightning.signals import build_table, find_signal
 
 RECORDS, CLASSES, FEATURES, GRADIENT_NORMS = 400, 10, 6, 4
 """Size of the synthetic sample."""
@@ -123,8 +124,6 @@ def _is_constant(values: NDArray[np.floating]) -> bool:
 
 def _signal_columns(config: RunConfig, queries: int, multi_label: bool = False) -> Columns:
     """Return the signals of the synthetic sample."""
-    from mia_lightning.signals import build_table
-
     rng = np.random.default_rng(0)
     sample = Outputs(
         logits=rng.normal(size=(RECORDS, queries, CLASSES)).astype(np.float32),
@@ -139,8 +138,6 @@ def _signal_columns(config: RunConfig, queries: int, multi_label: bool = False) 
 
 def signal_needs(config: RunConfig) -> dict[str, str | None]:
     """Return the field of `Outputs` beyond logits that each signal of a run is computed from, None for logits."""
-    from mia_lightning.signals import find_signal
-
     signals = {name: find_signal(name) for name in _signal_columns(config, config.extraction.queries)}
     return {name: None if signal is None else signal.needs for name, signal in signals.items()}
 
@@ -164,7 +161,6 @@ def _score_columns(config: RunConfig, queries: int | None = None) -> Columns:
 
 def _sample(references: ReferencesConfig, config: RunConfig, queries: int | None) -> ReferenceOutputs:
     """Return synthetic phi under the models of one set."""
-    from mia_lightning.references.outputs import ReferenceOutputs
     from mia_lightning.references.splits import assign
 
     rng = np.random.default_rng(0)

@@ -20,6 +20,7 @@ from mia_lightning.scores.crossfit import NOT_IN_ANY_FOLD, cross_fit
 from mia_lightning.search.space import Space
 from mia_lightning.search.stacked_mlp import cross_fit_batch, with_equal_rates
 from mia_lightning.search.trial import EpochCallback, Objective, Params, TrialResult
+from mia_lightning.signals import expand_names
 from mia_lightning.signals.table import SignalTable
 
 ROOTS = ("attacks", "signals", "references.scores")
@@ -74,8 +75,6 @@ class AttackObjective(Objective):
 
     def table(self, config: RunConfig) -> SignalTable:
         """Return the table that the pipeline computes for a configuration of the space."""
-        from mia_lightning.signals import expand_names
-
         signals = self.signals[config.signals.query_reduction]
         columns = {name: signals[name] for name in expand_names(config.signals.names) if name in signals}
         for name, score in config.references.scores.items():

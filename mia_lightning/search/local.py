@@ -5,6 +5,7 @@ from time import perf_counter
 
 import optuna
 from optuna.study import Study
+from optuna.trial import TrialState
 
 from mia_lightning.config.search import SearchConfig
 from mia_lightning.errors import MIAError
@@ -108,8 +109,6 @@ def _pruning(proposal: optuna.Trial, objective: Objective) -> EpochCallback:
 
 def _tell(study: Study, proposal: optuna.Trial, trial: Trial, objective: Objective, *, replay: bool) -> None:
     """Report a trial's end to the study; the epochs of an interrupted search first, for the pruner."""
-    from optuna.trial import TrialState
-
     if replay:
         report = _pruning(proposal, objective)
         for epoch, value in trial.epochs.items():

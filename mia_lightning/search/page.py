@@ -10,7 +10,8 @@ import numpy as np
 from mia_lightning.report.explanation_plots import MOST_BARS
 from mia_lightning.report.figures import Drawn, inline_svg
 from mia_lightning.report.page import render
-from mia_lightning.report.plots import INK, SERIES, new_figure, short_name
+from mia_lightning.report.plots import INK, SERIES, new_figure, short_name, style
+from mia_lightning.report.wording import decimals
 from mia_lightning.search.space import Space
 from mia_lightning.search.trial import Trial
 
@@ -65,7 +66,6 @@ def _text(value: Any) -> str:
 
 
 def _estimates(comparison: Comparison) -> list[tuple[str, str, str]]:
-    from mia_lightning.report.wording import decimals
     from mia_lightning.search.selection import interval_of
 
     rows = []
@@ -97,8 +97,6 @@ def _plot_parameters(
 ) -> Figure:
     """Return the metric of each finished trial over each parameter, the winner in color."""
     from matplotlib.figure import Figure
-
-    from mia_lightning.report.plots import style
 
     rows = -(-len(names) // 2)
     with style():

@@ -5,6 +5,7 @@ runs nothing of the file it came from, and resolves ATen operations and arithmet
 """
 
 import json
+import operator
 import re
 import struct
 from operator import attrgetter
@@ -87,7 +88,6 @@ def _function(name: str) -> Any:
     if _OPERATORS.fullmatch(name) is None:
         raise ValueError(f"calls {name}")
     import math
-    import operator
 
     module, _, function = name.partition(".")
     return getattr(math if module == "math" else operator, function)

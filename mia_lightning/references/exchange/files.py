@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable
+from mia_lightning.records.vocabulary import membership_code
 from mia_lightning.references.exchange.conversion import FORMS
 from mia_lightning.references.exchange.pool import role_of
 from mia_lightning.security.open import open_regular
@@ -132,8 +133,6 @@ def _column(column: Any, source: str, name: str, role: str) -> NDArray[Any]:
     if role == "ids":
         return np.array(values)
     if role == "membership":
-        from mia_lightning.records.vocabulary import membership_code
-
         codes = [membership_code("" if value is None else str(value)) for value in values]
         if None in codes:
             raise MIAError(f"{source}: membership {printable(values[codes.index(None)], 40)!r} is not understood")
