@@ -9,6 +9,10 @@ def small_network(shape: tuple[int, ...], classes: int) -> nn.Module:
     """Return three convolutions of 16, 32 and 64 channels with batch norm and pooling, for images from 8x8 pixels.
 
     For rows of a table it is a perceptron with two hidden layers of 64 units.
+
+    Args:
+        shape: (C, H, W) of an image, or (F,) of a row.
+        classes: C, the number of logits.
     """
     if len(shape) == 1:
         hidden = [nn.Linear(shape[0], 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()]

@@ -1,5 +1,7 @@
 """Lightning data module: whole batches of images by position, to be normalized on the device."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,5 +1,7 @@
 """Extraction of a target's outputs on all records by Lightning's predict loop, once per content."""
 
+from __future__ import annotations
+
 import logging
 import math
 from collections.abc import Iterator

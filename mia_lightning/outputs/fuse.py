@@ -1,5 +1,7 @@
 """Inference rewriting: convolution and batch-norm fusion, with the same outputs up to rounding."""
 
+from __future__ import annotations
+
 import copy
 import logging
 
@@ -17,8 +19,12 @@ TOLERANCE = 1e-4
 def prepare_for_inference(network: nn.Module, sample: Tensor) -> nn.Module:
     """Return the network with batch normalization folded into the convolutions before it and tiny maps collapsed.
 
-    Both are on the CPU; the result is for normalized inputs of the sample's size (B, C, H, W) only. It is compared with
-    the original on the sample, which is returned where it cannot be traced or the outputs differ by more than rounding.
+    The result is for inputs of the sample's size only. It is compared with the original on the sample; where a network
+    cannot be traced, or the outputs differ by more than rounding, the original is returned.
+
+    Args:
+        network: In eval mode, on the CPU.
+        sample: (B, C, H, W) normalized images.
     """
     with torch.inference_mode(False), torch.no_grad():
         expected = network(sample)

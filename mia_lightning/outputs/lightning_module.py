@@ -1,5 +1,7 @@
 """Lightning module of extraction: the target over batches that fit into the memory of its device."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable
 

@@ -35,6 +35,12 @@ def compute_phi(
     """Query a model on every record, in float32 regardless of its training precision.
 
     Batches are padded to one size, so that phi of a record does not depend on the others of its batch.
+
+    Args:
+        network: The model.
+        material: The records.
+        device: "cpu" or "cuda".
+        session: Shared by the models of a run.
     """
     where = isolated_fabric(device).device
     images, labels = (session or DeviceSession(material)).resident(where)

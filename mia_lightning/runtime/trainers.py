@@ -5,6 +5,8 @@ checkpoints on a signal of SLURM, and under SLURM loads whatever checkpoint of t
 whichever model it is of.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -46,6 +48,10 @@ class LocalEnvironment(LightningEnvironment):
 
 def new_trainer(hardware: Hardware, **options: Any) -> L.Trainer:
     """Return a trainer for these devices; under torchrun or SLURM, `auto` devices are one per process.
+
+    Args:
+        hardware: Devices.
+        options: Further arguments of Lightning's Trainer.
 
     Raises:
         MIAError: a device, strategy or number of processes that does not exist.

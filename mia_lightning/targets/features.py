@@ -68,7 +68,15 @@ def ends_with_head(
     *,
     multi_label: bool = False,
 ) -> bool:
-    """Whether the class scores of a network are those of its last linear layer, up to a constant per record."""
+    """Whether the class scores of a network are those of its last linear layer, up to a constant per record.
+
+    Args:
+        network: Returns logits (B, classes).
+        feature_layer: Name of its last layer.
+        class_order: Output of that layer for each class; None is the identity.
+        sample: (B, ...) inputs.
+        multi_label: Whether each output is that of an independent label.
+    """
     layer = dict(network.named_modules()).get(feature_layer or "")
     if not isinstance(layer, nn.Linear):
         return False
@@ -121,6 +129,10 @@ def probe(network: nn.Module, sample: Tensor) -> tuple[object, str | None]:
 
     The classifier is the last `nn.Linear` or 1x1 convolution called, if its outputs are the logits. A convolution may
     be followed by an activation and pooling (SqueezeNet); then the number of its outputs decides.
+
+    Args:
+        network: In eval mode; run once.
+        sample: (B, C, H, W) float32, not constant.
     """
     calls: list[tuple[str, Tensor]] = []
     handles = [
