@@ -25,7 +25,7 @@ from mia_lightning.pipeline.checks import (
 from mia_lightning.pipeline.model_outputs import ModelOutputs, target_facts
 from mia_lightning.pipeline.requirements import check_requirements
 from mia_lightning.pipeline.results import AuditResult, Clock, LoadedInputs, accuracies
-from mia_lightning.pipeline.signal_notes import signal_notes
+from mia_lightning.pipeline.signal_notes import first_note, signal_notes
 from mia_lightning.pipeline.splits import split_private, split_public
 from mia_lightning.pipeline.target_checks import checked_target
 from mia_lightning.records.records import Records
@@ -136,7 +136,7 @@ def attack_target(
         config.attacks, table, member, fold, seed=config.seed, progress=progress, report=report, stability=True
     )
     clock.lap("attack")
-    notes = outputs.notes + signal_notes(config, table, fitted, member, fold)
+    notes = outputs.notes + signal_notes(config, table, fitted, outputs.public)
     results = {name: attack_result(config, result, outputs) for name, result in fitted.items()}
     clock.lap("evaluate")
     return AuditResult(
@@ -177,12 +177,16 @@ def query_models(
     clock.lap("extract")
     notes += resolution_notes(outputs, public.membership)
     facts = target_facts(target, outputs, public)
+    split, visible = split_public(config, public, outputs.content_order()), restrict(outputs, config.access)
+    note = first_note(visible, split)
+    if note is not None:
+        log.info("%s", note)
     sets = _references(config, prepared, outputs, private_outputs, facts, on_reference)
     clock.lap("references")
     return ModelOutputs(
-        public=split_public(config, public, outputs.content_order()),
+        public=split,
         private=split_private(private),
-        outputs=restrict(outputs, config.access),
+        outputs=visible,
         private_outputs=None if private_outputs is None else restrict(private_outputs, config.access),
         unreduced=outputs,
         target=facts,
