@@ -62,7 +62,7 @@ def read_run(path: str) -> ScoredRun:
         file = read_scores(folder / "scores.csv")
     else:
         file = read_scores(folder)
-    facts = run_facts(folder / "metrics.json") if folder.is_dir() else {}
+    facts = facts_of(run_metrics(folder / "metrics.json")) if folder.is_dir() else {}
     records = file.records
     references = folder / "references.csv"
     sources = {part.get("part"): part.get("digest") for part in facts.get("sources", ()) if isinstance(part, dict)}
@@ -148,11 +148,6 @@ def _reference_scores(path: Path, ids: NDArray[Any]) -> dict[str, Array]:
         if column not in (name, "split") and not column.endswith(NOT_SCORES) and is_number(table.columns[column].type)
     ]
     return {column: number_column(table, column)[rows] for column in columns}
-
-
-def run_facts(path: Path) -> dict[str, Any]:
-    """Return the facts of a run in its metrics.json, nothing where there is none."""
-    return facts_of(run_metrics(path))
 
 
 def facts_of(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _read_option(
     legal = flags if positional else ("config", *flags)
     name = name if is_file else _current_name(name, cls, legal)
     path, hint = ((), str) if is_file else _locate(name.removesuffix("+"), cls, legal)
-    is_list = _is_list(hint) and not positional
+    is_list = not positional and any(get_origin(inner) in (list, tuple) for inner in (hint, *get_args(hint)))
     if values is None:
         values = []
         while remaining and not remaining[0].startswith("--") and (is_list or not values):
@@ -170,10 +170,6 @@ def option_names(cls: type, flags: Sequence[str] = ()) -> list[str]:
 
     collect(cls, "")
     return names
-
-
-def _is_list(hint: Any) -> bool:
-    return get_origin(hint) in (list, tuple) or any(get_origin(inner) in (list, tuple) for inner in get_args(hint))
 
 
 def _parse(text: str, name: str) -> Any:

@@ -46,7 +46,7 @@ def file_notes(records: ScoredRecords, *, seed: int) -> tuple[str, ...]:
             "sorted, grouped or alternating by membership. This is how the file was made; it does not enter the "
             "verdict."
         )
-    if _are_row_numbers(records.ids):
+    if records.ids.dtype.kind in "iu" and (np.diff(records.ids) == 1).all():  # numbers of rows
         return tuple(notes)
     part, p_value = _ids(records, member, seed)
     if p_value < LEVEL:
@@ -56,10 +56,6 @@ def file_notes(records: ScoredRecords, *, seed: int) -> tuple[str, ...]:
             "encode (a camera, a date, a file format) as a covariate if it could have shaped the records."
         )
     return tuple(notes)
-
-
-def _are_row_numbers(ids: NDArray[np.int64] | NDArray[np.str_]) -> bool:
-    return ids.dtype.kind in "iu" and bool((np.diff(ids) == 1).all())
 
 
 def runs_p_value(member: NDArray[np.integer]) -> float:

@@ -106,7 +106,8 @@ class ReferenceStore:
         Raises:
             MIAError: the disk has too little room or cannot be written, or a folder of the store is a symbolic link.
         """
-        needed = keep.shape[0] * (weights_bytes + self._row_bytes) - self._present()
+        present = sum(file.lstat().st_size for file in self.folder.glob("*.safetensors"))
+        needed = keep.shape[0] * (weights_bytes + self._row_bytes) - present
         with readable_write_error("references into the store", STORE_FIX):
             for folder in (self.folder.parent, self.folder, self.rows):
                 make_folder(folder)
@@ -150,9 +151,6 @@ class ReferenceStore:
     @property
     def _row_bytes(self) -> int:
         return self.shape[0] * self.shape[1] * 4
-
-    def _present(self) -> int:
-        return sum(file.lstat().st_size for file in self.folder.glob("*.safetensors"))
 
     def checkpoint(self, number: int) -> Path:
         """Return the file of a reference's last finished epoch."""

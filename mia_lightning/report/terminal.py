@@ -7,9 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mia_lightning.evaluation.assessment import Assessment, Claims, SanityCheck
+from mia_lightning.evaluation.assessment import Assessment, SanityCheck
 from mia_lightning.evaluation.leaderboard import Place
-from mia_lightning.metrics.ranks import Membership
 from mia_lightning.metrics.roc import PRIORS, Evaluation, OperatingPoint
 from mia_lightning.policy.files import lines as policy_lines
 from mia_lightning.report.contents import Report
@@ -30,7 +29,8 @@ def print_report(report: Report, console: Console) -> None:
         console.print(agreement_table(assessment))
     console.print(claims_table(assessment))
     console.print(bounds_table(assessment))
-    _print_refusals(assessment, console)
+    for method, why in dict.fromkeys((b.method, b.refusal) for b in assessment.bounds if b.refusal is not None):
+        _print(f"no bound by {method}: {why}", console)
     print_conclusion(report, console)
 
 
@@ -61,7 +61,8 @@ def figures_table(name: str, evaluation: Evaluation, *, primary: bool = False) -
     """Return one attack's figures."""
     counts = f"{evaluation.n_members:,} members, {evaluation.n_non_members:,} non-members"
     table = _table(f"{name}{' (primary attack)' if primary else ''}: {counts}")
-    columns = ("figure", "value", "95% interval", "false\npositives", "FPR of this\nthreshold, 95%", _priors())
+    precision = f"precision at\n{'/'.join(f'{100 * prior:g}' for prior in PRIORS)}% members"
+    columns = ("figure", "value", "95% interval", "false\npositives", "FPR of this\nthreshold, 95%", precision)
     for position, column in enumerate(columns):  # at 80 columns, the two with blanks in their cells give way
         table.add_column(column, justify="right" if position else "left", no_wrap=0 < position < len(columns) - 1)
     table.add_row("AUC", f"{evaluation.auc:.4f}", _between(evaluation.auc_low, evaluation.auc_high))
@@ -112,8 +113,10 @@ def claims_table(assessment: Assessment) -> Table:
     levels = list(next(iter(assessment.claims.values())).claimed)
     for level in levels:
         table.add_column(f"q = {level:.0%}", justify="right")
+    member = assessment.records.membership
     for name, claims in assessment.claims.items():
-        table.add_row(escape(name), *_claim_cells(claims, assessment.records.membership))
+        claimed = ((len(rows), int((member[rows] == 1).sum())) for rows in claims.claimed.values())
+        table.add_row(escape(name), *(f"{count:,} ({members:,} members)" for count, members in claimed))
     return table
 
 
@@ -163,11 +166,6 @@ def leaderboard_table(places: Sequence[Place], fpr: float) -> Table:
     return table
 
 
-def _print_refusals(assessment: Assessment, console: Console) -> None:
-    for method, why in dict.fromkeys((b.method, b.refusal) for b in assessment.bounds if b.refusal is not None):
-        console.print(f"no bound by {method}: {why}", soft_wrap=True, highlight=False, markup=False)
-
-
 def _point_cells(point: OperatingPoint, n_non_members: int) -> tuple[str, ...]:
     name = f"TPR at FPR {100 * point.fpr:g}%"
     pairs = list(zip(point.precision, point.precision_low, strict=True))
@@ -185,10 +183,6 @@ def _precision(value: float | None, low: float, false_positives: int) -> str:
     return "-" if value is None else f"{low if false_positives == 0 else value:.3f}"
 
 
-def _claim_cells(claims: Claims, member: Membership) -> list[str]:
-    return [f"{len(rows):,} ({int((member[rows] == 1).sum()):,} members)" for rows in claims.claimed.values()]
-
-
 def _gap_to_next(entry: Place) -> str:
     if entry.gap_to_next is None or entry.gap_low is None or entry.gap_high is None:
         return ""
@@ -201,10 +195,6 @@ def _print(line: str, console: Console, style: str = "") -> None:
 
 def _between(low: float, high: float, digits: int = 4) -> str:
     return f"{low:.{digits}f}-{high:.{digits}f}"
-
-
-def _priors() -> str:
-    return f"precision at\n{'/'.join(f'{100 * prior:g}' for prior in PRIORS)}% members"
 
 
 def _table(title: str) -> Table:

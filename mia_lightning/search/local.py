@@ -45,7 +45,8 @@ def run_local(
     ends = perf_counter() + (search.time_budget or float("inf"))
     sampler = NumberedSampler(search, space, seed)
     study = new_study(sampler, search, higher_is_better=objective.higher_is_better)
-    size = max(1, search.batch_trials // objective.networks) if _can_batch(objective, search) else 1
+    can_batch = search.scheduler == "none" and objective.batch_key({}) is not None
+    size = max(1, search.batch_trials // objective.networks) if can_batch else 1
     ahead = 1 if size == 1 else max(1, size // 2) if search.algorithm == "optuna" else size * AHEAD
     results = dict(done)
     for start in range(1, sampler.total + 1, ahead):
@@ -63,10 +64,6 @@ def run_local(
                 finished(trial)
         for number, proposal in proposals.items():
             _tell(study, proposal, results[number], objective, replay=number in done)
-
-
-def _can_batch(objective: Objective, search: SearchConfig) -> bool:
-    return search.scheduler == "none" and objective.batch_key({}) is not None
 
 
 def _batches(objective: Objective, trials: Sequence[tuple[int, Params]], size: int) -> list[list[tuple[int, Params]]]:

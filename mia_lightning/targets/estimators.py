@@ -40,7 +40,7 @@ class EstimatorNetwork(FunctionNetwork):
 
     def __init__(self, estimator: Any, labels: NDArray[Any] | None = None) -> None:
         self.estimator, name = estimator, type(estimator).__name__
-        if not has_probabilities(estimator):
+        if not callable(getattr(estimator, "predict_proba", None)):
             refuse_regressor(estimator)
             raise MIAError(
                 f"the {name} has no predict_proba; fit one that has (SVC(probability=True), or "
@@ -133,11 +133,6 @@ def refuse_regressor(estimator: object) -> None:
     with suppress(AttributeError):  # a class without scikit-learn's tags
         if is_regressor(estimator):
             raise MIAError(f"the {type(estimator).__name__} is a regressor; only classifiers are audited")
-
-
-def has_probabilities(value: object) -> bool:
-    """Whether an object is an estimator that returns probabilities."""
-    return callable(getattr(value, "predict_proba", None))
 
 
 def is_estimator(value: object) -> bool:

@@ -51,17 +51,6 @@ class Unbuilt(StandIn):
         self.name = name
 
 
-_VALUES |= {
-    "SHORT_BINUNICODE",
-    "BINUNICODE8",
-    "BINBYTES",
-    "SHORT_BINBYTES",
-    "BINBYTES8",
-    "BINSTRING",
-    "SHORT_BINSTRING",
-}
-
-
 def read_plain_pickle(path: Path) -> object:
     """Return the object of a file that `pickle.dump` wrote, with an `Unbuilt` for whatever is not plain.
 

@@ -97,7 +97,7 @@ def choose(sets: Sequence[WeightSet], wanted: str | None, source: str) -> tuple[
     """
     distinct = _distinct(sets)
     if wanted is not None:
-        matching = [item for item in distinct if _matches(item, wanted)]
+        matching = [item for item in distinct if f".{wanted.strip('.')}." in f".{item.name}." or wanted == item.name]
         exact = [item for item in matching if item.name == wanted]
         if len(exact or matching) != 1:
             problem = "matches several sets of weights in" if matching else "matches no set of weights in"
@@ -194,10 +194,6 @@ def _equal(first: WeightSet, second: WeightSet) -> bool:
         and torch.equal(second.tensors[name], tensor)
         for name, tensor in first.tensors.items()
     )
-
-
-def _matches(item: WeightSet, wanted: str) -> bool:
-    return f".{wanted.strip('.')}." in f".{item.name}." or wanted == item.name
 
 
 def is_outside(name: str, expected: Iterable[str]) -> bool:

@@ -53,24 +53,22 @@ def dataset_class(name: str, *, several: bool = False) -> type[Any]:
     return Instance
 
 
-class Unused:
+class _Object:
+    """An object that takes any arguments and state."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class Unused(_Object):
     """An object next to the columns, such as a transform of torchvision."""
 
-    def __init__(self, *arguments: Any) -> None:
-        self.state: Any = None
 
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class Picture:
+class Picture(_Object):
     """A pickled PIL image, or another PIL object that came along in its info."""
-
-    def __init__(self, *arguments: Any) -> None:
-        self.state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
 
     def pixels(self) -> NDArray[np.uint8]:
         """Return uint8 pixels: (H, W) for mode L, else (H, W, 3).
@@ -117,14 +115,8 @@ class DType:
         return np.dtype(code).newbyteorder(order)
 
 
-class Array:
+class Array(_Object):
     """A pickled numpy array."""
-
-    def __init__(self, *arguments: Any) -> None:
-        self.state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
 
     def numpy(self) -> NDArray[Any]:
         """Return the array; ValueError when its bytes are not those of its shape and dtype."""
