@@ -71,7 +71,7 @@ QUICK_REFERENCES = [
     *("--references.training.precision", "32-true"),
 ]
 QUICK_ARCHITECTURE = [
-    *("--references.count", "4", "--references.architecture", "mia_lightning.references.small_network:SmallNetwork"),
+    *("--references.count", "4", "--references.architecture", "mia_lightning.references.small_network:SmallNetwork")
 ]
 OWN = {"records.npz": "pub.pt", "model.pt": "01_MIA.pt", "target.pt": "01_MIA.pt", "cifar10.npz": "pub.pt"}
 """Files of the guides that stand for any of their kind."""

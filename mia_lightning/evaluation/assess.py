@@ -12,13 +12,7 @@ from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.assessment import Assessment, ClassMetrics, Difference, SanityCheck
-from mia_lightning.evaluation.blind_baseline import (
-    BLIND,
-    blind_baseline,
-    blind_features,
-    blind_scores,
-    combined_scores,
-)
+from mia_lightning.evaluation.blind_baseline import BLIND, blind_baseline, blind_features, blind_scores, combined_scores
 from mia_lightning.evaluation.claims import claim
 from mia_lightning.evaluation.column_audit import column_audit
 from mia_lightning.evaluation.comparison import Bootstrap, agreement, comparable_rates, differences, paired_bootstrap

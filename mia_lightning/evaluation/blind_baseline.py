@@ -64,12 +64,7 @@ def _covariate(values: Array) -> Array:
 
 
 def blind_scores(
-    features: Array,
-    member: NDArray[np.int8],
-    *,
-    folds: int,
-    seed: int,
-    groups: NDArray[np.generic] | None = None,
+    features: Array, member: NDArray[np.int8], *, folds: int, seed: int, groups: NDArray[np.generic] | None = None
 ) -> Array:
     """Return (N,) out-of-fold log-odds of membership from features alone.
 

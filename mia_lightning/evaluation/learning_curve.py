@@ -71,11 +71,7 @@ def _first(reference_outputs: ReferenceOutputs, count: int) -> ReferenceOutputs:
 
 
 def _point(
-    scores: NDArray[np.float64],
-    member: NDArray[np.int8],
-    groups: NDArray[np.generic] | None,
-    count: int,
-    fpr: float,
+    scores: NDArray[np.float64], member: NDArray[np.int8], groups: NDArray[np.generic] | None, count: int, fpr: float
 ) -> CurvePoint:
     evaluation = evaluate(scores, member, (fpr,), groups=groups)  # nothing is fitted on membership
     point = evaluation.points[0]

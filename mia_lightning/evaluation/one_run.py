@@ -136,20 +136,10 @@ GAUSSIAN = "one run, if the mechanism is Gaussian (Mahloujifar et al. 2024)"
 
 
 def one_run_bounds(
-    attack: str,
-    scores: Array,
-    member: Membership,
-    delta: float,
-    confidence: float,
-    seed: int,
-    declared: OneRun,
+    attack: str, scores: Array, member: Membership, delta: float, confidence: float, seed: int, declared: OneRun
 ) -> list[Bound]:
     """Return the bounds of one training run, refused where its assumptions are not declared or do not hold."""
-    methods = {
-        STEINKE: one_run_epsilon,
-        F_DP: one_run_f_dp_epsilon,
-        GAUSSIAN: one_run_gaussian_epsilon,
-    }
+    methods = {STEINKE: one_run_epsilon, F_DP: one_run_f_dp_epsilon, GAUSSIAN: one_run_gaussian_epsilon}
     presets = _guesses(len(scores), declared)
     refusal = next((why for preset in presets if (why := _one_run_refusal(member, declared, preset))), None)
     bounds = []

@@ -51,13 +51,7 @@ def _window(images: Images) -> NDArray[np.float32]:
 
 
 def _features(values: NDArray[np.float32]) -> dict[str, Array]:
-    groups: tuple[Callable[[NDArray[np.float32]], Columns], ...] = (
-        _borders,
-        _grid,
-        _compression,
-        _mirroring,
-        _color,
-    )
+    groups: tuple[Callable[[NDArray[np.float32]], Columns], ...] = (_borders, _grid, _compression, _mirroring, _color)
     features: Columns = {}
     for group in groups:
         features |= group(values)

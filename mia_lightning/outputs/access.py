@@ -16,15 +16,7 @@ from mia_lightning.outputs.outputs import Outputs
 from mia_lightning.targets.base import OutputKind
 
 Access = Literal[
-    "label",
-    "top1",
-    "topk",
-    "probabilities_2",
-    "probabilities_4",
-    "probabilities",
-    "logits",
-    "features",
-    "references",
+    "label", "top1", "topk", "probabilities_2", "probabilities_4", "probabilities", "logits", "features", "references"
 ]
 """Level of access, least first. Each includes the class labels of the records."""
 

@@ -87,12 +87,7 @@ class ArrayInputs:
 
     def references(self, seed: int) -> References:
         """Return the references that are independent of known membership, with the checks of the import."""
-        from mia_lightning.references.fidelity import (
-            coverage_check,
-            direction_check,
-            independence_check,
-            scale_check,
-        )
+        from mia_lightning.references.fidelity import coverage_check, direction_check, independence_check, scale_check
         from mia_lightning.references.independence import make_independent
         from mia_lightning.references.result import References
 

@@ -31,11 +31,7 @@ from mia_lightning.pipeline.target_checks import checked_target
 from mia_lightning.records.records import Records
 from mia_lightning.records.splits import Splits
 from mia_lightning.report.filing import previous_audit
-from mia_lightning.scores.crossfit import (
-    FitCallback,
-    Reporter,
-    cross_fit,
-)
+from mia_lightning.scores.crossfit import FitCallback, Reporter, cross_fit
 
 if TYPE_CHECKING:
     from mia_lightning.references.result import References

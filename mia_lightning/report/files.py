@@ -98,11 +98,7 @@ def metrics(report: Report) -> dict[str, Any]:
     return {
         "source": assessment.records.source,
         "headline": report.headline,
-        "verdict": {
-            "level": conclusion.level,
-            "heading": conclusion.heading,
-            "sentences": list(conclusion.sentences),
-        },
+        "verdict": {"level": conclusion.level, "heading": conclusion.heading, "sentences": list(conclusion.sentences)},
         "records": {"members": int((member == 1).sum()), "non_members": int((member == 0).sum())},
         "attacks": {name: _attack(assessment, name) for name in assessment.attacks},
         "class_fpr": assessment.class_fpr,

@@ -173,12 +173,7 @@ def _used_rows(
 
 
 def _score_columns(
-    table: Table,
-    meanings: Columns,
-    covariates: set[str],
-    ids: Ids,
-    used: NDArray[np.intp],
-    notes: list[str],
+    table: Table, meanings: Columns, covariates: set[str], ids: Ids, used: NDArray[np.intp], notes: list[str]
 ) -> dict[str, Array]:
     """Return the score columns, and note every column that is not taken as one."""
     special = {*covariates, *meanings.by_meaning.values()}

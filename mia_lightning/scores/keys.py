@@ -96,11 +96,7 @@ def read_submission(path: str | Path, key: tuple[Ids, NDArray[np.int8]], key_nam
 
 
 def membership_from_key(
-    source: str,
-    ids: Ids,
-    given: NDArray[np.int8],
-    key: tuple[Ids, NDArray[np.int8]],
-    key_name: str,
+    source: str, ids: Ids, given: NDArray[np.int8], key: tuple[Ids, NDArray[np.int8]], key_name: str
 ) -> NDArray[np.int8]:
     """Return the key's membership in the order of the scores."""
     membership: NDArray[np.int8] = key[1][matched_rows(key_name, key[0], ids, source)]

@@ -11,15 +11,7 @@ from mia_lightning.config.search import SearchConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.search.sampler import NumberedSampler, new_study
 from mia_lightning.search.space import Space
-from mia_lightning.search.trial import (
-    EpochCallback,
-    Objective,
-    Params,
-    StoppedError,
-    Trial,
-    run_batch,
-    run_trial,
-)
+from mia_lightning.search.trial import EpochCallback, Objective, Params, StoppedError, Trial, run_batch, run_trial
 
 AHEAD = 8
 """Batches' worth of configurations that are drawn to fill one batch."""

@@ -63,12 +63,7 @@ def target_from(
     notes = [TRAINING] if isinstance(model, nn.Module) and model.training else []
     try:
         result = probed(
-            network,
-            form or TargetForm(),
-            samples,
-            output=output,
-            multi_label=multi_label,
-            feature_layer=feature_layer,
+            network, form or TargetForm(), samples, output=output, multi_label=multi_label, feature_layer=feature_layer
         )
     except MIAError:
         raise
@@ -122,10 +117,7 @@ def _refuse(name: str, seed: int) -> nn.Module:
 
 
 def _network(
-    model: object,
-    convert: Callable[[Tensor], Any],
-    classes: Sequence[object] | None,
-    columns: tuple[str, ...] | None,
+    model: object, convert: Callable[[Tensor], Any], classes: Sequence[object] | None, columns: tuple[str, ...] | None
 ) -> tuple[nn.Module, str]:
     """Return a copy of the model as a network in eval mode on the CPU, and its name."""
     if inspect.isclass(model):

@@ -19,11 +19,7 @@ NAMES = (
 )
 """Keys and attributes of a structured output that hold the class scores, in this order."""
 
-BASES: dict[OutputKind, float] = {
-    "log_probabilities": math.e,
-    "log2_probabilities": 2.0,
-    "log10_probabilities": 10.0,
-}
+BASES: dict[OutputKind, float] = {"log_probabilities": math.e, "log2_probabilities": 2.0, "log10_probabilities": 10.0}
 """Base of the logarithm of log-probabilities."""
 
 SENTENCES: dict[OutputKind, str] = {

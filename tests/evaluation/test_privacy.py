@@ -6,11 +6,7 @@ from scipy.special import ndtr
 
 from mia_lightning.errors import MIAError
 from mia_lightning.evaluation.config import OneRun
-from mia_lightning.evaluation.epsilon import (
-    _largest_refuted_at_rank,
-    exact_epsilon,
-    fixed_ranks,
-)
+from mia_lightning.evaluation.epsilon import _largest_refuted_at_rank, exact_epsilon, fixed_ranks
 from mia_lightning.evaluation.one_run import (
     gaussian_epsilon,
     one_run_epsilon,

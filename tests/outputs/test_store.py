@@ -67,13 +67,7 @@ OUTPUTS = {
     "fifo": replace_by(os.mkfifo),
     "device": replace_by(link),
 }
-DESCRIPTIONS = {
-    "list": "[]",
-    "number": '{"sha256": 7}',
-    "deep": "[" * 100_000,
-    "binary": "\0" * 100,
-    "empty": "",
-}
+DESCRIPTIONS = {"list": "[]", "number": '{"sha256": 7}', "deep": "[" * 100_000, "binary": "\0" * 100, "empty": ""}
 
 
 @pytest.mark.parametrize("damage", OUTPUTS.values(), ids=OUTPUTS)

@@ -36,10 +36,7 @@ def pool():
     }
 
 
-ATTACKS = {
-    "p": {"class_path": "AttackP"},
-    "lira": {"class_path": "Threshold", "init_args": {"column": "ratio"}},
-}
+ATTACKS = {"p": {"class_path": "AttackP"}, "lira": {"class_path": "Threshold", "init_args": {"column": "ratio"}}}
 SCORES = {"ratio": {"class_path": "LiRA"}}
 
 

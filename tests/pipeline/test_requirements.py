@@ -27,11 +27,7 @@ def test_shipped_configurations_requirements(name):
     ("files", "overrides", "sentence"),
     [
         (("no_reference",), {"extraction": {"queries": 2}}, "'phi_contrast' is the same .* --extraction.queries 18"),
-        (
-            ("no_reference",),
-            {"extraction": {"queries": 1}},
-            "'phi_std' .* --extraction.queries 2",
-        ),
+        (("no_reference",), {"extraction": {"queries": 1}}, "'phi_std' .* --extraction.queries 2"),
         ((), {"signals": {"names": ["phi", "phi_std"]}, "extraction": {"queries": 1}}, "--extraction.queries 2"),
         ((), {"extraction": {"queries": 1}, "attacks": {"a": threshold("phi_std")}}, "--extraction.queries 2"),
         (("references",), {"references": {"queries": 2}}, "calibration_contrast"),

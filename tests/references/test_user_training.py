@@ -20,12 +20,7 @@ from mia_lightning.references.fitting import fit_reference
 from mia_lightning.references.networks import network_of
 from mia_lightning.references.training import DivergedError, SmallConvolution
 from mia_lightning.references.training_data import TrainingData
-from mia_lightning.references.user_training import (
-    code_digest,
-    resolved_training,
-    training_inputs,
-    untrainable_module,
-)
+from mia_lightning.references.user_training import code_digest, resolved_training, training_inputs, untrainable_module
 from mia_lightning.runtime.interruption import Interrupted, interruptible
 from mia_lightning.targets import load_target
 from mia_lightning.targets.base import Target, TargetForm

@@ -123,10 +123,7 @@ def test_page_is_self_contained_without_scripts(page):
         assert not any(name.startswith("on") for name in attributes)
         for name in ("src", "href", "xlink:href"):
             assert attributes.get(name, "#").startswith(("#", "data:image/png;base64,"))
-    assert set(re.findall(r"https?://[^\"' ]+", page)) <= {
-        "http://www.w3.org/2000/svg",
-        "http://www.w3.org/1999/xlink",
-    }
+    assert set(re.findall(r"https?://[^\"' ]+", page)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     assert "url(" not in re.sub(r"url\(#\w+\)", "", page)
     assert "<script>alert(1)</script>" in "".join(elements.texts)
     assert "{{ 7*7 }}" in "".join(elements.texts)

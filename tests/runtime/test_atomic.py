@@ -16,10 +16,7 @@ from mia_lightning.runtime.atomic import atomic_open, atomic_write, make_folder,
 from mia_lightning.runtime.locks import Lock
 from mia_lightning.runtime.output_folder import OutputFolder
 
-WRITERS = {
-    "text": lambda path: _write_text(path),
-    "bytes": lambda path: write_atomically(path, b"ours"),
-}
+WRITERS = {"text": lambda path: _write_text(path), "bytes": lambda path: write_atomically(path, b"ours")}
 
 
 def _write_text(path):

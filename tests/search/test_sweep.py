@@ -109,14 +109,7 @@ def test_tensorboard(sweep):
 @pytest.mark.extended
 def test_two_devices(quick_args, sweep):
     arguments, folder = quick_args
-    own = [
-        "--hardware.devices",
-        "2",
-        "--cache_dir",
-        str(folder / "store-of-two"),
-        "--output",
-        str(folder / "two"),
-    ]
+    own = ["--hardware.devices", "2", "--cache_dir", str(folder / "store-of-two"), "--output", str(folder / "two")]
     process = Forked(python([ROOT / "tune.py", *arguments, *own]), cwd=ROOT)
     stderr = process.communicate()[1]
     assert process.returncode == 0, stderr

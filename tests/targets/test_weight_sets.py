@@ -195,8 +195,7 @@ def test_root(root, images, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "extra",
-    [{"n_averaged": torch.tensor(5)}, {"criterion.weight": torch.ones(5)}, {"normalize.mean": torch.zeros(3)}],
+    "extra", [{"n_averaged": torch.tensor(5)}, {"criterion.weight": torch.ones(5)}, {"normalize.mean": torch.zeros(3)}]
 )
 def test_extra_names_are_left_out_and_named(extra, images, tmp_path):
     target = load(tmp_path / "c.pt", network_of().state_dict() | extra)

@@ -14,14 +14,7 @@ from mia_lightning.records.csv_header import header_names
 from mia_lightning.records.label_columns import class_order_note
 from mia_lightning.records.readers import _files, _image_files
 from mia_lightning.records.records import Records
-from mia_lightning.records.table_columns import (
-    Ids,
-    group_column,
-    id_column,
-    label_column,
-    membership_of,
-    text_column,
-)
+from mia_lightning.records.table_columns import Ids, group_column, id_column, label_column, membership_of, text_column
 from mia_lightning.records.tables import Table, parse_csv, read_table
 from mia_lightning.records.vocabulary import TABLE_COLUMNS, meaning
 

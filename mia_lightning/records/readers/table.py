@@ -14,13 +14,7 @@ from mia_lightning.records.label_columns import class_order_note
 from mia_lightning.records.multi_hot import is_one_hot, multi_hot_column
 from mia_lightning.records.readers import _files
 from mia_lightning.records.records import UNKNOWN, Records
-from mia_lightning.records.table_columns import (
-    group_column,
-    id_column,
-    label_column,
-    membership_of,
-    number_column,
-)
+from mia_lightning.records.table_columns import group_column, id_column, label_column, membership_of, number_column
 from mia_lightning.records.tables import Table, read_table
 from mia_lightning.records.vocabulary import FEATURE, IGNORE, meaning
 
