@@ -48,7 +48,9 @@ class Attack:
             seed: Random seed.
             validation: Rows to evaluate after each epoch, if the attack has epochs.
         """
-        raise NotImplementedError
+        if self.is_trainable:
+            raise NotImplementedError
+        return self
 
     def score(self, table: SignalTable) -> NDArray[np.float64]:
         """Return (N,) finite scores on an additive scale (log-odds, log-ratio, rank), higher = more likely a member."""

@@ -1,12 +1,12 @@
 """Fusion of attacks by the ranks of their scores."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.attacks.base import Attack, ValidationRows
+from mia_lightning.attacks.base import Attack
 from mia_lightning.attacks.threshold import single_column
 from mia_lightning.signals.table import SignalTable
 
@@ -32,12 +32,6 @@ class Fusion(Attack):
     def required_columns(self) -> tuple[str, ...]:
         """Return the members."""
         return tuple(self.members)
-
-    def fit(
-        self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, validation: ValidationRows | None = None
-    ) -> Self:
-        """Return self; nothing is fitted."""
-        return self
 
     def score(self, table: SignalTable) -> NDArray[np.float64]:
         """Return the mean normal score, (N,)."""

@@ -1,12 +1,12 @@
 """Threshold on one signal."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.attacks.base import Attack, ValidationRows
+from mia_lightning.attacks.base import Attack
 from mia_lightning.errors import MIAError
 from mia_lightning.signals.table import SignalTable
 
@@ -26,12 +26,6 @@ class Threshold(Attack):
     def required_columns(self) -> tuple[str, ...]:
         """Return the one column."""
         return (self.column,)
-
-    def fit(
-        self, table: SignalTable, member: NDArray[np.int8], *, seed: int = 0, validation: ValidationRows | None = None
-    ) -> Self:
-        """Return self; nothing is fitted."""
-        return self
 
     def score(self, table: SignalTable) -> NDArray[np.float64]:
         """Return the signal, negated where members have the lower values."""
