@@ -43,9 +43,6 @@ def run(config: BenchmarkConfig) -> list[TableRow]:
 
     Returns:
         The rows; empty where other tasks of a SLURM array still train models.
-
-    Raises:
-        MIAError: any mistake in the options or the files they name.
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("mia_lightning").setLevel(logging.INFO)

@@ -1,6 +1,5 @@
 """Audit by canaries: the coins are checked against what was trained on, then bounds follow from the scores."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from mia_lightning.records.readers import read_records
 from mia_lightning.records.table_columns import id_column
 from mia_lightning.records.tables import read_table
 from mia_lightning.report.files import versions
-from mia_lightning.runtime.atomic import atomic_write
+from mia_lightning.runtime.atomic import write_json
 from mia_lightning.scores.keys import read_submission
 
 TABLES = (".csv", ".tsv", ".parquet")
@@ -72,10 +71,7 @@ def audit(config: AuditConfig) -> CanaryAudit:
     )
     result = CanaryAudit(manifest, evaluate(scores, member, (0.01, 0.05, 0.1)), bounds)
     if config.output is not None:
-        path = Path(config.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path.parent, path.name) as file:
-            json.dump(content(result), file, indent=2, allow_nan=False)
+        write_json(Path(config.output), content(result))
     return result
 
 

@@ -96,11 +96,7 @@ def parse_benchmark(argv: Sequence[str]) -> BenchmarkConfig:
 
 
 def parse_mapping(values: dict[str, Any]) -> RunConfig:
-    """Return the configuration of nested plain values, checked as the command line checks them.
-
-    Raises:
-        MIAError: see `parse_arguments`.
-    """
+    """Return the configuration of nested plain values, checked as the command line checks them."""
     return _build(complete(values), RunConfig)
 
 
@@ -168,11 +164,7 @@ def _print_and_exit(text: str) -> NoReturn:
 
 
 def _build(values: dict[str, Any], cls: type[Config]) -> Config:
-    """Return the dataclass of complete nested values.
-
-    Raises:
-        MIAError: a value is unknown, of the wrong type, or refused by the dataclass.
-    """
+    """Return the dataclass of complete nested values."""
     checked = check_values(values, cls)
     try:
         config: Config = _instantiate(checked, cls)

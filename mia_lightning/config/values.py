@@ -231,11 +231,7 @@ _IMPORTS = (
 
 
 def _check_import(text: str, name: str) -> None:
-    """Refuse an import that is not written as package.module:NAME.
-
-    Raises:
-        MIAError: with the right form.
-    """
+    """Refuse an import that is not written as package.module:NAME."""
     module, colon, attribute = text.rpartition(":")
     if not colon:
         module, _, attribute = text.rpartition(".")

@@ -35,9 +35,6 @@ def run(config: ScoreEvaluationConfig, *, overwrite: bool = False) -> Decision |
 
     Returns:
         The outcome of the policy, None without one.
-
-    Raises:
-        MIAError: any mistake in the options or the files they name.
     """
     console = output_console(120)
     if config.leaderboard is None:
@@ -50,11 +47,7 @@ def run(config: ScoreEvaluationConfig, *, overwrite: bool = False) -> Decision |
 
 
 def evaluate_file(config: ScoreEvaluationConfig, policy: Policy | None = None) -> tuple[Assessment, list[str]]:
-    """Return the assessment of one file of scores, and notes about the file.
-
-    Raises:
-        MIAError: any mistake in the options or the files they name.
-    """
+    """Return the assessment of one file of scores, and notes about the file."""
     from mia_lightning.evaluation.assess import assess
     from mia_lightning.policy.decide import check_contents
 
@@ -146,11 +139,7 @@ def _read_pool(config: ScoreEvaluationConfig) -> ScoresFile:
 
 
 def rank_files(config: ScoreEvaluationConfig) -> tuple[Place, ...]:
-    """Return the submissions ranked with the key of `config.leaderboard`.
-
-    Raises:
-        MIAError: any mistake in the options or the files they name.
-    """
+    """Return the submissions ranked with the key of `config.leaderboard`."""
     from mia_lightning.evaluation.leaderboard import rank_submissions
     from mia_lightning.scores.files import read_key, read_submission
 

@@ -1,6 +1,5 @@
 """The command: a run in, a table of forecasts out."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import pairwise
@@ -18,7 +17,7 @@ from mia_lightning.evaluation.config import PlannerConfig
 from mia_lightning.pipeline.terminal import output_console, print_line
 from mia_lightning.planning.plan import Plan, plan
 from mia_lightning.planning.without_references import BASIS, plans_without_references
-from mia_lightning.runtime.atomic import atomic_write
+from mia_lightning.runtime.atomic import write_json
 
 
 def run(config: PlannerConfig) -> tuple[Plan, ...]:
@@ -47,19 +46,12 @@ def run(config: PlannerConfig) -> tuple[Plan, ...]:
         console.print(plan_table(item))
         print_line(f"{item.score}: {item.advice}", console)
     if config.output is not None:
-        path = Path(config.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path.parent, path.name) as file:
-            json.dump([asdict(item) | {"advice": item.advice} for item in plans], file, indent=2, allow_nan=False)
+        write_json(Path(config.output), [asdict(item) | {"advice": item.advice} for item in plans])
     return plans
 
 
 def _without_references(content: dict[str, Any], folder: Path) -> tuple[Plan, ...]:
-    """Return the plans of a run's headline attack.
-
-    Raises:
-        MIAError: too few records, or the content is not that of a run.
-    """
+    """Return the plans of a run's headline attack."""
     try:
         name = str(content["headline"])
         plans = plans_without_references(name, content["attacks"][name])
@@ -85,11 +77,7 @@ def plan_table(item: Plan) -> Table:
 
 
 def _curves(content: Any, folder: Path) -> dict[str, list[CurvePoint]]:
-    """Return the learning curves of at least two points.
-
-    Raises:
-        MIAError: there is none, or the content is not one.
-    """
+    """Return the learning curves of at least two points."""
     try:
         curves = {str(name): [CurvePoint(**point) for point in points] for name, points in (content or {}).items()}
         kept = {name: sorted(curve, key=_references) for name, curve in curves.items() if len(curve) > 1}

@@ -29,11 +29,7 @@ def vocabulary(sides: Iterable[NDArray[Any] | None]) -> list[object]:
 
 
 def _coded(labels: NDArray[Any] | None, count: int, name: str, classes: Sequence[object] | None) -> NDArray[Any]:
-    """Return labels as class numbers (N,), -1 where one is missing; unchanged where the classes have no names.
-
-    Raises:
-        MIAError: a label that is none of the classes.
-    """
+    """Return labels as class numbers (N,), -1 where one is missing; unchanged where the classes have no names."""
     if labels is None:
         return np.full(count, UNKNOWN)
     if classes is None or labels.ndim > 1:

@@ -2,11 +2,12 @@
 
 import errno
 import io
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from mia_lightning.errors import MIAError
 from mia_lightning.security.open import create_own
@@ -82,6 +83,18 @@ def atomic_write(folder: Path, name: str) -> Iterator[IO[str]]:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         yield text
         text.detach()  # `atomic_open` closes the file
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write plain values, and create the folder.
+
+    Raises:
+        MIAError: the disk is full or the folder cannot be written.
+    """
+    with readable_write_error(f"{path.name} into {path.parent}", "free space or permit it"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_open(path) as file:
+            file.write(json.dumps(content, indent=2, allow_nan=False).encode())
 
 
 def write_atomically(path: Path, payload: bytes) -> None:

@@ -95,11 +95,7 @@ class OutputFolder:
 
     @contextmanager
     def acquired(self) -> Iterator[None]:
-        """Hold the folder within the block; a block that fails discards it.
-
-        Raises:
-            MIAError: see `acquire`.
-        """
+        """Hold the folder within the block; a block that fails discards it."""
         self.acquire()
         try:
             yield

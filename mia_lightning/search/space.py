@@ -175,11 +175,7 @@ def _options(node: Any) -> list[str]:
 
 
 def _parse_fields(config: RunConfig, plain: Params) -> Params:
-    """Return plain values as the configuration parser types them.
-
-    Raises:
-        MIAError: a field does not accept its value.
-    """
+    """Return plain values as the configuration parser types them."""
     mapping = to_mapping(config)
     for key, value in plain.items():
         node = mapping

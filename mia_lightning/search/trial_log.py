@@ -152,11 +152,7 @@ def _read(frozen: FrozenTrial, space: Space, metric: str) -> Trial:
 
 
 def _numbers(values: Any) -> dict[Any, float]:
-    """Return a mapping whose values are finite numbers and whose names are printable.
-
-    Raises:
-        ValueError: it is not one.
-    """
+    """Return a mapping whose values are finite numbers and whose names are printable."""
     if not isinstance(values, Mapping) or len(values) > 100_000:
         raise ValueError("expected a mapping of numbers")
     for name, value in values.items():

@@ -125,11 +125,7 @@ def main() -> None:
 
 
 def answer(request: Mapping[str, Any]) -> bytes:
-    """Load a program, query it once and return its description.
-
-    Raises:
-        MIAError: see `exported.read_program`.
-    """
+    """Load a program, query it once and return its description."""
     import numpy as np
     import torch
 

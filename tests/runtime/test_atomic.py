@@ -12,7 +12,7 @@ from helpers import ROOT
 from helpers.runner import wait_for
 
 from mia_lightning.errors import MIAError
-from mia_lightning.runtime.atomic import atomic_open, atomic_write, make_folder, write_atomically
+from mia_lightning.runtime.atomic import atomic_open, atomic_write, make_folder, write_atomically, write_json
 from mia_lightning.runtime.locks import Lock
 from mia_lightning.runtime.output_folder import OutputFolder
 
@@ -208,3 +208,9 @@ def test_one_holder_at_a_time(tmp_path):
         thread.join(timeout=60)
     assert len(most) == 60
     assert max(most) == 1
+
+
+def test_json_below_a_file_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(MIAError, match=r"cannot write plan\.json into .*file"):
+        write_json(tmp_path / "file" / "plan.json", {})
