@@ -130,14 +130,20 @@ def train_models(config: BenchmarkConfig) -> BenchmarkPool | None:
 
 
 def _records(config: BenchmarkConfig) -> Records:
-    records = read_records(str(config.data))
+    try:
+        records = read_records(str(config.data), columns=config.columns)
+    except MIAError as error:  # with the options of train.py
+        message = str(error).replace("; choose one with --data.reader NAME", "")
+        raise MIAError(message.replace("--data.columns", "--columns")) from None
     if (records.labels < 0).any():
         raise MIAError(f"{records.source}: {int((records.labels < 0).sum())} records have no label to train on")
-    if records.images.ndim not in (2, 4) or records.labels.ndim != 1:
+    if records.multi_hot is not None:
         raise MIAError(
-            f"{records.source}: records are {records.images.shape[1:]} with labels {records.labels.shape[1:]}; the "
-            "benchmark trains on images or rows of a table with one class each"
+            f"{records.source}: records have {records.multi_hot.shape[1]} labels each (multi-label); the benchmark "
+            "trains classifiers of one class a record; choose such a data set, or audit one target by train.py"
         )
+    if records.images.ndim not in (2, 4):
+        raise MIAError(f"{records.source}: records are {records.images.shape[1:]}; give images or rows of a table")
     if config.records is not None and config.records < len(records):
         chosen = np.random.default_rng((config.seed, 7)).permutation(len(records))[: config.records]
         records = records.rows(np.sort(chosen))

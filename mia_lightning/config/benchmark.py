@@ -11,8 +11,11 @@ class BenchmarkConfig:
     """Options of a benchmark."""
 
     data: str | None = None
-    """Records, of which random halves train the models, such as torchvision:CIFAR10, MedMNIST's pathmnist.npz, a
-    table, or another file or folder; their own membership is not read."""
+    """Records, of which random halves train the models, such as torchvision:CIFAR10, medmnist:PathMNIST, a table,
+    or another file or folder; their own membership is not read."""
+
+    columns: dict[str, str] = field(default_factory=dict)
+    """Meaning of columns of data whose names are not recognized, such as {outcome: label, city: ignore}."""
 
     pool: str | None = None
     """Models trained elsewhere, instead of data: a file or folder as for train.py --references.imported."""

@@ -151,9 +151,8 @@ def relative_paths(values: Any) -> Any:
         return [relative_paths(value) for value in values]
     if not isinstance(values, str):
         return values
-    name, option, path = values.partition("?root=")  # of a data set, such as torchvision:CIFAR10?root=data
-    if option:
-        return name + option + relative_paths(path)
+    if match := re.fullmatch(r"(.*\?root=|medmnist:)(.+)", values):  # such as torchvision:CIFAR10?root=data
+        return match[1] + relative_paths(match[2])
     return os.path.relpath(values) if os.path.isabs(values) else values
 
 

@@ -181,21 +181,21 @@ def medmnist(folder, draw):
     }
     labels = {f"{part}_labels": draw.integers(0, 3, (30, 1), dtype=np.uint8) for part in ("train", "val", "test")}
     np.savez(folder / "pneumoniamnist.npz", **arrays, **labels)
-    return folder / "pneumoniamnist.npz", "2"
+    return [f"medmnist:PneumoniaMNIST?root={folder}"], "2"
 
 
 def table(folder, draw):
-    rows = [f"{a:.0f},{b:.3f},{int(b > 0)},{i % 2}" for i, (a, b) in enumerate(draw.normal(size=(60, 2)) * [9, 1])]
-    (folder / "table.csv").write_text("\n".join(["age,income,label,member", *rows]))
-    return folder / "table.csv", "1"
+    rows = [f"{a:.0f},{b:.3f},{int(b > 0)},Rome" for a, b in draw.normal(size=(60, 2)) * [9, 1]]
+    (folder / "table.csv").write_text("\n".join(["age,income,rich,city", *rows]))
+    return [folder / "table.csv", "--columns", "{city: ignore, rich: label}"], "1"
 
 
 @pytest.mark.parametrize("write", [medmnist, table])
 def test_other_data(write, tmp_path):
-    path, queries = write(tmp_path, np.random.default_rng(0))
+    data, queries = write(tmp_path, np.random.default_rng(0))
     options = ["--targets", "2", "--references", "1,2", "--training.epochs", "2", "--training.batch_size", "10"]
     folder = tmp_path / "out"
-    assert benchmark(["--data", str(path), *options, "--heads", "false", "--output", str(folder)]) == 0
+    assert benchmark(["--data", *map(str, data), *options, "--heads", "false", "--output", str(folder)]) == 0
     rows = read(folder / "benchmark.csv")
     assert {row["queries"] for row in rows.values()} == {queries}
     assert ("RMIA online", 2) in rows
@@ -210,11 +210,24 @@ def test_other_data(write, tmp_path):
         (["--data", "x", "--references", "0"], "--references must be at least 1"),
         (["--data", "x", "--target", "3"], "did you mean 'targets'"),
         (["--data", "x", "--targets", "0"], "--targets must be at least 1"),
+        (["--data", "{folder}/text.csv"], "or leave it out by --columns '{city: ignore}'"),
+        (["--data", "{folder}/text.csv", "--columns", "{city: feature}"], "--columns"),
+        (["--data", "{folder}/text.csv", "--columns", "{city: nothing}"], "--columns"),
+        (["--data", "medmnist:ChestMNIST?root={folder}"], "14 labels each (multi-label)"),
         (["--data", "{records}", "--architecture", "resnet999", "--training.batch_size", "20"], "resnet999"),
         (["--data", "{records}", "--training.batch_size", "500"], "lower --training.batch_size"),
     ],
 )
 def test_mistakes(options, sentence, folder, tmp_path, capsys):
-    options = [option.format(records=folder / "records.npz") for option in options]
+    labels = np.random.default_rng(0).integers(0, 2, (20, 14), dtype=np.uint8)
+    images = np.zeros((20, 28, 28), np.uint8)
+    arrays = {f"{part}_{name}": a for part in ("train", "test") for name, a in (("images", images), ("labels", labels))}
+    np.savez(tmp_path / "chestmnist.npz", **arrays)
+    (tmp_path / "text.csv").write_text("age,label,city\n1,0,Rome\n2,1,Oslo\n")
+    places = {"{records}": folder / "records.npz", "{folder}": tmp_path}
+    for place, path in places.items():
+        options = [option.replace(place, str(path)) for option in options]
     assert benchmark([*options, "--output", str(tmp_path / "out")]) == 2
-    assert sentence in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert sentence in message
+    assert "--data." not in message

@@ -5,8 +5,9 @@ import os
 import struct
 import zipfile
 from pathlib import Path
+from urllib.parse import parse_qsl
 
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, suggest
 from mia_lightning.security.archives import check_list
 from mia_lightning.security.file_kinds import file_kind
 from mia_lightning.security.open import check_regular, open_regular
@@ -24,6 +25,19 @@ def head(source: str, count: int) -> bytes:
             return file.read(count)
     except (OSError, MIAError):
         return b""
+
+
+def named_set(source: str, prefix: str) -> tuple[str, str | None]:
+    """Return the name and the folder of a data set such as `torchvision:CIFAR10?root=DIR`.
+
+    Raises:
+        MIAError: an option other than root.
+    """
+    name, _, query = source.removeprefix(prefix).partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for option in options.keys() - {"root"}:
+        raise MIAError(f"{source}: unknown option {option!r}; {suggest(option, ['root'])}")
+    return name, options.get("root") or None
 
 
 def zip_kind(source: str) -> str:

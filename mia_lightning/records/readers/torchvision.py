@@ -5,7 +5,6 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from mia_lightning.errors import MIAError, reason, suggest
 from mia_lightning.records.image_arrays import image_column
 from mia_lightning.records.label_columns import label_column
+from mia_lightning.records.readers import _files
 from mia_lightning.records.records import Records
 
 FORMATS = "a torchvision data set (torchvision:NAME)"
@@ -38,17 +38,13 @@ def read(source: str) -> Records:
     Raises:
         MIAError: the data set or an option is unknown, the download fails, or the images differ in shape.
     """
-    name, _, query = source.removeprefix(PREFIX).partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    for option in options.keys() - {"root"}:
-        raise MIAError(f"{source}: unknown option {option!r}; {suggest(option, ['root'])}")
+    name, root = _files.named_set(source, PREFIX)
     classes = _datasets()
     if name not in classes:
         raise MIAError(
             f"{source}: torchvision has no such image classification data set; {suggest(name, classes, see='')}"
         )
-    root = options.get("root") or DEFAULT_ROOT
-    train, test = (_load(classes[name], is_train, root, name) for is_train in (True, False))
+    train, test = (_load(classes[name], is_train, root or DEFAULT_ROOT, name) for is_train in (True, False))
     if train.images.shape[1:] != test.images.shape[1:]:
         raise MIAError(f"{name}: train and test images differ in shape; choose a data set of one image size")
     return Records(

@@ -247,6 +247,64 @@ def test_torchvision_mistakes(tmp_path, monkeypatch):
         read_records(f"torchvision:CIFAR10?root={tmp_path}")
 
 
+def _write_medmnist(path, channels=()):
+    draw = np.random.default_rng(0)
+    sizes = {"train": 6, "val": 3, "test": 4}
+    images = {f"{part}_images": draw.integers(0, 256, (n, 28, 28, *channels), np.uint8) for part, n in sizes.items()}
+    labels = {f"{part}_labels": draw.integers(0, 9, (n, 1), np.uint8) for part, n in sizes.items()}
+    np.savez(path, **images, **labels)
+    return images, labels
+
+
+def test_medmnist_splits_are_membership(tmp_path):
+    images, labels = _write_medmnist(tmp_path / "pathmnist_64.npz", (3,))
+    for source in (f"medmnist:PathMNIST_64?root={tmp_path}", f"medmnist:{tmp_path / 'pathmnist_64.npz'}"):
+        records = read_records(source)
+        assert records.membership.tolist() == [1] * 6 + [0] * 4
+        both = np.concatenate([images["train_images"], images["test_images"]])
+        np.testing.assert_array_equal(records.images, both.transpose(0, 3, 1, 2))
+        np.testing.assert_array_equal(
+            records.labels, np.concatenate([labels["train_labels"], labels["test_labels"]])[:, 0]
+        )
+
+
+def test_medmnist_is_downloaded_by_its_package(tmp_path, monkeypatch):
+    class BloodMNIST:
+        def __init__(self, split, download, root, size):
+            assert (split, download, size) == ("train", True, 28)
+            _write_medmnist(Path(root) / "bloodmnist.npz")
+
+    monkeypatch.setitem(sys.modules, "medmnist", types.SimpleNamespace(BloodMNIST=BloodMNIST))
+    source = f"medmnist:BloodMNIST?root={tmp_path / 'new'}"
+    assert len(read_records(source)) == 10
+    monkeypatch.delitem(sys.modules, "medmnist")
+    assert len(read_records(source)) == 10  # the file alone is enough
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (
+            "PathMNIST?root={folder}",
+            r"pathmnist\.npz is not in \S+; put it there.*pip install \"mia-lightning\[medmnist\]\"",
+        ),
+        ("PathMNIST", r"pathmnist\.npz is not in data or ~/\.medmnist"),
+        ("PathMNITS", "did you mean 'PathMNIST'"),
+        ("PathMNIST_32", "MedMNIST has no such data set"),
+        ("OrganMNIST3D", "has volumes"),
+        ("PathMNIST?rot=x", "did you mean 'root'"),
+        ("{folder}/nothing.npz", "no such file"),
+        ("", "legal names include"),
+    ],
+)
+def test_medmnist_mistakes(name, sentence, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "medmnist", None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MIAError, match=sentence):
+        read_records("medmnist:" + name.format(folder=tmp_path))
+
+
 @pytest.mark.skipif(not (REPLICA / "public.csv").is_file(), reason="the replica is not on this machine")
 def test_replica_matches_its_files():
     records = read_records(str(REPLICA / "private.csv"))
