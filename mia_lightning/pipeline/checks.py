@@ -98,6 +98,7 @@ def load_and_check_target(config: RunConfig, public: Records) -> Target:
         image_shape=public.images.shape[1:],
         sample=None if public.is_image else sample_of(public),
         feature_names=public.feature_names,
+        categories=public.categories,
         multi_label=public.multi_hot is not None,
     )
     check_fits(target, public.images.shape[1:])
@@ -113,9 +114,12 @@ def as_target_takes(
         MIAError: a label that an estimator was not fitted on, or gradients of an estimator.
     """
     from mia_lightning.targets.estimators import EstimatorNetwork, align_labels
-    from mia_lightning.targets.inputs import converted
+    from mia_lightning.targets.inputs import check_missing, converted
     from mia_lightning.targets.wrapper import unwrap
 
+    for half in (public, private):
+        if half is not None:
+            check_missing(target, half)
     halves = Splits(public, private).map(lambda half: converted(half, target.input_dtype))
     network = unwrap(target.network)
     if isinstance(network, EstimatorNetwork):

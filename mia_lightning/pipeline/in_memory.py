@@ -23,8 +23,9 @@ from mia_lightning.pipeline.progress import FitProgress
 from mia_lightning.pipeline.requirements import check_requirements
 from mia_lightning.pipeline.results import AuditResult
 from mia_lightning.pipeline.splits import split_public
+from mia_lightning.records.features import Features
 from mia_lightning.records.halves import align_multi_hot
-from mia_lightning.records.in_memory import Batch, read_side
+from mia_lightning.records.in_memory import Batch, read_side, with_one_coding
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.records.sides import check_alike, is_channels_last, to_records, vocabulary
 from mia_lightning.records.splits import Splits
@@ -107,6 +108,8 @@ def audit(
         if members is not None or non_members is not None:
             raise MIAError("a RunConfig names its records; pass it alone, or a model with members and non_members")
         return configured.audit(model)
+    from mia_lightning.targets.inputs import check_missing
+
     started = perf_counter()
     if members is non_members and members is not None:
         raise MIAError("members and non_members are the same object; give records that the model was not trained on")
@@ -117,6 +120,7 @@ def audit(
         if data is not None or name != "unknown"
     }
     check_alike(sides)
+    sides = with_one_coding(sides)
     records = sum(map(len, sides.values()))
     settings = _configuration(sides["members"], records, references, output, config, options)
     check_requirements(settings)
@@ -128,6 +132,8 @@ def audit(
         settings.cache_dir = folder
         with quiet_lightning():
             target = _target(model, sides, public, output, settings, untrained)
+            for half in (public, *([] if private is None else [private])):
+                check_missing(target, half, sides["members"].features)
             prepared = configured.check_inputs(settings, public, private, target, started=started)
         with FitProgress(len(settings.attacks) * settings.evaluation.folds) as progress:
             result = configured.attack_target(settings, prepared, progress=progress)
@@ -195,13 +201,13 @@ def _with_channels(model: object, side: Batch) -> Batch:
 
     if not isinstance(model, torch.nn.Module) or side.inputs.dtype != np.uint8 or side.inputs.ndim != 3:
         return side
-    return Batch(side.inputs[:, None], side.labels, side.container, side.columns)
+    return Batch(side.inputs[:, None], side.labels, side.container, side.features)
 
 
 def _single_precision(side: Batch) -> Batch:
     if side.inputs.dtype != np.float64:
         return side
-    return Batch(side.inputs.astype(np.float32), side.labels, side.container, side.columns)
+    return Batch(side.inputs.astype(np.float32), side.labels, side.container, side.features)
 
 
 def _target(
@@ -216,17 +222,18 @@ def _target(
 
     from mia_lightning.outputs.datamodule import MembershipDataModule
     from mia_lightning.targets.in_memory import target_from
+    from mia_lightning.targets.inputs import without_missing
 
     first = sides["members"]
     images: NDArray[Any] = public.images
     members = len(first)
     rows = [np.arange(members)[:SAMPLES], np.arange(members, len(public))[:SAMPLES]]
     data = MembershipDataModule(Splits(public), mean=config.data.mean, std=config.data.std)
-    samples = [data.normalize(torch.from_numpy(images[part])) for part in rows]
+    samples = [data.normalize(torch.from_numpy(without_missing(images[part]))) for part in rows]
     convert = partial(
         _as_given,
         container=first.container,
-        columns=first.columns,
+        features=first.features,
         to_uint8=images.dtype == np.uint8 and images.ndim == 4,
         channels_last=is_channels_last(first.inputs),
     )
@@ -241,7 +248,7 @@ def _target(
         output=output,
         convert=convert,
         classes=vocabulary(side.labels for side in sides.values()),
-        columns=first.columns,
+        features=first.features,
         form=form,
         feature_layer=config.target.feature_layer,
         untrained=untrained,
@@ -249,9 +256,7 @@ def _target(
     )
 
 
-def _as_given(
-    batch: Tensor, *, container: str, columns: tuple[str, ...] | None, to_uint8: bool, channels_last: bool
-) -> Any:
+def _as_given(batch: Tensor, *, container: str, features: Features | None, to_uint8: bool, channels_last: bool) -> Any:
     """Return a batch of the network's inputs as a function expects it: in the container of the given records."""
     if to_uint8:
         batch = (batch * 255).round().byte()
@@ -260,12 +265,11 @@ def _as_given(
     if container == "tensor":
         return batch.contiguous()
     array = np.ascontiguousarray(batch.detach().cpu().numpy())
-    if container == "pandas":
-        import pandas as pd
-
-        return pd.DataFrame(array, columns=columns)
-    if container == "polars":
+    if features is not None and container in ("pandas", "polars"):
+        frame = features.frame(array)
+        if container == "pandas":
+            return frame
         import polars as pl
 
-        return pl.DataFrame(array, schema=list(columns or ()))
+        return pl.from_pandas(frame)
     return array

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
+from mia_lightning.records.features import Categories
 from mia_lightning.records.image_arrays import image_column, input_column
 from mia_lightning.records.label_columns import class_name_column, label_column
 from mia_lightning.records.multi_hot import multi_hot_column
@@ -47,6 +48,7 @@ def make_records(
     groups: Values | None = None,
     class_names: object = None,
     feature_names: Sequence[str] | None = None,
+    categories: Categories | None = None,
     as_images: bool | None = None,
     notes: Sequence[str] = (),
 ) -> Records:
@@ -63,7 +65,8 @@ def make_records(
         splits: (N,) names of training and test sets, which stand for membership where that is missing.
         groups: (N,) integers or texts: person, patient, camera; a record without one is its own group.
         class_names: names of class 0, 1, ..., or a mapping between names and classes.
-        feature_names: name of each column of a table.
+        feature_names: name of each column of a table, which may then have NaN where a value is missing.
+        categories: texts of the columns of text by name, of which the table holds the positions.
         as_images: whether `images` are images; None takes three or four axes for images.
         notes: the reader's notes.
 
@@ -94,6 +97,7 @@ def make_records(
         ids_invented=ids is None,
         feature_names=None if feature_names is None else tuple(map(str, feature_names)),
         multi_hot=multi_hot,
+        categories=categories or {},
     )
 
 

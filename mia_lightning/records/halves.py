@@ -8,6 +8,7 @@ from itertools import zip_longest
 import numpy as np
 
 from mia_lightning.errors import MIAError, printable
+from mia_lightning.records.features import recoded
 from mia_lightning.records.multi_hot import ONE_HOT
 from mia_lightning.records.records import UNKNOWN, Records
 
@@ -71,6 +72,18 @@ def align_inputs(public: Records, private: Records) -> tuple[Records, Records]:
             )
         order = [private.feature_names.index(name) for name in names]
         private = replace(private, images=private.images[:, order], feature_names=names)
+    if names is not None and (public.categories or private.categories):
+        halves = (public, private)
+        parts, categories = recoded(
+            [half.images for half in halves],
+            names,
+            [half.categories for half in halves],
+            [half.source for half in halves],
+        )
+        public, private = (
+            replace(half, images=images, categories=categories)  # type: ignore[arg-type]  # float64
+            for half, images in zip(halves, parts, strict=True)
+        )
     if public.images.shape[1:] != private.images.shape[1:]:
         raise MIAError(
             f"{public.source} contains {'images' if public.is_image else 'inputs'} of shape {public.images.shape[1:]} "

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable
+from mia_lightning.records.features import Features, coded, recoded
 from mia_lightning.records.vocabulary import NAMES, normalize_name
 
 
@@ -27,8 +29,13 @@ class Batch:
     container: str
     """Container of the inputs, which functions receive as well: "tensor", "array", "pandas" or "polars"."""
 
-    columns: tuple[str, ...] | None = None
-    """Names of a table's features."""
+    features: Features | None = None
+    """Names and texts of a table's columns."""
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Names of a table's columns."""
+        return None if self.features is None else self.features.names
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -121,11 +128,33 @@ def _batches(loader: Any, name: str) -> Any:
     return loader
 
 
+def with_one_coding(sides: Mapping[str, Batch]) -> dict[str, Batch]:
+    """Return the sides of a table with one coding of the texts of all; other sides as they are.
+
+    Raises:
+        MIAError: a column holds numbers on one side and text on another.
+    """
+    first = next(iter(sides.values())).features
+    if first is None or not any(side.features and side.features.categories for side in sides.values()):
+        return dict(sides)
+    parts, categories = recoded(
+        [side.inputs for side in sides.values()],
+        first.names,
+        [side.features.categories if side.features else {} for side in sides.values()],
+        list(sides),
+    )
+    features = replace(first, categories=categories)
+    return {
+        name: replace(side, inputs=inputs, features=features)
+        for (name, side), inputs in zip(sides.items(), parts, strict=True)
+    }
+
+
 def _with_labels(batch: Batch, labels: NDArray[Any], name: str) -> Batch:
     count = labels.size if labels.ndim == 0 else len(labels)
     if labels.ndim == 0 or count != len(batch):
         raise MIAError(f"{name} has {len(batch)} records but {count} labels; give one label per record")
-    return Batch(batch.inputs, labels, batch.container, batch.columns)
+    return Batch(batch.inputs, labels, batch.container, batch.features)
 
 
 def _is_a(data: object, module: str, name: str) -> bool:
@@ -152,24 +181,34 @@ def _table(data: object, name: str, label: str | Sequence[str] | None) -> Batch 
         labels = labels.astype(np.str_)
     several = label_column if isinstance(label_column, list) else [label_column]
     features = [column for column in frame.columns if column not in several]
-    columns = []
+    if not features:
+        raise MIAError(f"{name} has no columns of features")
+    columns, categories = [], {}
     for column in features:
         values = frame[column].to_numpy()
         if values.dtype.kind not in "biuf":
-            raise MIAError(
-                f"{name}: column {printable(column, 40)!r} is not numeric ({values.dtype}); encode it as the model's "
-                "training did, or drop it"
-            )
-        if values.dtype.kind == "f" and np.isnan(values).any():
-            row = int(np.argmax(np.isnan(values)))
-            raise MIAError(
-                f"{name}: column {printable(column, 40)!r} has a missing value in row {row}; fill it as the model's "
-                "training did, or drop the row"
-            )
+            values, texts = _column(frame[column], name, column)
+            if texts is not None:
+                categories[str(column)] = texts
         columns.append(values)
-    if not columns:
-        raise MIAError(f"{name} has no columns of features")
-    return Batch(np.stack(columns, axis=1), labels, library, tuple(map(str, features)))
+    dtypes = dict(zip(map(str, features), frame[features].dtypes, strict=True)) if library == "pandas" else {}
+    return Batch(
+        np.stack(columns, axis=1), labels, library, Features(tuple(map(str, features)), categories, dtypes=dtypes)
+    )
+
+
+def _column(column: Any, name: str, title: object) -> tuple[NDArray[Any], tuple[str, ...] | None]:
+    """Return a column of objects as numbers, NaN where one is missing, or as positions in its texts."""
+    items = [None if item is None or item != item or str(item) == "<NA>" else item for item in column.to_list()]
+    given = [item for item in items if item is not None]
+    if given and all(isinstance(item, int | float) for item in given):
+        return np.array([np.nan if item is None else item for item in items], np.float64), None
+    if odd := next((item for item in given if not isinstance(item, str | bool | int | float | date)), None):
+        raise MIAError(
+            f"{name}: column {printable(title, 40)!r} is not numeric, it holds {type(odd).__name__} objects; encode it "
+            "as the model's training did, or drop it"
+        )
+    return coded([None if item is None else str(item) for item in items])
 
 
 def _label_name(columns: Sequence[Any], name: str, label: str | Sequence[str] | None) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError
+from mia_lightning.records.features import Categories, Features
 from mia_lightning.records.lazy_images import LazyImages
 from mia_lightning.records.vocabulary import UNKNOWN
 from mia_lightning.security.csv_formulas import is_formula
@@ -58,7 +59,11 @@ class Records:
     """Whether the source has no ids, and the reader numbered its records from 0."""
 
     feature_names: tuple[str, ...] | None = None
-    """Name of each column of a table, in the order of `images`; None when the source has none."""
+    """Name of each column of a table, in the order of `images`; None when the source has none. A table with names may
+    have NaN where a value is missing."""
+
+    categories: Categories = field(default_factory=dict)
+    """Texts of the columns of a table that hold text, by name; `images` holds their positions."""
 
     covariates: Mapping[str, NDArray[np.float64]] | None = None
     """(N,) properties of the source of each record that the target never receives, such as the size of its file."""
@@ -99,10 +104,24 @@ class Records:
 
     @property
     def known_columns(self) -> dict[str, NDArray[np.float64]]:
-        """(N,) numbers by name that are known of the records without the target: a table's features, covariates."""
+        """(N,) numbers by name that are known of the records without the target: a table's features, covariates.
+
+        A missing value is a number below all others.
+        """
         names = self.feature_names or ()
         features = {name: np.asarray(self.images[:, i], np.float64) for i, name in enumerate(names)}
+        features = {
+            name: np.nan_to_num(values, nan=values[~np.isnan(values)].min(initial=0) - 1)
+            if np.isnan(values).any()
+            else values
+            for name, values in features.items()
+        }
         return features | dict(self.covariates or {})
+
+    @property
+    def features(self) -> Features | None:
+        """Columns of a table; None where the source has no names of columns."""
+        return None if self.feature_names is None else Features(self.feature_names, self.categories)
 
     def rows(self, index: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Records:
         """Return the records at these positions, all columns included."""
@@ -196,7 +215,9 @@ def _check_finite(records: Records) -> None:
         return
     for start in range(0, len(records), 4096):  # in blocks, so that a memory-mapped file is never copied whole
         block = records.images[start : start + 4096]
-        finite = np.isfinite(block).all(axis=tuple(range(1, block.ndim)))
+        finite = (~np.isinf(block) if records.feature_names is not None else np.isfinite(block)).all(
+            axis=tuple(range(1, block.ndim))
+        )
         if not finite.all():
             row, what = start + int(np.argmin(finite)), "pixels" if records.is_image else "values"
             raise MIAError(f"{records.source}: record {records.ids[row]} has NaN or infinite {what}; repair or drop it")

@@ -75,6 +75,10 @@ def to_records(
     first = next(iter(sides.values()))
     flags = np.concatenate([np.full(len(side), membership[name], np.int8) for name, side in sides.items()])
     other: dict[str, Any] = {} if inputs.ndim == 4 else {"feature_names": first.columns, "as_images": False}
+    if inputs.ndim == 2 and first.features is None and inputs.dtype.kind == "f" and np.isnan(inputs).any():
+        other["feature_names"] = [f"column {index}" for index in range(inputs.shape[1])]
+    if first.features is not None:
+        other["categories"] = first.features.categories
     return make_records(
         " and ".join(sides),
         np.moveaxis(inputs, -1, 1) if is_channels_last(inputs) else inputs,

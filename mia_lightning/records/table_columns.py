@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_lightning.errors import MIAError, printable
+from mia_lightning.errors import MIAError, listed, printable
 from mia_lightning.records.column_mapping import Columns
+from mia_lightning.records.features import coded
 from mia_lightning.records.tables import Table, is_number
 from mia_lightning.records.vocabulary import (
     LONGEST_ID,
+    NUMBER,
     UNKNOWN,
     is_blank,
     label_codes,
@@ -29,6 +31,12 @@ Ids = NDArray[np.int64] | NDArray[np.str_]
 
 PLAIN = re.compile(r"(0|-?[1-9]\d{0,17})(\.0)?", re.ASCII)
 """A whole number, also as pandas writes it in a column of floats (3.0); 007 stays text."""
+
+PANDAS_MISSING = (
+    *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
+    *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+)
+"""Texts of a CSV that `pandas.read_csv` reads as missing."""
 
 
 def text_column(table: Table, name: str) -> list[str]:
@@ -120,8 +128,10 @@ def _numbers_or_texts(texts: list[str]) -> Ids:
     return np.array(texts, dtype=np.str_)
 
 
-def number_column(table: Table, name: str, rows: NDArray[np.intp] | None = None) -> NDArray[np.float64]:
-    """Return the rows of a column as finite float64; all rows by default.
+def number_column(
+    table: Table, name: str, rows: NDArray[np.intp] | None = None, *, missing: bool = False
+) -> NDArray[np.float64]:
+    """Return the rows of a column as finite float64; all rows by default, and NaN where values may be missing.
 
     Raises:
         MIAError: a value is text, NaN, infinite or missing; the line and the number of such rows are named.
@@ -134,7 +144,7 @@ def number_column(table: Table, name: str, rows: NDArray[np.intp] | None = None)
         values = np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)[rows]
     else:
         values = _from_text(table, name, rows)
-    finite = np.isfinite(values)
+    finite = ~np.isinf(values) if missing else np.isfinite(values)
     if not finite.all():
         row = int(np.argmin(finite))
         form = "infinite" if np.isinf(values[row]) else "NaN or empty"
@@ -145,13 +155,43 @@ def number_column(table: Table, name: str, rows: NDArray[np.intp] | None = None)
     return values
 
 
+def feature_column(table: Table, name: str, notes: list[str]) -> tuple[NDArray[np.float64], tuple[str, ...] | None]:
+    """Return a feature (N,), NaN where a value is missing, and for text the texts that its values are positions of.
+
+    Text is as in the file, blanks around it included. What counts as missing is what pandas takes for it; among
+    numbers, a question mark and the like too.
+
+    Raises:
+        MIAError: a value is infinite, or all are missing; the line is named.
+    """
+    if is_number(table.columns[name].type):
+        values, texts = number_column(table, name, missing=True), None
+    else:
+        words, codes = _distinct(table, name)
+        is_csv = table.first_row == 2
+        blanks = [word for word in words if is_blank(word)]
+        if any(NUMBER.fullmatch(word.strip()) for word in words) and all(
+            NUMBER.fullmatch(word.strip()) for word in words if word not in blanks
+        ):
+            values, texts = number_column(table, name, missing=True), None
+            if shown := [word for word in blanks if word]:
+                notes.append(f"{table.source}: {listed(shown, 3)} in column {printable(name, 40)} is read as missing")
+        else:
+            missing = [word == "" or (is_csv and word in PANDAS_MISSING) for word in words]
+            positions, texts = coded([None if gone else word for word, gone in zip(words, missing, strict=True)])
+            values = positions[codes]
+    if np.isnan(values).all():
+        raise MIAError(f"{table.where(0)}: {printable(name, 40)} is NaN or empty ({len(values)} such rows)")
+    return values, texts
+
+
 def _from_text(table: Table, name: str, rows: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return numbers written as text, such as 0.5 among `inf`; the first that is not a number is an error."""
     values = np.empty(len(rows))
     texts = _texts(table, name).to_numpy()[rows].tolist()
     for position, text in enumerate(texts):
         try:
-            values[position] = float(text) if text else np.nan
+            values[position] = np.nan if is_blank(text) else float(text)
         except ValueError:
             raise MIAError(
                 f"{table.where(int(rows[position]))}: {printable(name, 40)} is {printable(text, 40)!r}; "

@@ -19,11 +19,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mia_lightning.records.features import Features
 from mia_lightning.targets.base import LoadOptions, Target, TargetForm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mia_lightning.records.features import Categories
     from mia_lightning.targets.base import OutputKind, Stem
 
 __all__ = ["Target", "TargetForm", "architecture_names", "check_fits", "load_target"]
@@ -44,6 +46,7 @@ def load_target(
     image_shape: tuple[int, ...] | None = None,
     sample: NDArray[Any] | None = None,
     feature_names: tuple[str, ...] | None = None,
+    categories: Categories | None = None,
     multi_label: bool = False,
 ) -> Target:
     """Return the classifier in a checkpoint file: eval mode, float32, on the CPU, without gradients.
@@ -68,6 +71,7 @@ def load_target(
         image_shape: (C, H, W) of the records, for a probe of the network; None tries the usual sizes.
         sample: (N, ...) inputs of some records that are not images, for the probe.
         feature_names: Columns of the records, for an estimator that was fitted on a DataFrame.
+        categories: Texts of the columns of text by name, of which the records hold the positions.
         multi_label: Whether each output is that of an independent label.
 
     Raises:
@@ -78,7 +82,8 @@ def load_target(
 
     form = TargetForm(stem=stem, resize=resize, transform=transform, class_order=class_order)
     options = LoadOptions(architecture, num_classes, feature_layer, weights, output, form, image_shape)
-    return load(checkpoint, replace(options, sample=sample, feature_names=feature_names, multi_label=multi_label))
+    features = None if feature_names is None else Features(feature_names, categories or {})
+    return load(checkpoint, replace(options, sample=sample, features=features, multi_label=multi_label))
 
 
 def architecture_names() -> list[str]:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from mia_lightning.records.features import Features
+
 OutputKind = Literal[
     "logits",
     "log_probabilities",
@@ -69,7 +71,7 @@ class LoadOptions:
     sample: NDArray[Any] | None = None
     """(N, ...) inputs of records that are not images, to probe the network with."""
 
-    feature_names: tuple[str, ...] | None = None
+    features: Features | None = None
     """Columns of the records, for estimators that were fitted on a DataFrame."""
 
     multi_label: bool = False

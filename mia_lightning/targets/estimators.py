@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable
+from mia_lightning.records.features import Features
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.runtime.extras import require
 from mia_lightning.security.archives import check_list, check_zip, is_zip
@@ -47,8 +48,12 @@ class EstimatorNetwork(FunctionNetwork):
                 "CalibratedClassifierCV around it)"
             )
         self.labels = self._classes() if labels is None else labels
-        self.feature_names: tuple[str, ...] | None = None
+        self.features: Features | None = None
         """Columns of the records, for an estimator that was fitted on a DataFrame."""
+
+        self.categorical = False
+        """Whether it takes text as pandas' dtype `category` alone."""
+
         super().__init__(self._probabilities, f"{name}.predict_proba", convert=as_array)
 
     def fit(self, inputs: NDArray[Any], labels: NDArray[np.int64]) -> None:
@@ -68,7 +73,7 @@ class EstimatorNetwork(FunctionNetwork):
         except Exception as error:
             raise MIAError(f"the {type(self.estimator).__name__} cannot be cloned ({first_line(error)})") from error
         network = EstimatorNetwork(estimator, self.labels)
-        network.feature_names = self.feature_names
+        network.features, network.categorical = self.features, self.categorical
         return network
 
     def digest(self) -> str:
@@ -79,7 +84,8 @@ class EstimatorNetwork(FunctionNetwork):
             content = joblib.hash(self.estimator)
         except Exception:  # it holds a lambda or the like, so its outputs are not reused by another run
             content = f"{self.estimator!r} {id(self.estimator)}"
-        return sha256(f"{type(self.estimator)} {content}".encode()).hexdigest()
+        texts = self.features.categories if self.features else {}  # inputs are positions in them
+        return sha256(f"{type(self.estimator)} {content}{texts or ''}".encode()).hexdigest()
 
     def _classes(self) -> NDArray[Any]:
         try:
@@ -97,20 +103,41 @@ class EstimatorNetwork(FunctionNetwork):
         """Return (N, features), as a DataFrame for an estimator that was fitted on one."""
         rows = inputs.reshape(len(inputs), -1)
         fitted = getattr(self.estimator, "feature_names_in_", None)
-        if fitted is None or self.feature_names is None:
+        if self.features is None or (fitted is None and not self.features.categories):
             return rows
-        import pandas as pd
-
-        missing = [name for name in fitted if name not in self.feature_names]
+        frame = self.features.frame(rows, categorical=self.categorical)
+        if fitted is None:
+            return frame
+        frame = frame.rename(columns={str(name).strip(): name for name in fitted})  # a reader strips names
+        missing = [name for name in fitted if name not in frame]
         if missing:
             raise MIAError(
                 f"the {type(self.estimator).__name__} was fitted on a column {printable(missing[0], 40)!r}, which the "
                 "records lack; give the records every column that it was fitted on"
             )
-        return pd.DataFrame(rows, columns=list(self.feature_names))[list(fitted)]
+        return frame[list(fitted)]
+
+    def _returned(self, inputs: NDArray[Any]) -> Any:
+        """Return what predict_proba returns; text that it does not take is given as pandas' dtype `category`."""
+        if self.features is None or not self.features.categories or self.categorical:
+            return self.estimator.predict_proba(self._table(inputs))
+        try:
+            return self.estimator.predict_proba(self._table(inputs))
+        except MIAError:
+            raise
+        except Exception as error:
+            self.categorical = True
+            with suppress(Exception):
+                return self.estimator.predict_proba(self._table(inputs))
+            self.categorical = False
+            columns = list(self.features.categories)
+            raise MIAError(
+                f"{self.name} does not take text, and column {printable(columns[0], 40)!r} is not numeric "
+                f"({first_line(error)}); {self.features.encode(columns)}"
+            ) from error
 
     def _probabilities(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
-        returned = self.estimator.predict_proba(self._table(inputs))
+        returned = self._returned(inputs)
         returned = stacked_outputs(returned, len(inputs), self.name) if isinstance(returned, list) else returned
         probabilities = np.asarray(returned, np.float64)
         classes = self._classes()

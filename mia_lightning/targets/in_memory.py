@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from mia_lightning.errors import MIAError
+from mia_lightning.records.features import Features
 from mia_lightning.targets.base import Target, TargetForm
 from mia_lightning.targets.callables import FunctionNetwork, as_array, as_tensor, of_labels
 from mia_lightning.targets.estimators import EstimatorNetwork, is_estimator, refuse_regressor
 from mia_lightning.targets.features import ends_with_head
 from mia_lightning.targets.fresh import REMEDY, FreshNetwork
 from mia_lightning.targets.imported import first_line
+from mia_lightning.targets.inputs import refuse_text
 from mia_lightning.targets.probing import probed
 from mia_lightning.targets.weights import check_finite, weights_digest
 from mia_lightning.targets.wrapper import prefix_of
@@ -33,7 +35,7 @@ def target_from(
     convert: Callable[[Tensor], Any] = as_array,
     classes: Sequence[object] | None = None,
     form: TargetForm | None = None,
-    columns: tuple[str, ...] | None = None,
+    features: Features | None = None,
     feature_layer: str | None = None,
     untrained: Callable[[], nn.Module] | None = None,
     multi_label: bool = False,
@@ -47,7 +49,7 @@ def target_from(
         output: "auto", or a kind of output (`OutputKind`) that the values do not contradict.
         convert: For estimators and functions, their argument from a batch (B, ...).
         classes: For functions that return labels, the label of each class in order.
-        columns: Names of the features, for estimators that were fitted on a table.
+        features: Columns of the records, for estimators that were fitted on a table.
         form: Preprocessing before the network.
         feature_layer: Submodule whose input is the penultimate feature vector; None looks for it.
         untrained: Returns the network with its first weights, for reference models; None resets a copy of it.
@@ -57,7 +59,7 @@ def target_from(
         MIAError: an object that is neither, outputs without class scores or that contradict `output`, or a failing
             query.
     """
-    network, name = _network(model, convert, classes, columns)
+    network, name = _network(model, convert, classes, features)
     if output == "labels" and not multi_label:
         network, output = of_labels(network, name, classes), "auto"
     notes = [TRAINING] if isinstance(model, nn.Module) and model.training else []
@@ -117,7 +119,10 @@ def _refuse(name: str, seed: int) -> nn.Module:
 
 
 def _network(
-    model: object, convert: Callable[[Tensor], Any], classes: Sequence[object] | None, columns: tuple[str, ...] | None
+    model: object,
+    convert: Callable[[Tensor], Any],
+    classes: Sequence[object] | None,
+    features: Features | None,
 ) -> tuple[nn.Module, str]:
     """Return a copy of the model as a network in eval mode on the CPU, and its name."""
     if inspect.isclass(model):
@@ -128,14 +133,16 @@ def _network(
             "torch.export.export(network, (batch,)) and pass the program"
         )
     if isinstance(model, torch.export.ExportedProgram):
+        refuse_text(features, "the program")
         program = model.module()
         return FunctionNetwork(lambda batch: program(batch), "the program", convert=as_tensor), "torch.export"
     if isinstance(model, nn.Module):
+        refuse_text(features, f"the {type(model).__name__}")
         return _copied(model)
     if callable(function := getattr(model, "predict_proba", None)):
         if is_estimator(model):
             network = EstimatorNetwork(model)
-            network.feature_names = columns
+            network.features = features
             return network, type(model).__name__
         return FunctionNetwork(function, f"{type(model).__name__}.predict_proba", convert=convert), type(model).__name__
     if hasattr(model, "predict") and hasattr(model, "fit"):

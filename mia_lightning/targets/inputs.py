@@ -11,9 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mia_lightning.errors import MIAError, printable
+from mia_lightning.records.features import Features
 from mia_lightning.records.records import Records
-from mia_lightning.targets.base import InputDtype
+from mia_lightning.targets.base import InputDtype, Target
 from mia_lightning.targets.estimators import EstimatorNetwork
+from mia_lightning.targets.imported import first_line
 from mia_lightning.targets.wrapper import unwrap
 
 SAMPLE = 64
@@ -44,7 +47,60 @@ def converted(records: Records, dtype: InputDtype) -> Records:
 def sample_of(records: Records) -> NDArray[Any]:
     """Return up to 64 records' inputs as they are stored, spread over all of them."""
     rows = np.unique(np.linspace(0, len(records) - 1, SAMPLE).astype(np.int64))
-    return np.asarray(records.images[rows])
+    return without_missing(np.asarray(records.images[rows]))
+
+
+def without_missing(inputs: NDArray[Any]) -> NDArray[Any]:
+    """Return inputs with 0 in place of NaN, for a first query of any target."""
+    return np.nan_to_num(inputs, nan=0.0) if inputs.dtype.kind == "f" and np.isnan(inputs).any() else inputs
+
+
+def refuse_text(features: Features | None, name: str) -> None:
+    """Raise MIAError for a target that takes numbers alone where a table has columns of text."""
+    if features is not None and features.categories:
+        columns = list(features.categories)
+        raise MIAError(
+            f"{name} takes numbers, but column {printable(columns[0], 40)!r} is not numeric ({len(columns)} such "
+            f"columns); {features.encode(columns)}"
+        )
+
+
+def check_missing(target: Target, records: Records, features: Features | None = None) -> None:
+    """Query the target on records with missing values.
+
+    Args:
+        target: With any network.
+        records: A table; others are not checked.
+        features: Columns of the table, as messages name them.
+
+    Raises:
+        MIAError: it fails on them or returns NaN.
+    """
+    features = features or records.features
+    missing = np.isnan(records.images) if features is not None and records.images.dtype.kind == "f" else np.empty(0)
+    if not missing.any():
+        return
+    rows = np.flatnonzero(missing.any(axis=1))
+    if target.input_dtype == "int64":
+        problem = "its embedding takes whole numbers"
+    else:
+        inputs = converted(records.rows(rows[:: max(1, len(rows) // SAMPLE)]), target.input_dtype).images
+        try:
+            with torch.inference_mode():
+                logits = target.network(torch.from_numpy(np.ascontiguousarray(inputs)))
+        except Exception as error:
+            problem = first_line(error).rpartition(" failed: ")[2].partition(". ")[0]
+        else:
+            problem = "" if torch.isfinite(logits).all() else "it returns NaN"
+    if not problem:
+        return
+    columns = [name for name, count in zip(features.names, missing.sum(axis=0), strict=True) if count]
+    column = missing[:, features.names.index(columns[0])]
+    raise MIAError(
+        f"{records.source}: record {records.ids[np.argmax(column)]} has a missing value of {printable(columns[0], 40)} "
+        f"({int(column.sum())} such records), which the target ({target.architecture}) does not take ({problem}); "
+        f"{features.encode(columns)}"
+    )
 
 
 def probes(

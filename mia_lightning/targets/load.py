@@ -18,7 +18,7 @@ from mia_lightning.targets.exported import is_program
 from mia_lightning.targets.first_query import load_program
 from mia_lightning.targets.fitting import detect, fit, last_rows, torchvision_names
 from mia_lightning.targets.imported import first_line, import_callable, source_of
-from mia_lightning.targets.inputs import input_dtype, probes
+from mia_lightning.targets.inputs import input_dtype, probes, refuse_text
 from mia_lightning.targets.probing import probed
 from mia_lightning.targets.wrapper import TargetNetwork
 
@@ -89,9 +89,12 @@ def _skops_name(options: LoadOptions) -> str:
 def _finish(network: nn.Module, architecture: str, options: LoadOptions, source: str) -> Target:
     network = network.float().eval().requires_grad_(False)
     rows = options.num_classes or last_rows(network.state_dict())
+    if not isinstance(network, EstimatorNetwork):
+        refuse_text(options.features, architecture)
     digest = weights.weights_digest(network, f"{architecture}\n{source_of(architecture)}")
     if isinstance(network, EstimatorNetwork):
-        network.feature_names, digest = options.feature_names, network.digest()
+        network.features = options.features
+        digest = network.digest()
         architecture = f"{architecture} ({type(network.estimator).__name__})"
         kind = "sigmoids" if options.multi_label else "probabilities"
         options = replace(options, output=kind if options.output == "auto" else options.output)
@@ -151,6 +154,7 @@ def _of_program(path: Path, options: LoadOptions) -> Target:
         raise MIAError("an exported program has no named layers; remove --target.feature_layer, it is found")
     if options.form.stem != "auto":
         raise MIAError(f"--target.stem {options.form.stem} applies to torchvision ResNets, not to an exported program")
+    refuse_text(options.features, path.name)
     target = load_program(path, options.form, options.image_shape, options.sample)
     weights.check_finite(target.network.state_dict(), target.architecture)
     return _with_probe(target, options, target.architecture)

@@ -1,20 +1,33 @@
 """Audits of tables: estimators and networks as targets, with references."""
 
 import numpy as np
+import pandas as pd
 import pytest
-from sklearn.ensemble import RandomForestClassifier
+import skops.io
+import torch
+from lightgbm import LGBMClassifier
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 from torch import nn
 
+from mia_lightning import audit as audit_model
 from mia_lightning.attacks import Threshold
 from mia_lightning.config.schema import DataConfig, EvaluationConfig, ExtractionConfig, RunConfig, TargetConfig
 from mia_lightning.errors import MIAError
 from mia_lightning.pipeline.audit import audit, prepare
 from mia_lightning.pipeline.run import run
+from mia_lightning.records.in_memory import read_side
 from mia_lightning.references.config import ReferencesConfig, ReferenceTraining
 from mia_lightning.references.scores.difficulty_calibration import DifficultyCalibration
 from mia_lightning.references.scores.lira import LiRA
 from mia_lightning.references.scores.rmia import RMIA
 from mia_lightning.runtime.hardware import Hardware
+from mia_lightning.targets.in_memory import target_from
+from mia_lightning.targets.wrapper import unwrap
 
 HERE = "tests.pipeline.test_tables"
 RNG = np.random.default_rng(0)
@@ -35,6 +48,10 @@ class CountedForest(RandomForestClassifier):
 
 def forest():
     return CountedForest(8, random_state=0).fit(X[MEMBER == 1], Y[MEMBER == 1])
+
+
+def mlp():
+    return MLPClassifier((2,), max_iter=2).fit(X, Y)
 
 
 class Net(nn.Module):
@@ -118,8 +135,6 @@ def test_network_on_records_of_any_shape(architecture, inputs, tmp_path):
 
 
 def test_run_of_a_table_has_a_report(tmp_path):
-    import pandas as pd
-
     config = make_config(tmp_path, "forest")
     frame = pd.DataFrame(X, columns=list("abcde")).assign(label=Y, member=MEMBER)
     frame.to_parquet(tmp_path / "t.parquet")
@@ -153,5 +168,72 @@ def test_options_that_tables_lack(change, sentence, tmp_path):
 def test_image_options_of_a_table(data, sentence, tmp_path):
     config = make_config(tmp_path, "Net")
     config.data = DataConfig(public=config.data.public, **data)
+    with pytest.raises(MIAError, match=sentence):
+        prepare(config)
+
+
+def mixed(count=COUNT):
+    text = pd.Series(np.where(Y[:count] == 1, " yes", " no")).where(X[:count, 1] < 1)
+    return pd.DataFrame({"answer": text, "age": np.where(X[:count, 2] > 1, np.nan, X[:count, 0]), "size": X[:count, 3]})
+
+
+def pipeline():
+    encode = ColumnTransformer([("text", OneHotEncoder(), ["answer"]), ("numbers", SimpleImputer(), ["age", "size"])])
+    return make_pipeline(encode, RandomForestClassifier(5, random_state=0)).fit(mixed()[MEMBER == 1], Y[MEMBER == 1])
+
+
+def test_pipeline_on_text_and_missing_values(tmp_path):
+    skops.io.dump(pipeline(), tmp_path / "t.skops")
+    mixed().assign(label=Y, member=MEMBER).to_csv(tmp_path / "t.csv", index=False)
+    references = ReferencesConfig(count=2, scores={"gap": DifficultyCalibration()})
+    config = make_config(tmp_path, "", references=references, attacks={"gap_t": Threshold(column="gap")})
+    config.data.public, config.target = str(tmp_path / "t.csv"), TargetConfig(checkpoint=str(tmp_path / "t.skops"))
+    result = audit(config)
+    probability = pipeline().predict_proba(mixed())[np.arange(COUNT), Y]
+    exact = (probability > 0) & (probability < 1)
+    odds = probability[exact] / (1 - probability[exact])
+    np.testing.assert_allclose(result.table.columns["phi"][exact], np.log(odds), rtol=1e-4, atol=1e-4)
+    assert result.reference_outputs.references.std(axis=0).any()
+
+
+@pytest.mark.parametrize("dtype", ["category", object])
+@pytest.mark.parametrize(
+    "model", [LGBMClassifier(n_estimators=3, n_jobs=1, verbose=-1), HistGradientBoostingClassifier(max_iter=3)]
+)
+def test_dtypes_of_a_frame_in_memory(model, dtype):
+    frame = mixed().astype({"answer": dtype})
+    if dtype is object:
+        model = make_pipeline(ColumnTransformer([("t", OneHotEncoder(), ["answer"])], remainder="passthrough"), model)
+    model.fit(frame[MEMBER == 1], Y[MEMBER == 1])
+    side = read_side(frame, "members")
+    inputs = torch.from_numpy(side.inputs)
+    target = target_from(model, [inputs[:9]], features=side.features)
+    np.testing.assert_allclose(target.network(inputs).softmax(dim=1), model.predict_proba(frame), atol=1e-6)
+    refitted = unwrap(target.network).untrained(0)
+    refitted.fit(side.inputs, Y)
+    assert not torch.allclose(refitted(inputs), target.network(inputs).softmax(dim=1).double())
+
+
+def test_array_with_missing_values_in_memory():
+    inputs = np.where(X > 1, np.nan, X)
+    model = HistGradientBoostingClassifier(max_iter=3).fit(inputs, Y)
+    result = audit_model(model, (inputs[:60], Y[:60]), (inputs[60:], Y[60:]), evaluation={"folds": 2})
+    assert list(result.result.attacks) == ["phi_threshold"]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "columns", "sentence"),
+    [
+        ("Net", {}, r"Net takes numbers, but column 'answer' is not numeric \(1 such columns\).*'\{answer: ignore\}'"),
+        ("Net", {"answer": "ignore"}, r"record 8 has a missing value of age \(\d+ such records\), .*it returns NaN\)"),
+        ("Tokens", {"answer": "ignore"}, r"its embedding takes whole numbers"),
+        ("mlp", {"answer": "ignore"}, r"missing value of age .*Input X contains NaN.*'\{age: ignore\}'"),
+        ("mlp", {}, r"MLPClassifier.predict_proba does not take text, and column 'answer' is not numeric"),
+    ],
+)
+def test_text_and_missing_values_that_a_target_does_not_take(architecture, columns, sentence, tmp_path):
+    mixed().assign(a=1, b=2, c=3, label=Y, member=MEMBER).to_csv(tmp_path / "t.csv", index=False)
+    config = make_config(tmp_path, architecture)
+    config.data = DataConfig(public=str(tmp_path / "t.csv"), columns=columns)
     with pytest.raises(MIAError, match=sentence):
         prepare(config)

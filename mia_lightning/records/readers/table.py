@@ -14,7 +14,14 @@ from mia_lightning.records.label_columns import class_order_note
 from mia_lightning.records.multi_hot import is_one_hot, multi_hot_column
 from mia_lightning.records.readers import _files
 from mia_lightning.records.records import UNKNOWN, Records
-from mia_lightning.records.table_columns import group_column, id_column, label_column, membership_of, number_column
+from mia_lightning.records.table_columns import (
+    feature_column,
+    group_column,
+    id_column,
+    label_column,
+    membership_of,
+    number_column,
+)
 from mia_lightning.records.tables import Table, read_table
 from mia_lightning.records.vocabulary import FEATURE, IGNORE, meaning
 
@@ -38,10 +45,10 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
     feature, or is one by `--data.columns '{NAME: feature}'`.
 
     Returns:
-        Records with inputs (N, features), float64.
+        Records with inputs (N, features), float64: NaN where a value is missing, positions in `categories` for text.
 
     Raises:
-        MIAError: it is damaged or has no features, or a feature has a value that is missing or no number.
+        MIAError: it is damaged or has no features, or a feature has an infinite value or none at all.
     """
     return table_records(read_table(_files.check_file(source), columns), columns)
 
@@ -74,12 +81,16 @@ def table_records(table: Table, columns: Mapping[str, str] | None = None) -> Rec
     labels = labels if multi_hot is None else np.zeros(len(table), np.int64)
     if class_names:
         notes.append(class_order_note(source, class_names))
-    notes.append(f"{source}: {len(features)} features ({listed(features, 5)})")
     if (labels == UNKNOWN).all():
         notes.append(f"{source}: has no column of labels; name it with --data.columns '{{NAME: label}}'")
     values = np.empty((len(table), len(features)))
+    categories: dict[str, tuple[str, ...]] = {}
     for index, name in enumerate(features):
-        values[:, index] = _feature(table, name)
+        values[:, index], texts = _feature(table, name, notes)
+        if texts is not None:
+            categories[name] = texts
+    as_text = f", {len(categories)} of them text ({listed(list(categories), 5)})" if categories else ""
+    notes.append(f"{source}: {len(features)} features ({listed(features, 5)}){as_text}")
     return Records(
         ids=ids,
         images=values,  # type: ignore[arg-type]  # float64
@@ -91,6 +102,7 @@ def table_records(table: Table, columns: Mapping[str, str] | None = None) -> Rec
         notes=(*table.notes, *notes, *(f"{source}: has no column {n!r}" for n in chosen.absent)),
         ids_invented=chosen.get("id") is None,
         feature_names=features,
+        categories=categories,
         multi_hot=multi_hot,
     )
 
@@ -134,9 +146,10 @@ def _several_labels(table: Table, names: list[str], notes: list[str]) -> NDArray
     return labels
 
 
-def _feature(table: Table, name: str) -> np.ndarray:
+def _feature(table: Table, name: str, notes: list[str]) -> tuple[NDArray[np.float64], tuple[str, ...] | None]:
+    """Return the values of a feature, NaN where one is missing; for text, positions in the returned texts."""
     try:
-        return number_column(table, name)
+        return feature_column(table, name, notes)
     except MIAError as error:
         ignore = f"--data.columns '{{{printable(name, 40)}: ignore}}'"
         fix = f"fill in or encode its values as numbers, or leave it out by {ignore}"

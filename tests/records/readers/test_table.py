@@ -83,7 +83,7 @@ def test_mapping_and_split():
     ("change", "sentence"),
     [
         ({"height": [np.nan] * 12}, r"t, row 0: height is NaN or empty \(12 such rows\); fill in or encode"),
-        ({"height": ["tall"] * 12}, "t, row 0: height is 'tall'; fill in or encode its values"),
+        ({"height": ["1", "inf"] * 6}, "t, row 1: height is infinite .*; fill in or encode its values"),
         ({"height": [[1.0]] * 12}, "height"),
         ({"member": [2] * 12}, "member is '2'; expected 1 or 0"),
     ],
@@ -91,6 +91,36 @@ def test_mapping_and_split():
 def test_odd_tables_are_one_sentence(change, sentence):
     with pytest.raises(MIAError, match=sentence):
         frame_records(make_frame().assign(**change), "t")
+
+
+MIXED = """id,work,age,dose,label
+1, Private,,?,0
+2,NA,30,0.5,1
+3, ?,41,2,0
+4,State,-7.5,1e3,1
+"""
+
+
+def test_text_and_missing_values_are_those_of_pandas(tmp_path):
+    (tmp_path / "t.csv").write_text(MIXED)
+    records = read_records(str(tmp_path / "t.csv"))
+    expected = pd.read_csv(tmp_path / "t.csv", na_values={"dose": "?"})[["work", "age", "dose"]]
+    pd.testing.assert_frame_equal(records.features.frame(records.images), expected)
+    assert records.notes[0] == "t.csv: ? in column dose is read as missing"
+    assert "3 features (work, age, dose), 1 of them text (work)" in records.notes[1]
+    assert np.isfinite([*records.known_columns.values()]).all()
+
+
+def test_halves_share_one_coding_of_texts(tmp_path):
+    (tmp_path / "a.csv").write_text(MIXED)
+    (tmp_path / "b.csv").write_text("id,age,work,dose\n5,1,State,1\n6,2,Local,2\n")
+    public, private = align_inputs(*(read_records(str(tmp_path / name)) for name in ("a.csv", "b.csv")))
+    assert public.categories["work"] == private.categories["work"] == (" ?", " Private", "Local", "State")
+    assert private.features.frame(private.images)["work"].tolist() == ["State", "Local"]
+    assert public.features.frame(public.images)["work"].tolist()[2:] == [" ?", "State"]
+    (tmp_path / "b.csv").write_text("id,age,work,dose\n5,1,0,1\n")
+    with pytest.raises(MIAError, match=r"column 'work' holds text in a.csv but numbers in b.csv"):
+        align_inputs(public, read_records(str(tmp_path / "b.csv")))
 
 
 def test_table_without_features():
