@@ -81,8 +81,7 @@ def align_inputs(public: Records, private: Records) -> tuple[Records, Records]:
             [half.source for half in halves],
         )
         public, private = (
-            replace(half, images=images, categories=categories)  # type: ignore[arg-type]  # float64
-            for half, images in zip(halves, parts, strict=True)
+            replace(half, images=images, categories=categories) for half, images in zip(halves, parts, strict=True)
         )
     if public.images.shape[1:] != private.images.shape[1:]:
         raise MIAError(

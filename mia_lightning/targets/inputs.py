@@ -77,9 +77,9 @@ def check_missing(target: Target, records: Records, features: Features | None = 
         MIAError: it fails on them or returns NaN.
     """
     features = features or records.features
-    missing = np.isnan(records.images) if features is not None and records.images.dtype.kind == "f" else np.empty(0)
-    if not missing.any():
+    if features is None or records.images.dtype.kind != "f" or not np.isnan(records.images).any():
         return
+    missing: NDArray[np.bool_] = np.isnan(records.images)
     rows = np.flatnonzero(missing.any(axis=1))
     if target.input_dtype == "int64":
         problem = "its embedding takes whole numbers"
