@@ -32,8 +32,8 @@ def read_pool(
     """Read the phi, logits, probabilities or losses and the training records of K models.
 
     Args:
-        path: An .npz, an .npy next to the others, a Parquet or CSV table with one row per record, or a folder (see
-            `layouts.read_folder`).
+        path: An .npz, an .npy next to the others, a Parquet or CSV table with one row per record (or per model and
+            record), or a folder (see `layouts.read_folder`).
         labels: A file of the records' labels (.npy, .npz, Parquet or CSV), for sources without.
         default_labels: (N,) for sources without labels where no file is given.
         option: The option that names the path, for messages.

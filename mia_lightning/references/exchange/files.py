@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mia_lightning.errors import MIAError, printable
 from mia_lightning.records.vocabulary import membership_code
 from mia_lightning.references.exchange.conversion import FORMS
+from mia_lightning.references.exchange.long_tables import long_arrays, long_columns
 from mia_lightning.references.exchange.pool import role_of
 from mia_lightning.security.open import open_regular
 
@@ -62,6 +63,8 @@ def read_npz(path: Path, source: str) -> dict[str, NDArray[Any]]:
 def read_columns(path: Path, source: str) -> dict[str, NDArray[Any]]:
     """Read a table with one row per record: phi_0, phi_1, ... and keep_0, keep_1, ..., or lists in phi and keep.
 
+    A table with a column of models has one row per model and record, see `long_arrays`.
+
     A cell of phi_0 (or logits_0, probabilities_0) may be a list over views or classes. Columns target (or target_0, ...
     over views), membership, label and id are read as in an .npz.
 
@@ -69,6 +72,13 @@ def read_columns(path: Path, source: str) -> dict[str, NDArray[Any]]:
         MIAError: it cannot be read, or a column holds lists of different lengths.
     """
     columns_by_name = _table(path, source)
+    if (long := long_columns(columns_by_name)) is not None:
+        kinds = {"model": "ids", "view": "ids", "keep": "membership"}
+        columns_by_meaning = {
+            meaning: _column(columns_by_name[name], source, name, kinds.get(meaning, meaning))
+            for meaning, name in long.items()
+        }
+        return long_arrays(columns_by_meaning, source)
     numbered: dict[str, dict[int, NDArray[Any]]] = {}
     arrays: dict[str, NDArray[Any]] = {}
     for name, column in columns_by_name.items():
@@ -111,7 +121,7 @@ def _table(path: Path, source: str) -> Mapping[str, Any]:
 
 
 def has_keep_columns(path: Path) -> bool:
-    """Whether a table has the training records of models (keep, or keep_0), by its header alone."""
+    """Whether a table has the training records of models: keep, or keep_0, or membership in rows of several models."""
     from mia_lightning.records.csv_header import header_names
 
     try:
@@ -125,7 +135,12 @@ def has_keep_columns(path: Path) -> bool:
                 names = header_names(file.read(2**20))
     except (OSError, ValueError):
         return False
-    return any(role_of(re.sub(r"_?0$", "", name)) == "keep" and "member" not in name for name in names)
+    if any(role_of(re.sub(r"_?0$", "", name)) == "keep" and "member" not in name for name in names):
+        return True
+    if not {"ids", "keep"} <= {*(long_columns(names) or ())}:
+        return False
+    columns = _table(path, path.name)  # a file of scores may have a column of models too, with a single one
+    return len(set(columns[(long_columns(columns) or {})["model"]].to_pylist())) > 1
 
 
 def _column(column: Any, source: str, name: str, role: str) -> NDArray[Any]:

@@ -96,7 +96,29 @@ def table(folder):
     return folder / "pool.parquet"
 
 
+def long_table(folder, name="pool.csv", change=lambda rows: rows, columns="model,record_id,view,phi,keep,label"):
+    """One row per model, record and view, shuffled; rows of the model named target are the target's."""
+    models = [*((str(k), PHI[k], KEEP[k]) for k in range(K)), ("target", PHI[0] + 1, MEMBER)]
+    rows = [
+        [model, f"r{i}", q, f"{phi[i, q]:.9g}", int(keep[i]), LABELS[i]]
+        for model, phi, keep in models
+        for i in range(N)
+        for q in range(Q)
+    ]
+    rows = [rows[0], *(rows[i + 1] for i in np.random.default_rng(1).permutation(len(rows) - 1))]
+    (folder / name).write_text("\n".join([columns, *(",".join(map(str, row)) for row in change(rows))]))
+    return folder / name
+
+
+def sorted_rows(rows):
+    return sorted(rows, key=lambda row: (row[0], int(row[1][1:])))
+
+
 FORMS = {
+    "long CSV": lambda d: long_table(d, change=sorted_rows),
+    "long CSV of membership": lambda d: long_table(
+        d, change=sorted_rows, columns="Shadow model,idx,view,score,member,label"
+    ),
     "npz phi": lambda d: npz(d, phi=PHI, keep=KEEP),
     "npz N x K": lambda d: npz(d, phi=PHI.swapaxes(0, 1), keep=KEEP.T, membership=MEMBER),
     "npz logits": lambda d: npz(d, logits=LOGITS, keep=KEEP, labels=LABELS),
@@ -152,6 +174,61 @@ def test_exported_folder_is_the_layout_of_plot_py(tmp_path):
     loaded = load_reference_outputs(str(tmp_path / "exp"), labels=LABELS, num_classes=C)
     for name in ("target", "references", "keep", "drawn", "labels"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(outputs, name))
+
+
+def test_long_table_in_any_order(tmp_path):
+    pool = read_pool(str(long_table(tmp_path)))
+    number = np.array([int(name[1:]) for name in pool.ids])
+    assert number[0] == 0
+    for values, expected in ((pool.phi, PHI), (pool.keep, KEEP), (pool.targets, PHI[:1] + 1)):
+        np.testing.assert_allclose(values, expected[:, number], rtol=1e-6)
+    np.testing.assert_array_equal(pool.membership[0], MEMBER[number])
+    np.testing.assert_array_equal(pool.labels, LABELS[number])
+
+
+def test_long_parquet_of_logits(tmp_path):
+    rows = [(k, i) for k in range(K) for i in range(N)]
+    columns = {"model": [k for k, _ in rows], "id": [i for _, i in rows], "label": [LABELS[i] for _, i in rows]}
+    columns |= {"logits": [LOGITS[k, i, 0].tolist() for k, i in rows], "keep": [bool(KEEP[k, i]) for k, i in rows]}
+    pq.write_table(pa.table(columns), tmp_path / "pool.parquet")
+    np.testing.assert_allclose(read_pool(str(tmp_path / "pool.parquet")).phi[..., 0], PHI[..., 0], rtol=1e-4, atol=1e-5)
+
+
+def test_scores_with_one_model_are_no_pool(tmp_path):
+    (tmp_path / "scores.csv").write_text("id,member,loss,model\n1,1,0.5,resnet\n2,0,0.7,resnet\n")
+    assert not is_pool(tmp_path / "scores.csv")
+
+
+LONG_MISTAKES = {
+    "model 2 and record r7 in view 1 have no row, 1 of 300 are missing": lambda rows: [
+        row for row in rows if row[:3] != ["2", "r7", 1]
+    ],
+    "model 0 and record r0 in view 0 have more than one row": lambda rows: [*rows, rows[0]],
+    "keep of model 0 and record r0 differs between views": lambda rows: [
+        [*rows[0][:4], 1 - rows[0][4], rows[0][5]],
+        *rows[1:],
+    ],
+    "record r0 has different labels": lambda rows: [[*rows[0][:5], 7], *rows[1:]],
+    "keep of model 1 and record r.* is empty": lambda rows: [
+        [*row[:4], "" if row[0] == "1" else row[4], row[5]] for row in rows
+    ],
+    "has the target alone": lambda rows: [row for row in rows if row[0] == "target"],
+    "column of models has an empty cell in row 1": lambda rows: [["", *rows[0][1:]], *rows[1:]],
+    "is not understood": lambda rows: [[*rows[0][:4], "perhaps", rows[0][5]], *rows[1:]],
+    "NaN or infinite": lambda rows: [[*rows[0][:3], "", *rows[0][4:]], *rows[1:]],
+}
+
+
+@pytest.mark.parametrize("sentence", LONG_MISTAKES)
+def test_mistake_in_a_long_table(sentence, tmp_path):
+    with pytest.raises(MIAError, match=sentence):
+        read_pool(str(long_table(tmp_path, change=LONG_MISTAKES[sentence])))
+
+
+@pytest.mark.parametrize("columns", ["model,x1,view,phi,keep,label", "model,id,view,phi,x1,label"])
+def test_long_table_without_a_column(columns, tmp_path):
+    with pytest.raises(MIAError, match=r"but no column (record|keep)"):
+        read_pool(str(long_table(tmp_path, columns=columns)))
 
 
 def test_saturated_probabilities_are_counted(tmp_path):
