@@ -10,10 +10,8 @@ from scipy.special import ndtri
 from mia_lightning.evaluation.assessment import Difference
 from mia_lightning.evaluation.comparison import comparable_rates, differences, paired_bootstrap
 from mia_lightning.metrics.intervals import TAILS
-from mia_lightning.metrics.ranks import share_below, split, threshold
+from mia_lightning.metrics.ranks import Array, share_below, split, threshold
 from mia_lightning.metrics.roc import Evaluation, evaluate
-
-Array = NDArray[np.float64]
 
 BEFORE, AFTER = "before", "after"
 

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable, suggest
+from mia_lightning.metrics.ranks import Array
 from mia_lightning.records.table_columns import id_column, number_column
 from mia_lightning.records.tables import is_number, read_table
 from mia_lightning.scores.files import read_scores
 from mia_lightning.scores.keys import matched_rows
 from mia_lightning.security.open import open_regular
-
-Array = NDArray[np.float64]
 
 LARGEST = 2**28
 """Bytes of a metrics.json that are read."""

@@ -23,11 +23,9 @@ from mia_lightning.evaluation.permutation import intervals_at_chance
 from mia_lightning.evaluation.pixel_features import Images, pixel_features
 from mia_lightning.evaluation.privacy import privacy_bounds
 from mia_lightning.evaluation.sanity_checks import GAP, PIXELS, pixel_distribution, skipped
-from mia_lightning.metrics.ranks import without_ties
+from mia_lightning.metrics.ranks import Array, without_ties
 from mia_lightning.metrics.roc import evaluate
 from mia_lightning.scores.scored_records import ScoredRecords
-
-Array = NDArray[np.float64]
 
 REFITTED_TWICE = 2.0
 """Variance of what an attack adds to the AUC of the blind baseline, in that of fixed scores: both are fitted across

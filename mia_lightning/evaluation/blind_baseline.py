@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from mia_lightning.evaluation.assessment import Difference, SanityCheck
 from mia_lightning.evaluation.comparison import comparable_rates
 from mia_lightning.evaluation.pixel_features import Images, pixel_features
+from mia_lightning.metrics.ranks import Array
 from mia_lightning.metrics.roc import Evaluation, evaluate
 from mia_lightning.scores.crossfit import assign_folds
 from mia_lightning.scores.scored_records import ScoredRecords
-
-Array = NDArray[np.float64]
 
 BLIND = "blind baseline"
 

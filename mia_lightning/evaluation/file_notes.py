@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from mia_lightning.evaluation.blind_baseline import blind_scores, chance_p_values, of_doubled_variance
 from mia_lightning.evaluation.column_audit import association_p_value
+from mia_lightning.metrics.ranks import Array
 from mia_lightning.metrics.roc import evaluate
 from mia_lightning.scores.scored_records import ScoredRecords
-
-Array = NDArray[np.float64]
 
 LEVEL = 0.001
 """Probability of a note of one kind where neither row order nor ids are associated with membership."""

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_lightning.metrics.ranks import Array
 from mia_lightning.records.pixel_statistics import pixel_statistics
 
-Array = NDArray[np.float64]
 Columns = dict[str, NDArray[np.floating]]
 Images = NDArray[np.uint8] | NDArray[np.float32]
 

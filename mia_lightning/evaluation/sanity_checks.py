@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from mia_lightning.evaluation.assessment import SanityCheck
 from mia_lightning.evaluation.pixel_features import Images, pixel_features
 from mia_lightning.metrics.intervals import rate_interval
-
-Array = NDArray[np.float64]
-
+from mia_lightning.metrics.ranks import Array
 
 PIXELS = "pixel distribution check"
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable, suggest
+from mia_lightning.metrics.ranks import Array
 from mia_lightning.records.column_mapping import Columns, find_columns
 from mia_lightning.records.table_columns import (
     Ids,
@@ -46,8 +47,6 @@ from mia_lightning.scores.keys import (
 from mia_lightning.scores.scored_records import ScoredRecords
 
 __all__ = ["ScoresFile", "read_key", "read_scores", "read_submission"]
-
-Array = NDArray[np.float64]
 
 SILENT = ("fold", "file")
 """Meanings that are left out without a note."""

@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, listed, printable
+from mia_lightning.metrics.ranks import Array
 from mia_lightning.records.column_mapping import find_columns
 from mia_lightning.records.table_columns import Ids, id_column, membership_of, number_column
 from mia_lightning.records.tables import Table, read_table
 from mia_lightning.records.vocabulary import UNKNOWN, meaning
 from mia_lightning.security.open import open_regular
-
-Array = NDArray[np.float64]
 
 MEANINGS = ("id", "membership", "label", "group", "split")
 """Meanings of columns that are used as such."""

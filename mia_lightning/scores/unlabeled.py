@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable
+from mia_lightning.metrics.ranks import Array
 from mia_lightning.records.column_mapping import find_columns
 from mia_lightning.records.table_columns import group_column, id_column, number_column
 from mia_lightning.scores.keys import MEANINGS, read_scores_table
-
-Array = NDArray[np.float64]
 
 
 def read_unlabeled(path: str | Path, attack: str) -> tuple[Array, NDArray[np.generic] | None]:
