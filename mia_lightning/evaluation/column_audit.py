@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from mia_lightning.evaluation.assessment import SanityCheck
 from mia_lightning.evaluation.comparison import holm
-from mia_lightning.evaluation.sanity_checks import Array, skipped
+from mia_lightning.evaluation.sanity_checks import skipped
+from mia_lightning.metrics.ranks import Array
 
 AUDIT = "column audit"
 

@@ -1,7 +1,6 @@
 """Learning curve: figures of each score by number of reference models."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +44,7 @@ def learning_curve(
     rows = np.flatnonzero(member >= 0)
     curves: dict[str, list[CurvePoint]] = {name: [] for name in scores}
     for count in counts:
-        first = _first(reference_outputs, count)
+        first = reference_outputs.models(slice(count))
         for name, score in scores.items():
             try:
                 values = (
@@ -58,16 +57,6 @@ def learning_curve(
             people = None if groups is None else groups[rows]
             curves[name].append(_point(np.asarray(values[rows], np.float64), member[rows], people, count, fpr))
     return {name: tuple(curve) for name, curve in curves.items() if curve}
-
-
-def _first(reference_outputs: ReferenceOutputs, count: int) -> ReferenceOutputs:
-    drawn = None if reference_outputs.drawn is None else reference_outputs.drawn[:count]
-    return replace(
-        reference_outputs,
-        references=reference_outputs.references[:count],
-        keep=reference_outputs.keep[:count],
-        drawn=drawn,
-    )
 
 
 def _point(

@@ -15,7 +15,8 @@ from mia_lightning.attacks.base import Attack
 from mia_lightning.evaluation.assessment import SanityCheck
 from mia_lightning.evaluation.comparison import comparable_rates
 from mia_lightning.evaluation.fit_cost import fit_seconds
-from mia_lightning.evaluation.sanity_checks import Array, skipped
+from mia_lightning.evaluation.sanity_checks import skipped
+from mia_lightning.metrics.ranks import Array
 from mia_lightning.metrics.roc import Evaluation, evaluate
 from mia_lightning.scores.crossfit import assign_folds, cross_fit
 from mia_lightning.signals.table import SignalTable

@@ -39,14 +39,7 @@ def reference_columns(
         for index in range(len(keep))
     }
     columns["references IN"] = (keep & drawn).sum(axis=0).astype(np.float64)
-    exchanged = replace(
-        outputs,
-        target=outputs.target[rng.permutation(rows)],
-        references=outputs.references[:, rows],
-        keep=keep,
-        labels=outputs.labels[rows],
-        drawn=None if outputs.drawn is None else drawn,
-    )
+    exchanged = replace(outputs.records(rows), target=outputs.target[rng.permutation(rows)])
     for name, score in scores.items():
         try:
             values = score.columns(exchanged)

@@ -194,13 +194,7 @@ def _result(
     total = len(reference_outputs.references)
     dropped = tuple(int(number) for number in np.setdiff1d(np.arange(total), kept))
     if dropped:
-        before = reference_outputs.drawn
-        reference_outputs = replace(
-            reference_outputs,
-            references=reference_outputs.references[kept],
-            keep=reference_outputs.keep[kept],
-            drawn=None if before is None else before[kept],
-        )
+        reference_outputs = reference_outputs.models(kept)
     if drawn is not None:
         reference_outputs = replace(reference_outputs, drawn=drawn)
     return IndependentReferences(reference_outputs, dropped, equalized)

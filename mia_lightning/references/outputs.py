@@ -1,6 +1,6 @@
 """phi of all records from target and references."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,12 @@ class ReferenceOutputs:
         """Return an order of the records, (N,), that follows from labels and the target's phi, not from position."""
         return np.lexsort([self.labels, *self.target.T[:4]])
 
-    def records(self, index: NDArray[np.int64]) -> "ReferenceOutputs":
+    def models(self, index: slice | NDArray[np.int64]) -> "ReferenceOutputs":
+        """Return some of the references; a slice of them is no copy."""
+        drawn = None if self.drawn is None else self.drawn[index]
+        return replace(self, references=self.references[index], keep=self.keep[index], drawn=drawn)
+
+    def records(self, index: NDArray[np.integer]) -> "ReferenceOutputs":
         """Return some of the records, copied into memory."""
         return ReferenceOutputs(
             target=self.target[index],
