@@ -43,8 +43,6 @@ class Fraction:
 
     attack: str
     records: int
-    """Unlabeled records."""
-
     value: float
     """In [0, 1]."""
 

@@ -47,8 +47,6 @@ class Forecast:
 
     high: float
     gain: float
-    """Over the present number."""
-
     gain_low: float
     gain_high: float
 
@@ -63,8 +61,6 @@ class Plan:
     score: str
     fpr: float
     present: int
-    """References of the run."""
-
     tpr: float
     forecasts: tuple[Forecast, ...]
 

@@ -16,8 +16,6 @@ class Result:
     """Outcome of one criterion for one attack."""
 
     criterion: str
-    """In words."""
-
     attack: str
     """Empty for a criterion that is not about an attack."""
 

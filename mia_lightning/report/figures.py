@@ -36,7 +36,6 @@ class Drawn:
     figure: Figure
 
     alternative: str
-    """Text alternative."""
 
 
 def draw(report: Report) -> Iterator[Drawn]:

@@ -52,8 +52,6 @@ class RaySearch:
     """Algorithm, scheduler, resources and budget."""
 
     seed: int
-    """Of the draws."""
-
     recorder: Recorder
     """Receives each trial when it ends, in this process."""
 

@@ -24,7 +24,6 @@ class SignalTable:
     """(N,) class indices."""
 
     num_classes: int
-    """Number of classes of the target."""
 
     def __len__(self) -> int:
         return len(self.labels)
