@@ -1,7 +1,5 @@
 """Density network: the distribution of a signal predicted from columns that describe the record."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise

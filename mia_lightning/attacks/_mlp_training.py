@@ -1,7 +1,5 @@
 """Training of the MLP attack: stacked perceptrons on batches that are already on the device."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Models of a benchmark: trained once on random halves of the records, or read from elsewhere."""
 
-from __future__ import annotations
-
 import logging
 import os
 from contextlib import nullcontext

@@ -1,7 +1,5 @@
 """Benchmark: train or read the models, score every target, write the table and the ROC curves."""
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

@@ -1,7 +1,5 @@
 """Table of a benchmark as CSV, Markdown and LaTeX, and on the terminal."""
 
-from __future__ import annotations
-
 import csv
 import io
 import math

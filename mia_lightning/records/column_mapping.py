@@ -1,7 +1,5 @@
 """Columns of a file by their meaning, from the vocabulary and the user's mapping (`--data.columns`)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

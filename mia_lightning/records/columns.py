@@ -1,7 +1,5 @@
 """From arrays and lists in any form to the exact types of Records; checked before any narrowing cast."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

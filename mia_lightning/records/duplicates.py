@@ -12,8 +12,6 @@ Sources: dHash, N. Krawetz, "Kind of Like That", 2013; sorting under permutation
 techniques from rounding algorithms", STOC 2002.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Tables in memory: pandas, Polars, pyarrow."""
 
-from __future__ import annotations
-
 import re
 
 from mia_lightning.errors import MIAError, reason

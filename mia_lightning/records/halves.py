@@ -1,7 +1,5 @@
 """Two halves of the records made to fit each other: ids, classes, labels and columns."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import zip_longest
 

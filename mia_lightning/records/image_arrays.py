@@ -1,7 +1,5 @@
 """Images of any layout and dtype as (N, C, H, W); other records as they are."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

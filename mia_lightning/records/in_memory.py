@@ -1,7 +1,5 @@
 """Records from objects in memory: tensors, arrays, tables, data sets, loaders and tuples with labels."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

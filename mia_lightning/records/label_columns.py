@@ -1,7 +1,5 @@
 """Labels of any form as class numbers, and the names of classes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Labels of multi-label records: a 0 or 1 for each of C labels."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Sides of records in memory as `Records`: one layout, and labels as class numbers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Values of a column, whatever holds them: arrays of integers, lists of objects, columns of one cell per row."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ Every reader of records and of scores uses these names, so that all readers unde
 compared by `normalize_name`: case, blanks and hyphens do not matter.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Checkpoints of a reference in training, checked against the fresh state of the same training before use."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from hashlib import sha256

@@ -1,7 +1,5 @@
 """Checks of the references' options before any work: architecture, views, numbers of references, files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

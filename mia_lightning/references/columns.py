@@ -1,7 +1,5 @@
 """Columns of reference scores, by name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

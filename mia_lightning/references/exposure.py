@@ -9,8 +9,6 @@ of the difference. Two references on complementary halves are correlated, which 
 a factor that is measured. No membership of the target enters.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Fidelity checks: references like the target, and reference memberships independent of the target's."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Training of one reference by the recipe's code: the built-in training, a LightningModule or a function."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

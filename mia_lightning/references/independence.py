@@ -6,8 +6,6 @@ alone is the label. Here each reference and the counts are tested, and reference
 associated with membership.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

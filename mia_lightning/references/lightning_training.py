@@ -1,7 +1,5 @@
 """Training of one reference by a LightningModule under Lightning's Trainer."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping

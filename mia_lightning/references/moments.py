@@ -1,7 +1,5 @@
 """phi reduced over its queries, and moments of the references IN and OUT of each record."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal

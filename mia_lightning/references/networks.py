@@ -1,7 +1,5 @@
 """Networks and estimators of references, before they are trained."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """phi of the target under the views that the references are queried with."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

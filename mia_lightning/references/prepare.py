@@ -1,7 +1,5 @@
 """References of a run: loaded from the store or an import, the missing ones trained."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import asdict, dataclass
 from hashlib import sha256

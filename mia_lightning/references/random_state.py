@@ -1,7 +1,5 @@
 """Global random states of torch, NumPy and Python, which the user's code may draw from."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Reference models of a run, as later stages take them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mia_lightning.references.fidelity import FidelityCheck

@@ -1,7 +1,5 @@
 """Several sets of reference models in one run: their options in messages, their columns."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Iterator, Mapping

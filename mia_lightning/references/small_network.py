@@ -1,7 +1,5 @@
 """Small network for references that only measure how hard a record is."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """Random assignment of training records to references, independent of membership in the target's training."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

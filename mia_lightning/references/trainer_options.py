@@ -1,7 +1,5 @@
 """Options of Lightning's Trainer for the training of references."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from typing import Any

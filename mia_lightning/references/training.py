@@ -1,7 +1,5 @@
 """Training of one reference: images stay on the device, augmentation is batched, no step waits for the host."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 from math import isclose

@@ -1,7 +1,5 @@
 """Forward and backward pass of a training step, on CUDA recorded once for all references of a run."""
 
-from __future__ import annotations
-
 import logging
 import random
 import warnings

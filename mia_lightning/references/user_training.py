@@ -1,7 +1,5 @@
 """Training by the user's own code: a LightningModule or a function, found, checked and identified."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import sys

@@ -1,7 +1,5 @@
 """Shrunken variances and log densities of references around each record."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -11,8 +11,6 @@ Columns are recognized by the vocabulary of `records.vocabulary` (the same as fo
     everything else                        one attack's scores, higher = more likely a member
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Hidden keys and submissions: files of id and membership, and of id and score, matched by id."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The kind of a folder, by the names of the files in it."""
 
-from __future__ import annotations
-
 import os
 from itertools import islice
 from pathlib import Path

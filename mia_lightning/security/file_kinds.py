@@ -4,8 +4,6 @@ For messages about a file that is not what its name promises: ``file_kind(path)`
 about it. Nothing is imported or unpickled; a few kilobytes and a zip's own list are read.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import struct

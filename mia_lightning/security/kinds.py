@@ -1,7 +1,5 @@
 """The kinds of files and folders that are recognized: what each is called and what to do with it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Functions of a batch as networks: predict_proba, label-only functions, and any other callable."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Target of the demo: a small network over-fitted on scikit-learn's digits."""
 
-from __future__ import annotations
-
 import logging
 from time import perf_counter
 

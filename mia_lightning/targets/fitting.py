@@ -1,7 +1,5 @@
 """Weights of a checkpoint in a network of their architecture, with the stem and the classes that they have."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

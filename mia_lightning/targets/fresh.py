@@ -1,7 +1,5 @@
 """Untrained copies of a network in memory, for reference models."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Targets from objects in memory: networks, estimators with predict_proba, and functions of a batch."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 from collections.abc import Callable, Sequence

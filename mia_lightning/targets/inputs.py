@@ -1,7 +1,5 @@
 """Inputs of a target: the dtype that it receives, and samples of records to probe it with."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any

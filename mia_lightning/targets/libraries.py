@@ -1,7 +1,5 @@
 """Networks of other libraries: `timm:NAME`, and Hugging Face folders with `config.json` and `model.safetensors`."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

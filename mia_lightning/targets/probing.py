@@ -1,7 +1,5 @@
 """Probe of a network: its classes, what it returns, and where its features are."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

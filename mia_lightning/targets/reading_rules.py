@@ -10,8 +10,6 @@ Three findings count, at a level of 0.1% over all readings together (separation:
 - Order of the classes: as accuracy, without the other conditions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Data sets of Hugging Face `datasets` on disk (`Dataset.save_to_disk`)."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Folders of image files, one folder per class, as torchvision's ImageFolder reads them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tables of named features: Parquet and CSV files."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Import and export of models' phi and training records: arrays, tables and published folder layouts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Folders of checkpoints and a keep matrix: models trained elsewhere that are queried now."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """phi of logits, probabilities and losses that were stored elsewhere."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Export of phi and training records: one .npz, or the folder layout of tensorflow/privacy."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

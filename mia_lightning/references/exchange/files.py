@@ -1,7 +1,5 @@
 """Files of arrays: .npy, .npz, keep matrices in CSV or JSON, and tables with one row per record."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Folders of models: the published layouts of tensorflow/privacy, lira-pytorch, lira_analysis and Privacy Meter."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Tables with one row per model and record (and view)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Pool of models: phi and training records of K models, computed elsewhere."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Attack R: the target's loss among the losses of references OUT."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

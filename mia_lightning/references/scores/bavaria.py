@@ -1,7 +1,5 @@
 """BaVarIA: likelihood ratio with normal-inverse-gamma priors."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Difficulty calibration by the mean of reference models."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 

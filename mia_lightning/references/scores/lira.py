@@ -1,7 +1,5 @@
 """LiRA: likelihood ratio of per-record IN and OUT distributions over reference models."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Scores of the published LiRA code, for comparison with published tables."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

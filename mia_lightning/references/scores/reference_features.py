@@ -1,7 +1,5 @@
 """Statistics of references IN and OUT of each record, as columns for learned attacks."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

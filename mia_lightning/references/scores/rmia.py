@@ -1,7 +1,5 @@
 """RMIA and BASE: the probability of the true class against its mean over references."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
