@@ -20,6 +20,7 @@ from mia_lightning.records.features import Features
 from mia_lightning.records.records import UNKNOWN, Records
 from mia_lightning.runtime.extras import require
 from mia_lightning.security.archives import check_list, check_zip, is_zip
+from mia_lightning.security.open import open_regular
 from mia_lightning.targets.callables import FunctionNetwork, as_array, stacked_outputs
 from mia_lightning.targets.imported import first_line
 
@@ -108,7 +109,8 @@ class EstimatorNetwork(FunctionNetwork):
         frame = self.features.frame(rows, categorical=self.categorical)
         if fitted is None:
             return frame
-        frame = frame.rename(columns={str(name).strip(): name for name in fitted})  # a reader strips names
+        same = {"_".join(str(name).split()): name for name in fitted}  # readers strip names, LightGBM joins their words
+        frame = frame.rename(columns=lambda name: same.get("_".join(name.split()), name))
         missing = [name for name in fitted if name not in frame]
         if missing:
             raise MIAError(
@@ -179,6 +181,15 @@ def is_skops(path: Path) -> bool:
         return False
 
 
+def is_lightgbm(path: Path) -> bool:
+    """Whether a file is a LightGBM model in text form, by its content."""
+    try:
+        with open_regular(path) as file:
+            return file.read(16).replace(b"\r", b"").startswith(b"tree\nversion=")
+    except (OSError, MIAError):  # the readers of weights report it
+        return False
+
+
 def load_skops(path: Path) -> object:
     """Return the estimator in a .skops file, which may name types of scikit-learn, NumPy and SciPy alone.
 
@@ -229,6 +240,11 @@ def align_labels(records: Records, labels: NDArray[Any], architecture: str) -> R
     """
     number_of = {_text(label): number for number, label in enumerate(labels.tolist())}
     names = records.class_names
+    if names is not None and len(names) == len(labels) and list(number_of) == list(map(str, range(len(labels)))):
+        note = (
+            f"{records.source}: {architecture} has classes 0 to {len(labels) - 1}, taken for the names in their order"
+        )
+        return replace(records, notes=(*records.notes, note))
     given = [int(value) for value in np.unique(records.labels) if value != UNKNOWN]
     texts = {value: str(value) if names is None else names[value] for value in given}
     for value, text in texts.items():

@@ -13,7 +13,7 @@ from mia_lightning.targets import architectures, libraries, weights
 from mia_lightning.targets.base import LoadOptions, Target, TargetForm
 from mia_lightning.targets.callables import of_labels
 from mia_lightning.targets.checks import image_channels
-from mia_lightning.targets.estimators import EstimatorNetwork, is_skops, load_skops
+from mia_lightning.targets.estimators import EstimatorNetwork, is_lightgbm, is_skops, load_skops
 from mia_lightning.targets.exported import is_program
 from mia_lightning.targets.first_query import load_program
 from mia_lightning.targets.fitting import detect, fit, last_rows, torchvision_names
@@ -31,7 +31,14 @@ def load(checkpoint: str | None, options: LoadOptions) -> Target:
     if libraries.is_folder(path):
         return _of_folder(path, options)
     if is_skops(path):
-        return _finish(EstimatorNetwork(load_skops(path)), _skops_name(options), options, path.name)
+        return _finish(
+            EstimatorNetwork(load_skops(path)), _no_architecture(options, "a .skops file", "skops"), options, path.name
+        )
+    if is_lightgbm(path):
+        from mia_lightning.targets import lightgbm_text  # imports scikit-learn
+
+        name = _no_architecture(options, "a LightGBM model", "lightgbm")
+        return _finish(EstimatorNetwork(lightgbm_text.load_model(path)), name, options, path.name)
     weights.check_kind(path)
     if is_program(path):
         return _of_program(path, options)
@@ -80,10 +87,10 @@ def _of_folder(folder: Path, options: LoadOptions) -> Target:
     return replace(_finish(network, name, options, folder.name), hyper_parameters=config)
 
 
-def _skops_name(options: LoadOptions) -> str:
+def _no_architecture(options: LoadOptions, what: str, name: str) -> str:
     if options.architecture != "auto":
-        raise MIAError(f"--target.architecture {options.architecture}: a .skops file contains its own; leave it out")
-    return "skops"
+        raise MIAError(f"--target.architecture {options.architecture}: {what} contains its own; leave it out")
+    return name
 
 
 def _finish(network: nn.Module, architecture: str, options: LoadOptions, source: str) -> Target:

@@ -1,11 +1,13 @@
 """Estimators as targets: scikit-learn, LightGBM, XGBoost, .skops files."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 import skops.io
 import torch
-from lightgbm import LGBMClassifier
+from lightgbm import Dataset, LGBMClassifier, train
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 from sklearn.naive_bayes import GaussianNB
@@ -129,6 +131,44 @@ def test_skops_file_of_other_types_is_refused(tmp_path):
         load_target(str(path))
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_lightgbm_text_with_missing_values_and_categories(classes, tmp_path):
+    inputs = np.where(X > 1, np.nan, X)
+    inputs[:, 1] = np.arange(60) % 7
+    data = Dataset(inputs, inputs[:, 1] % classes, categorical_feature=[1])
+    options = {"num_class": classes, "objective": "multiclass"} if classes > 2 else {"objective": "binary"}
+    options |= {"min_data_in_leaf": 2, "min_data_per_group": 2, "max_cat_to_onehot": 1, "verbose": -1}
+    booster = train(options, data, 3)
+    booster.save_model(tmp_path / "m.txt")
+    target = load_target(str(tmp_path / "m.txt"), sample=X[:10])
+    expected = booster.predict(inputs)
+    expected = np.stack([1 - expected, expected], axis=1) if classes == 2 else expected
+    np.testing.assert_allclose(target.network(torch.from_numpy(inputs)).softmax(dim=1), expected, atol=1e-6)
+    again = unwrap(target.network).untrained(0)
+    again.fit(inputs, (inputs[:, 1] % classes).astype(int))
+    np.testing.assert_allclose(again(torch.from_numpy(inputs)), expected, atol=1e-6)  # its training draws nothing
+    assert "categorical_feature: 1" in (tmp_path / "m.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("left_child=", "left_child=99 ", "left_child of tree 0"),
+        (r"right_child=\S+", "right_child=0", "right_child of tree 0"),
+        (r"split_feature=\S+", "split_feature=4", "split_feature of tree 0"),
+        ("objective=.*", "objective=regression", "is a LightGBM model of objective regression; only classifiers"),
+        ("num_class=3", "num_class=2", "numbers of classes differ"),
+        ("feature_names=Column_0", "feature_names=Column_1", "trees or names are missing"),
+        ("end of trees(.|\n)*", "", "is a LightGBM model that is cut short or damaged"),
+    ],
+)
+def test_damaged_lightgbm_text_is_one_sentence(old, new, sentence, tmp_path):
+    text = re.sub(old, new, lightgbm().booster_.model_to_string(), count=1)
+    (tmp_path / "m.txt").write_text(text)
+    with pytest.raises(MIAError, match=sentence):
+        load_target(str(tmp_path / "m.txt"), sample=X[:10])
+
+
 def test_class_unseen_by_a_reference_has_probability_0():
     network = unwrap(load("forest").network).untrained(1)
     network.fit(X[Y != 1], Y[Y != 1])
@@ -159,6 +199,12 @@ def test_clones_have_random_states_of_their_seed():
 def test_labels_become_class_numbers(classes, labels):
     records = make_records("t", np.zeros((3, 2)), labels=labels)
     assert align_labels(records, classes, "forest").labels.tolist() == [1, 0, -1]
+
+
+def test_named_labels_of_an_estimator_with_numbered_classes():
+    records = align_labels(make_records("t", np.zeros((3, 2)), labels=["b", "a", "b"]), np.arange(2), "lightgbm")
+    assert records.labels.tolist() == [1, 0, 1]
+    assert records.notes[-1] == "t: lightgbm has classes 0 to 1, taken for the names in their order"
 
 
 def test_label_unseen_in_fitting_is_one_sentence():
