@@ -36,7 +36,7 @@ def first_look(
         return None
     members, non_members = (int((member == value).sum()) for value in (1, 0))
     return (
-        f"near chance at first look: neither {' nor '.join(signals)} ranks members above non-members (AUC with 95% "
+        f"near chance at first look: members do not rank above non-members by {' or '.join(signals)} (AUC with 95% "
         f"interval, of {members:,} known members and {non_members:,} known non-members: {_shown(figures)}); "
         "reference models and fitted attacks may still find more"
     )

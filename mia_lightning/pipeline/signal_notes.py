@@ -20,7 +20,9 @@ def first_note(outputs: Outputs, public: SplitInfo) -> str | None:
     """Return a sentence if the signals of the first look find nothing among the public records in folds; else None."""
     rows = np.flatnonzero(public.fold != NOT_IN_ANY_FOLD)
     table = build_table(outputs, names=FIRST).rows(rows)
-    return first_look(single_signals(table, dict.fromkeys(FIRST, 1)), public.membership[rows], _groups(public, rows))
+    signals = single_signals(table, dict.fromkeys(FIRST, 1))
+    varying = {name: values for name, values in signals.items() if np.ptp(values)}  # one view has no contrast
+    return first_look(varying, public.membership[rows], _groups(public, rows)) if varying else None
 
 
 def signal_notes(config: RunConfig, table: SignalTable, fits: Mapping[str, CrossFit], public: SplitInfo) -> list[str]:

@@ -33,5 +33,7 @@ def test_first_note_reads_records_in_folds_alone():
     logits[400:, :, 0] += 9 * public.membership[400:, None]  # held-out members are recognized at once
     outputs = Outputs(logits, np.empty((600, 0), np.float32), np.empty((600, 0), np.float32), np.zeros(600, np.int64))
     assert "of 200 known members and 200 known non-members: phi 0." in first_note(outputs, public)
+    single = Outputs(logits[:, :1], outputs.features, outputs.gradient_norms, outputs.labels)
+    assert "by phi (AUC with 95% interval, of 200 " in first_note(single, public)
     logits[:, :, 0] += public.membership[:, None]
     assert first_note(outputs, public) is None
