@@ -82,8 +82,11 @@ def record_lines(change: Change, ids: Sequence[Any], member: Any) -> Iterable[st
     rows = np.flatnonzero(np.asarray(member) == 1)
     ranked = rows[np.argsort(change.moved[rows], kind="stable")]
     for words, chosen in (("fell", ranked[:MOST_NAMED]), ("rose", ranked[::-1][:MOST_NAMED])):
-        named = ", ".join(f"{ids[row]} ({100 * change.moved[row]:+.0f})" for row in chosen)
-        yield f"members whose rank among the non-members {words} most (percentage points): {named}"
+        sign = -1 if words == "fell" else 1
+        named = ", ".join(
+            f"{ids[row]} ({100 * change.moved[row]:+.0f})" for row in chosen if sign * change.moved[row] > 0
+        )
+        yield f"members whose rank among the non-members {words} most (percentage points): {named or 'none'}"
 
 
 def _figure(evaluation: Any, name: str) -> float:

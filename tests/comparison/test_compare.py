@@ -58,6 +58,14 @@ def test_compare_runs(tmp_path, capsys):
     assert float(records[1]["lira_after"]) == pytest.approx((values[MEMBER == 0] < values[1]).mean(), abs=1e-4)
 
 
+def test_equal_runs_move_nobody(tmp_path, capsys):
+    same = [write(tmp_path / f"{name}.csv", scores_of(2, 1.0)) for name in "ab"]
+    assert command([*same, "--resamples", "100"]) == 0
+    printed = capsys.readouterr().out
+    for words in ("fell", "rose"):
+        assert f"members whose rank among the non-members {words} most (percentage points): none\n" in printed
+
+
 @pytest.mark.parametrize(
     ("case", "part"),
     [
