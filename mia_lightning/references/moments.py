@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -67,7 +68,7 @@ class GroupMoments:
     squares: Array
     """Sum of squared distances from the mean, shaped as it is."""
 
-    @property
+    @cached_property
     def degrees_of_freedom(self) -> NDArray[np.int64]:
         """(N,) degrees of freedom of the variance, n - 1, at least 0."""
         return np.maximum(self.n - 1, 0)

@@ -12,7 +12,7 @@ from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.scores.base import Columns, ReferenceScore
 from mia_lightning.references.scores.difficulty_calibration import mean_shift
 from mia_lightning.references.target_pool import TargetPool
-from mia_lightning.references.variances import log_density, variance_prior
+from mia_lightning.references.variances import log_density, prior_of
 
 
 @dataclass
@@ -60,14 +60,12 @@ class BaVarIA(ReferenceScore):
         return np.asarray(in_ - out_)
 
     def _log_density(self, target: Array, group: GroupMoments, prior_mean: Array) -> Array:
-        defined = group.degrees_of_freedom > 0
-        if not defined.any():
+        if not group.degrees_of_freedom.any():
             raise MIAError(
                 "no record has two references on either side, so there is no variance to compare with; train at least "
                 "4 references, or use DifficultyCalibration"
             )
-        freedom = group.degrees_of_freedom[defined].astype(np.float64)
-        prior = variance_prior(group.squares[defined] / freedom, freedom)
+        prior = prior_of(group)
         return predictive(
             target,
             group,

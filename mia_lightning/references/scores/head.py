@@ -14,7 +14,7 @@ from mia_lightning.references.outputs import ReferenceOutputs
 from mia_lightning.references.probabilities import log_probability
 from mia_lightning.references.scores.base import Columns, ReferenceScore
 from mia_lightning.references.scores.reference_features import pooled
-from mia_lightning.references.variances import shrink_variance, variance_prior
+from mia_lightning.references.variances import prior_of, shrink_variance
 
 FOLDS = 3
 """Folds of the records: a record is scored by trees that were fitted on other records."""
@@ -171,10 +171,8 @@ class _Sources:
             in_, out_ = group_moments(references, used.in_), group_moments(references, used.out_)
             parts += [phi - out_.mean, phi - in_.mean, in_.mean - out_.mean]
             within = pooled(in_, out_)
-            varied = within.degrees_of_freedom > 0
-            if varied.any():
-                freedom = within.degrees_of_freedom[varied].astype(np.float64)
-                variance = shrink_variance(within, variance_prior(within.squares[varied] / freedom, freedom))[0]
+            if within.degrees_of_freedom.any():
+                variance = shrink_variance(within, prior_of(within))[0]
                 ratio = ((phi - out_.mean) ** 2 - (phi - in_.mean) ** 2) / (2 * variance)
                 highest = np.where(used.out_, references, -np.inf).max(axis=0)
                 lowest = np.where(used.in_, references, np.inf).min(axis=0)

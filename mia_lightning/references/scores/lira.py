@@ -1,5 +1,6 @@
 """LiRA: likelihood ratio of per-record IN and OUT distributions over reference models."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,8 +17,8 @@ from mia_lightning.references.variances import (
     log_density,
     log_survival,
     pooled_variance,
+    prior_of,
     shrink_variance,
-    variance_prior,
 )
 
 SMALLEST_VARIANCE = 1e-6
@@ -86,11 +87,16 @@ class FittedGroup:
     degrees_of_freedom: Array
     """Of the Student's t, (N,); infinite = normal."""
 
-    error: Array
-    """Standard error of the center, (N,)."""
+    uncertainty: Array
+    """Squared standard error of the center, (N,)."""
 
     within: Array
     """Variance of single models around the record's mean, (N,); unlike `variance`, independent of their number."""
+
+    @property
+    def error(self) -> Array:
+        """Standard error of the center, (N,)."""
+        return np.asarray(np.sqrt(self.uncertainty))
 
     @property
     def density(self) -> dict[str, Array]:
@@ -115,43 +121,34 @@ def fit_groups(phi_moments: Moments, variance: Variance, *, shrink_shift: bool) 
     Raises:
         MIAError: no record has two references on a side, or per_sample and some record has not.
     """
-    in_out_masks = {"IN": phi_moments.in_, "OUT": phi_moments.out_}
+    in_, out_ = sides = (phi_moments.in_, phi_moments.out_)
     if variance == "per_sample":
-        for name, part in in_out_masks.items():
+        for name, part in zip(("IN", "OUT"), sides, strict=True):
             if (part.n < 2).any():
                 raise MIAError(
                     f"a variance per record needs 2 references on each side, but {int((part.n < 2).sum())} records "
                     f"have fewer {name}; use variance empirical_bayes, or more references"
                 )
-    within = {name: _within(name, part, in_out_masks, variance) for name, part in in_out_masks.items()}
-    pooled = max(np.nanmax([pooled_variance(part) for part in in_out_masks.values()]), SMALLEST_VARIANCE)
-    within = {
-        name: (np.maximum(value, SMALLEST_VARIANCE * pooled), freedom) for name, (value, freedom) in within.items()
-    }
-    shift, spread = _shift(phi_moments, within, shrink=shrink_shift)
-    outside_center = np.where(phi_moments.out_.n > 0, phi_moments.out_.mean, phi_moments.in_.mean - shift)
-    inside_center = outside_center + shift
-    parts = []
-    for part, other, name in ((phi_moments.in_, phi_moments.out_, "IN"), (phi_moments.out_, phi_moments.in_, "OUT")):
-        single, degrees_of_freedom = within[name]
-        center = inside_center if name == "IN" else outside_center
-        borrowed = within["OUT" if name == "IN" else "IN"][0] / np.maximum(other.n, 1) + spread  # a side without models
-        uncertainty = np.where(part.n > 0, single / np.maximum(part.n, 1), borrowed)
-        scale = single if variance != "empirical_bayes" else single + uncertainty
-        parts.append(FittedGroup(center, scale, degrees_of_freedom, np.sqrt(uncertainty), single))
-    return FittedGroups(phi_moments.target, parts[0], parts[1], shift)
+    fitted = [_within(part, other, variance) for part, other in (sides, sides[::-1])]
+    smallest = SMALLEST_VARIANCE * max(np.nanmax([pooled_variance(part) for part in sides]), SMALLEST_VARIANCE)
+    within = [np.maximum(value, smallest) for value, _ in fitted]
+    of_means = [value / np.maximum(part.n, 1) for value, part in zip(within, sides, strict=True)]
+    shift, spread = _shift(phi_moments, of_means[0] + of_means[1], shrink=shrink_shift)
+    out_center = _where(out_.n > 0, out_.mean, lambda: in_.mean - shift)
+
+    def group(side: int, center: Array) -> FittedGroup:
+        borrowed = of_means[1 - side]  # by a side without models
+        uncertainty = _where(sides[side].n > 0, of_means[side], lambda: borrowed + spread)
+        scale = within[side] + uncertainty if variance == "empirical_bayes" else within[side]
+        return FittedGroup(center, scale, fitted[side][1], uncertainty, within[side])
+
+    return FittedGroups(phi_moments.target, group(0, out_center + shift), group(1, out_center), shift)
 
 
-def _within(
-    name: str, part: GroupMoments, in_out_masks: dict[str, GroupMoments], variance: Variance
-) -> tuple[Array, Array]:
+def _within(part: GroupMoments, other: GroupMoments, variance: Variance) -> tuple[Array, Array]:
     """Return the variance of single models around a record's mean and its degrees of freedom, (N,) each."""
     count = len(part.n)
-    enough = (
-        part
-        if part.degrees_of_freedom.any()
-        else next((side for side in in_out_masks.values() if side.degrees_of_freedom.any()), None)
-    )
+    enough = next((side for side in (part, other) if side.degrees_of_freedom.any()), None)
     if enough is None:
         raise MIAError(
             "no record has two references IN or two OUT, so there is no variance to compare with; train at least 3 "
@@ -161,28 +158,33 @@ def _within(
         return part.squares / part.degrees_of_freedom, np.full(count, np.inf)
     if variance == "fixed":
         return np.full(count, pooled_variance(enough)), np.full(count, np.inf)
-    defined = enough.degrees_of_freedom > 0
-    prior = variance_prior(
-        enough.squares[defined] / enough.degrees_of_freedom[defined],
-        enough.degrees_of_freedom[defined].astype(np.float64),
-    )
-    return shrink_variance(part, prior)
+    return shrink_variance(part, prior_of(enough))
 
 
-def _shift(phi_moments: Moments, within: dict[str, tuple[Array, Array]], *, shrink: bool) -> tuple[Array, float]:
-    """Return the distance of IN from OUT per record, (N,), and the variance of true distances between records."""
+def _shift(phi_moments: Moments, noise: Array, *, shrink: bool) -> tuple[Array, float]:
+    """Return the distance of IN from OUT per record, (N,), and the variance of true distances between records.
+
+    Args:
+        phi_moments: Both sides.
+        noise: (N,) variance of the distance of the two means, from that of single models.
+        shrink: Whether distances are shrunk towards their mean.
+    """
     in_, out_ = phi_moments.in_, phi_moments.out_
     both = (in_.n > 0) & (out_.n > 0)
     if not both.any():  # one reference: memberships were drawn by chance, so unpaired means will do
         seen = [side.mean[side.n > 0] for side in (in_, out_)]
         mean = float(seen[0].mean() - seen[1].mean()) if all(len(side) for side in seen) else 0.0
         return np.full(len(both), mean), 0.0
-    shift = np.where(both, in_.mean - out_.mean, 0.0)
-    noise = within["IN"][0] / np.maximum(in_.n, 1) + within["OUT"][0] / np.maximum(out_.n, 1)
-    mean = float(shift[both].mean())
-    spread = max(float(shift[both].var() - noise[both].mean()), 0.0)
-    share = spread / (spread + noise) if shrink else np.ones(len(shift))
-    return np.where(both, mean + share * (shift - mean), mean), spread
+    shift = in_.mean - out_.mean
+    paired, noise_of_paired = (shift, noise) if both.all() else (shift[both], noise[both])
+    mean = float(paired.mean())
+    spread = max(float(paired.var() - noise_of_paired.mean()), 0.0)
+    shrunk = mean + spread / (spread + noise) * (shift - mean) if shrink else shift
+    return _where(both, shrunk, lambda: np.full(len(both), mean)), spread
+
+
+def _where(condition: NDArray[np.bool_], values: Array, otherwise: Callable[[], Array]) -> Array:
+    return values if condition.all() else np.where(condition, values, otherwise())
 
 
 def _p_value(log_tail: Array) -> Array:

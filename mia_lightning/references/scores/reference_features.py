@@ -28,15 +28,13 @@ class ReferenceFeatures(ReferenceScore):
             MIAError: no record has two references on a side.
         """
         from mia_lightning.references.scores.lira import fit_groups
-        from mia_lightning.references.variances import log_density, log_survival, shrink_variance, variance_prior
+        from mia_lightning.references.variances import log_density, log_survival, prior_of, shrink_variance
 
         group_moments = moments(reference_outputs, self.statistic)
         fit = fit_groups(group_moments, "empirical_bayes", shrink_shift=True)
         gap = fit.target - fit.out_.center
         within = pooled(group_moments.in_, group_moments.out_)
-        varied = within.degrees_of_freedom > 0
-        freedom = within.degrees_of_freedom[varied].astype(np.float64)
-        scale = np.sqrt(shrink_variance(within, variance_prior(within.squares[varied] / freedom, freedom))[0])
+        scale = np.sqrt(shrink_variance(within, prior_of(within))[0])
         return {
             "": log_density(fit.target, **fit.in_.density) - log_density(fit.target, **fit.out_.density),
             "offline": -log_survival(fit.target, **fit.out_.density),

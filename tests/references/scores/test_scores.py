@@ -90,6 +90,25 @@ class TestPieces:
             expected,
         )
 
+    @pytest.mark.parametrize("step", [0.0, 1.0, 0.3])
+    def test_degrees_of_freedom_that_repeat(self, step):
+        draw = np.random.default_rng(0)
+        freedom = 4.3 + step * draw.integers(0, 9, 300)
+        x, center, variance = draw.normal(size=300), draw.normal(size=300), draw.gamma(3, 1, 300)
+        expected = stats.t.logpdf(x, freedom, center, np.sqrt(variance))
+        given = {"center": center, "variance": variance}
+        np.testing.assert_allclose(log_density(x, **given, degrees_of_freedom=freedom), expected, rtol=1e-11)
+        freedom[::7], variances = np.inf, variance * draw.gamma(2, 1, 300)
+        expected[::7] = stats.norm.logpdf(x, center, np.sqrt(variance))[::7]
+        np.testing.assert_allclose(log_density(x, **given, degrees_of_freedom=freedom), expected, rtol=1e-11)
+        freedom[::7] = 4.3
+        logs = np.log(variances) - special.digamma(freedom / 2) + np.log(freedom / 2)
+        excess = logs.var(ddof=1) - special.polygamma(1, freedom / 2).mean()
+        prior = variance_prior(variances, freedom)
+        assert special.polygamma(1, prior.degrees_of_freedom / 2) == pytest.approx(excess)
+        half = prior.degrees_of_freedom / 2
+        assert np.log(prior.variance) == pytest.approx(logs.mean() + special.digamma(half) - np.log(half))
+
     @pytest.mark.parametrize("degrees_of_freedom", [1.5, 12.0, np.inf])
     def test_upper_tail_is_scipys_where_scipy_has_digits(self, degrees_of_freedom):
         x = np.array([-5.0, 0.0, 2.0, 8.0, 30.0])
