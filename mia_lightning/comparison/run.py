@@ -1,6 +1,5 @@
 """The command: two runs in, a table in the terminal, comparison.json and changes.csv out."""
 
-import csv
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -18,7 +17,7 @@ from mia_lightning.evaluation.config import ComparisonConfig
 from mia_lightning.pipeline.terminal import output_console, print_line
 from mia_lightning.report.files import versions
 from mia_lightning.runtime.output_folder import OutputFolder
-from mia_lightning.security.csv_formulas import formula_safe
+from mia_lightning.security.csv_formulas import write_records
 
 FILES = ("comparison.json", "changes.csv")
 
@@ -161,12 +160,8 @@ def _run(run: ScoredRun) -> dict[str, Any]:
 
 def _write_changes(file: IO[str], before: ScoredRun, changes: Sequence[Change]) -> None:
     """Write one row per record: id, membership, and per attack its rank before, after and the change."""
-    header: list[str] = ["id", "membership"]
-    columns: list[list[Any]] = [[formula_safe(cell) for cell in before.ids.tolist()], before.membership.tolist()]
+    columns: dict[str, Any] = {"membership": before.membership}
     for change in changes:
         for part, values in (("before", change.share_before), ("after", change.share_after), ("change", change.moved)):
-            header.append(formula_safe(f"{change.attack}_{part}"))
-            columns.append([f"{value:.6g}" for value in values.tolist()])
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(zip(*columns, strict=True))
+            columns[f"{change.attack}_{part}"] = np.array([f"{value:.6g}" for value in values.tolist()])
+    write_records(file, before.ids, columns)

@@ -154,10 +154,6 @@ def is_signed(values: Iterable[object]) -> bool:
 def membership_codes(words: Sequence[str], where: Callable[[int], str]) -> tuple[list[int], list[str]]:
     """Return 1, 0 or -1 (unknown) for each distinct text of one membership column, and how -1 was read.
 
-    Args:
-        words: the distinct texts.
-        where: start of the error sentence for a position in words, such as ``scores.csv, line 3: membership``.
-
     Raises:
         MIAError: a word is not understood.
     """
@@ -178,10 +174,6 @@ def label_codes(words: Sequence[str], where: Callable[[int], str]) -> tuple[list
     """Return a class from 0 (-1 = missing) for each distinct text of one label column, and the classes' names, if any.
 
     Names are numbered in alphabetical order, as torchvision's ImageFolder does.
-
-    Args:
-        words: the distinct texts.
-        where: start of the error sentence for a position in words.
 
     Raises:
         MIAError: numbers and names are mixed, or a number is not whole.

@@ -11,7 +11,6 @@ public non-members.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,7 +33,7 @@ from mia_lightning.report.page import card, html
 from mia_lightning.report.verdict import verdict
 from mia_lightning.runtime.atomic import atomic_write
 from mia_lightning.runtime.output_folder import OutputFolder, remove
-from mia_lightning.security.csv_formulas import formula_safe
+from mia_lightning.security.csv_formulas import write_records
 
 if TYPE_CHECKING:
     from mia_lightning.targets.readings import ReadingCheck
@@ -215,7 +214,7 @@ def _check(check: ReadingCheck | None) -> dict[str, str] | None:
 
 def write_claims(file: IO[str], assessment: Assessment) -> None:
     """Write one row per record, in the order of the records."""
-    header, columns = ["id", "membership"], [assessment.records.ids.tolist(), assessment.records.membership.tolist()]
+    columns: dict[str, NDArray[Any]] = {"membership": assessment.records.membership}
     for name, claims in assessment.claims.items():
         parts = {
             "score": assessment.records.scores[name],
@@ -223,28 +222,15 @@ def write_claims(file: IO[str], assessment: Assessment) -> None:
             "class_p_value": claims.p_value_in_class,
             "q_value": claims.q_value,
         }
-        for part, values in parts.items():
-            if values is not None:
-                header.append(f"{name}_{part}")
-                columns.append(values.tolist())
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([formula_safe(cell) for cell in header])
-    columns[0] = [formula_safe(cell) for cell in columns[0]]
-    writer.writerows(_rows(columns))
+        columns |= {f"{name}_{part}": values for part, values in parts.items() if values is not None}
+    write_records(file, assessment.records.ids, columns)
 
 
 def write_private_claims(
     file: IO[str], ids: NDArray[np.int64] | NDArray[np.str_], claims: Mapping[str, Claims]
 ) -> None:
     """Write one row per private record: id, then p-value and q-value of each attack against the public non-members."""
-    header, columns = ["id"], [[formula_safe(cell) for cell in ids.tolist()]]
+    columns: dict[str, NDArray[Any]] = {}
     for name, values in claims.items():
-        header += [f"{name}_p_value", f"{name}_q_value"]
-        columns += [values.p_value.tolist(), values.q_value.tolist()]
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([formula_safe(cell) for cell in header])
-    writer.writerows(_rows(columns))
-
-
-def _rows(columns: Iterable[list[Any]]) -> Iterable[tuple[Any, ...]]:
-    return zip(*columns, strict=True)
+        columns |= {f"{name}_p_value": values.p_value, f"{name}_q_value": values.q_value}
+    write_records(file, ids, columns)
