@@ -20,8 +20,8 @@ help:
 	@echo "make clean  remove .venv and the demo's runs"
 
 # A stamp is newer than what it was made from, so a second call installs nothing. The demo needs the runtime libraries
-# alone, compiled as they are imported; everything else adds those of the tests, with the same versions, and compiles
-# all of them once for all processes.
+# alone; everything else adds those of the tests, with the same versions. Modules are compiled as they are imported: tests
+# import a third of what is installed.
 $(RUNTIME): requirements.lock requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 2; }
@@ -33,7 +33,7 @@ $(RUNTIME): requirements.lock requirements-dev.lock pyproject.toml
 	@touch $@
 
 $(INSTALLED): $(RUNTIME)
-	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements-dev.lock
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 

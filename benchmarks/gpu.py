@@ -155,11 +155,11 @@ def networks(bench: Bench) -> dict[str, tuple[Callable[[], nn.Module], int, int,
     """Return name to (network, side of the images, records, layer of the features)."""
     large = bench.size(224, 32)
     return {
-        "resnet18, ImageNet stem": (lambda: resnet18(num_classes=CLASSES), 32, bench.size(200_000, 64), "fc"),
+        "resnet18, ImageNet stem": (lambda: resnet18(num_classes=CLASSES), 32, bench.size(200_000, 8), "fc"),
         "resnet18, CIFAR stem": (
             lambda: cifar_stem(resnet18(num_classes=CLASSES)),
             bench.side,
-            bench.size(100_000, 32),
+            bench.size(100_000, 8),
             "fc",
         ),
         "ViT-S/16": (lambda: vit_s(large), large, bench.size(8192, 8), "heads.head"),
@@ -310,7 +310,7 @@ def extraction(bench: Bench) -> Iterator[Row]:
             yield Row("extraction", f"{name}, {precision}", ours, "images/s", share)
     build, side, count, layer = networks(bench)["resnet18, CIFAR stem"]
     for queries in (1, 2, 18, 50):
-        records = records_of(max(8, count // queries), side)
+        records = records_of(max(bench.size(8, 2), count // queries), side)
         options = {"accelerator": accelerator, "precision": "bf16-mixed", "queries": queries}
         rate = len(records) * queries / engine(build(), layer, records, **options)[1]
         yield Row("extraction", f"resnet18, CIFAR stem, {queries} views, bf16-mixed", rate, "images/s")

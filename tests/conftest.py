@@ -65,6 +65,13 @@ def _train_demo_once(shared) -> None:
         demo._train = train_once
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _short_runs() -> None:
+    """Shorten complete runs, here and in processes of `helpers.forked`."""
+    if "torch" in sys.modules:
+        import helpers.short_runs  # noqa: F401
+
+
 @dataclass
 class Task:
     """Arrays behind the files of a small assignment, and the files."""

@@ -20,6 +20,7 @@ CONTEXT.set_forkserver_preload(
         *("mia_lightning.pipeline.run", "mia_lightning.config.command_line", "mia_lightning.config.commands"),
         *("mia_lightning.outputs.extraction", "mia_lightning.outputs.lightning_module", "mia_lightning.targets.load"),
         *("mia_lightning.records.readers.arrays", "mia_lightning.references.workers"),
+        "helpers.short_runs",
     ]
 )
 

@@ -193,8 +193,8 @@ def safetensors() -> dict[str, bytes]:
         "header is a list": file("{]"),
         "metadata of numbers": file({"__metadata__": {"a": [1]}} | one([2, 3, 4, 4])),
         "name of escapes": file({"\x1b[2J\n\0": good}, bytes(384)),
-        "hundred thousand tensors": file(
-            {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(100_000)}, b""
+        "twenty thousand tensors": file(
+            {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(20_000)}, b""
         ),
         "header is no UTF-8": file("{}").replace(b"{}", b"{\xff"),
     }

@@ -1,11 +1,12 @@
 """A sorted and a shuffled copy of one file lead to the same figures and the same verdict."""
 
-import json
-
 import numpy as np
 import pytest
 
-from mia_lightning.cli import train
+from mia_lightning import load_config
+from mia_lightning.pipeline.audit import attack_target, prepare
+from mia_lightning.pipeline.run_report import assess_result, report_of
+from mia_lightning.report.verdict import verdict
 
 ATTACKS = """
 attacks:
@@ -29,24 +30,34 @@ def digits():
 
 
 def run(folder, name, images, labels, membership):
+    """Return verdict and figures of a run, without its files."""
     np.savez(folder / f"{name}.npz", images=images, labels=labels, membership=membership)
     (folder / "attacks.yaml").write_text(ATTACKS)
-    arguments = ["--config", str(folder / "attacks.yaml"), "--data.public", str(folder / f"{name}.npz")]
-    arguments += ["--data.mean", "[0.31]", "--data.std", "[0.37]", "--output", str(folder / name)]
-    arguments += ["--target.architecture", "mia_lightning.targets.demo:digits_target", "--hardware.accelerator", "cpu"]
-    assert train(arguments) == 0
-    return json.loads((folder / name / "metrics.json").read_text())
+    config = load_config(
+        folder / "attacks.yaml",
+        data={"public": str(folder / f"{name}.npz"), "mean": [0.31], "std": [0.37]},
+        target={"architecture": "mia_lightning.targets.demo:digits_target"},
+        hardware={"accelerator": "cpu"},
+        output=str(folder / name),
+    )
+    prepared = prepare(config)
+    result = attack_target(config, prepared)
+    report = report_of(result, prepared, assess_result(result, prepared), 0.0)
+    return verdict(report), {"attacks": report.assessment.attacks, "held out": report.run.held_out}
 
 
 @pytest.mark.slow
 def test_row_order_decides_nothing(tmp_path, digits):
     shuffle = np.random.default_rng(0).permutation(len(digits[0]))
-    by_membership = run(tmp_path, "sorted", *digits)
-    shuffled = run(tmp_path, "shuffled", *(values[shuffle] for values in digits))
-    assert by_membership["verdict"]["level"] == shuffled["verdict"]["level"]
-    assert by_membership["verdict"]["sentences"] == shuffled["verdict"]["sentences"]
-    for part in ("attacks", "held_out"):
-        first, second = (m["attacks"] if part == "attacks" else m["run"][part] for m in (by_membership, shuffled))
-        for attack in first:
+    (verdict_sorted, by_membership), (verdict_shuffled, shuffled) = (
+        run(tmp_path, "sorted", *digits),
+        run(tmp_path, "shuffled", *(values[shuffle] for values in digits)),
+    )
+    assert verdict_sorted.level == verdict_shuffled.level
+    assert verdict_sorted.sentences == verdict_shuffled.sentences
+    for part, first in by_membership.items():
+        assert set(first) == {"phi_threshold", "ratio", "mlp", "lightgbm", "fusion"}
+        for attack, evaluation in first.items():
             for figure in ("auc", "auc_low", "auc_high", "partial_auc"):
-                assert first[attack][figure] == pytest.approx(second[attack][figure], abs=1e-6), (part, attack, figure)
+                other = getattr(shuffled[part][attack], figure)
+                assert getattr(evaluation, figure) == pytest.approx(other, abs=1e-6), (part, attack, figure)
