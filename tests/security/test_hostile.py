@@ -221,6 +221,7 @@ HARMLESS = {
     "records: UTF-16",  # read, with a note where the delimiter is not a comma
     "records: label of digits of another script",  # a class's name
     "records: id 7",  # blanks around an id are removed
+    "records: storage of an exabyte",  # the tensor is in the bytes that are there; the count next to them is not read
     "records: storage of another type",  # four-byte numbers in a record that is called eight-byte
     "records: same name twice",  # in the header of a .safetensors file, with the same content
     *(f"records: more rows than it says as image {index}" for index in (1, 2)),  # the rows that it says are read
