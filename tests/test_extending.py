@@ -55,7 +55,10 @@ def test_package_and_examples_pass_the_checks(checkout, check):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-CONTRACTS = ["test_layers.py", "attacks", "signals", "references/scores", "records/readers", "targets/test_contract.py"]
+CONTRACTS = [
+    *("test_layers.py", "attacks/test_attacks.py", "signals/test_signals.py", "references/scores/test_contracts.py"),
+    *("records/readers/test_readers.py", "targets/test_contract.py"),
+]
 SELECTED = "imports or length or direction or NearestMean or logit_range or MedianGap or npy or format or linear"
 """Tests that an added file changes."""
 
