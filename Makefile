@@ -41,8 +41,9 @@ demo: $(RUNTIME)
 	$(BIN)/python train.py --config configs/demo.yaml
 
 # Two processes of one thread each: most tests wait for processes of their own or train networks of a few kilobytes.
-# tests/conftest.py groups files by what they share and puts the slow ones first, so that the processes end together.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# A file stays in one process, as its tests share fixtures; tests/conftest.py puts the slow files first, so that the
+# processes end together.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Types are checked by tests/test_extending.py, at the same time as the other tests run.
 test: $(INSTALLED)

@@ -40,14 +40,7 @@ def test_there_is_one_example_of_each_kind():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "check",
-    [
-        pytest.param("mypy", marks=pytest.mark.xdist_group("types")),  # as long as all other tests of this file
-        "ruff check",
-        "ruff format --check",
-    ],
-)
+@pytest.mark.parametrize("check", ["mypy", "ruff check", "ruff format --check"])
 def test_package_and_examples_pass_the_checks(checkout, check):
     """The only check of types in `make test`; its cache is that of the checkout, as files are compared by content."""
     words = ["mypy", "--cache-dir", ROOT / ".mypy_cache"] if check == "mypy" else [*check.split(), *FILES]
