@@ -32,12 +32,7 @@ class TPRAtFPR(Metric):
         self.add_state("member", default=[], dist_reduce_fx="cat")
 
     def update(self, scores: Tensor, member: Tensor) -> None:
-        """Add records.
-
-        Args:
-            scores: (N,) any scale, higher = more likely a member.
-            member: (N,) 1 or 0.
-        """
+        """Add records: scores (N,) of any scale, higher = more likely a member, and membership (N,), 1 or 0."""
         self.scores.append(scores.detach())
         self.member.append(member.detach())
 
