@@ -88,6 +88,15 @@ def check_mapping(mapping: Mapping[str, str], *, repeated: Sequence[str] = ()) -
         raise MIAError(f"--data.columns: two columns are mapped to {twice}; keep one")
 
 
+def refuse_masks(names: Sequence[str], source: str) -> None:
+    """Raise MIAError for token ids with an attention mask, of which a target would receive the ids alone."""
+    if mask := next((name for name in names if normalize_name(name) == "attention_mask"), None):
+        raise MIAError(
+            f"{source}: has token ids with an {mask}, but a target receives one array per record; leave the mask out, "
+            "and give --target.architecture package.module:Class whose forward computes it from the ids"
+        )
+
+
 def _mapped(names: Sequence[str], mapping: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """Return the mapping with the file's own spelling, and its columns that the file lacks."""
     spelled = {normalize_name(name): name for name in names} | {name: name for name in names}

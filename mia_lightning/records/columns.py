@@ -100,10 +100,10 @@ def make_records(
 
 
 def id_column(values: Values, name: str) -> NDArray[np.int64] | NDArray[np.str_]:
-    """Return (N,) ids: int64 when all are integers or whole floats, strings when all are strings.
+    """Return (N,) ids: int64 when all are whole numbers below 2**63, text when all are text or uint64.
 
     Raises:
-        MIAError: ids of another type or of mixed types, above 64 bits, or longer than 256 characters.
+        MIAError: ids of another type or of mixed types, floats that may be rounded, above 64 bits, or longer than 256 characters.
     """
     values = flat(values)
     if (numbers := integer_array(values, "ids", name)) is not None:
@@ -111,9 +111,13 @@ def id_column(values: Values, name: str) -> NDArray[np.int64] | NDArray[np.str_]
     items = value_list(values, "ids", name)
     types = {type(item) for item in items}
     if types == {float} and all(map(is_whole_float, items)):
+        if max(map(abs, items)) > 2**53:
+            raise MIAError(f"{name}: ids are floats above 2**53, so they may be rounded; save whole numbers or text")
         items, types = [int(item) for item in items], {int}
     if all(issubclass(type_, int | np.integer) and type_ is not bool for type_ in types):
-        return int64_array(items, "ids", name)
+        if not 2**63 <= max(items, default=0) < 2**64:
+            return int64_array(items, "ids", name)
+        items, types = [str(item) for item in items], {str}  # uint64
     if all(issubclass(type_, str) for type_ in types):
         if any(len(item) > LONGEST_ID for item in items):
             raise MIAError(f"{name}: an id is longer than {LONGEST_ID} characters; expected integers or short strings")

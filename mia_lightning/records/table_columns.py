@@ -56,7 +56,7 @@ def id_column(table: Table, name: str | None) -> Ids:
 
     texts = text_column(table, name)
     if pa.types.is_floating(table.columns[name].type) and not all(map(PLAIN.fullmatch, filter(None, texts))):
-        raise MIAError(f"{table.source}: ids are {table.columns[name].type}; expected whole numbers or text")
+        raise MIAError(f"{table.source}: ids are {table.columns[name].type}; save whole numbers or text")
     ids = _numbers_or_texts(texts)
     texts = ids.astype(np.str_).tolist()
     first: dict[str, int] = {}

@@ -33,7 +33,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         "identity", "user", "user_id", "camera", "camera_id",
     ),
     "image": ("images", "image", "imgs", "img", "pixels", "pictures", "data", "x"),
-    "input": ("inputs", "input", "features", "signals", "signal", "series", "rows", "table", "tokens"),
+    "input": ("inputs", "input", "features", "signals", "signal", "series", "rows", "table", "tokens", "input_ids"),
     "file": (
         "file", "files", "filename", "filenames", "file_name", "path", "paths", "filepath", "file_path", "image",
         "image_file", "image_path", "image_name", "img", "img_path",

@@ -23,6 +23,12 @@ def check(target: Target, image_shape: tuple[int, ...]) -> None:
     except Exception as error:
         if is_image and (expected := image_channels(target.network)) not in (None, channels):
             raise MIAError(_channel_sentence(target, channels, expected)) from error
+        linear = next((module for module in target.network.modules() if isinstance(module, nn.Linear)), None)
+        if len(image_shape) == 1 and linear is not None and linear.in_features != channels:
+            raise MIAError(
+                f"the records have {channels} values each, but the target ({target.architecture}) takes "
+                f"{linear.in_features}; leave out columns that it was not trained on: --data.columns '{{NAME: ignore}}'"
+            ) from error
         raise MIAError(f"the target ({target.architecture}) cannot take {size}: {reason(error)}") from error
     _check_logits(target, logits, size)
 

@@ -1,21 +1,24 @@
 """Checkpoint files: their tensors and hyper-parameters, read without executing anything."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mia_lightning.errors import MIAError, printable, reason
+from mia_lightning.errors import MIAError, listed, printable, reason
 from mia_lightning.records.readers._stand_ins import Array
+from mia_lightning.records.readers.arrays import load_npz, npz_names
 from mia_lightning.security.archives import check_list, check_unfolding
 from mia_lightning.security.file_kinds import file_kind
 from mia_lightning.security.open import check_regular, open_regular
 from mia_lightning.security.plain import plain_dict
-from mia_lightning.targets.pickles import NUMPY_ARRAY, described, is_stand_in, read_pickle
+from mia_lightning.targets.pickles import NUMPY_ARRAY, described, is_stand_in, read_pickle, saved_again
 from mia_lightning.targets.plain_pickles import read_plain_pickle
 
 INSTEAD = "save model.state_dict() instead"
@@ -25,7 +28,10 @@ _AS_FLOATS = "save the network's weights as float32, dequantized if they are qua
 SKIPPED = ("optim", "scheduler", "scaler", "rng", "callbacks", "loops", "hyper_parameters", "hparams")
 """Beginnings of keys next to the weights whose tensors are never a network's."""
 
-READ = ("torch", "torch, old form", "torch, cut short", "TorchScript", "torch.export", "safetensors", "zip, damaged")
+READ = (
+    *("npz", "torch", "torch, old form", "torch, cut short", "TorchScript", "torch.export", "safetensors"),
+    "zip, damaged",
+)
 PLAIN = ("pickle", "torch pickle")
 """Kinds of files that the readers of weights and programs read, or refuse in sentences of their own."""
 
@@ -60,6 +66,8 @@ def read_weights(path: Path) -> Checkpoint:
     if _is_safetensors(path):
         return _checkpoint(_read_safetensors(path), path)
     kind = file_kind(path)
+    if kind is not None and kind.name == "npz":
+        return _checkpoint(_read_npz(path), path)
     if kind is not None and kind.name in PLAIN:
         return Checkpoint(_checkpoint(read_plain_pickle(path), path).tensors, {})
     return _checkpoint(read_pickle(path), path)
@@ -74,7 +82,8 @@ def check_kind(path: Path) -> None:
     check_list(path)
     kind = file_kind(path)
     if kind is not None and kind.name not in READ + PLAIN:
-        raise MIAError(f"{path.name or path}: is {kind.description}, expected a checkpoint; {kind.fix}")
+        fix = "save np.savez(PATH, **arrays) with one array per name" if kind.name == "npy" else kind.fix
+        raise MIAError(f"{path.name or path}: is {kind.description}, expected a checkpoint; {fix}")
     try:
         check_regular(path)
         if kind is None and (content := _content(path)):
@@ -130,6 +139,22 @@ def _is_safetensors(path: Path) -> bool:
     return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") <= 100 << 20
 
 
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    """Return the arrays of an .npz file as tensors, with dots for slashes in their names."""
+    names = npz_names(path)
+    if {"images", "imgs"} & set(names):
+        raise MIAError(f"{path.name}: contains records ({listed(names, 6)}), not a checkpoint; give it as data")
+    if all(re.fullmatch(r"arr_\d+", name) for name in names):
+        raise MIAError(
+            f"{path.name}: is an .npz archive of arrays without names, expected a checkpoint; save np.savez(PATH, "
+            "**arrays) with one array per name, or give records as --data.public"
+        )
+    arrays = {name.replace("/", "."): np.array(array) for name, array in load_npz(path, names).items()}
+    if other := next((name for name, array in arrays.items() if array.dtype.kind not in "biuf"), None):
+        raise MIAError(f"{path.name}: array {printable(other, 80)!r} is {arrays[other].dtype}; save numbers alone")
+    return {name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for name, array in arrays.items()}
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -156,7 +181,11 @@ def _checkpoint(payload: object, path: Path) -> Checkpoint:
         _collect(payload, "", tensors, DEEPEST, arrays=True)
     if not tensors:
         reason = _without_tensors(payload)
-        instead = "save {name: torch.from_numpy(array) for each} instead" if NUMPY_ARRAY in reason else INSTEAD
+        instead = INSTEAD
+        if NUMPY_ARRAY in reason:
+            instead = "save {name: torch.from_numpy(array) for each} instead"
+        elif module := next((key for key, value in payload.items() if is_stand_in(value)), None):
+            instead = f"{INSTEAD}, {saved_again(path.name, module)}"
         raise MIAError(f"{path.name}: expected a state dict, but {reason}; {instead}")
     check_unfolding(sum(tensor.nbytes for tensor in tensors.values()), path)  # an expanded tensor claims much
     _check_types(tensors, path.name)

@@ -216,3 +216,11 @@ def test_exotic_dtypes_are_one_sentence(tmp_path, dtype, column):
         assert len(read_records(str(tmp_path / "a.pt"))) == 2
     except MIAError as error:
         assert str(error).startswith("a.pt: ")  # noqa: PT017 (both outcomes are right)
+
+
+@pytest.mark.parametrize("ids", [np.array([2**63 + 1, 7], np.uint64), [2**64 - 1, 7]])
+def test_ids_beyond_63_bits_stay_as_they_are(ids):
+    records = make_records("t", np.zeros((2, 3)), ids=ids)
+    assert records.ids.tolist() == [str(ids[0]), "7"]
+    with pytest.raises(MIAError, match=r"ids are floats above 2\*\*53, so they may be rounded"):
+        make_records("t", np.zeros((2, 3)), ids=[2.0**53 + 2, 1.0])

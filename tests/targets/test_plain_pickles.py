@@ -107,3 +107,41 @@ def test_damage(tmp_path):
             read_plain_pickle(tmp_path / "c.pkl")
         except MIAError:
             continue
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("form", ["{}", "module.{}", "params/{}"])
+def test_npz_of_a_state_dict(form, save, images, tmp_path):
+    arrays = {form.format(name): tensor.numpy() for name, tensor in network_of().state_dict().items()}
+    save(tmp_path / "w.npz", **arrays)
+    same(
+        load_target(str(tmp_path / "w.npz"), architecture=f"{HERE}:Net", image_shape=(3, 16, 16)), network_of(), images
+    )
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"arr_0": np.ones(3), "arr_1": np.ones(3)}, r"its arrays have no names; save np.savez\(PATH, \*\*arrays\)"),
+        (
+            {"images": np.ones((2, 3, 4, 4)), "labels": np.ones(2)},
+            r"contains records \(images, labels\), not a checkpoint",
+        ),
+        ({"conv.weight": np.array(["a"])}, "array 'conv.weight' is <U1; save numbers alone"),
+        ({"conv.weight": np.array([{}])}, "refused, an array holds pickled Python objects"),
+    ],
+)
+def test_npz_that_holds_no_weights(arrays, sentence, tmp_path):
+    np.savez(tmp_path / "w.npz", **arrays)
+    with pytest.raises(MIAError, match=sentence):
+        load_target(str(tmp_path / "w.npz"), architecture=f"{HERE}:Net")
+
+
+@pytest.mark.parametrize("key", [None, "model"])
+def test_a_pickled_module_names_the_line_that_saves_its_weights(key, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(network_of() if key is None else {key: network_of()}, "m.pt")
+    with pytest.raises(MIAError, match="where the file is trusted: ") as caught:
+        load_target("m.pt", architecture=f"{HERE}:Net", image_shape=(3, 16, 16))
+    exec(str(caught.value).rpartition("trusted: ")[2], {"torch": torch})
+    same(load_target("weights.pt", architecture=f"{HERE}:Net", image_shape=(3, 16, 16)), network_of(), images)

@@ -39,8 +39,10 @@ def load(path: Path) -> Any:
 
     try:
         result = survey(path)
-        result.check_calls(_stand_ins.WRAPPERS)
         wanted = _requested(path, result)
+        if any(full.startswith("pandas.") for full in wanted):
+            raise MIAError(f"{path.name}: contains a table of pandas; save it with to_csv or to_parquet")
+        result.check_calls(_stand_ins.WRAPPERS)
         allowed, dataset = _allowed(wanted, path.name)
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, listed, reason
-from mia_lightning.records.column_mapping import find_columns
+from mia_lightning.records.column_mapping import find_columns, refuse_masks
 from mia_lightning.records.columns import make_records
 from mia_lightning.records.readers import _files
 from mia_lightning.records.records import Records
@@ -57,8 +57,8 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
         MIAError: the file is missing or damaged, holds Python objects, or lacks images.
     """
     path = _files.check_file(source)
-    stored = _safetensors_names(path) if _is_safetensors(source) else _npz_names(path)
-    load = _load_safetensors if _is_safetensors(source) else _load_npz
+    stored = _safetensors_names(path) if _is_safetensors(source) else npz_names(path)
+    load = _load_safetensors if _is_safetensors(source) else load_npz
     halves = _splits(stored)
     if halves and not any(meaning(name, ("image",)) for name in (*stored, *(columns or ()))):
         return _read_splits(path, load(path, [name for half in halves for name in half.values()]), halves, stored)
@@ -69,6 +69,7 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
     if "image" not in by_meaning:  # records of another kind, whatever their shape
         inputs = find_columns(stored, path.name, columns, ("input",)).get("input")
         if inputs is not None:
+            refuse_masks(stored, path.name)
             by_meaning["image"], as_images = load(path, [inputs])[inputs], False
             chosen.unused.remove(inputs)
     if "image" not in by_meaning:
@@ -141,7 +142,8 @@ def _check_alike(arrays: Sequence[NDArray[Any]], what: str, first: str, second: 
         )
 
 
-def _npz_names(path: Path) -> list[str]:
+def npz_names(path: Path) -> list[str]:
+    """Return the names of the arrays in an .npz file. Raises MIAError: it is damaged, or would decompress too far."""
     try:
         check_zip(path)
         with np.load(path, allow_pickle=False) as stored:
@@ -152,7 +154,8 @@ def _npz_names(path: Path) -> list[str]:
         raise _damaged(path, error) from None
 
 
-def _load_npz(path: Path, wanted: Sequence[str]) -> Arrays:
+def load_npz(path: Path, wanted: Sequence[str]) -> Arrays:
+    """Return arrays of an .npz file by name, large ones as memory maps. Raises MIAError: damaged, or Python objects."""
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {entry.filename: entry.file_size for entry in archive.infolist()}

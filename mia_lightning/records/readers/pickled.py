@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, listed, reason
-from mia_lightning.records.column_mapping import Columns, find_columns
+from mia_lightning.records.column_mapping import Columns, find_columns, refuse_masks
 from mia_lightning.records.columns import make_records
 from mia_lightning.records.readers import _files, _unpickle
 from mia_lightning.records.readers._forms import columns_of
@@ -84,12 +84,16 @@ def _chosen(loaded: Mapping[str, Any], name: str, columns: Mapping[str, str] | N
         return chosen
     inputs = None if is_model else find_columns(list(loaded), name, columns, ("input",)).get("input")
     if inputs is not None:  # records of another kind, whatever their shape
+        refuse_masks(list(loaded), name)
         chosen.by_meaning["input"] = inputs
         chosen.unused.remove(inputs)
         return chosen
     if is_model:
         raise MIAError(f"{name}: looks like a model checkpoint, not records; {_unpickle.EXPECTED}")
-    raise MIAError(f"{name}: has no images, it has {listed(sorted(loaded), 12) or 'nothing'}; {_unpickle.EXPECTED}")
+    columns = f"{name}: has no images, it has {listed(sorted(loaded), 12) or 'nothing'}"
+    if loaded and all(isinstance(v, list) and not hasattr(v[0], "shape") for v in loaded.values() if v):
+        raise MIAError(f"{columns}; save a table as CSV or Parquet, such as pandas.DataFrame(rows).to_parquet(PATH)")
+    raise MIAError(f"{columns}; {_unpickle.EXPECTED}")
 
 
 def _looks_like_model(loaded: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ import zipfile
 from collections import OrderedDict
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers.datasets import importable_class, make_images, write_pickled
@@ -390,3 +391,18 @@ def test_random_bytes(tmp_path, data, start):
     (tmp_path / "a.pt").write_bytes(start + data)
     with pytest.raises(MIAError, match=r"^a\.pt: [^\n]*$"):
         read_records(str(tmp_path / "a.pt"), reader="pickled")
+
+
+@pytest.mark.parametrize(
+    ("payload", "sentence"),
+    [
+        (pd.DataFrame({"a": [1]}), "contains a table of pandas; save it with to_csv or to_parquet"),
+        ({"public": pd.DataFrame({"a": [1]})}, "contains a table of pandas"),
+        ([{"age": 3, "label": 0}], r"has no images, it has age, label; save a table as CSV or Parquet"),
+        ([{"input_ids": torch.ones(4), "attention_mask": torch.ones(4)}], "has token ids with an attention_mask"),
+    ],
+)
+def test_tables_and_tokens_name_the_fix(payload, sentence, tmp_path):
+    torch.save(payload, tmp_path / "r.pt")
+    with pytest.raises(MIAError, match=sentence):
+        read_records(str(tmp_path / "r.pt"))
