@@ -103,7 +103,7 @@ def id_column(values: Values, name: str) -> NDArray[np.int64] | NDArray[np.str_]
     """Return (N,) ids: int64 when all are whole numbers below 2**63, text when all are text or uint64.
 
     Raises:
-        MIAError: ids of another type or of mixed types, floats that may be rounded, above 64 bits, or longer than 256 characters.
+        MIAError: ids of another type or of mixed types, rounded floats, above 64 bits, or longer than 256 characters.
     """
     values = flat(values)
     if (numbers := integer_array(values, "ids", name)) is not None:
