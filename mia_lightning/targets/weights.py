@@ -143,7 +143,8 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
     """Return the arrays of an .npz file as tensors, with dots for slashes in their names."""
     names = npz_names(path)
     if {"images", "imgs"} & set(names):
-        raise MIAError(f"{path.name}: contains records ({listed(names, 6)}), not a checkpoint; give it as data")
+        what = f"is an npz archive of records ({listed(names, 6)}), expected a checkpoint"
+        raise MIAError(f"{path.name}: {what}; give it as --data.public or --data.private")
     if all(re.fullmatch(r"arr_\d+", name) for name in names):
         raise MIAError(
             f"{path.name}: is an .npz archive of arrays without names, expected a checkpoint; save np.savez(PATH, "

@@ -125,7 +125,7 @@ def test_npz_of_a_state_dict(form, save, images, tmp_path):
         ({"arr_0": np.ones(3), "arr_1": np.ones(3)}, "arrays without names, expected a checkpoint"),
         (
             {"images": np.ones((2, 3, 4, 4)), "labels": np.ones(2)},
-            r"contains records \(images, labels\), not a checkpoint",
+            r"npz archive of records \(images, labels\), expected a checkpoint",
         ),
         ({"conv.weight": np.array(["a"])}, "array 'conv.weight' is <U1; save numbers alone"),
         ({"conv.weight": np.array([{}])}, "refused, an array holds pickled Python objects"),
