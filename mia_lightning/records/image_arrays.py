@@ -66,6 +66,6 @@ def image_column(
             notes.append(f"{name}: images are {array.dtype} in 0..255, read as uint8")
         return np.ascontiguousarray(array, dtype=np.uint8)
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
-        raise MIAError(f"{name}: images are {array.dtype}; expected uint8 or float32")
+        raise MIAError(f"{name}: images are {array.dtype}; expected uint8 or float32, scaled as in training")
     with np.errstate(over="ignore"):  # what overflows becomes infinite, which Records reports with the record's id
         return np.ascontiguousarray(array, dtype=np.float32)

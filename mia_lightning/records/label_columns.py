@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from mia_lightning.errors import MIAError, printable
 from mia_lightning.records.multi_hot import ONE_HOT, is_one_hot, numeric_matrix
-from mia_lightning.records.values import Values, flat, int64_array, integer_array, value_list, whole_number
-from mia_lightning.records.vocabulary import UNKNOWN, is_blank, label_codes
+from mia_lightning.records.values import Values, flat, int64_array, integer_array, is_missing, value_list, whole_number
+from mia_lightning.records.vocabulary import SIGNED_CLASSES, UNKNOWN, is_blank, is_signed, label_codes
 
 
 def label_column(
@@ -23,11 +23,22 @@ def label_column(
         return np.full(count, UNKNOWN, dtype=np.int64), None
     values = _class_numbers(flat(values), name, notes)
     if (numbers := integer_array(values, "labels", name, count)) is not None:
-        return numbers, None
+        return _signed(numbers, numbers == numbers, name, notes)
     items = value_list(values, "labels", name, count)
     if items and all(isinstance(item, str) for item in items):
         return _named_labels(items, name, notes, names)
-    return int64_array([whole_number(item, "label", name) for item in items], "labels", name), None
+    numbers = int64_array([whole_number(item, "label", name) for item in items], "labels", name)
+    return _signed(numbers, np.array([not is_missing(item) for item in items], np.bool_), name, notes)
+
+
+def _signed(
+    numbers: NDArray[np.int64], given: NDArray[np.bool_], name: str, notes: list[str]
+) -> tuple[NDArray[np.int64], tuple[str, ...] | None]:
+    """Return labels of -1 and 1 alone as classes 0 and 1 with these names, other labels as they are."""
+    if not is_signed(np.unique(numbers[given]).tolist()):
+        return numbers, None
+    notes.append(class_order_note(name, SIGNED_CLASSES))
+    return np.where(given, np.maximum(numbers, 0), UNKNOWN), SIGNED_CLASSES
 
 
 def class_name_column(values: object, name: str) -> tuple[str, ...] | None:

@@ -93,6 +93,9 @@ SIGNED_NOTE = (
     "membership holds only +1 and -1, read as member and non-member; leave a cell empty where membership is unknown"
 )
 
+SIGNED_CLASSES = ("-1", "1")
+"""Names of the classes where all labels are -1 and 1: there -1 is no missing label."""
+
 
 def normalize_name(name: object) -> str:
     """Return a column name in lower case, with underscores for blanks and hyphens and none in front."""
@@ -173,11 +176,13 @@ def membership_codes(words: Sequence[str], where: Callable[[int], str]) -> tuple
 def label_codes(words: Sequence[str], where: Callable[[int], str]) -> tuple[list[int], tuple[str, ...] | None]:
     """Return a class from 0 (-1 = missing) for each distinct text of one label column, and the classes' names, if any.
 
-    Names are numbered in alphabetical order, as torchvision's ImageFolder does.
+    Names are numbered in alphabetical order, as torchvision's ImageFolder does; -1 and 1 alone are such names.
 
     Raises:
         MIAError: numbers and names are mixed, or a number is not whole.
     """
+    if is_signed(words):
+        return [UNKNOWN if is_blank(word) else int(not word.strip().startswith("-")) for word in words], SIGNED_CLASSES
     wholes = [WHOLE.fullmatch(word.strip()) for word in words]
     named = [i for i, word in enumerate(words) if wholes[i] is None and not is_blank(word)]
     unnamed = next((i for i in named if _is_not_name(words[i].strip())), None)

@@ -33,6 +33,8 @@ def _kind(names: set[str]) -> str:
         return "Hugging Face data set"
     if ".metadata" in names and any(name.endswith(".distcp") for name in names):
         return "sharded checkpoint"
+    if "data.mdb" in names:
+        return "LMDB"
     if {"data.pkl", "version"} <= names:
         return "unzipped torch file"
     if "hparams.yaml" in names and "checkpoints" in names:

@@ -69,6 +69,14 @@ SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
 )
 """Offset, bytes, kind."""
 
+SUFFIXES = {
+    **dict.fromkeys((".tfrecord", ".tfrecords"), "TFRecord"),
+    **dict.fromkeys((".jsonl", ".ndjson"), "JSON lines"),
+    **dict.fromkeys((".svm", ".libsvm", ".svmlight"), "LIBSVM"),
+    **{".beton": "FFCV", ".arff": "ARFF"},
+}
+"""Kinds without a mark of their own, by the end of a file's name."""
+
 _PICKLE_MARKS: tuple[tuple[bytes, str], ...] = (
     (b"joblib", "joblib"),
     (b"sklearn", "scikit-learn model"),
@@ -121,7 +129,7 @@ def _by_bytes(start: bytes, name: str) -> str | None:
     for recognize in (_safetensors, _pickle, _compressed_pickle, _onnx, _text):
         if recognized := recognize(start, name):
             return recognized
-    return None
+    return SUFFIXES.get(os.path.splitext(name)[1].lower())
 
 
 def _safetensors(start: bytes, name: str) -> str | None:

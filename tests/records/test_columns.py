@@ -224,3 +224,11 @@ def test_ids_beyond_63_bits_stay_as_they_are(ids):
     assert records.ids.tolist() == [str(ids[0]), "7"]
     with pytest.raises(MIAError, match=r"ids are floats above 2\*\*53, so they may be rounded"):
         make_records("t", np.zeros((2, 3)), ids=[2.0**53 + 2, 1.0])
+
+
+@pytest.mark.parametrize("labels", [np.array([-1, 1, 1]), np.array([-1.0, 1, 1]), np.array([-1, 1, 1])[:, None]])
+def test_labels_of_minus_one_and_one_are_two_classes(labels):
+    records = make_records("t", np.zeros((3, 2)), labels=labels)
+    assert (records.labels.tolist(), records.class_names) == ([0, 1, 1], ("-1", "1"))
+    assert make_records("t", np.zeros((3, 2)), labels=[-1, 1, 0]).labels.tolist() == [-1, 1, 0]
+    assert make_records("t", np.zeros((3, 2)), labels=[-1, 1, None]).labels.tolist() == [0, 1, -1]

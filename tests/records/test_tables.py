@@ -90,6 +90,13 @@ def test_labels_as_numbers_or_names():
         label_column(parse_csv(b"label\n0.5\n", "t.csv"), "label")
 
 
+def test_labels_of_minus_one_and_one_are_two_classes():
+    table = parse_csv(b"a,b\n-1,-1\n1,+1.0\n,0\n", "t.csv", dict.fromkeys("ab", "label"))
+    assert label_column(table, "a")[0].tolist() == [0, 1, -1]
+    assert label_column(table, "a")[1] == ("-1", "1")
+    assert label_column(table, "b")[0].tolist() == [-1, 1, 0]
+
+
 def test_groups():
     table = parse_csv(b"id,group,camera\n1,7,a\n2,8,\n3,7,a\n", "t.csv")
     ids = id_column(table, "id")

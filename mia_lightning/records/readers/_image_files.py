@@ -216,9 +216,10 @@ def stack(files: Iterable[Member], row_of: Callable[[str], int | None], ids: Any
         have[row], all_gray = True, all_gray and gray
     if pixels is None or not have.all():
         lacking = ids[~have]
+        table = "; for a table of features give --data.reader table" if len(lacking) == len(ids) else ""
         raise MIAError(
             f"{name}: {len(lacking)} of {len(ids)} records have no image, first {lacking[0]}; "
-            f"expected an image file named by its id, such as {lacking[0]}.png, or a column of files in the CSV"
+            f"expected an image file named by its id, such as {lacking[0]}.png, or a column of files in the CSV{table}"
         )
     return pixels[:, :1].copy() if all_gray else pixels
 
@@ -237,7 +238,9 @@ def _decode(data: bytes, shape: tuple[int, ...] | None, what: str) -> tuple[NDAr
 def check_depth(image: Any, what: str) -> None:
     """Raise MIAError for a PIL image of more than 8 bits per channel, which PIL would clip, not scale, to 8."""
     if image.mode.startswith(("I", "F")):
-        raise MIAError(f"{what} has {image.mode} pixels; expected 8 bits per channel")
+        raise MIAError(
+            f"{what} has {image.mode} pixels; expected 8 bits per channel; convert it as in the target's training"
+        )
 
 
 def open_image(data: bytes) -> Any:

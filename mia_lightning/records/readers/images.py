@@ -80,6 +80,8 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
         return _from_table(path / _only(tables, path), path.name, columns, folder=path)
     _files.check_file(source)
     start = _files.head(source, 512)
+    if start.startswith(b"\x1f\x8b") and source.lower().endswith((".csv.gz", ".tsv.gz")):
+        raise MIAError(f"{path.name}: is a compressed table; decompress it: gunzip {path.name}")
     if start[257:262] == b"ustar" or start.startswith((*COMPRESSED, _files.ZIP_MAGIC)):
         return _from_archive(path, columns)
     return _from_table(path, path.name, columns, folder=None)
@@ -200,6 +202,9 @@ def _only(tables: list[str], path: Path) -> str:
         return tables[0]
     if tables:
         raise MIAError(f"{path.name}: contains {len(tables)} CSV files ({', '.join(tables[:5])}); name the one to read")
-    need = "contains no CSV file; expected exactly one, with a column id or file, and optionally label and membership"
+    need = (
+        "contains no CSV file; expected exactly one, with a column id or file, and optionally label and membership, or "
+        "a folder with images in train/CLASS/ and test/CLASS/"
+    )
     description = _files.kind_or(path, "")
     raise MIAError(f"{path.name}: {f'is {description}' if description else need}")

@@ -90,10 +90,10 @@ def _chosen(loaded: Mapping[str, Any], name: str, columns: Mapping[str, str] | N
         return chosen
     if is_model:
         raise MIAError(f"{name}: looks like a model checkpoint, not records; {_unpickle.EXPECTED}")
-    columns = f"{name}: has no images, it has {listed(sorted(loaded), 12) or 'nothing'}"
+    lacking = f"{name}: has no images, it has {listed(sorted(loaded), 12) or 'nothing'}"
     if loaded and all(isinstance(v, list) and not hasattr(v[0], "shape") for v in loaded.values() if v):
-        raise MIAError(f"{columns}; save a table as CSV or Parquet, such as pandas.DataFrame(rows).to_parquet(PATH)")
-    raise MIAError(f"{columns}; {_unpickle.EXPECTED}")
+        raise MIAError(f"{lacking}; save a table as CSV or Parquet, such as pandas.DataFrame(rows).to_parquet(PATH)")
+    raise MIAError(f"{lacking}; {_unpickle.EXPECTED}")
 
 
 def _looks_like_model(loaded: Mapping[str, Any]) -> bool:

@@ -342,3 +342,25 @@ def test_safe_globals_are_restored(tmp_path):
     before = set(torch.serialization.get_safe_globals())
     read_records(str(tmp_path / "a.pt"))
     assert set(torch.serialization.get_safe_globals()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("a.tfrecord", "is a TFRecord file; give records as"),
+        ("a.jsonl", "is a file of JSON lines; save it as CSV or Parquet"),
+        ("a.beton", "is an FFCV data set"),
+        ("a.arff", "is an ARFF table; save it as CSV"),
+        ("a.svm", "is a LIBSVM table; save it as CSV"),
+        ("a.csv.gz", "is a compressed table; decompress it: gunzip a.csv.gz"),
+        ("db/data.mdb", "is the folder of an LMDB database"),
+        ("images/cat/train/a.png", "a folder with images in train/CLASS/ and test/CLASS/"),
+    ],
+)
+def test_other_forms_name_the_fix(name, sentence, tmp_path):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x1f\x8b" + bytes(300) if name.endswith("gz") else bytes([7]) * 300)
+    source = path if path.parent == tmp_path else tmp_path / name.partition("/")[0]
+    with pytest.raises(MIAError, match=sentence):
+        read_records(str(source))
