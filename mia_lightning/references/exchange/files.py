@@ -71,9 +71,9 @@ def read_columns(path: Path, source: str) -> dict[str, NDArray[Any]]:
     """
     columns_by_name = _table(path, source)
     if (long := long_columns(columns_by_name)) is not None:
-        kinds = {"model": "ids", "view": "ids", "keep": "membership"}
+        roles = {"model": "ids", "view": "ids", "keep": "membership"}
         columns_by_meaning = {
-            meaning: _column(columns_by_name[name], source, name, kinds.get(meaning, meaning))
+            meaning: _column(columns_by_name[name], source, name, roles.get(meaning, meaning))
             for meaning, name in long.items()
         }
         return long_arrays(columns_by_meaning, source)
