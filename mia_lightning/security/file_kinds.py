@@ -66,6 +66,8 @@ SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\0\0\x08\x03", "idx"),
     (0, b"\0\0\x08\x04", "idx"),
     (0, b"joblib", "joblib"),
+    (0, b"CBM1", "boosting model"),
+    (0, b"{L", "boosting model"),
 )
 """Offset, bytes, kind."""
 
@@ -190,6 +192,8 @@ def _text(start: bytes, name: str) -> str | None:
         return "git-annex pointer"
     if text.startswith((b"outs:", b"md5:")) and b"md5:" in text[:400]:
         return "DVC pointer"
+    if text.startswith((b'{"learner"', b'{"name":"tree"')):
+        return "boosting model"
     if text.startswith((b"{", b"[")) and name.lower().endswith((".json", ".pt", ".pth", ".ckpt", ".bin")):
         return "JSON"
     if text.startswith((b"import ", b"from ", b"#!/usr/bin/env python", b"#!/usr/bin/python", b"def ", b"class ")):

@@ -46,7 +46,12 @@ KINDS: Mapping[str, FileKind] = {
         FileKind("GGUF", "a GGUF or GGML language model", "give an image classifier"),
         FileKind("joblib", "a joblib pickle, which runs code when it is read", _MODEL),
         FileKind("scikit-learn model", "a pickled scikit-learn or boosting model, which runs code when read",
-                 "evaluate its scores with python -m mia_lightning.evaluate"),
+                 "save it as .skops (skops.io.dump) or LightGBM text (booster.save_model), return it from a function "
+                 "(--target.architecture package.module:function), or evaluate its scores with python -m "
+                 "mia_lightning.evaluate"),
+        FileKind("boosting model", "a model of XGBoost, CatBoost or LightGBM",
+                 "return it fitted from a function (--target.architecture package.module:function), or save LightGBM's "
+                 "as text (booster.save_model)"),
         FileKind("pandas pickle", "a pickled pandas object, which runs code when it is read",
                  "save it with to_csv or to_parquet"),
         FileKind("pickle", "a pickle that torch.save did not write", "save it again with torch.save(data, PATH)"),

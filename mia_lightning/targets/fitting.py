@@ -8,13 +8,21 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, printable
 from mia_lightning.targets import architectures, weight_sets
 from mia_lightning.targets.base import LoadOptions
 from mia_lightning.targets.weights import Checkpoint
 
 MOST_CLASSES = 100_000
 """Largest number of classes that is read from the weights without `--target.num_classes`."""
+
+SAVED_WITH = {
+    ".parametrizations.": "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')",
+    "weight_orig": "torch.nn.utils.prune.remove(layer, 'weight')",
+    "weight_g": "torch.nn.utils.remove_weight_norm(layer)",
+    "lora_": "model.merge_and_unload(), which merges the adapters",
+}
+"""Part of a name that a library adds to a layer's weights, and the call that takes it away."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +102,13 @@ def _fit_once(name: str, file: Checkpoint, options: LoadOptions, classes: int, s
     sets = weight_sets.weight_sets(file.tensors, network)
     if options.num_classes is not None and any(item.fits(network) for item in sets):
         sets = [item for item in sets if item.fits(network)]
+    renaming = None if sets else weight_sets.renamed_module(file.tensors, network)
+    if renaming is not None:
+        sets = weight_sets.weight_sets(renaming[0], network)
     if not sets:
         _refuse(network, weight_sets.closest(file.tensors, network.state_dict()), name, source)
     taken, notes = weight_sets.choose(sets, options.weights, source)
+    notes += [f"{source}: its {printable(renaming[1])}"] if renaming is not None else []
     unexpected = [key for key in taken.left_out if not weight_sets.is_outside(key, network.state_dict())]
     if unexpected:
         _refuse(network, {**taken.tensors, **{key: torch.empty(0) for key in unexpected}}, name, source)
@@ -152,6 +164,9 @@ def _refuse(network: nn.Module, tensors: Mapping[str, Tensor], name: str, source
         if likely not in (None, name)
         else ("check --target.architecture")
     )
+    for mark, fix in SAVED_WITH.items():
+        if any(mark in key for key in unexpected):
+            advice = f"before saving, call {fix}"
     raise MIAError(f"{source}: the weights do not fit {name} ({differences}); {advice}")
 
 

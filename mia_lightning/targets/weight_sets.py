@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +128,29 @@ def closest(files: Mapping[str, Tensor], expected: Iterable[str]) -> dict[str, T
     prefixes = {name[: len(name) - len(other)] for name in names for other in _tails(name) if other in expected} or {""}
     best = max(sorted(prefixes, key=len), key=lambda prefix: sum(prefix + name in names for name in expected))
     return {name.removeprefix(best): names[name] for name in names if name.startswith(best)}
+
+
+def renamed_module(files: Mapping[str, Tensor], network: nn.Module) -> tuple[dict[str, Tensor], str] | None:
+    """Return the tensors with one module renamed, and how; None where more than its name differs from a network's."""
+    expected = network.state_dict()
+    tensors = closest(files, expected)
+    missing = [name for name in expected if name not in tensors and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in tensors if name not in expected and not name.endswith("num_batches_tracked")]
+    if not missing or len(missing) != len(unexpected):
+        return None
+    old, new = map(_module, (unexpected, missing))
+    names = {name: new + name.removeprefix(old) for name in tensors if name.startswith(f"{old}.")}
+    if not (old and new) or {names.get(name) for name in unexpected} != {*missing}:
+        return None
+    if any(tensors[name].shape[1:] != expected[names[name]].shape[1:] for name in unexpected):
+        return None
+    return {names.get(name, name): tensor for name, tensor in tensors.items()}, f"module {old!r} is read as {new!r}"
+
+
+def _module(names: Sequence[str]) -> str:
+    """Return the innermost module that has all of some tensors."""
+    parts = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    return ".".join(part[0] for part in takewhile(lambda part: len({*part}) == 1, parts))
 
 
 def anchored(files: Mapping[str, Tensor], anchor: str) -> list[dict[str, Tensor]]:

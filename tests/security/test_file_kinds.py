@@ -130,3 +130,11 @@ def test_every_kind_is_a_sentence():
         assert kind.fix[0].islower(), name
         assert json.dumps(kind.description)
         assert Path(name).name == name
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"learner":{}}', b'{"name":"tree","version":"v4"}', b"CBM1" + bytes(99), b"{L" + bytes(99)]
+)
+def test_models_of_boosting_libraries(content, tmp_path):
+    (tmp_path / "model").write_bytes(content)
+    assert "return it fitted from a function" in kind_sentence(tmp_path / "model")

@@ -374,3 +374,27 @@ def test_num_classes(tmp_path):
     assert load(tmp_path / "c.pt", weights, num_classes=5).num_classes == 5
     with pytest.raises(MIAError, match=r"has 5 classes, but --target\.num_classes is 7"):
         load(tmp_path / "c.pt", weights, num_classes=7)
+
+
+def test_a_module_of_another_name_is_read_and_noted(tmp_path, images):
+    state = network_of().state_dict()
+    last = list(state)[-1].rpartition(".")[0]
+    target = load(tmp_path / "c.pt", {f"model.{name.replace(last, 'odd_head')}": state[name] for name in state})
+    same(target, network_of(), images)
+    assert target.notes[-1] == f"c.pt: its module 'odd_head' is read as {last!r}"
+
+
+@pytest.mark.parametrize(
+    ("ends", "call"),
+    [
+        (("parametrizations.weight.original0", "parametrizations.weight.original1"), "remove_parametrizations"),
+        (("weight_orig", "weight_mask"), "prune.remove"),
+        (("lora_A", "lora_B"), "merge_and_unload"),
+    ],
+)
+def test_weights_that_a_library_split_name_the_call(ends, call, tmp_path):
+    state = network_of().state_dict()
+    last = list(state)[-1].rpartition(".")[0]
+    matrix = state.pop(f"{last}.weight")
+    with pytest.raises(MIAError, match=rf"before saving, call .*{call}"):
+        load(tmp_path / "c.pt", state | {f"{last}.{end}": matrix for end in ends})
