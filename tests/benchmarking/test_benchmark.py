@@ -64,6 +64,30 @@ def test_resumes(folder, monkeypatch):
     assert (folder / "out" / "benchmark.csv").read_bytes() == before
 
 
+@pytest.mark.extended
+def test_two_ray_nodes(folder, tmp_path):
+    """Two workers on a cluster of two nodes with one CPU each: the table is that of the SLURM array's tasks."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        options = ["--workers", "2", "--ray_address", cluster.address, "--cache_dir", str(tmp_path / "store")]
+        command = python(
+            ["-m", "mia_lightning.benchmark", *arguments(folder), *options, "--output", str(tmp_path / "out")]
+        )
+        task = Forked(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        assert task.communicate()[1] is not None
+        assert task.returncode == 0
+    finally:
+        cluster.shutdown()
+    one, two = (read(path / "out" / "benchmark.csv") for path in (folder, tmp_path))
+    assert one.keys() == two.keys()
+    for row, of_one in one.items():
+        assert {**two[row], "seconds": ""} == {**of_one, "seconds": ""}
+
+
 def test_rows_equal_the_published_formulas(folder):
     """plot.py of mi_lira_2021 (generate_ours) and RMIA's log ratio, one record at a time."""
     models = train_models(parse_benchmark(arguments(folder))).outputs
