@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 import torch
@@ -132,6 +131,8 @@ def test_containers_give_one_answer(form, network, sides):
 
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
 def test_estimator_receives_tables_as_it_was_fitted(library):
+    import polars as pl
+
     rng = np.random.default_rng(1)
     frame = pd.DataFrame(rng.normal(size=(120, 3)), columns=["a", "b", "c"])
     frame["label"] = np.where(frame.a + rng.normal(size=120) > 0, "yes", "no")

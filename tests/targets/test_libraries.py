@@ -4,10 +4,8 @@ import json
 
 import numpy as np
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
-from transformers import ViTConfig, ViTForImageClassification
 
 from mia_lightning.config.command_line import load_config
 from mia_lightning.errors import MIAError
@@ -21,6 +19,8 @@ NAME = "test_resnet"
 
 @pytest.fixture(scope="module")
 def network():
+    import timm
+
     torch.manual_seed(0)
     return timm.create_model(NAME, pretrained=False, num_classes=5).eval()
 
@@ -51,6 +51,8 @@ def test_timm_checkpoint_of_each_form(form, network, tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_read_as_float32(dtype, network, tmp_path):
+    import timm
+
     state = {name: tensor.to(dtype) for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
     save_file(state, tmp_path / "t.safetensors")
     target = load_target(str(tmp_path / "t.safetensors"), architecture=f"timm:{NAME}", image_shape=(3, 32, 32))
@@ -98,6 +100,8 @@ def test_trained_architecture_has_no_references():
 
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory):
+    from transformers import ViTConfig, ViTForImageClassification
+
     torch.manual_seed(0)
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     model = ViTForImageClassification(ViTConfig(**sizes, image_size=16, patch_size=8, num_labels=4)).eval()

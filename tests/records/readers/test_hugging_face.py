@@ -1,6 +1,5 @@
 """Data sets of `datasets` on disk, compared with the library."""
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -16,12 +15,16 @@ evaluation = transforms.Compose([transforms.Resize((6, 6)), transforms.ToTensor(
 def make_split(seed, count, sides=(8, 10)):
     rng = np.random.default_rng(seed)
     pixels = [rng.integers(0, 256, (sides[i % len(sides)], 8, 3), dtype=np.uint8) for i in range(count)]
+    import datasets
+
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
     values = {"image": [Image.fromarray(p) for p in pixels], "label": [i % 2 for i in range(count)]}
     return datasets.Dataset.from_dict(values, features=features)
 
 
 def save(folder, **splits):
+    import datasets
+
     datasets.DatasetDict(splits).save_to_disk(folder / "d")
     return str(folder / "d")
 
@@ -45,6 +48,8 @@ def test_images_of_one_size(tmp_path):
 
 
 def test_table(tmp_path):
+    import datasets
+
     table = datasets.Dataset.from_dict({"age": [1.5, 2.5], "label": [0, 1]})
     records = read_records(save(tmp_path, train=table, test=table))
     assert records.feature_names == ("age",)

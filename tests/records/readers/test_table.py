@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pytest
 
 from mia_lightning.errors import MIAError
@@ -38,6 +37,8 @@ def test_table_of_each_form(form, tmp_path):
         frame.to_parquet(path) if form == "parquet" else frame.to_csv(path, index=False)
         records = read_records(str(path))
     else:
+        import polars as pl
+
         tables = {"pandas": frame, "polars": pl.from_pandas(frame), "arrow": pl.from_pandas(frame).to_arrow()}
         records = frame_records(tables[form], "t")
     assert records.feature_names == ("age", "height", "smoker")
