@@ -8,11 +8,15 @@ LONGEST, CLOSEST = 1000, 3
 
 
 def printable(text: object, longest: int = LONGEST) -> str:
-    r"""Return text that is safe to print: one line, no control characters, at most `longest` and an ellipsis.
+    r"""Return text that is safe to print: one line, no control characters, bounded.
 
     Everything that comes from a file, a path or an option and reaches a terminal, log, report or note goes through
     here. Line breaks, escape sequences, NUL, bidirectional controls and lone surrogates become ``\n``, ``\x1b``,
     ``\u202e`` and so on.
+
+    Args:
+        text: anything with a string form.
+        longest: characters kept; a longer text ends in an ellipsis.
     """
     shown = str(text)
     cut = len(shown) > longest
@@ -45,7 +49,13 @@ def listed(names: Sequence[object], most: int, longest: int = 40) -> str:
 
 
 def suggest(given: str, legal: Iterable[str], *, see: str = "--help") -> str:
-    """Return the end of an error sentence: at most the three closest legal names, and the option to see all."""
+    """Return the end of an error sentence: at most the three closest of the legal names.
+
+    Args:
+        given: The name that is not legal.
+        legal: The legal names.
+        see: The option that lists all legal names.
+    """
     names = sorted(legal)
     if close := get_close_matches(given[:LONGEST], names, n=CLOSEST, cutoff=0.5):
         return f"did you mean {_either([repr(name) for name in close])}?" + (f" (all: {see})" if see else "")

@@ -17,12 +17,17 @@ HARDEST_SHARE = 0.05
 
 
 def losses(loss: Loss, log_odds: Tensor, member: Tensor) -> Tensor:
-    """Return the loss, (K,), of each of K networks on its own batch of log-odds and membership, (K, B) each.
+    """Return the loss of each of K networks on its own batch, (K,).
 
     bce: binary cross-entropy. focal: the same, each record weighted by the squared probability of being wrong (Lin et
     al. 2017, eq. 4 without alpha). pairwise: log(1 + exp(non-member - member)) over all pairs, a smooth 1 - AUC (Burges
     et al. 2005). partial_auc: the same over the pairs with the highest 5% of the non-members, a smooth partial AUC
     (pairs restricted as in Narasimhan & Agarwal 2013).
+
+    Args:
+        loss: Name of the loss.
+        log_odds: (K, B).
+        member: (K, B) 1.0 or 0.0.
     """
     if loss == "bce":
         return F.binary_cross_entropy_with_logits(log_odds, member, reduction="none").mean(dim=1)

@@ -41,6 +41,9 @@ def run(config: BenchmarkConfig) -> list[TableRow]:
 
     Returns:
         The rows; empty where other tasks of a SLURM array still train models.
+
+    Raises:
+        MIAError: any mistake in the options or the files they name.
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("mia_lightning").setLevel(logging.INFO)
@@ -69,7 +72,11 @@ def run(config: BenchmarkConfig) -> list[TableRow]:
 
 
 def run_targets(config: RunConfig, outputs: ReferenceOutputs | None) -> list[TableRow]:
-    """Audit the models of `--evaluation.targets` in turn, each with the others as its references (None: imported).
+    """Audit the models of `--evaluation.targets` in turn, each with the others as its references.
+
+    Args:
+        config: The run; its reference scores are computed, or the standard ones where there are none.
+        outputs: References of the run; None reads `--references.imported`.
 
     Raises:
         MIAError: no models, or numbers that are not theirs.
@@ -164,7 +171,13 @@ def _stored(path: Path, key: str, counts: tuple[int, ...]) -> list[tuple[str, in
 
 
 def table_rows(results: Results, queries: int, training: float) -> list[TableRow]:
-    """Return the rows in the order of their number of references."""
+    """Return the rows in the order of their number of references.
+
+    Args:
+        results: Figures of each target.
+        queries: Q.
+        training: Seconds of one model.
+    """
     rows = []
     for (attack, count), of_targets in results.items():
         seconds = float(np.mean([seconds for _, seconds in of_targets]))

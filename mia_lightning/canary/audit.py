@@ -76,7 +76,12 @@ def audit(config: AuditConfig) -> CanaryAudit:
 
 
 def check_coins(manifest: Manifest, trained: NDArray[np.bool_], source: str) -> None:
-    """Check that exactly the canaries whose coin is 1 were trained on, (m,), and that the coins look fair.
+    """Check that exactly the canaries whose coin is 1 were trained on, and that the coins look fair.
+
+    Args:
+        manifest: Of the canaries.
+        trained: (m,) whether each was trained on.
+        source: Name of the trained records, for messages.
 
     Raises:
         MIAError: the coins were not followed, or are unlikely to be fair (p below 1e-6).

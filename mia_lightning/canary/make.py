@@ -21,7 +21,11 @@ FEWEST, MOST = 20, 100_000
 
 
 def make(config: MakeConfig) -> Manifest:
-    """Make canaries, toss their coins, and write manifest.json, train.npz and canaries.npz."""
+    """Make canaries, toss their coins, and write manifest.json, train.npz and canaries.npz.
+
+    Raises:
+        MIAError: any mistake in the options or the records.
+    """
     if len(config.records) != 1:
         raise MIAError(f"{len(config.records)} files of records are named; name the one that canaries are made from")
     if config.output is None:

@@ -73,7 +73,10 @@ def commit(
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read a manifest, or that in a folder, and check that it is what was committed to.
+    """Read a manifest and check that it is what was committed to.
+
+    Args:
+        path: The file, or the folder that holds it.
 
     Raises:
         MIAError: missing, damaged, or changed after the commitment.

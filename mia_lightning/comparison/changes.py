@@ -85,6 +85,9 @@ def compare(
         resamples: Of the paired bootstrap.
         seed: Random seed of the resamples.
         against_references: Attacks whose scores compare the target with reference models.
+
+    Raises:
+        MIAError: as `metrics.evaluate`.
     """
     rates = comparable_rates(fprs, int((member == 0).sum()))
     scores = {(side, name): values[name] for side, values in ((BEFORE, before), (AFTER, after)) for name in before}

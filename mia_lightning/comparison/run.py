@@ -26,7 +26,11 @@ MOST_NAMED = 5
 
 
 def run(config: ComparisonConfig) -> tuple[Change, ...]:
-    """Compare two targets on the same records; print, and write the output folder if one is given."""
+    """Compare two targets on the same records; print, and write the output folder if one is given.
+
+    Raises:
+        MIAError: any mistake in the options or the files they name.
+    """
     if len(config.runs) != 2:
         raise MIAError(f"{len(config.runs)} runs are named; name two, before and after, such as runs/a runs/b")
     if config.resamples < 100:

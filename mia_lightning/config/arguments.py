@@ -40,6 +40,12 @@ class Arguments:
 def read_arguments(argv: Sequence[str], cls: type, *, flags: Sequence[str], positional: bool = False) -> Arguments:
     """Sort a command line into files, flags and options; values stay text except mappings, which are YAML.
 
+    Args:
+        argv: Without the program's name.
+        cls: The dataclass whose fields are the options.
+        flags: Names of options without a value.
+        positional: Whether arguments without an option are allowed.
+
     Raises:
         MIAError: an unknown option, an option without its value, or an unexpected argument.
     """

@@ -34,7 +34,12 @@ def components(base: type) -> list[type]:
 
 
 def resolve(name: object, base: type, option: str) -> type:
-    """Return the class below `base` that a `class_path` names: bare in this package, or `package.module.Class`.
+    """Return the class that a `class_path` names.
+
+    Args:
+        name: The bare name of a class of this package, or `package.module.Class`.
+        base: The plug-in base that it must derive from.
+        option: The option that holds it, for messages.
 
     Raises:
         MIAError: unknown, renamed, not a class derived from `base`, or its module cannot be imported. Modules of

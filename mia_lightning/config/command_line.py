@@ -66,6 +66,11 @@ def parse_evaluation(argv: Sequence[str]) -> ScoreEvaluationConfig:
 def parse_files(argv: Sequence[str], cls: type[Config], positional: str) -> Config:
     """Return the options of a command whose arguments without an option name files; `--help` prints and exits.
 
+    Args:
+        argv: Without the program's name.
+        cls: The dataclass whose fields are the options.
+        positional: Option that the arguments without an option are the value of.
+
     Raises:
         MIAError: an unknown option (with the closest legal name), or a value of the wrong type.
     """
@@ -96,7 +101,11 @@ def parse_benchmark(argv: Sequence[str]) -> BenchmarkConfig:
 
 
 def parse_mapping(values: dict[str, Any]) -> RunConfig:
-    """Return the configuration of nested plain values, checked as the command line checks them."""
+    """Return the configuration of nested plain values, checked as the command line checks them.
+
+    Raises:
+        MIAError: see `parse_arguments`.
+    """
     return _build(complete(values), RunConfig)
 
 
@@ -164,7 +173,11 @@ def _print_and_exit(text: str) -> NoReturn:
 
 
 def _build(values: dict[str, Any], cls: type[Config]) -> Config:
-    """Return the dataclass of complete nested values."""
+    """Return the dataclass of complete nested values.
+
+    Raises:
+        MIAError: a value is unknown, of the wrong type, or refused by the dataclass.
+    """
     checked = check_values(values, cls)
     try:
         config: Config = _instantiate(checked, cls)

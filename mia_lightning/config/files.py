@@ -39,6 +39,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def parse_yaml(text: str, source: str) -> dict[str, Any]:
     """Parse a YAML mapping of plain data, bounded before anything is built from it.
 
+    Args:
+        text: The YAML.
+        source: Its name in messages.
+
     Raises:
         MIAError: not YAML, not a mapping, or larger than the limits.
     """
@@ -70,7 +74,12 @@ def _read_regular_file(path: Path) -> bytes:
 
 
 def _check_size(root: Any, source: str) -> None:
-    """Refuse what cannot be a configuration: expanding aliases, deep nesting, long numbers, keys that are not text."""
+    """Refuse what cannot be a configuration: expanding aliases, deep nesting, long numbers, keys that are not text.
+
+    Args:
+        root: A node of PyYAML, or None; nothing has been built from it yet.
+        source: The file, for messages.
+    """
     stack, seen = [(root, 1)], 0
     while stack:
         node, depth = stack.pop()

@@ -91,7 +91,11 @@ def full_help(command: Command) -> str:
 
 
 def class_help(option: str, name: str) -> str:
-    """Return the options of one configurable class, or all of an option such as `references.scores` without one.
+    """Return the options of one configurable class, or all classes of an option where no name is given.
+
+    Args:
+        option: Such as `attacks` or `references.scores`.
+        name: Of the class, or "".
 
     Raises:
         MIAError: the option takes no class, or there is no such class.
@@ -122,7 +126,14 @@ def _usage_line(command: Command) -> str:
 
 
 def _group_tables(group: type, prefix: str, title: str, values: Any) -> Iterator[str]:
-    """Yield one table of options for a group, then those of the groups in it."""
+    """Yield one table of options for a group, then those of the groups in it.
+
+    Args:
+        group: The dataclass.
+        prefix: Of its options, with its dot.
+        title: Above its table.
+        values: Its defaults as plain nested values.
+    """
     texts, hints = _field_docs(group), option_types(group)
     rows = [
         (f"--{prefix}{name} {_type_name(hint)}", _with_default(texts.get(name, ""), values[name]))

@@ -86,7 +86,11 @@ REMOVED = {
 
 
 def current_option(name: str) -> str | None:
-    """Return the present name of a former option such as `references.recipe.epochs`, None for any other name."""
+    """Return the present name of a former option, None for any other name.
+
+    Args:
+        name: Dotted, such as `references.recipe.epochs`.
+    """
     current = name
     while former := _former_part(current):
         current = OPTIONS[former] + current[len(former) :]

@@ -25,6 +25,11 @@ def check_values(values: Mapping[str, Any], cls: type, *, prefix: str = "") -> d
 
     Lists may be given as text, `0.49, 0.48` or `[0.49, 0.48]`; numbers too. Keys that are absent stay absent.
 
+    Args:
+        values: Nested values, from files or a command line.
+        cls: The dataclass.
+        prefix: Of option names in messages, with its dot.
+
     Raises:
         MIAError: an unknown or former name (with the closest or present one), or a value of the wrong type, not
             finite or out of range.
@@ -231,7 +236,11 @@ _IMPORTS = (
 
 
 def _check_import(text: str, name: str) -> None:
-    """Refuse an import that is not written as package.module:NAME."""
+    """Refuse an import that is not written as package.module:NAME.
+
+    Raises:
+        MIAError: with the right form.
+    """
     module, colon, attribute = text.rpartition(":")
     if not colon:
         module, _, attribute = text.rpartition(".")

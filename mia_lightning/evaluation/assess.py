@@ -194,6 +194,14 @@ def increments(
 
     Ties are broken at random: a blind baseline of few distinct scores would otherwise gain TPR by any noise that splits
     them.
+
+    Args:
+        records: N records.
+        blind: (N,) from `blind_scores`.
+        rates: False-positive rates in [0, 1).
+        resamples: Of the paired bootstrap.
+        folds: Of the regression on baseline and attack.
+        seed: Random seed.
     """
     together = {
         name: combined_scores(blind, scores, records.membership, folds=folds, seed=seed, groups=records.groups)

@@ -147,6 +147,14 @@ def combined_scores(
 
     A logistic regression on the blind log-odds, the normal scores of the attack and their square; what it gains over
     the blind baseline is what the attack adds.
+
+    Args:
+        blind: (N,) from `blind_scores`.
+        scores: (N,) of the attack.
+        member: (N,) 1 or 0.
+        folds: At least 2.
+        seed: Random seed of the folds.
+        groups: (N,) group of each record, which stays in one fold; None = independent records.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -172,6 +180,14 @@ def blind_baseline(
     other: the score of one record grows with the membership of another, and that one's score with the first's. Every
     such pair counts twice, so that the variance is up to twice that of independent scores; the p-values are of half
     the squared deviation (measured in `benchmarks/blind.py`).
+
+    Args:
+        records: N records.
+        groups: From `blind_features`, not empty.
+        scores: (N,) from `blind_scores` on all of them.
+        folds: Number of folds for the sources on their own.
+        seed: Random seed for the sources on their own.
+        increments: Attack and blind baseline together minus blind baseline alone, from `comparison.differences`.
     """
     rates = comparable_rates((0.01, 0.05), int((records.membership == 0).sum()))
     if records.groups is not None:

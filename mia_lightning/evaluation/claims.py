@@ -37,6 +37,9 @@ def claim(
         labels: (N,) classes, or None.
         levels: False-discovery rates in (0, 1).
         groups: As for `conformal_p_values`.
+
+    Raises:
+        MIAError: as `metrics.evaluate`.
     """
     p_value = conformal_p_values(scores, member, groups)
     q_value = q_values(p_value)
@@ -91,13 +94,20 @@ def conformal_p_values(scores: Scores, member: Membership, groups: Groups = None
     With groups each group of non-members counts once, as the share of its records at or above, and a record leaves its
     group out of both counts (Lee et al. 2023, arXiv:2306.06342): records of a group are not
     exchangeable with those of others, groups are.
+
+    Raises:
+        MIAError: as `metrics.evaluate`.
     """
     split(scores, member)  # checks
     return _p_values(np.asarray(scores, dtype=np.float64), np.asarray(member) == 0, groups)
 
 
 def class_p_values(scores: Scores, member: Membership, labels: NDArray[np.int64], groups: Groups = None) -> Array:
-    """Return p-values against the non-members of the record's class, (N,); 1 where the class has none."""
+    """Return p-values against the non-members of the record's class, (N,); 1 where the class has none.
+
+    Raises:
+        MIAError: as `metrics.evaluate`.
+    """
     split(scores, member)  # checks
     values, is_non_member = np.asarray(scores, dtype=np.float64), np.asarray(member) == 0
     p_value = np.ones(len(values))

@@ -97,6 +97,9 @@ def paired_bootstrap(
         resamples: Number of resamples, at least 1.
         seed: Random seed of the draws; the result does not depend on the number of threads.
         groups: (N,) group of each record; groups are then drawn instead of records, stratified by the sides they have.
+
+    Raises:
+        MIAError: as `metrics.evaluate`.
     """
     for values in scores.values():
         split(values, member)  # checks
@@ -173,6 +176,9 @@ def agreement(scores: Mapping[str, Array], member: Membership, alpha: float) -> 
         scores: Attack to (N,) finite scores.
         member: (N,) 1 or 0, both present.
         alpha: In [0, 1).
+
+    Raises:
+        MIAError: as `metrics.evaluate`.
     """
     if not scores:
         raise MIAError("there are no scores to compare; give at least one score column")

@@ -89,7 +89,15 @@ EXACT = "exact test at fixed ranks"
 
 
 def empirical_bound(attack: str, members: Array, non_members: Array, delta: float, confidence: float) -> Bound:
-    """Return the bound of one attack, refused where even perfect scores would refute no epsilon."""
+    """Return the bound of one attack, refused where even perfect scores would refute no epsilon.
+
+    Args:
+        attack: Its name.
+        members: (P,) ascending.
+        non_members: (n,) ascending.
+        delta: In [0, 1).
+        confidence: In (0, 1).
+    """
     error = 1 - confidence
     perfect = exact_epsilon(np.ones(len(members)), np.zeros(len(non_members)), delta=delta, error=error)
     epsilon = refusal = None

@@ -146,7 +146,14 @@ def reliability(probabilities: NDArray[np.float64], member: NDArray[np.int8]) ->
 def phi_of_records(
     outputs: ReferenceOutputs, rows: Iterable[int], ids: NDArray[np.generic], member: NDArray[np.int8]
 ) -> tuple[RecordPhi, ...]:
-    """Return phi of some records under target and reference models, averaged over the views."""
+    """Return phi of some records under target and reference models, averaged over the views.
+
+    Args:
+        outputs: Of N records.
+        rows: Indices of the records; those without any drawn reference model are left out.
+        ids: (N,).
+        member: (N,) 1 or 0.
+    """
     selected = np.array([row for row in rows if outputs.covered[row]], np.int64)
     if not len(selected):
         return ()

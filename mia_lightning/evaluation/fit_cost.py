@@ -20,7 +20,13 @@ ROW = 2.0e-6
 
 
 def fit_seconds(attack: Attack, rows: int, columns: int) -> float:
-    """Return the expected seconds of one fit on a table of this size."""
+    """Return the expected seconds of one fit.
+
+    Args:
+        attack: Networks are recognized by their field `epochs`, trees by `n_estimators`.
+        rows: Rows fitted on.
+        columns: Columns of the table, the most that the attack can read.
+    """
     if not attack.is_trainable:
         return ROW * rows
     epochs, trees = getattr(attack, "epochs", None), getattr(attack, "n_estimators", None)

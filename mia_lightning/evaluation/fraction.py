@@ -156,7 +156,12 @@ def _calibrated(
 
 
 def _interval(estimate: float, error: Callable[[Array], Array]) -> tuple[float, float]:
-    """Return the interval of a proportion whose estimate, which may leave [0, 1], is normal."""
+    """Return the interval of a proportion whose estimate, which may leave [0, 1], is normal.
+
+    Args:
+        estimate: Estimate of the proportion.
+        error: Standard error at proportions (G,).
+    """
     center = min(max(estimate, 0.0), 1.0)
     steps = np.linspace(-4, 4, 801) * error(np.array([center]))
     proportion = np.unique(np.clip(center + steps, 0, 1))

@@ -44,7 +44,14 @@ def one_run_gaussian_epsilon(canaries: int, guesses: int, correct: int, *, delta
     """Return epsilon at delta of the smallest Gaussian mechanism not refuted (Mahloujifar, Melis & Chaudhuri 2024).
 
     A bound for mechanisms that are mu-GDP for some mu only: randomized response and other mechanisms can have a smaller
-    epsilon. `one_run_f_dp_epsilon` holds for all. Arguments as in `one_run_epsilon`.
+    epsilon. `one_run_f_dp_epsilon` holds for all.
+
+    Args:
+        canaries: m, each put into training independently with probability 1/2.
+        guesses: r <= m, the others abstained from.
+        correct: v <= r.
+        delta: In (0, 1).
+        error: Probability that the bound is too high, at most.
 
     Raises:
         MIAError: counts out of order, or delta is 0, where no Gaussian mechanism has a finite epsilon.
@@ -64,7 +71,14 @@ def one_run_f_dp_epsilon(canaries: int, guesses: int, correct: int, *, delta: fl
 
     The test of Mahloujifar, Melis & Chaudhuri (2024, theorem 3.2 and algorithm 3) with f(a) = max(0, 1 - delta -
     e^epsilon a, e^-epsilon (1 - delta - a)), the trade-off function of (epsilon, delta)-DP: every such mechanism is
-    f-DP for it, so that the bound holds for any mechanism. Arguments as in `one_run_epsilon`.
+    f-DP for it, so that the bound holds for any mechanism.
+
+    Args:
+        canaries: m, each put into training independently with probability 1/2.
+        guesses: r <= m, the others abstained from.
+        correct: v <= r.
+        delta: In [0, 1).
+        error: Probability that the bound is too high, at most.
 
     Raises:
         MIAError: counts out of order.

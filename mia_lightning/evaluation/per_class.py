@@ -19,6 +19,9 @@ def per_class_metrics(
         member: (N,) 1 or 0, both present.
         labels: (N,) classes.
         fpr: In [0, 1); sets one threshold over all records, at which each class is evaluated.
+
+    Raises:
+        MIAError: as `metrics.evaluate`.
     """
     scores, sides = np.asarray(scores, dtype=np.float64), np.asarray(member, dtype=np.int8)
     level = threshold(split(scores, sides)[1], fpr)

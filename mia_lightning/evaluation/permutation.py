@@ -185,6 +185,11 @@ def permuted_by_group(member: NDArray[np.int8], units: NDArray[np.intp], rng: np
     """Return memberships, (N,), in which each group has those of another: repeated or cut to its own size.
 
     A group of members only stays a group of one side, so that what its records share goes with membership as before.
+
+    Args:
+        member: (N,) 1 or 0.
+        units: (N,) group from 0 of each record.
+        rng: Draws the permutation.
     """
     rows = np.split(np.argsort(units, kind="stable"), np.cumsum(np.bincount(units))[:-1])
     result = np.empty_like(member)

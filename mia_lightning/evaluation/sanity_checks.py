@@ -25,6 +25,11 @@ def pixel_distribution(
 
     Each feature has a two-sample Kolmogorov-Smirnov test; it warns where one has a p-value below 0.01 after Holm and
     the distributions are at least 0.05 apart.
+
+    Args:
+        images: (N, C, H, W), read in blocks; all of one dtype and shape.
+        member: (N,) 1, 0, or -1 = left out.
+        features: `pixel_features(images)`, where they are computed already.
     """
     from scipy.stats import ks_2samp  # slow to import
 
@@ -64,10 +69,14 @@ MOST_NAMED = 3
 
 
 def generalization_gap(correct: tuple[int, int], totals: tuple[int, int]) -> SanityCheck:
-    """Compare the target's accuracy on members and on non-members; most attacks exploit the difference.
+    """Compare the accuracy of the target on members and non-members; most attacks exploit the difference.
 
     The interval is Newcombe's of a difference of two rates (1998, method 10). It warns where the interval is
     below 0, which swapped memberships look like.
+
+    Args:
+        correct: Correct predictions on members and on non-members.
+        totals: Number of members and of non-members.
     """
     members, non_members = (right / total for right, total in zip(correct, totals, strict=True))
     (low_in, high_in), (low_out, high_out) = (rate_interval(*pair) for pair in zip(correct, totals, strict=True))

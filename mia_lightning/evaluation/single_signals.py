@@ -19,7 +19,12 @@ FPR = 0.05
 
 
 def single_signals(table: SignalTable, directions: Mapping[str, int]) -> dict[str, Array]:
-    """Return the columns of one value per record that have a direction (1 or -1), turned so that higher = member."""
+    """Return the columns of one value per record that rank by themselves, turned so that higher = member.
+
+    Args:
+        table: N records.
+        directions: Column to 1 (higher = member), -1 or 0 (neither, left out).
+    """
     return {
         name: table.columns[name].astype(np.float64) * direction
         for name, direction in directions.items()

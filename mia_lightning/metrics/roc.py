@@ -150,6 +150,9 @@ def tpr_at_fpr(scores: Scores, member: Membership, fpr: float) -> float:
     The threshold is the (k+1)-th largest non-member score, k = floor(fpr * n_non_members): no interpolation, no nearest
     point of the ROC. Below fpr = 1 / n_non_members this is the TPR at zero false positives.
 
+    Raises:
+        MIAError: as `evaluate`.
+
     >>> import numpy as np
     >>> tpr_at_fpr(np.array([4.0, 3.0, 2.0, 1.0]), np.array([1, 0, 1, 0]), fpr=0.0)
     0.5
@@ -160,6 +163,9 @@ def tpr_at_fpr(scores: Scores, member: Membership, fpr: float) -> float:
 
 def auc(scores: Scores, member: Membership) -> float:
     """Return the area under the ROC by midranks, in [0, 1] (the Mann-Whitney statistic; ties count half).
+
+    Raises:
+        MIAError: as `evaluate`.
 
     >>> import numpy as np
     >>> auc(np.array([0.9, 0.4, 0.4, 0.1]), np.array([1, 1, 0, 0]))
@@ -173,6 +179,9 @@ def roc_curve(scores: Scores, member: Membership) -> tuple[Array, Array]:
 
     Records that share a score cannot be separated, so a tie is drawn as the unfavorable step: first to the right, then
     up. The highest tpr at fpr <= a is then `tpr_at_fpr` at a, and no line runs diagonally.
+
+    Raises:
+        MIAError: as `evaluate`.
     """
     members, non_members = split(scores, member)
     levels = np.unique(np.concatenate([members, non_members]))[::-1]
@@ -192,6 +201,9 @@ def partial_auc(scores: Scores, member: Membership, fpr: float = PARTIAL) -> tup
     scikit-learn's `roc_auc_score(max_fpr=...)`. The variance is that of the partial Mann-Whitney statistic with an
     estimated quantile (Dodd & Pepe 2003), ties included. With few non-members in the range the interval is simulated
     from the order statistics of their scores (`mean_tpr_interval`).
+
+    Raises:
+        MIAError: as `evaluate`.
     """
     return _partial_auc(*split(scores, member), fpr, INDEPENDENT)
 

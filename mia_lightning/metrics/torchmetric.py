@@ -17,6 +17,10 @@ class TPRAtFPR(Metric):
     one lies outside [0, 1], which ties all above 17, the records that decide a low FPR.
 
     Keeps all scores (memory O(N)); in distributed training they are gathered before the rate is taken.
+
+    Args:
+        fpr: The false-positive rate, in [0, 1).
+        kwargs: Passed on to `torchmetrics.Metric`.
     """
 
     is_differentiable = False
@@ -32,7 +36,12 @@ class TPRAtFPR(Metric):
         self.add_state("member", default=[], dist_reduce_fx="cat")
 
     def update(self, scores: Tensor, member: Tensor) -> None:
-        """Add records: scores (N,) of any scale, higher = more likely a member, and membership (N,), 1 or 0."""
+        """Add records.
+
+        Args:
+            scores: (N,) any scale, higher = more likely a member.
+            member: (N,) 1 or 0.
+        """
         self.scores.append(scores.detach())
         self.member.append(member.detach())
 

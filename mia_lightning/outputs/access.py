@@ -47,7 +47,12 @@ DESCRIPTIONS: dict[Access, str] = {
 
 
 def highest_access(kind: OutputKind, outputs: Outputs) -> Access:
-    """Return the highest level below features that the target's own outputs have."""
+    """Return the highest level below features that the target's own outputs have.
+
+    Args:
+        kind: Output of the target before it was converted into logits.
+        outputs: Its outputs as logits.
+    """
     if kind in ("logits", "one_logit"):
         return "logits"
     return "label" if shows_labels_alone(outputs) else "probabilities"
@@ -66,6 +71,10 @@ def restrict(outputs: Outputs, access: Access) -> Outputs:
     """Return the outputs as an attacker with this access sees them.
 
     At the level "references" they are unchanged; below "features" there are neither features nor gradients.
+
+    Args:
+        outputs: Of N records under Q queries.
+        access: The level.
     """
     if access == "references":
         return outputs

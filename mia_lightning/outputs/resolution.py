@@ -13,7 +13,12 @@ LARGEST_TIE = 0.005
 
 
 def resolution_notes(outputs: Outputs, membership: NDArray[np.int8]) -> Iterator[str]:
-    """Yield sentences about outputs that rounding has tied, with their effect on low false-positive rates."""
+    """Yield sentences about outputs that rounding has tied, with their effect on low false-positive rates.
+
+    Args:
+        outputs: Of N records.
+        membership: (N,) 1, 0 or -1.
+    """
     import torch
 
     from mia_lightning.outputs.phi import phi as logit_confidence

@@ -26,7 +26,11 @@ RATE_SECONDS = 2.0
 
 
 class ShardWriter(BasePredictionWriter):
-    """Writes each process's outputs as shards that carry their rows, so that a later run can resume from them."""
+    """Writes each process's outputs as shards that carry their rows, so that a later run can resume from them.
+
+    Args:
+        splits: The records of each split and their place in the store, by the split's name.
+    """
 
     def __init__(self, splits: Mapping[str, tuple[Records, CacheEntry]]) -> None:
         super().__init__(write_interval="batch")
@@ -80,7 +84,11 @@ class ShardWriter(BasePredictionWriter):
 
 
 class _Buffer:
-    """Outputs of many batches, the first the largest, in one array each: an array per batch fragments memory."""
+    """Outputs of many batches in one array each, which does not fragment memory as one array per batch would.
+
+    Args:
+        first: The first batch, which is at least as large as those that follow.
+    """
 
     def __init__(self, first: Arrays) -> None:
         self.batch = len(first["index"])
@@ -114,7 +122,13 @@ def _check_finite(arrays: Arrays, records: Records) -> None:
 
 
 class ProgressBar(Callback):
-    """One bar over all records, in images per second, and reports of the records per second."""
+    """One bar over all records, in images per second, and reports of the records per second.
+
+    Args:
+        records: Number of records.
+        queries: Views per record.
+        on_rate: Receives the rate on the first process; None: nothing does.
+    """
 
     def __init__(self, records: int, queries: int, on_rate: RateCallback | None = None) -> None:
         self.total, self.queries, self.on_rate = records * queries, queries, on_rate

@@ -179,9 +179,13 @@ def load_arrays(config: RunConfig) -> ArrayInputs:
 
 
 def array_inputs(pool: Pool, targets: object) -> ArrayInputs:
-    """Return one target of a pool with its references: the stored target, or the model of this number.
+    """Return one target of a pool with its references: the stored target, or a model of the pool by its number.
 
     Records without any reference drawn are left out, and counted in the notes.
+
+    Args:
+        pool: The models.
+        targets: None, or a sequence of one number.
 
     Raises:
         MIAError: no target or membership, or a number that is not a model's.

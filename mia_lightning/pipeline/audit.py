@@ -81,6 +81,13 @@ def check_inputs(
 ) -> LoadedInputs:
     """Check that the reference models can be built, and the target on a sample of the records.
 
+    Args:
+        config: The run.
+        public: Records of known membership.
+        private: Records to be scored.
+        target: The loaded target.
+        started: Value of `perf_counter` at the start of the run.
+
     Raises:
         MIAError: references that cannot be trained, or a label that is none of the target's classes.
     """

@@ -33,8 +33,15 @@ if TYPE_CHECKING:
 def run(config: ScoreEvaluationConfig, *, overwrite: bool = False) -> Decision | None:
     """Evaluate one file of scores, or rank submissions; print, and write the output folder if one is given.
 
+    Args:
+        config: Options of the evaluation.
+        overwrite: Whether an earlier run or evaluation in the output folder is removed first.
+
     Returns:
         The outcome of the policy, None without one.
+
+    Raises:
+        MIAError: any mistake in the options or the files they name.
     """
     console = output_console(120)
     if config.leaderboard is None:
@@ -47,7 +54,15 @@ def run(config: ScoreEvaluationConfig, *, overwrite: bool = False) -> Decision |
 
 
 def evaluate_file(config: ScoreEvaluationConfig, policy: Policy | None = None) -> tuple[Assessment, list[str]]:
-    """Return the assessment of one file of scores, and notes about the file."""
+    """Return the assessment of one file of scores, and notes about the file.
+
+    Args:
+        config: Options of the evaluation.
+        policy: Decision rule whose requirements the file has to meet.
+
+    Raises:
+        MIAError: any mistake in the options or the files they name.
+    """
     from mia_lightning.evaluation.assess import assess
     from mia_lightning.policy.decide import check_contents
 
@@ -139,7 +154,11 @@ def _read_pool(config: ScoreEvaluationConfig) -> ScoresFile:
 
 
 def rank_files(config: ScoreEvaluationConfig) -> tuple[Place, ...]:
-    """Return the submissions ranked with the key of `config.leaderboard`."""
+    """Return the submissions ranked with the key of `config.leaderboard`.
+
+    Raises:
+        MIAError: any mistake in the options or the files they name.
+    """
     from mia_lightning.evaluation.leaderboard import rank_submissions
     from mia_lightning.scores.files import read_key, read_submission
 

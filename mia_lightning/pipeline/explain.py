@@ -28,7 +28,13 @@ SHOWN_RECORDS = 2
 
 
 def explain(result: AuditResult, columns: Iterable[str], fprs: Iterable[float]) -> Explanation:
-    """Return the explanation of a run's out-of-fold figures."""
+    """Return the explanation of a run's out-of-fold figures.
+
+    Args:
+        result: From `attack_target`.
+        columns: Columns that the attacks read.
+        fprs: False-positive rates of the figures of each column alone.
+    """
     rows = np.flatnonzero(result.public.fold != NOT_IN_ANY_FOLD)
     member, groups, table = result.public.membership[rows], result.public.groups, result.table.rows(rows)
     read = {name: table.columns[name] for name in columns}

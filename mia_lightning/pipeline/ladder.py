@@ -30,7 +30,12 @@ BATCH = 1024
 
 
 def ladder_of(result: AuditResult, prepared: LoadedInputs) -> AccessLadder | None:
-    """Return what an attacker reaches at every level of access up to the run's, None for arrays alone."""
+    """Return what an attacker reaches at every level of access up to the run's, None for arrays alone.
+
+    Args:
+        result: From `attack_target`.
+        prepared: The inputs of `result`.
+    """
     if result.outputs is None or prepared.target is None:
         return None
     count, names = len(result.public.ids), result.config.references.all_scores

@@ -35,6 +35,10 @@ Columns = dict[str, NDArray[np.floating]]
 def check_requirements(config: RunConfig, *, multi_label: bool = False) -> None:
     """Check every signal, score and attack against the configuration, without reading a file.
 
+    Args:
+        config: The run.
+        multi_label: Whether the records have several labels, for which fewer signals are defined.
+
     Raises:
         MIAError: a name that is unknown or used twice, an attack that reads a column that will not exist, or a signal
             or score that the number of views or reference models makes constant or impossible; with the option that
@@ -179,7 +183,10 @@ def _sample(references: ReferencesConfig, config: RunConfig, queries: int | None
 
 
 def check_folders(folders: Iterable[tuple[str, Path]]) -> None:
-    """Check that folders, by the option that names each, can be created or written, without creating them.
+    """Check that folders can be created or written, without creating them.
+
+    Args:
+        folders: The option that names each, and the folder.
 
     Raises:
         MIAError: a file is in the way, or the nearest existing folder is not writable.

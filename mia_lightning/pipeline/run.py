@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 def run(config: RunConfig, *, overwrite: bool = False) -> AuditResult:
     """Audit the target, write the run folder and print the results.
 
+    Args:
+        config: The run.
+        overwrite: Whether an earlier run in the output folder is replaced.
+
     Raises:
         MIAError: any mistake in the configuration, the files it names, or the output folder. A folder that this run
             created is removed again.

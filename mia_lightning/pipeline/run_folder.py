@@ -31,7 +31,11 @@ PER_RECORD = ("", "_p_value", "_standard_error")
 
 
 class RunFolder(OutputFolder):
-    """Folder of one configuration: new, empty, or with an earlier run of it (`overwrite` replaces that of another).
+    """Folder of one configuration, which is new, empty, or contains an earlier run.
+
+    Args:
+        config: The run. An earlier run of the same configuration is completed.
+        overwrite: Whether an earlier run of another configuration is replaced.
 
     Raises:
         MIAError: the folder contains another run or other files, another run is writing it, or it cannot be read.

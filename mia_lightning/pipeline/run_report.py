@@ -40,7 +40,12 @@ LIBRARIES = ("torch", "lightning", "scikit-learn", "torchvision", "matplotlib")
 
 
 def assess_result(result: AuditResult, prepared: LoadedInputs) -> Assessment:
-    """Assess the out-of-fold scores of all attacks, with the sanity checks that need images or refitting."""
+    """Assess the out-of-fold scores of all attacks, with the sanity checks that need images or refitting.
+
+    Args:
+        result: From `attack_target`.
+        prepared: The inputs of `result`.
+    """
     rows = np.flatnonzero(result.public.fold != NOT_IN_ANY_FOLD)
     public, config = prepared.public, result.config
     labels = None if (public.labels == UNKNOWN).any() or public.multi_hot is not None else public.labels[rows]
@@ -93,7 +98,14 @@ def _audited_columns(
 
 
 def report_of(result: AuditResult, prepared: LoadedInputs, assessment: Assessment, seconds: float) -> Report:
-    """Return the report of a run."""
+    """Return the report of a run.
+
+    Args:
+        result: From `attack_target`.
+        prepared: The inputs of `result`.
+        assessment: From `assess_result`.
+        seconds: Duration of the assessment.
+    """
     rows = np.flatnonzero(result.public.fold != NOT_IN_ANY_FOLD)
     submission = result.config.submission.attack
     with_ray = any(each.count and each.workers for each in result.config.references.by_set.values())

@@ -58,7 +58,10 @@ class TensorBoard:
     """TensorBoard writer of a run: epochs during the run, report and final values at its end.
 
     Every fold is a run of its own, so that one chart shows the folds of an attack; every reference is one, too.
-    A Lightning logger receives epochs, options and final values as well.
+
+    Args:
+        folder: Of the events; those of an earlier attempt are replaced.
+        logger: Lightning logger that receives epochs, options and final values as well; None = none.
     """
 
     def __init__(self, folder: Path, logger: Logger | None = None) -> None:

@@ -70,7 +70,13 @@ def _accuracy(result: AuditResult) -> str:
 
 
 def evaluation_tables(title: str, rows: Iterable[tuple[str, Evaluation]], width: int) -> Iterator[Table]:
-    """Yield tables of figures with 95% confidence intervals and n, with as many columns each as the width allows."""
+    """Yield tables of figures with 95% confidence intervals and n, with as many columns each as the width allows.
+
+    Args:
+        title: Of the first table.
+        rows: Name and evaluation of each attack, all at the same false-positive rates; without rows there is no table.
+        width: Characters of a line.
+    """
     rows = list(rows)
     if not rows:
         return

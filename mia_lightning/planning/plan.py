@@ -85,7 +85,12 @@ class Plan:
 
 
 def plan(score: str, curve: Sequence[CurvePoint], seconds: float | None = None) -> Plan:
-    """Forecast a score at up to 64 references from its curve, fewest references first; seconds: of one more reference.
+    """Forecast a score at up to 64 references.
+
+    Args:
+        score: Its name.
+        curve: At least two points, fewest references first.
+        seconds: Wall time of training one more reference; None = unknown.
 
     Raises:
         MIAError: fewer than two points.

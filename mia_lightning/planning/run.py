@@ -51,7 +51,11 @@ def run(config: PlannerConfig) -> tuple[Plan, ...]:
 
 
 def _without_references(content: dict[str, Any], folder: Path) -> tuple[Plan, ...]:
-    """Return the plans of a run's headline attack."""
+    """Return the plans of a run's headline attack.
+
+    Raises:
+        MIAError: too few records, or the content is not that of a run.
+    """
     try:
         name = str(content["headline"])
         plans = plans_without_references(name, content["attacks"][name])
@@ -77,7 +81,11 @@ def plan_table(item: Plan) -> Table:
 
 
 def _curves(content: Any, folder: Path) -> dict[str, list[CurvePoint]]:
-    """Return the learning curves of at least two points."""
+    """Return the learning curves of at least two points.
+
+    Raises:
+        MIAError: there is none, or the content is not one.
+    """
     try:
         curves = {str(name): [CurvePoint(**point) for point in points] for name, points in (content or {}).items()}
         kept = {name: sorted(curve, key=_references) for name, curve in curves.items() if len(curve) > 1}

@@ -29,6 +29,10 @@ BASIS = (
 def plans_without_references(attack: str, evaluation: Mapping[str, Any]) -> tuple[Plan, ...]:
     """Return a plan for each measured false-positive rate that the run resolves.
 
+    Args:
+        attack: Name of the attack whose figures are forecast.
+        evaluation: Its figures as in metrics.json.
+
     Raises:
         KeyError, TypeError, ValueError: these are not figures of an attack.
     """

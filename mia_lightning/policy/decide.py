@@ -77,6 +77,11 @@ def decide(
 def check_contents(policy: Policy, records: ScoredRecords, *, has_gap: bool) -> None:
     """Check that the records have what the criteria are about.
 
+    Args:
+        policy: The rule.
+        records: Of the audit.
+        has_gap: Whether the accuracy of the target on them is part of the audit.
+
     Raises:
         MIAError: no labels, groups or accuracies.
     """

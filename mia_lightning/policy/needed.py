@@ -22,7 +22,14 @@ NEVER = 1e4
 
 
 def growth(value: float, low: float, high: float, margin: float) -> float | None:
-    """Return the factor on the number of records at which a normal 95% interval decides, None where none does."""
+    """Return the factor on the number of records at which a normal interval decides, None where none does.
+
+    Args:
+        value: The estimate.
+        low: 95% interval.
+        high: Its upper end.
+        margin: Limit of the figure.
+    """
     distance = margin - value
     side = high - value if distance > 0 else value - low
     if distance == 0 or side <= 0:
@@ -36,6 +43,13 @@ def tpr_growth(members: Array, non_members: Array, fpr: float, margin: float, in
 
     Audits of a few sizes around the normal approximation's are simulated from the observed scores (a smooth bootstrap:
     ranks are drawn and scores interpolated), decided by the rule itself, and the power is interpolated on probit scale.
+
+    Args:
+        members: (P,) ascending.
+        non_members: (n,) ascending.
+        fpr: In (0, 1).
+        margin: Limit of the TPR.
+        inflation: Variance factor of the counts, for groups and fit.
     """
     rng, n = np.random.default_rng(0), len(non_members)
     level = threshold(non_members, fpr)

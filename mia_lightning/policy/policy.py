@@ -120,6 +120,10 @@ class Policy:
 def parse_policy(values: Mapping[str, Any], source: str) -> Policy:
     """Return the policy of plain nested values, as a YAML file holds them.
 
+    Args:
+        values: See the module's example.
+        source: The file's name, for messages.
+
     Raises:
         MIAError: an unknown key, a value of the wrong type, or a margin that always or never holds.
     """

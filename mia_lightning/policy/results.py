@@ -19,7 +19,16 @@ def result_of(
     factor: float | None,
     words: str = "",
 ) -> Result:
-    """Return the result of a figure (value, low, high)."""
+    """Return the result of a figure (value, low, high).
+
+    Args:
+        criterion: Its limit.
+        name: Of the attack.
+        interval: Value, and ends of the 95% interval.
+        evaluation: Gives the numbers of records.
+        factor: On these, at which the figure would be decided; None where no number does.
+        words: What the figure is of.
+    """
     percent = criterion.figure in AT_A_RATE or criterion.figure == "generalization_gap"
     scale, unit = (100, "%") if percent else (1, "")
     value, low, high = (f"{scale * figure:.3g}" for figure in interval)

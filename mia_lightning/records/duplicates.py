@@ -73,7 +73,12 @@ class Duplicates:
 
 
 def find_duplicates(public: Records, private: Records | None = None) -> Duplicates:
-    """Return the copies within and across the splits; 40,000 images of 32x32 take a few seconds."""
+    """Return the copies within and across the splits; 40,000 images of 32x32 take a few seconds.
+
+    Args:
+        public: records whose membership is known.
+        private: records to be scored, with images of the same shape.
+    """
     splits = [split for split in (public, private) if split is not None]
     exact = np.unique(np.concatenate([pixel_hashes(split.pixels) for split in splits]), return_inverse=True)[1]
     if not public.is_image:  # only images have near copies

@@ -9,6 +9,10 @@ from mia_lightning.records.tables import Table, checked_table
 def frame_table(frame: object, source: str) -> Table:
     """Return a pandas, Polars or pyarrow table in memory; an index with a name is a column.
 
+    Args:
+        frame: Anything that exports Arrow columns.
+        source: Its name for messages.
+
     Raises:
         MIAError: it is not a table, or has columns of one name or without plain values.
     """

@@ -27,7 +27,17 @@ def vocabulary(sides: Iterable[NDArray[Any] | None]) -> list[object]:
 
 
 def _coded(labels: NDArray[Any] | None, count: int, name: str, classes: Sequence[object] | None) -> NDArray[Any]:
-    """Return labels as class numbers (N,), -1 where one is missing; unchanged where the classes have no names."""
+    """Return labels as class numbers (N,), -1 where one is missing; unchanged where the classes have no names.
+
+    Args:
+        labels: (N,), or one-hot (N, classes); None without labels.
+        count: N.
+        name: Of the side, for messages.
+        classes: Label of each class, in the order of the target's outputs.
+
+    Raises:
+        MIAError: a label that is none of the classes.
+    """
     if labels is None:
         return np.full(count, UNKNOWN)
     if classes is None or labels.ndim > 1:

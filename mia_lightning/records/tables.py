@@ -116,7 +116,13 @@ def read_table(path: str | Path, mapping: Mapping[str, str] | None = None, *, la
 
 
 def parse_csv(content: bytes, name: str, mapping: Mapping[str, str] | None = None) -> Table:
-    """Parse the bytes of a CSV, as `read_table`."""
+    """Parse the bytes of a CSV, as `read_table`.
+
+    Args:
+        content: the file's bytes.
+        name: the file, for messages.
+        mapping: the user's mapping of column names to meanings.
+    """
     try:
         for mark, encoding in WIDE:
             if content.startswith(mark):

@@ -148,7 +148,11 @@ def split_note(source: str, name: str, words: Sequence[str]) -> str:
 
 
 def is_signed(values: Iterable[object]) -> bool:
-    """Whether distinct membership values are +1 and -1 alone, the coding of margins: -1 means non-member then."""
+    """Whether distinct membership values are +1 and -1 alone, the coding of margins: -1 means non-member then.
+
+    Args:
+        values: distinct numbers or cell texts; blanks do not count.
+    """
     texts = {str(value).strip().lower() for value in values}
     numbers = {text.lstrip("+").partition(".")[0] for text in texts if not is_blank(text)}
     return numbers == {"1", "-1"}
@@ -156,6 +160,10 @@ def is_signed(values: Iterable[object]) -> bool:
 
 def membership_codes(words: Sequence[str], where: Callable[[int], str]) -> tuple[list[int], list[str]]:
     """Return 1, 0 or -1 (unknown) for each distinct text of one membership column, and how -1 was read.
+
+    Args:
+        words: the distinct texts.
+        where: start of the error sentence for a position in words, such as ``scores.csv, line 3: membership``.
 
     Raises:
         MIAError: a word is not understood.

@@ -30,7 +30,13 @@ def save_checkpoint(path: Path, state: State) -> None:
 
 
 def load_checkpoint(path: Path, like: State, shapes: Sequence[torch.Size], epochs: int) -> State:
-    """Return a state on the CPU, checked against that of the same training before its first step.
+    """Return a state, on the CPU.
+
+    Args:
+        path: From `save_checkpoint`.
+        like: State of the same training before its first step.
+        shapes: Of the network's parameters, in their order.
+        epochs: Number of epochs of the training.
 
     Raises:
         FileNotFoundError: it does not exist.

@@ -48,6 +48,15 @@ def check_references(
 
     Each score is computed once, from simulated phi of those records that will have the fewest references IN or OUT.
 
+    Args:
+        config: Options of the references.
+        target: The loaded target.
+        public: Records of known membership.
+        private: Records of unknown membership, or None.
+        extraction_queries: Views per record of the target.
+        seed: The run's.
+        ray_address: Of a running Ray cluster, checked where references are trained by Ray.
+
     Raises:
         MIAError: an option that cannot work, by its name.
     """

@@ -35,7 +35,14 @@ def training_checks(
     accuracy_on_non_members: float,
     tolerance: float,
 ) -> tuple[FidelityCheck, ...]:
-    """Compare accuracies of trained references, IN and OUT, with the target's; differences up to tolerance pass."""
+    """Compare trained references with the target.
+
+    Args:
+        records: The references.
+        accuracy_on_members: The target's in [0, 1]; compared with the references' on records IN their training.
+        accuracy_on_non_members: The target's on known non-members; compared with the references' on records OUT.
+        tolerance: Differences up to this pass.
+    """
     checks = [
         FidelityCheck("reference training", "warned", f"reference {record.number} is left out: {record.reason}")
         for record in records

@@ -35,7 +35,19 @@ def fit_reference(
 ) -> nn.Module:
     """Train one reference by the recipe, resuming from its last finished epoch if there is one, and return it.
 
-    Arguments as in `train_reference`. A function of the user's has no checkpoints and starts from the beginning.
+    A function of the user's has no checkpoints and starts from the beginning.
+
+    Args:
+        network: Untrained, with the starting weights; changed in place.
+        material: The records.
+        keep: (N,) True for the records to train on.
+        recipe: From `resolved_training`.
+        trainer: Options of Lightning's Trainer, for a LightningModule.
+        seed: Drives everything random; global random states are restored.
+        checkpoint: File of the last finished epoch.
+        device: "cpu" or "cuda".
+        on_epoch: Callback invoked after each epoch.
+        session: Of the built-in training, see `train_reference`.
 
     Raises:
         DivergedError: a loss that is not finite.
@@ -61,6 +73,13 @@ def try_training(
     network: nn.Module, material: TrainingData, recipe: ReferenceTraining, trainer: Mapping[str, Any], *, device: str
 ) -> None:
     """Train one batch of a LightningModule and query it, so that mistakes show before any work.
+
+    Args:
+        network: Untrained; changed in place.
+        material: Some of the records, at least one batch.
+        recipe: From `resolved_training`; training by other code is not tried.
+        trainer: Options of Lightning's Trainer.
+        device: "cpu" or "cuda".
 
     Raises:
         MIAError: an error in the user's code or options, in one sentence.

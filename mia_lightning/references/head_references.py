@@ -37,6 +37,13 @@ def check_heads(
 ) -> None:
     """Check that heads can be trained on the target's features.
 
+    Args:
+        config: Options of the references.
+        training: From `resolved_training`.
+        target: The target.
+        sample: A few inputs (B, ...) of its network.
+        multi_label: Whether each output is that of an independent label.
+
     Raises:
         MIAError: an option that heads do not have, or a target that does not end with a linear layer.
     """
@@ -90,8 +97,14 @@ def train_heads(
 ) -> None:
     """Train the heads that have no stored weights, query all of them, and finish their references in the store.
 
-    The features of the training views are computed once, those of further queries in one pass for all heads, which
-    share the order of the records and their mirroring.
+    The features of the training views are computed once, those of further queries in one pass for all heads.
+
+    Args:
+        jobs: With `network` from `head_factory`.
+        material: The records.
+        target: Its features are computed.
+        recipe: Training recipe of the heads.
+        seed: Drives the order of the records and their mirroring, which all heads share.
     """
     if not jobs:
         return

@@ -162,7 +162,13 @@ def _counts_p_value(n_in: NDArray[np.int64], n_out: NDArray[np.int64], member: B
 
 
 def equalize(in_: Bits, out_: Bits, *, seed: int, order: NDArray[np.intp] | None = None) -> tuple[Bits, Bits] | None:
-    """Cut every record, by chance and in this order, to the smallest numbers of references IN and OUT, (K, N), of any.
+    """Cut every record, by chance, to the smallest numbers of references IN and OUT that any record has.
+
+    Args:
+        in_: (K, N).
+        out_: (K, N).
+        seed: Drives the choice.
+        order: (N,) order in which the records are cut; None = as stored.
 
     Returns:
         The masks that remain, or None where some record has neither.

@@ -47,6 +47,17 @@ def fit_module(
     all global random states follow from the seed and the number of the epoch alone, so that a resumed training gives
     the same weights as an uninterrupted one.
 
+    Args:
+        module: The untrained LightningModule.
+        dataset: Its records.
+        recipe: From `resolved_training`.
+        trainer: Options of Lightning's Trainer.
+        seed: Drives everything random.
+        checkpoint: File of the last finished epoch.
+        device: "cpu" or "cuda".
+        on_epoch: Callback invoked after each epoch.
+        is_trial: Whether to end after the first batch.
+
     Raises:
         DivergedError: a loss that is not finite.
         MIAError: an error in the user's code or options, in one sentence.

@@ -97,7 +97,11 @@ def load_or_train_sets(
 def columns_of_sets(
     config: ReferencesConfig, outputs: Mapping[str, ReferenceOutputs]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the columns, (N,) each, of the scores of every set; "" is that of the models outside `sets`.
+    """Return the columns of the scores of every set, (N,) each.
+
+    Args:
+        config: Options of all sets.
+        outputs: Set to phi of N records; "" for the models outside `sets`.
 
     Raises:
         MIAError: a score that the references are too few for, or a column that two sets have.

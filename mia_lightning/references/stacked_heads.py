@@ -16,7 +16,11 @@ from mia_lightning.runtime.trainers import isolated_fabric
 
 
 class StackedHeads(nn.Module):
-    """K linear heads as one matrix: features (B, D) to logits (B, C, K)."""
+    """K linear heads as one matrix: features (B, D) to logits (B, C, K).
+
+    Args:
+        heads: Linear layers of one shape.
+    """
 
     def __init__(self, heads: Sequence[nn.Linear]) -> None:
         super().__init__()

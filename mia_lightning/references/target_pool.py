@@ -66,7 +66,12 @@ class TargetPool:
         )
 
     def by_moments(self, statistic: Statistic, score: Callable[[Moments, NDArray[np.int64]], Array]) -> Array:
-        """Return a score of the moments of both sides for every target, (K, N)."""
+        """Return a score of the moments of both sides for every target, (K, N).
+
+        Args:
+            statistic: Reduction of phi over the views.
+            score: From the moments and the labels (N,) to (N,).
+        """
         if statistic not in self._moments:
             self._moments[statistic] = LeaveOneOutMoments.of(self, statistic)
         moments = self._moments[statistic]

@@ -56,7 +56,11 @@ def new_trainer(
 
 
 def _callback(entry: Any) -> Callback:
-    """Return a callback of "package.module.Class" or {class_path, init_args}."""
+    """Return a callback of "package.module.Class" or {class_path, init_args}.
+
+    Raises:
+        MIAError: it cannot be made, or is not a Callback.
+    """
     described: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {"class_path": entry}
     name, arguments = described.get("class_path"), described.get("init_args") or {}
     if not isinstance(name, str) or not isinstance(arguments, Mapping):

@@ -34,7 +34,14 @@ def classification_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Ten
 
 
 class TrainingStep:
-    """Loss and gradients of one batch."""
+    """Loss and gradients of one batch.
+
+    Args:
+        network: On its device, in training mode.
+        autocast: Returns the context of the forward pass.
+        label_smoothing: Of the loss.
+        compiled: Applied to the network once, such as `torch.compile`.
+    """
 
     def __init__(
         self,
@@ -138,7 +145,12 @@ class DeviceSession:
         return self._resident
 
     def step(self, network: nn.Module, recorded: Callable[[nn.Module], TrainingStep]) -> TrainingStep:
-        """Return the recorded step with the weights of a network on the CPU; all have one structure."""
+        """Return the recorded step with the weights of a network on the CPU, which stays as it is.
+
+        Args:
+            network: Of one structure and recipe throughout the session.
+            recorded: Records the step of a network; called once.
+        """
         if self._step is None:
             self._step = recorded(deepcopy(network))
         self._step.network.load_state_dict(network.state_dict())

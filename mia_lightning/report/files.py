@@ -43,7 +43,11 @@ LIBRARIES = ("numpy", "scipy", "lightgbm")
 
 @contextmanager
 def claimed_folder(path: str, *, replaceable: Collection[str] = ()) -> Iterator[Path]:
-    """Reserve the folder of an evaluation, new, empty, or with replaceable files of an earlier one, for this process.
+    """Reserve the folder of an evaluation, which is new, empty, or of an earlier evaluation, for this process.
+
+    Args:
+        path: The folder.
+        replaceable: Names of the files of an earlier result, which are removed first where nothing else is there.
 
     Raises:
         MIAError: it holds something else, cannot be written, or another process is writing it. A folder that is new is
@@ -66,6 +70,11 @@ def claimed_folder(path: str, *, replaceable: Collection[str] = ()) -> Iterator[
 
 def write_report(report: Report, folder: Path, drawn: Iterable[Drawn]) -> list[str]:
     """Write the files, each atomically; return their names.
+
+    Args:
+        report: Their content.
+        folder: An existing folder.
+        drawn: From `report.figures.draw`.
 
     Raises:
         MIAError: the disk is full or the folder cannot be written.

@@ -38,6 +38,11 @@ def first_sentence(documented: object) -> str:
 
 
 def not_run(used: set[type], candidates: Mapping[type, str]) -> tuple[tuple[str, str, str], ...]:
-    """Return name, sentence and reason of each method that was not run, sorted by name."""
+    """Return name, sentence and reason of each method that was not run, sorted by name.
+
+    Args:
+        used: Classes that were run.
+        candidates: Class to the reason why it would not have been run.
+    """
     rows = [(item.__name__, first_sentence(item), reason) for item, reason in candidates.items() if item not in used]
     return tuple(sorted(rows))

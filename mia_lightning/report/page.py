@@ -35,7 +35,12 @@ MOST_CLASSES = 100
 
 
 def html(report: Report, drawn: Iterable[Drawn]) -> str:
-    """Return the page."""
+    """Return the page.
+
+    Args:
+        report: Its content.
+        drawn: From `figures.draw`.
+    """
     return render("report.html.jinja", **_context(report), figures=inline_svg(drawn))
 
 

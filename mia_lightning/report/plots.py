@@ -56,7 +56,11 @@ ABOVE: Any = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2, "border
 
 
 def style(**changes: Any) -> AbstractContextManager[None]:
-    """Return the context to draw and save figures in, which no matplotlibrc changes."""
+    """Return the context to draw and save figures in, which no matplotlibrc changes.
+
+    Args:
+        changes: Further rcParams by name, with underscores in place of dots.
+    """
     import matplotlib.style
 
     return matplotlib.style.context(["default", STYLE | {name.replace("_", "."): v for name, v in changes.items()}])
@@ -187,7 +191,13 @@ def plot_learning_curve(curves: Mapping[str, Sequence[CurvePoint]]) -> Figure:
 
 
 def plot_fidelity(accuracy_in: Sequence[float], accuracy_out: Sequence[float], target: tuple[float, float]) -> Figure:
-    """Return the accuracy of each reference on its training records and on others; dashed: the target's."""
+    """Return the accuracy of each reference on its training records and on others; dashed: the target's.
+
+    Args:
+        accuracy_in: Per reference, on its training records, in [0, 1].
+        accuracy_out: Per reference, on other records.
+        target: On members, on non-members.
+    """
     figure, axes = new_figure(5.0, 2.6)
     numbers = np.arange(1, len(accuracy_in) + 1)
     for values, level, color, marker, name in (
@@ -205,7 +215,11 @@ def plot_fidelity(accuracy_in: Sequence[float], accuracy_out: Sequence[float], t
 
 
 def plot_losses(losses: Sequence[Sequence[float]]) -> Figure:
-    """Return the mean training loss of each reference over the epochs; the median of them in color."""
+    """Return the mean training loss of each reference over the epochs; the median of them in color.
+
+    Args:
+        losses: Per reference, by epoch; of the last epochs where training was interrupted.
+    """
     figure, axes = new_figure(5.0, 2.6)
     epochs = max(map(len, losses))
     values = np.full((len(losses), epochs), np.nan)

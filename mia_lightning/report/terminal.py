@@ -58,7 +58,13 @@ def print_checks(checks: Sequence[SanityCheck], console: Console) -> None:
 
 
 def figures_table(name: str, evaluation: Evaluation, *, primary: bool = False) -> Table:
-    """Return one attack's figures."""
+    """Return one attack's figures.
+
+    Args:
+        name: The attack.
+        evaluation: Its figures.
+        primary: Whether it is the attack that is submitted, or named for the verdict.
+    """
     counts = f"{evaluation.n_members:,} members, {evaluation.n_non_members:,} non-members"
     table = _table(f"{name}{' (primary attack)' if primary else ''}: {counts}")
     precision = f"precision at\n{'/'.join(f'{100 * prior:g}' for prior in PRIORS)}% members"

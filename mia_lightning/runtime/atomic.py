@@ -24,7 +24,11 @@ STORE_FIX = "free space, or name another --cache_dir"
 
 @contextmanager
 def readable_write_error(what: str, fix: str) -> Iterator[None]:
-    """Turn an error of the disk or the folder into one sentence about what, such as "scores.csv into runs".
+    """Turn an error of the disk or the folder into one sentence.
+
+    Args:
+        what: File and folder, such as "scores.csv into runs".
+        fix: Advice to the user.
 
     Raises:
         MIAError: in place of an OSError among `UNWRITABLE`.

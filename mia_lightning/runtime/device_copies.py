@@ -53,7 +53,11 @@ class DeviceCopies:
 
 
 class HostCopies(Generic[Key]):
-    """Results on their way to the host, a few ahead, which reads them in order once the device has computed them."""
+    """Results on their way to the host, which reads them in order once the device has computed them.
+
+    Args:
+        ahead: Results on the device that may be on their way; those on a CPU arrive at once.
+    """
 
     def __init__(self, ahead: int = AHEAD) -> None:
         self.ahead = ahead

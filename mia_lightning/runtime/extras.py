@@ -7,7 +7,11 @@ from mia_lightning.errors import MIAError, reason
 
 
 def require(module: str, extra: str) -> Any:
-    """Return a module of an optional library, which an extra of this package installs.
+    """Return a module of an optional library.
+
+    Args:
+        module: Its dotted name.
+        extra: The extra of this package that installs it.
 
     Raises:
         MIAError: it is not installed.

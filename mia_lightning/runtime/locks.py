@@ -21,7 +21,12 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Lock:
-    """A lock on a file in an existing folder; it names its holder, and has no effect once a holder was killed."""
+    """A lock on a file, which names its holder.
+
+    Args:
+        path: Lock file, in a folder that exists. It is removed on release; if the holder is killed it stays, without
+            effect.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

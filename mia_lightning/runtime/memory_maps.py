@@ -36,7 +36,10 @@ HEADER_BYTES = 100_000_000
 
 
 def map_safetensors(path: Path) -> Arrays:
-    """Return all arrays, whose dtype NumPy has, of a .safetensors file with a checked header as read-only memory maps.
+    """Return all arrays of a .safetensors file whose dtype NumPy has, as read-only memory maps.
+
+    Args:
+        path: A file whose header has been checked, by its checksum or by safetensors itself.
 
     Raises:
         OSError, ValueError, KeyError, TypeError: it does not exist, or is not of this format.
@@ -62,9 +65,13 @@ def map_safetensors(path: Path) -> Arrays:
 
 @contextmanager
 def new_safetensors(path: Path, arrays: Mapping[str, tuple[DTypeLike, tuple[int, ...]]]) -> Iterator[Arrays]:
-    """Create a new .safetensors file whose arrays are filled through writable memory maps within the block.
+    """Create a .safetensors file whose arrays are filled through writable memory maps within the block.
 
     Disk space is allocated first: a full disk would kill (SIGBUS) a process that writes through a map.
+
+    Args:
+        path: It must not exist.
+        arrays: dtype and shape of each array, by name.
 
     Raises:
         OSError: the disk is full or cannot be written.
@@ -108,6 +115,10 @@ def map_npz(path: Path, name: str) -> NDArray[Any] | None:
     """Return one array of an .npz as a read-only memory map, after a check of its CRC-32.
 
     None if it is compressed, encrypted, in Fortran order or not numeric.
+
+    Args:
+        path: An .npz file.
+        name: Of the array.
 
     Raises:
         zipfile.BadZipFile, ValueError, OSError: the entry is damaged.

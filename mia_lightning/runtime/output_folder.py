@@ -18,6 +18,9 @@ from mia_lightning.runtime.locks import Lock
 class OutputFolder:
     """A folder to acquire for this process; creating this object changes nothing on the disk.
 
+    Args:
+        path: It need not exist.
+
     Raises:
         MIAError: another process is writing it, or it cannot be read.
     """
@@ -40,6 +43,9 @@ class OutputFolder:
         """Check, before any work, that its files can be replaced at the end.
 
         Links, named pipes and the like in place of a file are replaced; what a link points to stays.
+
+        Args:
+            folders: Names of the folders among its entries.
 
         Raises:
             MIAError: a folder has the name of a file, something else the name of a folder, or a link leads to a folder.
@@ -95,7 +101,11 @@ class OutputFolder:
 
     @contextmanager
     def acquired(self) -> Iterator[None]:
-        """Hold the folder within the block; a block that fails discards it."""
+        """Hold the folder within the block; a block that fails discards it.
+
+        Raises:
+            MIAError: see `acquire`.
+        """
         self.acquire()
         try:
             yield

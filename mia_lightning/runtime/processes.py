@@ -43,7 +43,10 @@ ERROR_SECONDS = 2.0
 
 @contextmanager
 def launch_processes(trainer: L.Trainer) -> Iterator[None]:
-    """Run the block, with its `predict`, in every process of a new trainer; after it, only the first process goes on.
+    """Run the block in every process of the trainer; after it, only the first process goes on.
+
+    Args:
+        trainer: A new one, from `new_trainer`; its `predict` is to be called within the block.
 
     Raises:
         MIAError: in the first process, what a helper raised, or that a helper ended early. Helpers raise SystemExit.
@@ -127,7 +130,11 @@ def _disconnect(trainer: L.Trainer, *, wait: bool) -> None:
 
 
 class _Helpers(Callback):
-    """Helpers of this process; as a callback, it checks after each batch that all are running."""
+    """Helpers of this process; as a callback, it checks after each batch that all are running.
+
+    Args:
+        folder: Of the connection.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -136,6 +136,12 @@ def _has_room(folder: str) -> bool:
 def check_cluster(address: str | None, *, option: str, used: bool, needs: str) -> None:
     """Check that a run uses the address of a Ray cluster, if one is given, and that the cluster is there.
 
+    Args:
+        address: See `check_address`.
+        option: Option that holds the address, for messages.
+        used: Whether the run uses Ray.
+        needs: Options that make it do so, for the message.
+
     Raises:
         MIAError: the address is not used, or as `check_address`.
     """

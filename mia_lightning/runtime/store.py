@@ -70,6 +70,11 @@ class CacheEntry:
     """The outputs under one key: shards while they are computed, then one file with its checksum.
 
     Shards are read one at a time and finished outputs are memory maps, so no array is held in memory completely.
+
+    Args:
+        store: Folder of the store.
+        key: From `key_of`.
+        specs: Schema of each array by its name; the first length is the number of records.
     """
 
     def __init__(self, store: Path, key: str, specs: Mapping[str, ArraySpec]) -> None:

@@ -177,7 +177,14 @@ def last_with_epochs(attacks: Mapping[str, Attack]) -> str | None:
 
 
 def build_attack_objective(space: Space, outputs: ModelOutputs, *, attack: str, metric: str) -> AttackObjective:
-    """Compute every column that a configuration of the space can read, once."""
+    """Compute every column that a configuration of the space can read, once.
+
+    Args:
+        space: Over `ROOTS`.
+        outputs: From `query_models`.
+        attack: The attack that is evaluated.
+        metric: Figure that trials are compared by.
+    """
     config, references = space.config, outputs.reference_sets.get("")
     names = [config.signals.names, *space.typed_choices("signals.names")]
     union = list(dict.fromkeys(name for choice in names for name in choice))

@@ -31,6 +31,14 @@ def run_local(
     Trials are proposed in rounds, each from the results of earlier rounds: the same seed gives the same trials, after
     an interruption too.
 
+    Args:
+        objective: Evaluates trials.
+        space: Fields of the trials.
+        search: Algorithm, scheduler, size of batches, budget.
+        seed: Of the draws.
+        done: Trials of an interrupted search by number; `finished` may add to it.
+        finished: Callback for each trial when it ends.
+
     Raises:
         MIAError: a trial of the interrupted search has other parameters than this one proposes.
     """

@@ -35,7 +35,17 @@ def sweep_page(
     sentences: Sequence[str],
     comparison: Comparison | None = None,
 ) -> str:
-    """Return the page."""
+    """Return the page.
+
+    Args:
+        config: Of the search.
+        trials: All trials by number, the run's own configuration first.
+        ranked: Finished trials, best first.
+        space: Searched fields.
+        metric: Figure by which trials were compared.
+        sentences: Result in words.
+        comparison: Winner and default on held-out records; None for a search over the training of references.
+    """
     values = {trial.number: space.values(trial.params) for trial in trials}
     drawn = [Drawn("trials", _plot_trials(trials, ranked, metric), f"{metric} of each trial, and the best so far.")]
     names = list(space.distributions)

@@ -20,6 +20,13 @@ class Recorder:
     """Journal, TensorBoard events and progress of a search; files are opened on first use.
 
     A copy that was pickled opens them again, which lets Ray Tune restore an interrupted search together with it.
+
+    Args:
+        folder: Of the search, claimed by this process.
+        space: Fields of the trials.
+        metric: Figure that trials are compared by.
+        higher_is_better: Of the metric.
+        total: Trials of the search.
     """
 
     def __init__(self, folder: Path, space: Space, *, metric: str, higher_is_better: bool, total: int) -> None:

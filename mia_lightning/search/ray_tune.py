@@ -59,7 +59,11 @@ class RaySearch:
     """Highest number of epochs of any trial, for ASHA."""
 
     def run(self, address: str | None, state: Path | None) -> None:
-        """Run the trials that are not done, until the time budget is spent; `state` is the folder of Ray's snapshot.
+        """Run the trials that are not done, until the time budget is spent.
+
+        Args:
+            address: Of a running cluster; None starts Ray on this machine.
+            state: Private folder of Ray's snapshot, from which an interrupted search continues; None keeps none.
 
         Raises:
             MIAError: Ray is not installed, or no cluster runs at the address.

@@ -159,7 +159,15 @@ def mismatch(reference: Behavior, target: Behavior, scale: float) -> dict[str, f
 def build_reference_objective(
     space: Space, config: RunConfig, prepared: LoadedInputs, outputs: ModelOutputs, *, count: int
 ) -> ReferenceObjective:
-    """Collect training data and the target's behavior."""
+    """Collect training data and the target's behavior.
+
+    Args:
+        space: Over `ROOTS`.
+        config: The run.
+        prepared: Its records and target.
+        outputs: From `query_models`.
+        count: References per trial.
+    """
     assert prepared.target is not None  # a search trains references of the target's architecture
     audited = ReferenceInputs(
         public=prepared.public,

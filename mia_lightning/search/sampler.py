@@ -22,6 +22,11 @@ class NumberedSampler(BaseSampler):
 
     A resumed search therefore draws what an uninterrupted one draws: RandomSampler and GridSampler always, TPESampler
     where it has seen the same results. Trial 1 of a search is number 0 of Optuna's study.
+
+    Args:
+        search: Algorithm and number of trials.
+        space: The fields.
+        seed: Of the search.
     """
 
     def __init__(self, search: SearchConfig, space: Space, seed: int) -> None:

@@ -23,7 +23,12 @@ FREE = ("references.training.init_args", "references.trainer")
 
 
 class Space:
-    """The fields below `roots` that a search changes, checked against the run whose fields they are.
+    """The fields that a search changes, checked against the run whose fields they are.
+
+    Args:
+        config: The run.
+        described: Dotted field to the plain description of its distribution.
+        roots: Parts of the configuration that may be searched.
 
     Raises:
         MIAError: an empty space, an unknown field (with the closest name), an invalid distribution, or a value that
@@ -175,7 +180,11 @@ def _options(node: Any) -> list[str]:
 
 
 def _parse_fields(config: RunConfig, plain: Params) -> Params:
-    """Return plain values as the configuration parser types them."""
+    """Return plain values as the configuration parser types them.
+
+    Raises:
+        MIAError: a field does not accept its value.
+    """
     mapping = to_mapping(config)
     for key, value in plain.items():
         node = mapping

@@ -31,6 +31,13 @@ def cross_fit_batch(
 ) -> list[NDArray[np.float64]]:
     """Return the scores, (N,), that `cross_fit` returns for each attack alone, equal within rounding.
 
+    Args:
+        attacks: MLP attacks that differ in rates only and read no other attack.
+        table: (N,) rows.
+        member: (N,) 1 or 0; not read where fold is -1.
+        fold: (N,) from 0; -1: scored by the mean of all folds' models.
+        seed: As in `cross_fit`.
+
     Raises:
         MIAError: a score that is NaN or infinite.
     """

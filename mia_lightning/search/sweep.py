@@ -51,6 +51,10 @@ class Sweep:
 def tune(config: TuneConfig, *, resume: bool = False) -> Sweep:
     """Search, write the folder and print the result.
 
+    Args:
+        config: The run and the search over it.
+        resume: Continue with the trials that the folder holds.
+
     Raises:
         MIAError: any mistake in the configuration, the files it names, or the output folder.
     """

@@ -11,7 +11,14 @@ from mia_lightning.search.trial import Trial
 
 
 class SearchBoard:
-    """Events of trials, written when they end; those of an interrupted search are replaced."""
+    """Events of trials, written when they end.
+
+    Args:
+        folder: Of the events; those of an interrupted search are replaced.
+        space: Fields of the trials.
+        metric: Figure that trials are compared by.
+        done: Trials of an interrupted search.
+    """
 
     def __init__(self, folder: Path, space: Space, metric: str, done: Iterable[Trial]) -> None:
         if folder.is_symlink():

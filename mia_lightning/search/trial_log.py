@@ -43,6 +43,12 @@ class TrialLog:
     Each is one line of JSON that Optuna appends at once, so a killed search loses the trials that were running and
     nothing else. Readable by Optuna: `optuna.load_study(study_name="search", storage=JournalStorage(...))`.
 
+    Args:
+        folder: Of the search, claimed by this process.
+        space: Fields of the trials.
+        metric: Figure that trials are compared by.
+        higher_is_better: Of the metric.
+
     Raises:
         MIAError: the file is not a journal of this search, or cannot be written.
     """
@@ -152,7 +158,11 @@ def _read(frozen: FrozenTrial, space: Space, metric: str) -> Trial:
 
 
 def _numbers(values: Any) -> dict[Any, float]:
-    """Return a mapping whose values are finite numbers and whose names are printable."""
+    """Return a mapping whose values are finite numbers and whose names are printable.
+
+    Raises:
+        ValueError: it is not one.
+    """
     if not isinstance(values, Mapping) or len(values) > 100_000:
         raise ValueError("expected a mapping of numbers")
     for name, value in values.items():

@@ -28,6 +28,10 @@ END = 22
 def check_unfolding(needed: int, path: Path) -> None:
     """Refuse a file that takes far more bytes in memory than on disk.
 
+    Args:
+        needed: Bytes in memory, as the file claims them.
+        path: The file.
+
     Raises:
         MIAError: over 1 GiB and 100 times the size of the file.
     """
@@ -41,6 +45,10 @@ def check_unfolding(needed: int, path: Path) -> None:
 
 def check_list(path: Path, longest: int = LONGEST_LIST) -> None:
     """Refuse a zip archive with a list of too many members, by the size that its end states; any other file passes.
+
+    Args:
+        path: The file.
+        longest: Most bytes of the list.
 
     Raises:
         MIAError: the list takes more.

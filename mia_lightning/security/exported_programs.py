@@ -42,7 +42,11 @@ _LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
 
 
 def check_program(path: Path) -> None:
-    """Refuse an archive by its graph and its tables of tensors, which are read in Python, without a native loader."""
+    """Refuse an archive by its graph and its tables of tensors, read in Python alone: no native loader meets the file.
+
+    Raises:
+        MIAError: see `vetted_archive`.
+    """
     with _readable(path.name), zipfile.ZipFile(path) as archive:
         folder = archive.namelist()[0].partition("/")[0]
         _vetted(lambda name: archive.read(f"{folder}/{name}"), path.name)

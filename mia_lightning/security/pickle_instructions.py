@@ -82,7 +82,10 @@ class Survey:
         return self.complete and all(map(PLAIN.fullmatch, self.names))
 
     def check_calls(self, stand_ins: Collection[str] = ()) -> None:
-        """Refuse a call that no tensors or containers need; stand-ins are inert classes of the loader.
+        """Refuse a call that no tensors or containers need.
+
+        Args:
+            stand_ins: Names that the loader resolves to inert classes, calls to which are harmless.
 
         Raises:
             MIAError: there is one.

@@ -48,6 +48,12 @@ def load_program(
 
     What its graph and tables show is refused before that process starts.
 
+    Args:
+        path: An archive of `torch.export`.
+        form: Its resizing and transform precede the program.
+        shape: Of one image, (C, H, W); None tries the usual sizes.
+        sample: (N, ...) inputs of records that are not images.
+
     Raises:
         MIAError: the file is broken, needs to run code, crashes or hangs when it is loaded or queried, or is not a
             program from a dynamic batch of images to logits.
@@ -67,6 +73,12 @@ def load_program(
 
 def read_in_child(path: Path, form: TargetForm, shape: tuple[int, ...] | None, dtype: str | None) -> bytes:
     """Return the description of a program that a child process loaded and queried once with noise, on the CPU.
+
+    Args:
+        path: An archive of `torch.export`.
+        form: Its resizing and transform precede the program.
+        shape: Of one input; None tries the usual sizes of images.
+        dtype: Of inputs that are not images.
 
     Raises:
         MIAError: the program is refused, a signal ended the child (a crash, or too little memory), or it did not end in
@@ -125,7 +137,11 @@ def main() -> None:
 
 
 def answer(request: Mapping[str, Any]) -> bytes:
-    """Load a program, query it once and return its description."""
+    """Load a program, query it once and return its description.
+
+    Raises:
+        MIAError: see `exported.read_program`.
+    """
     import numpy as np
     import torch
 

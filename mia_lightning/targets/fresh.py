@@ -20,7 +20,12 @@ class FreshNetwork:
     """A network's architecture with weights drawn from a seed.
 
     Parameters that do not require gradients while others do (a frozen backbone) keep their values.
-    Without `untrained` a copy of the trained network is reset by its layers' `reset_parameters`.
+
+    Args:
+        network: The trained network.
+        form: Its preprocessing and kind of output.
+        untrained: Returns the untrained network; None resets a copy of the trained one by its layers'
+            `reset_parameters`.
     """
 
     network: nn.Module

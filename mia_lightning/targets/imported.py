@@ -12,6 +12,10 @@ from mia_lightning.security.imports import import_own
 def import_callable(name: str, option: str) -> Callable[..., object]:
     """Import a class or function by "package.module:attribute"; the current folder is searched last.
 
+    Args:
+        name: The name.
+        option: The option that gave it, for messages ("--target.architecture").
+
     Raises:
         MIAError: the import fails, or the module has no such class or function.
     """

@@ -33,6 +33,12 @@ def build(
 ) -> nn.Module:
     """Return an untrained network of a library; nothing is downloaded.
 
+    Args:
+        architecture: "timm:NAME", or "transformers:CLASS" with its configuration.
+        num_classes: For timm.
+        weights: Of the target; the channels of its images are read from the first convolution.
+        config: Content of config.json, for transformers.
+
     Raises:
         MIAError: the library is not installed, or has no such network.
     """

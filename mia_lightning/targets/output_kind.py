@@ -76,7 +76,11 @@ def item_of(outputs: Any, item: str | int | None) -> Tensor:
 
 
 def recognize(outputs: Tensor) -> OutputKind:
-    """Return the kind of outputs (N, K) or (N,), read from the values of several images."""
+    """Return the kind of outputs (N, K) or (N,), read from the values of several images.
+
+    Args:
+        outputs: Floating; the more varied the images, the safer.
+    """
     values = outputs.detach().double().flatten(1) if outputs.ndim > 1 else outputs.detach().double()[:, None]
     values = values[values.isfinite().all(dim=1)]
     if len(values) == 0:

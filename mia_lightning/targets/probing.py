@@ -40,6 +40,14 @@ def probed(
 ) -> ProbedNetwork:
     """Run a network on samples.
 
+    Args:
+        network: In eval mode.
+        form: Its preprocessing.
+        samples: Batches of varied inputs (B, ...).
+        output: "auto", or the kind of output as configured.
+        multi_label: Whether each output is that of an independent label.
+        feature_layer: Name of its submodule whose input is the penultimate feature vector; None looks for it.
+
     Raises:
         MIAError: outputs without class scores or that contradict `output`, no such submodule, or an order of the
             classes that is not one.

@@ -26,6 +26,10 @@ _TYPES: dict[str, type] = {"dtype": torch.dtype, "memory_format": torch.memory_f
 def describe(network: fx.GraphModule, **details: Any) -> bytes:
     """Return a graph of calls and its tensors as bytes; see `rebuild`.
 
+    Args:
+        network: Calls functions and reads attributes alone.
+        details: Further values of JSON.
+
     Raises:
         ValueError: another node, function or argument.
     """

@@ -73,7 +73,16 @@ def better_reading(
     members: Mask,
     chance: float,
 ) -> Outcome | None:
-    """Return the reading of highest accuracy and separation among those that are significantly better, if any."""
+    """Return the reading of highest accuracy and separation among those that are significantly better, if any.
+
+    Args:
+        configured: Outputs as configured.
+        tried: Outputs under every other reading.
+        probabilities: (N, K) as configured.
+        labels: (N,).
+        members: (N,).
+        chance: Accuracy of predictions that are independent of the labels.
+    """
     level = ALPHA / max(len(tried), 1)
     trained = _looks_trained(probabilities[members], labels[members])
     at_chance = is_near_chance(int(configured.correct[members].sum()), int(members.sum()), chance)

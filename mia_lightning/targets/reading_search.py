@@ -59,7 +59,15 @@ class Outcome:
 
 
 class Evaluator:
-    """Outputs of a target on a sample under any reading, on one device; a context manager."""
+    """Outputs of a target on a sample under any reading, on one device; a context manager.
+
+    Args:
+        target: Its network comes back to the CPU at the end.
+        images: (N, C, H, W) as stored.
+        mean: Of the configured normalization.
+        std: Standard deviation per channel.
+        device: Of torch.
+    """
 
     def __init__(
         self, target: Target, images: NDArray[np.generic], mean: Sequence[float], std: Sequence[float], device: str
@@ -154,6 +162,15 @@ def search(
     Every reading is screened on the first records. Normalizations of a smaller loss on members than the configured one
     are combined with the other readings, since a resize is seldom the only difference. Training minimized the loss on
     members, so the readings where it is smallest, and the best size, are then evaluated on all records.
+
+    Args:
+        evaluator: Of the sample.
+        configured: Outputs as configured.
+        readings: Those that change the network's inputs, its first layers or its weights.
+        labels: (N,) of the sample, in random order.
+        members: (N,).
+        budget: Images of the configured size that the search may cost before the best readings are evaluated.
+        limit: Images that the evaluator may have queried at the end.
     """
     count = int(np.clip(budget / 4 / max(sum(reading.cost for reading in readings), 1), FEWEST, MOST))
     outcomes = _screened(evaluator, readings, labels, count)

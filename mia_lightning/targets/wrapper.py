@@ -73,6 +73,13 @@ def recognized(
 ) -> TargetForm:
     """Return the form with item and kind of the network's outputs filled in, from its outputs on samples.
 
+    Args:
+        network: In eval mode, unwrapped.
+        form: Its preprocessing is applied to the samples.
+        samples: Batches of varied images (B, C, H, W).
+        output: "auto", or the kind as configured.
+        multi_label: Whether each output is that of an independent label.
+
     Raises:
         MIAError: the outputs contain no logits, or contradict the configured kind or independent labels.
     """

@@ -195,6 +195,12 @@ def inside(path: str, name: str) -> str:
 def stack(files: Iterable[Member], row_of: Callable[[str], int | None], ids: Any, name: str) -> NDArray[np.uint8]:
     """Decode the wanted images into (N, C, H, W) uint8, C = 1 when all are gray and 3 otherwise.
 
+    Args:
+        files: the files.
+        row_of: the record whose image a path is, or None.
+        ids: (N,) ids, for error sentences.
+        name: the source, for error sentences.
+
     Raises:
         MIAError: a record has no image or several, or an image is damaged, not 8-bit, too large or of another shape.
     """

@@ -68,6 +68,10 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Records:
     Next to a CSV, images are looked for under its column of files, then in `images.tar.xz` (or .gz, .bz2, .tar, .zip),
     then in the folder `images`, then in the CSV's own folder. A folder, tar or zip must hold exactly one CSV.
 
+    Args:
+        source: path of the CSV, folder or archive.
+        columns: the user's mapping of column names to meanings.
+
     Returns:
         Records with images (N, C, H, W) uint8 in the CSV's order; C = 1 when every image is gray, else 3.
 

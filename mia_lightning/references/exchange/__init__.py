@@ -94,6 +94,15 @@ def load_reference_outputs(
 ) -> ReferenceOutputs:
     """Read the models of `read_pool` as references of the run's records.
 
+    Args:
+        path: See `read_pool`.
+        labels: (N,) of the records it must belong to, in their order; None = not known yet.
+        num_classes: Number of classes.
+        records: N, where labels are not given.
+        target: (N, Q) phi of the target, for sources without one; None = zeros.
+        run_labels: (N,) by which logits without labels are read (default: labels).
+        labels_file: File of labels, see `read_pool`.
+
     Raises:
         MIAError: as `read_pool`; another number of records or views; labels of other records.
     """

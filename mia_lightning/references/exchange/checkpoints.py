@@ -46,6 +46,15 @@ def imported_outputs(
 ) -> ReferenceOutputs:
     """Return the references of `--references.imported`: stored outputs, or checkpoints that are queried now.
 
+    Args:
+        config: Its imported is not None.
+        labels: (N,) of the run's records, public first.
+        target: (N, Q) phi of the run's target.
+        num_classes: Number of classes.
+        network: Returns the network of the checkpoints.
+        material: Returns the run's records.
+        device: Where checkpoints are queried.
+
     Raises:
         MIAError: as `load_reference_outputs`, `read_checkpoint_folder` and `query_checkpoints`.
     """

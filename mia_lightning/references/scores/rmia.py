@@ -155,6 +155,11 @@ def _error(reference_outputs: ReferenceOutputs, *, weights: tuple[Array, Array],
     """Return the standard error of log p(x) by the delta method; nothing where no record determines a variance.
 
     p(x) = weight IN * mean IN + weight OUT * mean OUT + constant, per query; errors of the queries are one model's.
+
+    Args:
+        reference_outputs: N records.
+        weights: (N,) of the mean over references IN and OUT.
+        constant: Added to p(x).
     """
     relative = np.empty(reference_outputs.keep.shape)
     for rows in blocks(reference_outputs):
