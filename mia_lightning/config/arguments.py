@@ -28,6 +28,8 @@ class Arguments:
     """Names of the flags given, without dashes."""
 
     options: dict[str, Any] = field(default_factory=dict)
+    """Nested values by option name."""
+
     appended: list[tuple[tuple[str, ...], Any]] = field(default_factory=list)
     """Values of `--OPTION+`, to be appended to a list, by path."""
 

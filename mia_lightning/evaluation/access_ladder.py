@@ -48,6 +48,8 @@ class Rung:
 
     access: Access
     queries: int
+    """Queries of the target per record."""
+
     evaluation: Evaluation
     """Out-of-fold figures at the rates of `FPRS`."""
 
@@ -55,7 +57,11 @@ class Rung:
     """This rung minus the one below, by figure; empty for the first."""
 
     records: int
+    """Records that were attacked."""
+
     models: int
+    """Reference models."""
+
     seconds: float
     """Time of reducing the outputs, fitting and scoring."""
 

@@ -169,6 +169,8 @@ class Assessment:
     (`first`) adds; empty where the baseline was not run."""
 
     agreement: Agreement | None
+    """None with one attack."""
+
     claims: Mapping[str, Claims]
 
     classes: Mapping[str, tuple[ClassMetrics, ...]]

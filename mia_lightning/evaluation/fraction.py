@@ -43,6 +43,8 @@ class Fraction:
 
     attack: str
     records: int
+    """Unlabeled records."""
+
     value: float
     """In [0, 1]."""
 

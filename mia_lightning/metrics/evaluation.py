@@ -79,6 +79,8 @@ class Evaluation:
     """One per false-positive rate."""
 
     distinct: int
+    """Number of distinct scores."""
+
     largest_tie: int
     """Most records that share one score among the highest 5% of the records; 1 = no ties there."""
 

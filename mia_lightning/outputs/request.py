@@ -62,6 +62,8 @@ class ExtractionRequest:
 
     hardware: Hardware
     store: Path
+    """Folder of the store of outputs."""
+
     views: str | None = None
     """The user's function of views, as `--extraction.views`."""
 

@@ -37,6 +37,7 @@ class Audit:
     """Everything that was computed, as of the command line."""
 
     inputs: LoadedInputs = field(repr=False)
+    """Records and target."""
 
     @property
     def attacks(self) -> Mapping[str, AttackResult]:

@@ -47,6 +47,8 @@ class Forecast:
 
     high: float
     gain: float
+    """Over the present number."""
+
     gain_low: float
     gain_high: float
 
@@ -61,6 +63,8 @@ class Plan:
     score: str
     fpr: float
     present: int
+    """References of the run."""
+
     tpr: float
     forecasts: tuple[Forecast, ...]
 

@@ -16,6 +16,8 @@ class Result:
     """Outcome of one criterion for one attack."""
 
     criterion: str
+    """In words."""
+
     attack: str
     """Empty for a criterion that is not about an attack."""
 

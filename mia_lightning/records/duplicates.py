@@ -65,6 +65,8 @@ class Duplicates:
     """Copies among the records of one split or of both."""
 
     exact: DuplicateCounts
+    """Copies with the same pixels."""
+
     near: DuplicateCounts
     """Exact and near copies together."""
 

@@ -43,6 +43,8 @@ class LazyImages:
     """(N,) numbers of the images."""
 
     names: Sequence[str]
+    """By number, for messages."""
+
     transform: Transform
     """From a PIL image to a float tensor (C, H, W), deterministic."""
 

@@ -21,6 +21,8 @@ class FidelityCheck:
     """Result of one check of the references."""
 
     name: str
+    """Short name, for a table."""
+
     status: Status
     """failed = figures from these references must not be relied on; warned = they are weaker than they could be."""
 

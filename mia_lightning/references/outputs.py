@@ -25,6 +25,8 @@ class ReferenceOutputs:
     """(N,) class indices."""
 
     num_classes: int
+    """Number of classes of the target."""
+
     drawn: NDArray[np.bool_] | None = None
     """(K, N) False where `keep` followed from known membership instead of chance, so that the reference must not be
     used for the record. None = all were drawn."""

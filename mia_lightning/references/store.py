@@ -51,6 +51,8 @@ class ReferenceRecord:
     """Training time of the last attempt."""
 
     reason: str = ""
+    """Reason for leaving it out."""
+
     losses: tuple[float, ...] = ()
     """Mean training loss of each epoch; of the last ones only where training was interrupted."""
 

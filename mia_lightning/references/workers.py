@@ -52,6 +52,7 @@ class ReferenceJob:
     store: ReferenceStore
     device: str
     trainer: dict[str, Any] = field(default_factory=dict)
+    """Options of Lightning's Trainer."""
 
 
 Finished = Callable[[ReferenceRecord], object]

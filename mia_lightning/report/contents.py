@@ -48,7 +48,10 @@ class Stage:
 
     name: str
     seconds: float
+    """Wall time."""
+
     hardware: str
+    """Device, in words."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,14 @@ class Reference:
 
     accuracy_out: float
     seconds: float
+    """Training time."""
+
     reason: str
     """Reason for leaving it out; empty where it is used."""
 
     losses: tuple[float, ...] = ()
+    """Mean training loss of each epoch."""
+
     set: str = ""
     """Name of its set in `references.sets`, empty outside them."""
 
@@ -118,7 +125,11 @@ class RunFacts:
     """Attack to the claims about the (M,) private records, against the public non-members."""
 
     explanation: Explanation = field(default_factory=Explanation)
+    """Reasons for the figures."""
+
     methods: tuple[Method, ...] = ()
+    """Attacks, scores and signals of the run."""
+
     not_run: tuple[tuple[str, str, str], ...] = ()
     """Name, sentence and reason of each method of this package that was not run."""
 
@@ -149,6 +160,8 @@ class Report:
     """Of this tool and the libraries that compute."""
 
     notes: tuple[str, ...] = ()
+    """Sentences about the input."""
+
     run: RunFacts | None = None
     """None for a report from scores alone."""
 
@@ -156,7 +169,11 @@ class Report:
     """(N, C, H, W) images of the assessment's records; None where they are not available."""
 
     filing: FilingConfig = field(default_factory=FilingConfig)
+    """Title, responsible persons and purpose."""
+
     previous: PreviousAudit | None = None
+    """The previous audit; None without one."""
+
     decision: Decision | None = None
     """Outcome of the policy; None without one."""
 

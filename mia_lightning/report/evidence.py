@@ -21,6 +21,8 @@ class Evidence:
 
     attack: str
     point: OperatingPoint
+    """The operating point that decides."""
+
     p_tpr: float
     """One-sided p-value of the TPR against random ranking, adjusted for the number of attacks (Bonferroni)."""
 
@@ -34,6 +36,8 @@ class Evidence:
     """The TPR is above the FPR at the deciding point."""
 
     on_average: bool
+    """The AUC is above 0.5."""
+
     reversed: bool
     """The AUC is below 0.5: lower scores mean members."""
 

@@ -36,6 +36,7 @@ class Drawn:
     figure: Figure
 
     alternative: str
+    """Text alternative."""
 
 
 def draw(report: Report) -> Iterator[Drawn]:

@@ -15,7 +15,11 @@ class Method:
     """One attack, signal or score of a reference model."""
 
     name: str
+    """Name in the configuration."""
+
     implementation: str
+    """Class or function."""
+
     sentence: str
     """First sentence of its documentation, which names the paper."""
 

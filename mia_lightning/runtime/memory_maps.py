@@ -172,6 +172,8 @@ class MappedArray:
     """Byte of the file at which the mapped part begins."""
 
     size: int
+    """Bytes of the mapped part."""
+
     offset: int
     """Byte of the mapped part at which the array's first element lies."""
 

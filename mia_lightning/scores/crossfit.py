@@ -34,6 +34,8 @@ class CrossFit:
     """(N,) out-of-fold scores of the rows in a fold; the mean score of the models of all folds for the others."""
 
     seconds: float
+    """Time spent in fitting and scoring."""
+
     stability: float | None = None
     """Correlation, within members and within non-members, of the scores of two fits on different records of the same
     number, in [0, 1]; 0 if it was not estimated; None if no fit enters the scores. `metrics.evaluate` takes it."""

@@ -52,6 +52,8 @@ class RaySearch:
     """Algorithm, scheduler, resources and budget."""
 
     seed: int
+    """Of the draws."""
+
     recorder: Recorder
     """Receives each trial when it ends, in this process."""
 

@@ -28,6 +28,7 @@ class TrialResult:
     """Name to value; the metric among them."""
 
     by_fold: Sequence[float] = ()
+    """The metric in each fold."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Trial:
 
     seconds: float = 0.0
     message: str = ""
+    """Error of a failed trial."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without the parameters."""

@@ -24,6 +24,7 @@ class SignalTable:
     """(N,) class indices."""
 
     num_classes: int
+    """Number of classes of the target."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -41,6 +41,8 @@ class Pool:
     """(K, N) True where the model was trained on the record."""
 
     source: str
+    """Name for messages."""
+
     targets: NDArray[np.float32] | None = None
     """(T, N, Q) phi of the targets; None where the source has none."""
 
