@@ -33,6 +33,10 @@ def file_notes(records: ScoredRecords, *, seed: int) -> tuple[str, ...]:
     Row order: a runs test (Wald & Wolfowitz 1940), exact moments and normal p-value, two-sided, which sorted,
     alternating and blocked files fail. Ids: a chi-squared test for each word, file extension, parity and length, and a
     cross-fitted model of all their parts, Bonferroni over all.
+
+    Args:
+        records: N records in the order of the file.
+        seed: Random seed of the model's folds.
     """
     member = np.asarray(records.membership)
     if min(int((member == 1).sum()), int((member == 0).sum())) < 10:

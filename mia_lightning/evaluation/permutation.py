@@ -103,6 +103,11 @@ def plan_refits(attacks: Mapping[str, Attack], rows: int, columns: int) -> Refit
     """Return the largest sample and number of permutations within `REFIT_SECONDS`, or the smallest there are.
 
     The plan depends on the attacks, records and columns only, never on the speed or load of a machine.
+
+    Args:
+        attacks: Attacks to be refitted.
+        rows: Number of records of known membership.
+        columns: Number of columns of the table.
     """
 
     def seconds(sample: int, permutations: int) -> float:

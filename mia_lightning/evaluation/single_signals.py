@@ -65,6 +65,15 @@ def single_signal_note(
 
     The interval of the difference is normal, from a paired bootstrap. As the signal is the best of several on these
     records, the upper end, below which the signal is called better, has Bonferroni's correction for all of them.
+
+    Args:
+        signals: From `single_signals`, of the rows of known membership.
+        attack: Name of the attack.
+        scores: (N,) its out-of-fold scores.
+        member: (N,) 1 or 0.
+        seed: Seed of the bootstrap.
+        stability: As in `metrics.evaluate`.
+        groups: (N,) group of each record; None = independent records.
     """
     if not signals:
         return None

@@ -26,7 +26,14 @@ def first_note(outputs: Outputs, public: SplitInfo) -> str | None:
 
 
 def signal_notes(config: RunConfig, table: SignalTable, fits: Mapping[str, CrossFit], public: SplitInfo) -> list[str]:
-    """Return at most one note, on the records in folds; none where nothing is fitted in the submitted attack."""
+    """Return at most one note, on the records in folds; none where nothing is fitted in the submitted attack.
+
+    Args:
+        config: The run.
+        table: (N + M,) all records.
+        fits: Scores of each attack.
+        public: Membership and fold of each record, as the attacks see them.
+    """
     submitted = fits[config.submitted]
     if submitted.stability is None:
         return []
