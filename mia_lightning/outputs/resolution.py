@@ -27,7 +27,7 @@ def resolution_notes(outputs: Outputs, membership: NDArray[np.int8]) -> Iterator
     phi = logit_confidence(logits, torch.tensor(outputs.labels)).numpy()
     if len(phi) < 2 or shows_labels_alone(outputs):  # which another note names
         return
-    for tied, reason in ((phi == phi.max(), "1"), (phi == phi.min(), "0")):
+    for tied, is_highest in ((phi == phi.max(), True), (phi == phi.min(), False)):
         count, non_members = int(tied.sum()), int((tied & (membership == 0)).sum())
         if count < max(3, LARGEST_TIE * len(phi)):
             continue
@@ -35,7 +35,8 @@ def resolution_notes(outputs: Outputs, membership: NDArray[np.int8]) -> Iterator
         effect = (
             f"they include {non_members:,} of {total:,} non-members, so no threshold on phi has a false-positive rate "
             f"between 0 and {non_members / total:.2g}"
-            if reason == "1" and non_members
+            if is_highest and non_members
             else "phi cannot rank them"
         )
-        yield f"{count:,} of {len(phi):,} records tie at a label probability of exactly {reason}: {effect}"
+        probability = round(float(np.exp(-np.logaddexp(0, -phi[tied][0]))), 6)
+        yield f"{count:,} of {len(phi):,} records tie at a label probability of exactly {probability:g}: {effect}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -133,7 +134,8 @@ def audit(
         with quiet_lightning():
             target = _target(model, sides, public, output, settings, untrained)
             for half in (public, *([] if private is None else [private])):
-                check_missing(target, half, sides["members"].features)
+                if half.features is not None:
+                    check_missing(target, half, sides["members"].features or replace(half.features, in_memory=True))
             prepared = configured.check_inputs(settings, public, private, target, started=started)
         with FitProgress(len(settings.attacks) * settings.evaluation.folds) as progress:
             result = configured.attack_target(settings, prepared, progress=progress)

@@ -28,6 +28,9 @@ class Features:
     dtypes: Mapping[str, Any] = field(default_factory=dict)
     """pandas' dtype of each column, of a DataFrame in memory."""
 
+    in_memory: bool = False
+    """Whether the table is an object of the user's program, to which `--data.columns` does not apply."""
+
     def frame(self, rows: NDArray[Any], *, categorical: bool = False) -> pd.DataFrame:
         """Return rows (N, features) as a DataFrame, with text where columns hold text.
 
@@ -52,7 +55,7 @@ class Features:
 
     def encode(self, columns: Sequence[str]) -> str:
         """Return what to do about columns that a target does not take, for the end of a sentence."""
-        if self.dtypes:
+        if self.in_memory:
             return "encode or fill it in as the model's training did, or drop it"
         ignored = ", ".join(f"{printable(name, 60)}: ignore" for name in columns)
         return f"encode or fill it in as the model's training did, or leave it out: --data.columns '{{{ignored}}}'"

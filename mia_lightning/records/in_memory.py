@@ -191,7 +191,10 @@ def _table(data: object, name: str, label: str | Sequence[str] | None) -> Batch 
         columns.append(values)
     dtypes = dict(zip(map(str, features), frame[features].dtypes, strict=True)) if library == "pandas" else {}
     return Batch(
-        np.stack(columns, axis=1), labels, library, Features(tuple(map(str, features)), categories, dtypes=dtypes)
+        np.stack(columns, axis=1),
+        labels,
+        library,
+        Features(tuple(map(str, features)), categories, dtypes, in_memory=True),
     )
 
 

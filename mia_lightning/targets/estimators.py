@@ -135,7 +135,7 @@ class EstimatorNetwork(FunctionNetwork):
             columns = list(self.features.categories)
             raise MIAError(
                 f"{self.name} does not take text, and column {printable(columns[0], 40)!r} is not numeric "
-                f"({first_line(error)}); {self.features.encode(columns)}"
+                f"({first_line(error).partition('. ')[0]}); {self.features.encode(columns)}"
             ) from error
 
     def _probabilities(self, inputs: NDArray[Any]) -> NDArray[np.float64]:

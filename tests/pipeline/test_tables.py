@@ -217,6 +217,8 @@ def test_dtypes_of_a_frame_in_memory(model, dtype):
 def test_array_with_missing_values_in_memory():
     inputs = np.where(X > 1, np.nan, X)
     model = HistGradientBoostingClassifier(max_iter=3).fit(inputs, Y)
+    with pytest.raises(MIAError, match=r"record 19 has a missing value of column 0 .*it returns NaN\); .* or drop it$"):
+        audit_model(Net(), (inputs[:60], Y[:60]), (inputs[60:], Y[60:]), evaluation={"folds": 2})
     result = audit_model(model, (inputs[:60], Y[:60]), (inputs[60:], Y[60:]), evaluation={"folds": 2})
     assert list(result.result.attacks) == ["phi_threshold"]
 
