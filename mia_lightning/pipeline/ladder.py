@@ -69,6 +69,8 @@ def _with_boundary(ladder: AccessLadder, result: AuditResult, prepared: LoadedIn
         return _without(ladder, "needs one class per record, not several labels")
     if public.images.dtype.kind not in "fu":
         return _without(ladder, f"needs inputs of floating-point numbers or uint8 images, not {public.images.dtype}")
+    if public.categories or (public.feature_names is not None and bool(np.isnan(public.images).any())):
+        return _without(ladder, "needs a number in every column, not text or missing values")
     started = perf_counter()
     rows = _sample(result, prepared)
     if len(rows) == 0:
