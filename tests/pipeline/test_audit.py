@@ -109,7 +109,7 @@ def test_tensorboard_epochs_figures_hparams(run):
         assert len(events.Scalars("mlp/loss")) == 2
     events = EventAccumulator(str(run / "tensorboard")).Reload()
     tags = events.Tags()
-    assert tags["scalars"] == []  # no chart of one point
+    assert set(tags["scalars"]) <= {"extraction/records per second"}  # after seconds
     assert min(tags["images"]) == "report/00 ROC, out-of-fold"
     titles = {tag.split(" ", 1)[1] for tag in tags["images"]}
     assert {"scores, loss_threshold", "scores, fusion", "classes", "agreement", "columns"} <= titles
