@@ -776,7 +776,7 @@ def main() -> int:
         return 0
     if not (torch.cuda.is_available() or options.rehearse):
         print("no CUDA device is visible; --rehearse runs the sections on the CPU at tiny sizes", file=sys.stderr)
-        return 1
+        return 2
     device = "cpu" if options.rehearse else "cuda"
     bench = Bench(device, options.rehearse, perf_counter() + 60 * options.minutes, options.replica)
     facts: dict[str, Any] = description(bench)

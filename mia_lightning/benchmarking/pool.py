@@ -118,10 +118,18 @@ def train_models(config: BenchmarkConfig) -> BenchmarkPool | None:
     )
     by_column = pixel_features(records.images).values() if records.is_image else np.asarray(material.images).T
     features = np.stack(list(by_column), axis=1).astype(np.float32)
-    accuracy = [float(np.mean([getattr(row, f"accuracy_{side}") for row in rows])) for side in ("in", "out")]
+    accuracy = np.array([(row.accuracy_in, row.accuracy_out) for row in rows])[pairs]
+    in_, out = accuracy.mean(axis=0)
+    gap = accuracy[:, 0] - accuracy[:, 1]
+    if gap.mean() < 2 * gap.std(ddof=1) / np.sqrt(len(gap)):
+        log.warning(
+            "the accuracy of %d models does not clearly differ between records IN (%.1f%%) and OUT (%.1f%%) of their "
+            "training, so attacks may be near chance; train longer with --training.epochs",
+            *(len(gap), 100 * in_, 100 * out),
+        )
     description = (
         f"{int(pairs.sum())} models ({config.architecture}) on halves of {len(records):,} records of "
-        f"{Path(str(config.data)).name}, accuracy {accuracy[0]:.1%} IN and {accuracy[1]:.1%} OUT"
+        f"{Path(str(config.data)).name}, accuracy {in_:.1%} IN and {out:.1%} OUT"
     )
     seconds = float(np.mean([row.seconds for row in rows]))
     return BenchmarkPool(outputs, features, description, store.folder.name + store.rows.name, seconds)

@@ -85,7 +85,7 @@ def test_new_process_goes_on_after_an_error_that_leaves_the_device_unusable(monk
 def test_without_a_card_it_is_one_sentence(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     process = Forked(python([ROOT / "benchmarks/gpu.py"]), cwd=tmp_path, env=environment)
-    assert process.wait() == 1
+    assert process.wait() == 2
     stderr = process.stderr.read()
     assert "no CUDA device is visible" in stderr
     assert "Traceback" not in stderr

@@ -215,11 +215,12 @@ def table(folder, draw):
 
 
 @pytest.mark.parametrize("write", [medmnist, table])
-def test_other_data(write, tmp_path):
+def test_other_data(write, tmp_path, caplog):
     data, queries = write(tmp_path, np.random.default_rng(0))
     options = ["--targets", "2", "--references", "1,2", "--training.epochs", "2", "--training.batch_size", "10"]
     folder = tmp_path / "out"
     assert benchmark(["--data", *map(str, data), *options, "--heads", "false", "--output", str(folder)]) == 0
+    assert ("train longer with --training.epochs" in caplog.text) == (write is medmnist)  # random labels
     rows = read(folder / "benchmark.csv")
     assert {row["queries"] for row in rows.values()} == {queries}
     assert ("RMIA online", 2) in rows
