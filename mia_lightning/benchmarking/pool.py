@@ -15,7 +15,7 @@ from torch import nn
 
 from mia_lightning.benchmarking.network import small_network
 from mia_lightning.config.benchmark import BenchmarkConfig
-from mia_lightning.errors import MIAError
+from mia_lightning.errors import MIAError, printable
 from mia_lightning.evaluation.pixel_features import pixel_features
 from mia_lightning.records.readers import read_records
 from mia_lightning.records.records import UNKNOWN, Records
@@ -31,6 +31,7 @@ from mia_lightning.references.workers import ReferenceJob, device_of, train_refe
 from mia_lightning.runtime.store import array_digest, key_of, source_digest
 from mia_lightning.targets.architectures import untrained
 from mia_lightning.targets.imported import source_of
+from mia_lightning.targets.inputs import refuse_text
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +139,7 @@ def train_models(config: BenchmarkConfig) -> BenchmarkPool | None:
 def _records(config: BenchmarkConfig) -> Records:
     try:
         records = read_records(str(config.data), columns=config.columns)
+        _refuse_gaps(records)
     except MIAError as error:  # with the options of train.py
         message = str(error).replace("; choose one with --data.reader NAME", "")
         raise MIAError(message.replace("--data.columns", "--columns")) from None
@@ -154,6 +156,20 @@ def _records(config: BenchmarkConfig) -> Records:
         chosen = np.random.default_rng((config.seed, 7)).permutation(len(records))[: config.records]
         records = records.rows(np.sort(chosen))
     return records
+
+
+def _refuse_gaps(records: Records) -> None:
+    """Refuse a table with text or missing values, which the networks of the benchmark do not take."""
+    features = records.features
+    if features is None:
+        return
+    refuse_text(features, f"{records.source}: the benchmark's network")
+    if (missing := np.isnan(records.images).any(axis=0)).any():
+        column = features.names[int(np.argmax(missing))]
+        raise MIAError(
+            f"{records.source}: column {printable(column, 40)!r} has missing values, which the benchmark's network "
+            f"does not take ({int(missing.sum())} such columns); {features.encode([column])}"
+        )
 
 
 def _material(config: BenchmarkConfig, records: Records, classes: int) -> TrainingData:

@@ -236,8 +236,9 @@ def test_other_data(write, tmp_path, caplog):
         (["--data", "x", "--references", "0"], "--references must be at least 1"),
         (["--data", "x", "--target", "3"], "did you mean 'targets'"),
         (["--data", "x", "--targets", "0"], "--targets must be at least 1"),
-        (["--data", "{folder}/text.csv"], "or leave it out by --columns '{city: ignore}'"),
+        (["--data", "{folder}/text.csv"], "or leave it out: --columns '{city: ignore}'"),
         (["--data", "{folder}/text.csv", "--columns", "{city: feature}"], "--columns"),
+        (["--data", "{folder}/gap.csv"], "column 'size' has missing values"),
         (["--data", "{folder}/text.csv", "--columns", "{city: nothing}"], "--columns"),
         (["--data", "medmnist:ChestMNIST?root={folder}"], "14 labels each (multi-label)"),
         (["--data", "{records}", "--architecture", "resnet999", "--training.batch_size", "20"], "resnet999"),
@@ -250,6 +251,7 @@ def test_mistakes(options, sentence, folder, tmp_path, capsys):
     arrays = {f"{part}_{name}": a for part in ("train", "test") for name, a in (("images", images), ("labels", labels))}
     np.savez(tmp_path / "chestmnist.npz", **arrays)
     (tmp_path / "text.csv").write_text("age,label,city\n1,0,Rome\n2,1,Oslo\n")
+    (tmp_path / "gap.csv").write_text("age,label,size\n1,0,2\n2,1,\n")
     places = {"{records}": folder / "records.npz", "{folder}": tmp_path}
     for place, path in places.items():
         options = [option.replace(place, str(path)) for option in options]

@@ -13,8 +13,8 @@ from sklearn.metrics import roc_auc_score
 from mia_lightning.cli import evaluate
 from mia_lightning.evaluation.assess import assess
 from mia_lightning.evaluation.leaderboard import rank_submissions
-from mia_lightning.report.files import formula_safe
 from mia_lightning.scores.files import read_scores
+from mia_lightning.security.csv_formulas import formula_safe
 
 
 def write(path, **columns):

@@ -66,9 +66,9 @@ def test_records_round_trip(tmp_path, form, held):
     records = read_records(str(write(tmp_path, form, *held)))
     assert records.ids.tolist() == ids
     np.testing.assert_array_equal(records.images, images)
-    assert records.labels.tolist() == labels
-    signed = set(membership) == {1, -1}  # the coding of margins
-    assert records.membership.tolist() == [max(m, 0) if signed else m for m in membership]
+    for values, read in ((labels, records.labels), (membership, records.membership)):
+        signed = set(values) == {1, -1}  # the coding of margins; -1 means unknown otherwise
+        assert read.tolist() == [max(value, 0) if signed else value for value in values]
 
 
 @settings(max_examples=60, suppress_health_check=RELAXED)
