@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mia_lightning.errors import MIAError, printable, reason
+from mia_lightning.errors import MIAError, reason
 from mia_lightning.records.readers._stand_ins import NUMPY
 from mia_lightning.security.archives import is_zip
 from mia_lightning.security.module_sources import without_module_sources
@@ -22,6 +22,7 @@ from mia_lightning.security.torch_pickles import survey, survey_bytes
 NUMPY_ARRAY = "a NumPy array, which only running its pickle would rebuild"
 
 INSTEAD = "save model.state_dict() instead"
+OF_MODULE = "save its weights in the program that trained it: torch.save(model.state_dict(), 'weights.pt')"
 
 MALICIOUS = re.compile(
     r"(os|posix|nt|sys|subprocess|shutil|socket|pty|ctypes|importlib|runpy|webbrowser|builtins|__builtin__)\.(?!"
@@ -165,20 +166,12 @@ def _names(path: Path, zipped: bool, result: Survey) -> list[str]:
     return sorted({spelling for name in names for spelling in spellings(*name.rpartition(".")[::2])})
 
 
-def saved_again(name: str, key: object = None) -> str:
-    """Return the line that saves the weights of a pickled module, for the end of a sentence."""
-    entry = "" if key is None else f"[{printable(key, 40)!r}]"
-    load = f"torch.load({printable(name, 80)!r}, weights_only=False){entry}"
-    return f"where the file is trusted: torch.save({load}.state_dict(), 'weights.pt')"
-
-
 def _whole_object(path: Path, name: str, names: list[str]) -> MIAError:
     """Return the sentence for a file that is one pickled object."""
     if name.endswith("Dataset"):
         return MIAError(f"{path.name}: contains records (a {name}), not a checkpoint; give it as data")
     if any(other.startswith("torch.nn.modules.") for other in names):
-        again = saved_again(path.name)
-        return MIAError(f"{path.name}: contains a pickled module ({name}), which is not run; {INSTEAD}, {again}")
+        return MIAError(f"{path.name}: contains a pickled module ({name}), which is not run; {OF_MODULE}")
     return MIAError(f"{path.name}: contains a pickled object of {name}, which is not run; {INSTEAD}")
 
 

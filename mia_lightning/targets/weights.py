@@ -18,10 +18,8 @@ from mia_lightning.security.archives import check_list, check_unfolding
 from mia_lightning.security.file_kinds import file_kind
 from mia_lightning.security.open import check_regular, open_regular
 from mia_lightning.security.plain import plain_dict
-from mia_lightning.targets.pickles import NUMPY_ARRAY, described, is_stand_in, read_pickle, saved_again
+from mia_lightning.targets.pickles import INSTEAD, NUMPY_ARRAY, OF_MODULE, described, is_stand_in, read_pickle
 from mia_lightning.targets.plain_pickles import read_plain_pickle
-
-INSTEAD = "save model.state_dict() instead"
 
 _AS_FLOATS = "save the network's weights as float32, dequantized if they are quantized"
 
@@ -82,7 +80,7 @@ def check_kind(path: Path) -> None:
     check_list(path)
     kind = file_kind(path)
     if kind is not None and kind.name not in READ + PLAIN:
-        fix = "save np.savez(PATH, **arrays) with one array per name" if kind.name == "npy" else kind.fix
+        fix = "save by np.savez(PATH, **arrays) with one array per name" if kind.name == "npy" else kind.fix
         raise MIAError(f"{path.name or path}: is {kind.description}, expected a checkpoint; {fix}")
     try:
         check_regular(path)
@@ -147,7 +145,7 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
         raise MIAError(f"{path.name}: {what}; give it as --data.public or --data.private")
     if all(re.fullmatch(r"arr_\d+", name) for name in names):
         raise MIAError(
-            f"{path.name}: is an .npz archive of arrays without names, expected a checkpoint; save np.savez(PATH, "
+            f"{path.name}: is an .npz archive of arrays without names, expected a checkpoint; save by np.savez(PATH, "
             "**arrays) with one array per name, or give records as --data.public"
         )
     arrays = {name.replace("/", "."): np.array(array) for name, array in load_npz(path, names).items()}
@@ -185,8 +183,8 @@ def _checkpoint(payload: object, path: Path) -> Checkpoint:
         instead = INSTEAD
         if NUMPY_ARRAY in reason:
             instead = "save {name: torch.from_numpy(array) for each} instead"
-        elif module := next((key for key, value in payload.items() if is_stand_in(value)), None):
-            instead = f"{INSTEAD}, {saved_again(path.name, module)}"
+        elif any(is_stand_in(value) for value in payload.values()):
+            instead = OF_MODULE
         raise MIAError(f"{path.name}: expected a state dict, but {reason}; {instead}")
     check_unfolding(sum(tensor.nbytes for tensor in tensors.values()), path)  # an expanded tensor claims much
     _check_types(tensors, path.name)

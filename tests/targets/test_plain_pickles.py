@@ -140,8 +140,9 @@ def test_npz_that_holds_no_weights(arrays, sentence, tmp_path):
 @pytest.mark.parametrize("key", [None, "model"])
 def test_a_pickled_module_names_the_line_that_saves_its_weights(key, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch.save(network_of() if key is None else {key: network_of()}, "m.pt")
-    with pytest.raises(MIAError, match="where the file is trusted: ") as caught:
+    model = network_of()
+    torch.save(model if key is None else {key: model}, "m.pt")
+    with pytest.raises(MIAError, match="in the program that trained it: ") as caught:
         load_target("m.pt", architecture=f"{HERE}:Net", image_shape=(3, 16, 16))
-    exec(str(caught.value).rpartition("trusted: ")[2], {"torch": torch})
+    exec(str(caught.value).rpartition("trained it: ")[2], {"torch": torch, "model": model})
     same(load_target("weights.pt", architecture=f"{HERE}:Net", image_shape=(3, 16, 16)), network_of(), images)
