@@ -22,7 +22,7 @@ from mia_lightning.security.torch_pickles import survey, survey_bytes
 NUMPY_ARRAY = "a NumPy array, which only running its pickle would rebuild"
 
 INSTEAD = "save model.state_dict() instead"
-OF_MODULE = "save its weights in the program that trained it: torch.save(model.state_dict(), 'weights.pt')"
+OF_MODULE = f"{INSTEAD}, in the program that trained it: torch.save(model.state_dict(), 'weights.pt')"
 
 MALICIOUS = re.compile(
     r"(os|posix|nt|sys|subprocess|shutil|socket|pty|ctypes|importlib|runpy|webbrowser|builtins|__builtin__)\.(?!"
